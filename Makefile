@@ -1,0 +1,38 @@
+# Each target makes its own virtual environment in .venv: nothing else on your machine is touched.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+SLOW   := not slow
+
+.PHONY: train test test-slow check test-oldest bench clean
+.DEFAULT_GOAL := train
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+train: $(VENV)/installed          ## install, then train the default network
+	$(BIN)/liouville train
+
+test: $(VENV)/installed           ## install, then run the tests (minutes)
+	$(BIN)/python -m pytest -n 2 -m '$(SLOW)'
+
+test-slow: $(VENV)/installed      ## the long tests: real training runs (tens of minutes)
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/installed          ## lint, formatting, types, import order
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test-oldest:                      ## the tests on the oldest torch that pyproject.toml admits (downloads gigabytes)
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet 'torch==2.6.0' -e '.[test]'
+	.venv-oldest/bin/python -m pytest -n 2 -m '$(SLOW)'
+
+bench: $(VENV)/installed          ## Stored against the frozen hand-written loop
+	$(BIN)/python benchmarks/stored_overhead.py
+
+clean:
+	rm -rf .venv .venv-oldest

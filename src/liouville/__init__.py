@@ -1,0 +1,125 @@
+"""liouville: networks that train at any depth.
+
+A network is N steps of a *scheme* applied to a *vector field* with layer-wise weights; an *engine* (``backprop``)
+decides how those steps are stored or recomputed, never what they compute.
+
+    >>> import torch, liouville as lv
+    >>> network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=64, T=6.4)
+    >>> network(torch.randn(10, 2)).shape
+    torch.Size([10, 1])
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from liouville.activations import Activation
+from liouville.backprop import Backprop, Checkpointed, Stored
+from liouville.fields import (
+    AntisymmetricField,
+    HamiltonianField,
+    Normal,
+    PairField,
+    PartitionedField,
+    ResidualField,
+    SecondOrderField,
+    SemidefiniteField,
+    SeparableHamiltonianField,
+    ShearField,
+    Smooth,
+    StochasticField,
+    SymmetricField,
+    VectorField,
+    dropout,
+)
+from liouville.flow import Flow
+from liouville.network import Connector, Lift, Network
+from liouville.operators import Conv, Dense
+from liouville.schemes import (
+    RK4,
+    ForwardEuler,
+    ImplicitMidpoint,
+    ImplicitSymplecticEuler,
+    Midpoint,
+    ReversibleScheme,
+    Scheme,
+    SplittingScheme,
+    SymmetricScheme,
+    SymplecticEuler,
+    Verlet,
+    Yoshida4,
+)
+from liouville.zoo import classifier, regressor
+
+if TYPE_CHECKING:
+    from liouville import analysis, checkpoint, data, report, testing, train, zoo
+    from liouville.checkpoint import load, save
+
+__version__ = "0.1.0"
+
+_LAZY = {"load": "liouville.checkpoint", "save": "liouville.checkpoint"}
+_MODULES = {"analysis", "checkpoint", "data", "report", "testing", "train", "zoo"}
+
+__all__ = [
+    "RK4",
+    "Activation",
+    "AntisymmetricField",
+    "Backprop",
+    "Checkpointed",
+    "Connector",
+    "Conv",
+    "Dense",
+    "Flow",
+    "ForwardEuler",
+    "HamiltonianField",
+    "ImplicitMidpoint",
+    "ImplicitSymplecticEuler",
+    "Lift",
+    "Midpoint",
+    "Network",
+    "Normal",
+    "PairField",
+    "PartitionedField",
+    "ResidualField",
+    "ReversibleScheme",
+    "Scheme",
+    "SecondOrderField",
+    "SemidefiniteField",
+    "SeparableHamiltonianField",
+    "ShearField",
+    "Smooth",
+    "SplittingScheme",
+    "StochasticField",
+    "Stored",
+    "SymmetricField",
+    "SymmetricScheme",
+    "SymplecticEuler",
+    "VectorField",
+    "Verlet",
+    "Yoshida4",
+    "analysis",
+    "checkpoint",
+    "classifier",
+    "data",
+    "dropout",
+    "load",
+    "regressor",
+    "report",
+    "save",
+    "testing",
+    "train",
+    "zoo",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"liouville.{name}")
+    raise AttributeError(f"module 'liouville' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

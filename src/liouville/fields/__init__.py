@@ -1,0 +1,31 @@
+"""Vector fields: which ordinary differential equation a network integrates."""
+
+from liouville.fields.antisymmetric import AntisymmetricField
+from liouville.fields.base import ActivatedField, PartitionedField, StochasticField, VectorField
+from liouville.fields.dropout import DropoutField, PartitionedDropoutField, dropout
+from liouville.fields.hamiltonian import HamiltonianField, PairField, SeparableHamiltonianField
+from liouville.fields.initial import Initial, Normal, Smooth
+from liouville.fields.residual import ResidualField, SemidefiniteField, SymmetricField
+from liouville.fields.secondorder import SecondOrderField
+from liouville.fields.shear import ShearField
+
+__all__ = [
+    "ActivatedField",
+    "AntisymmetricField",
+    "DropoutField",
+    "HamiltonianField",
+    "Initial",
+    "Normal",
+    "PairField",
+    "PartitionedDropoutField",
+    "PartitionedField",
+    "ResidualField",
+    "SecondOrderField",
+    "SemidefiniteField",
+    "ShearField",
+    "Smooth",
+    "StochasticField",
+    "SymmetricField",
+    "VectorField",
+    "dropout",
+]

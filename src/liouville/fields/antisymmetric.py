@@ -1,0 +1,94 @@
+r"""The antisymmetric field: a skew linear map inside the activation."""
+
+from __future__ import annotations
+
+__all__ = ["AntisymmetricField", "AntisymmetricTheta"]
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from liouville.activations import Activation
+from liouville.fields.base import ActivatedField
+from liouville.fields.initial import Initial, Smooth
+from liouville.operators import Dense, Operator
+
+
+class AntisymmetricTheta(NamedTuple):
+    """A (N, n, n, ...) skew, b (N, n)."""
+
+    A: Tensor
+    b: Tensor
+
+
+class AntisymmetricField(ActivatedField):
+    r"""y' = sigma((A - gamma I) y + b) with A = W - W^T.
+
+    For a convolution W^T is the transposed convolution, so A is a stencil whose matrix is skew.
+
+    Properties: D A has an imaginary spectrum for sigma' >= 0, so the ordinary differential equation neither grows
+    nor decays to first order. Forward Euler leaves its stability region for gamma = 0, yet one step then has
+    determinant >= 1; it is stable at D = I exactly if 2 gamma >= h (gamma^2 + mu^2) for every eigenvalue i mu of A.
+    `Midpoint` and `RK4` need no gamma. With gamma > 0 the determinant can fall below 1 and no lower bound holds.
+
+    Reference: Haber & Ruthotto 2017 (1705.03341), eq. (4.12); there with a factor 1/2 (``factor``). MS2 of 2104.13166.
+
+    Args:
+        features: n.
+        layers: N.
+        gamma: diffusion, >= 0.
+        factor: A = factor (W - W^T) and the diffusion is factor * gamma; 1/2 is the first paper's.
+        scalar_bias: one number per layer (the first paper) instead of a vector.
+        operator, activation, shared, init, generator: as for `HamiltonianField`.
+
+    Raises:
+        ValueError: if gamma < 0.
+
+    Example:
+        >>> A = AntisymmetricField(4, layers=8).theta().A
+        >>> bool((A + A.mT == 0).all())
+        True
+    """
+
+    def __init__(
+        self,
+        features: int,
+        layers: int,
+        *,
+        gamma: float = 0.0,
+        factor: float = 1.0,
+        scalar_bias: bool = False,
+        operator: Operator = Dense(),
+        activation: str | Activation = "tanh",
+        shared: bool = False,
+        init: Initial = Smooth(),
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(features, layers, operator, activation, shared, init)
+        if gamma < 0:
+            raise ValueError(f"gamma must be >= 0 (it adds diffusion; below 0 the field grows), got {gamma}.")
+        self.gamma = gamma
+        self.factor = factor
+        self.scalar_bias = scalar_bias
+        self.W = self._weight(features, features, generator)
+        self.b = self._bias(1 if scalar_bias else features, generator)
+
+    def theta(self) -> AntisymmetricTheta:
+        """A = factor (W - W^T), b."""
+        A = self.W - self.operator.transpose(self.W)
+        return AntisymmetricTheta(
+            A if self.factor == 1.0 else self.factor * A, self.b.expand(-1, self.features)
+        )
+
+    def forward(self, y: Tensor, theta_j: AntisymmetricTheta) -> Tensor:
+        """y' = sigma(A y - factor gamma y + b)."""
+        pre = self.operator.apply(theta_j.A, y, theta_j.b)
+        if self.gamma:
+            pre = torch.add(pre, y, alpha=-self.factor * self.gamma)
+        return self.activation(pre)
+
+    def rate(self, theta: AntisymmetricTheta) -> Tensor:
+        """s_max ||A - gamma I|| of each layer, bounded by s_max (||A||^2 + gamma^2)^(1/2) (A is normal)."""
+        diffusion = self.factor * self.gamma
+        return self.activation.lipschitz * (self.operator.norm(theta.A).square() + diffusion**2).sqrt()

@@ -1,0 +1,268 @@
+r"""The right-hand side of y' = f(y; theta_j): what every field is, and the three kinds that schemes tell apart.
+
+A field keeps *raw* parameters whose axis 0 counts the layers (or has length 1, when all layers share one weight).
+`VectorField.theta` applies every constraint once, vectorised over layers, by ordinary autograd; below it all
+schemes and engines see plain stacked tensors. That split is why a penalty in depth is one ``diff(dim=0)`` and why
+any engine is one function of a state and a few tensors.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ActivatedField", "PartitionedField", "StochasticField", "Theta", "VectorField"]
+
+import copy
+from abc import ABC, abstractmethod
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from liouville.activations import Activation, activation
+from liouville.fields.initial import Initial
+from liouville.operators import Operator
+
+Theta = Any  # a NamedTuple of tensors; each field declares its own
+
+
+class VectorField(nn.Module, ABC):
+    """y' = f(y; theta_j), one frozen weight theta_j per layer.
+
+    Args:
+        features: n, the width of the state along ``feature_axis``.
+        layers: N.
+
+    Subclasses give `theta` and `forward`; `liouville.testing.check_field` then proves the contract: ``forward`` is
+    deterministic, reads nothing but its arguments and constant buffers, and every parameter reaches it through
+    ``theta()``.
+    """
+
+    features: int
+    layers: int
+    feature_axis: int = -1
+
+    def __init__(self, features: int, layers: int) -> None:
+        super().__init__()
+        if features < 1:
+            raise ValueError(f"features must be at least 1, got {features}.")
+        if layers < 1:
+            raise ValueError(
+                f"layers must be at least 1, got {layers}; a network of no layers is its head alone."
+            )
+        self.features = features
+        self.layers = layers
+
+    @abstractmethod
+    def theta(self) -> Theta:
+        """The constrained weights of all layers: a NamedTuple of tensors (N, ...), or (1, ...) when shared."""
+
+    @abstractmethod
+    def forward(self, y: Tensor, theta_j: Theta) -> Tensor:
+        """f(y; theta_j) for one layer, shaped like y."""
+
+    def rate(self, theta: Theta) -> Tensor:
+        """A bound of the fastest rate of each frozen, linearised layer, (N,); h times it is the step-size margin."""
+        raise NotImplementedError(
+            f"{type(self).__name__} states no rate; override rate(theta) to get a step-size margin."
+        )
+
+    def at_layer(self, seed: int, j: int) -> VectorField:
+        """The deterministic field of layer j in the run with this seed; only a `StochasticField` uses either."""
+        return self
+
+    def refined(self, how: str = "constant") -> Self:
+        """The same field with 2N layers; ``how`` is described at `liouville.Flow.refined`."""
+        field = copy.deepcopy(self)
+        field._double(how)
+        return field
+
+    def _double(self, how: str) -> None:
+        if how not in _PROLONGATIONS:
+            raise ValueError(f"how must be one of {', '.join(map(repr, _PROLONGATIONS))}, got {how!r}.")
+        for module in self.modules():
+            for name, raw in module.named_parameters(recurse=False):
+                if raw.shape[0] != 1:
+                    fine = _PROLONGATIONS[how](raw.detach())
+                    setattr(module, name, nn.Parameter(fine, requires_grad=raw.requires_grad))
+            if isinstance(module, VectorField):
+                module.layers *= 2
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}, layers={self.layers}"
+
+
+class ActivatedField(VectorField):
+    """A field made of one linear map family and one activation: what the papers' fields have in common.
+
+    Args:
+        features: n.
+        layers: N.
+        operator: which linear maps; `Dense` for vectors, `Conv` for signals and images.
+        activation: sigma, by name or as an `Activation`.
+        shared: one weight for all layers (the papers' time-invariant networks).
+        init: how initial weights are drawn.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        layers: int,
+        operator: Operator,
+        activation_: str | Activation,
+        shared: bool,
+        init: Initial,
+    ) -> None:
+        super().__init__(features, layers)
+        self.operator = operator
+        self.activation = activation(activation_)
+        self.shared = shared
+        self.init = init
+
+    @property
+    def feature_axis(self) -> int:  # type: ignore[override]
+        return self.operator.feature_axis
+
+    def energy_density(self, x: Tensor) -> Tensor:
+        """1^T sigma_int(x), summed over features and positions: one number per sample."""
+        return self.activation.primitive(x).sum(tuple(range(self.feature_axis, 0)))
+
+    def _weight(self, outputs: int, inputs: int, generator: torch.Generator | None) -> nn.Parameter:
+        shape = self.operator.weight_shape(outputs, inputs)
+        return nn.Parameter(self.init.weight(1 if self.shared else self.layers, shape, generator))
+
+    def _bias(self, outputs: int, generator: torch.Generator | None) -> nn.Parameter:
+        return nn.Parameter(self.init.bias(1 if self.shared else self.layers, (outputs,), generator))
+
+    def extra_repr(self) -> str:
+        parts = [super().extra_repr()]
+        if self.operator.feature_axis != -1:
+            parts.append(f"operator={self.operator}")
+        if self.activation.name != "tanh":
+            parts.append(f"activation={self.activation.name!r}")
+        if self.shared:
+            parts.append("shared=True")
+        return ", ".join(parts)
+
+
+class PartitionedField(VectorField):
+    """y = (p, q) with p' = p_dot(q) and q' = q_dot(p): each half moves by the other alone, so every step is a shear.
+
+    Shears have determinant 1 and invert exactly, whatever the weights: the splitting schemes need no more than this.
+
+    Args:
+        features: n = n_p + n_q.
+        layers: N.
+        p_features: n_p; half of the features by default.
+    """
+
+    def __init__(self, features: int, layers: int, p_features: int | None = None) -> None:
+        super().__init__(features, layers)
+        self._set_partition(p_features)
+
+    def _set_partition(self, p_features: int | None) -> None:
+        if p_features is None and self.features % 2:
+            raise ValueError(
+                f"features must be even to split y into (p, q), got {self.features}; add a zero feature with "
+                f"Lift({self.features + 1}), give p_features, or use AntisymmetricField."
+            )
+        self.p_features = self.features // 2 if p_features is None else p_features
+        if not 0 < self.p_features < self.features:
+            raise ValueError(f"p_features must lie in 1 ... {self.features - 1}, got {self.p_features}.")
+
+    @abstractmethod
+    def p_dot(self, q: Tensor, theta_j: Theta) -> Tensor:
+        """p', a function of q alone."""
+
+    @abstractmethod
+    def q_dot(self, p: Tensor, theta_j: Theta) -> Tensor:
+        """q', a function of p alone."""
+
+    def split(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """y -> (p, q)."""
+        sizes = [self.p_features, self.features - self.p_features]
+        p, q = torch.split(y, sizes, dim=self.feature_axis)
+        if y.dim() == 4 and self.feature_axis == -3:
+            layout = torch.channels_last if _is_channels_last(y) else torch.contiguous_format
+            p, q = p.contiguous(memory_format=layout), q.contiguous(memory_format=layout)
+        return p, q
+
+    def join(self, p: Tensor, q: Tensor) -> Tensor:
+        """(p, q) -> y."""
+        return torch.cat((p, q), dim=self.feature_axis)
+
+    def enter(self, y: Tensor, theta_0: Theta, h: float) -> tuple[Tensor, Tensor]:
+        """The initial (p, q) of an input y."""
+        return self.split(y)
+
+    def leave(self, p: Tensor, q: Tensor) -> Tensor:
+        """What the network reads of the final (p, q)."""
+        return self.join(p, q)
+
+    def forward(self, y: Tensor, theta_j: Theta) -> Tensor:
+        """(p_dot(q), q_dot(p))."""
+        p, q = self.split(y)
+        return self.join(self.p_dot(q, theta_j), self.q_dot(p, theta_j))
+
+
+class StochasticField(VectorField):
+    """A field that draws random numbers from the generator it is handed: dropout and the like.
+
+    A run draws one seed from torch's global stream; layer j draws from (seed, j), and from nothing else. So noise is
+    frozen over a layer: every evaluation of layer j in one run, first, repeated or backward, sees the same draw. In
+    ``eval()`` the generator is None and the field is deterministic. A partitioned field takes the generator in
+    ``p_dot`` and ``q_dot`` too.
+    """
+
+    @abstractmethod
+    def forward(self, y: Tensor, theta_j: Theta, generator: torch.Generator | None = None) -> Tensor:
+        """f(y; theta_j, noise), the noise drawn from ``generator``; no noise where it is None."""
+
+    def at_layer(self, seed: int, j: int) -> VectorField:
+        return _Drawn(self, seed, j) if self.training else self  # type: ignore[return-value]
+
+
+class _Drawn:
+    """Layer j of one run of a stochastic field: the field with its generator given."""
+
+    def __init__(self, field: StochasticField, seed: int, j: int) -> None:
+        self._field = field
+        self._seed = (seed << 24) + 4 * j
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._field, name)
+
+    def __call__(self, y: Tensor, theta_j: Theta) -> Tensor:
+        return self._field(y, theta_j, self._generator(y, 0))
+
+    def p_dot(self, q: Tensor, theta_j: Theta) -> Tensor:
+        return self._field.p_dot(q, theta_j, self._generator(q, 1))
+
+    def q_dot(self, p: Tensor, theta_j: Theta) -> Tensor:
+        return self._field.q_dot(p, theta_j, self._generator(p, 2))
+
+    def _generator(self, like: Tensor, stream: int) -> torch.Generator:
+        return torch.Generator(like.device).manual_seed(self._seed + stream)
+
+
+def _is_channels_last(y: Tensor) -> bool:
+    return y.is_contiguous(memory_format=torch.channels_last) and not y.is_contiguous()
+
+
+def _constant(theta: Tensor) -> Tensor:
+    return theta.repeat_interleave(2, dim=0)
+
+
+def _linear(theta: Tensor) -> Tensor:
+    """theta at t_j -+ h/4, between the layer mid-points t_j; constant beyond the first and last of them."""
+    before = torch.cat((theta[:1], theta[:-1]))
+    after = torch.cat((theta[1:], theta[-1:]))
+    fine = torch.stack((0.75 * theta + 0.25 * before, 0.75 * theta + 0.25 * after), dim=1)
+    return fine.flatten(0, 1)
+
+
+def _linear_left(theta: Tensor) -> Tensor:
+    """Nodes at the left ends: theta_j, then the mean of theta_j and theta_{j+1}; the last one is repeated."""
+    after = torch.cat((theta[1:], theta[-1:]))
+    return torch.stack((theta, 0.5 * (theta + after)), dim=1).flatten(0, 1)
+
+
+_PROLONGATIONS = {"constant": _constant, "linear": _linear, "linear-left": _linear_left}

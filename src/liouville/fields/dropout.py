@@ -1,0 +1,96 @@
+r"""Dropout on a field: the velocity of a random part of the features is switched off for one layer."""
+
+from __future__ import annotations
+
+__all__ = ["DropoutField", "PartitionedDropoutField", "dropout"]
+
+import torch
+from torch import Tensor
+
+from liouville.fields.base import PartitionedField, StochasticField, Theta, VectorField
+
+
+def dropout(field: VectorField, probability: float) -> StochasticField:
+    """The field with dropout, split into (p, q) where ``field`` is.
+
+    Args:
+        field: any deterministic field.
+        probability: the share of the velocity's entries that a layer sets to 0, in [0, 1); the others are divided by
+            1 - probability.
+
+    Raises:
+        ValueError: if ``probability`` is outside [0, 1).
+
+    Example:
+        >>> from liouville.fields import SeparableHamiltonianField
+        >>> type(dropout(SeparableHamiltonianField(4, layers=8), 0.1)).__name__
+        'PartitionedDropoutField'
+    """
+    kind = PartitionedDropoutField if isinstance(field, PartitionedField) else DropoutField
+    return kind(field, probability)
+
+
+class DropoutField(StochasticField):
+    """y' = m * f(y; theta_j), m the mask of the layer: 0 with probability ``probability``, else 1/(1 - probability)."""
+
+    def __init__(self, field: VectorField, probability: float) -> None:
+        if not 0 <= probability < 1:
+            raise ValueError(f"the dropout probability must lie in [0, 1), got {probability}.")
+        VectorField.__init__(self, field.features, field.layers)
+        self.field = field
+        self.probability = probability
+
+    @property
+    def feature_axis(self) -> int:  # type: ignore[override]
+        return self.field.feature_axis
+
+    def theta(self) -> Theta:
+        """The field's own weights."""
+        return self.field.theta()
+
+    def forward(self, y: Tensor, theta_j: Theta, generator: torch.Generator | None = None) -> Tensor:
+        """m * f(y; theta_j)."""
+        return self._masked(self.field(y, theta_j), generator)
+
+    def rate(self, theta: Theta) -> Tensor:
+        """The field's own, over 1 - probability."""
+        return self.field.rate(theta) / (1 - self.probability)
+
+    def extra_repr(self) -> str:
+        return f"probability={self.probability}"
+
+    def _masked(self, velocity: Tensor, generator: torch.Generator | None) -> Tensor:
+        if generator is None:
+            return velocity
+        keep = torch.rand(velocity.shape, generator=generator, device=velocity.device) >= self.probability
+        return velocity * keep / (1 - self.probability)
+
+
+class PartitionedDropoutField(DropoutField, PartitionedField):
+    """p' = m_p * p_dot(q), q' = m_q * q_dot(p): still a shear in each half, so determinant 1 for every mask."""
+
+    field: PartitionedField
+
+    def __init__(self, field: PartitionedField, probability: float) -> None:
+        DropoutField.__init__(self, field, probability)
+        self.p_features = field.p_features
+
+    def p_dot(self, q: Tensor, theta_j: Theta, generator: torch.Generator | None = None) -> Tensor:
+        """m_p * p_dot(q)."""
+        return self._masked(self.field.p_dot(q, theta_j), generator)
+
+    def q_dot(self, p: Tensor, theta_j: Theta, generator: torch.Generator | None = None) -> Tensor:
+        """m_q * q_dot(p)."""
+        return self._masked(self.field.q_dot(p, theta_j), generator)
+
+    def split(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return self.field.split(y)
+
+    def join(self, p: Tensor, q: Tensor) -> Tensor:
+        return self.field.join(p, q)
+
+    def enter(self, y: Tensor, theta_0: Theta, h: float) -> tuple[Tensor, Tensor]:
+        return self.field.enter(y, theta_0, h)
+
+    def leave(self, p: Tensor, q: Tensor) -> Tensor:
+        return self.field.leave(p, q)

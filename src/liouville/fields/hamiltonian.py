@@ -1,0 +1,370 @@
+r"""Hamiltonian fields y' = J grad H(y; theta): the class that contains every network of both papers.
+
+H(y; theta) = 1^T sigma_int(K y + b), so grad H = K^T sigma(K y + b). With J skew, <grad H, y'> = 0: a frozen layer
+keeps its energy. With K block-diagonal and J off-diagonal the energy separates, and the symplectic schemes are
+explicit.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "GeneralTheta",
+    "GeneralThetaJ",
+    "HamiltonianField",
+    "PairField",
+    "PairTheta",
+    "SeparableHamiltonianField",
+    "SeparableTheta",
+]
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from liouville.activations import Activation
+from liouville.fields.base import ActivatedField, PartitionedField
+from liouville.fields.initial import Initial, Smooth
+from liouville.names import lookup
+from liouville.operators import Dense, Operator
+
+
+class GeneralTheta(NamedTuple):
+    """K (N, m, n, ...), b (N, m)."""
+
+    K: Tensor
+    b: Tensor
+
+
+class GeneralThetaJ(NamedTuple):
+    """K (N, m, n, ...), b (N, m), J (N, n, n) skew: where J is trained or varies with the layer."""
+
+    K: Tensor
+    b: Tensor
+    J: Tensor
+
+
+class SeparableTheta(NamedTuple):
+    """K_p (N, m, n_p, ...), K_q (N, m, n_q, ...), b_p (N, m), b_q (N, m)."""
+
+    K_p: Tensor
+    K_q: Tensor
+    b_p: Tensor
+    b_q: Tensor
+
+
+class PairTheta(NamedTuple):
+    """K (N, n_q, n_p, ...), b (N, n_q), c (N, n_p)."""
+
+    K: Tensor
+    b: Tensor
+    c: Tensor
+
+
+def canonical(features: int) -> Tensor:
+    """J = [[0, -I], [I, 0]]: p' = -dH/dq, q' = dH/dp."""
+    if features % 2:
+        raise ValueError(
+            f"features must be even for the canonical J, got {features}; add a zero feature with "
+            f'Lift({features + 1}), or use J="full", which takes any size.'
+        )
+    eye = torch.eye(features // 2)
+    zero = torch.zeros_like(eye)
+    return torch.cat((torch.cat((zero, -eye), 1), torch.cat((eye, zero), 1)))
+
+
+def full(features: int) -> Tensor:
+    """J with +1 above and -1 below the diagonal."""
+    ones = torch.ones(features, features)
+    return ones.triu(1) - ones.tril(-1)
+
+
+_SKEW = {"canonical": canonical, "full": full}
+
+
+class HamiltonianField(ActivatedField):
+    r"""The general Hamiltonian field, y' = J K^T sigma(K y + b).
+
+    Properties: <grad H, y'> = 0 for every skew J; the Jacobian J K^T D K has trace 0 and, where sigma' >= 0, a purely
+    imaginary spectrum, so one forward Euler step has determinant prod(1 + h^2 mu_k^2) >= 1. Symplectic under
+    `ImplicitMidpoint` for every constant J, and under `ImplicitSymplecticEuler` for J = [[0, -X^T], [X, 0]].
+
+    Reference: Galimberti et al. 2023 (2105.13205), H1-DNN; Galimberti, Xu, Ferrari-Trecate 2021 (2104.13166), eq. (10).
+
+    Args:
+        features: n.
+        layers: N.
+        J: ``"canonical"`` ([[0, -I], [I, 0]], n even), ``"full"`` (+1 above, -1 below the diagonal) or any skew
+            matrix, (n, n), or (N, n, n) for one per layer; it may be singular or of odd size.
+        train_J: train J through J = B - B^T, B unconstrained and starting at J/2.
+        hidden: m, rows of K; n by default.
+        operator: `Dense` or `Conv`; with `Conv`, J acts on the channels of each pixel.
+        activation: sigma.
+        shared: one K, b for all layers.
+        init: initial weights, smooth in depth by default.
+        generator: source of the initial weights; torch's default stream if None.
+
+    Raises:
+        ValueError: if J is not skew, not (n, n) or (N, n, n), or n is odd for the canonical J.
+
+    Example:
+        >>> field = HamiltonianField(4, layers=8)
+        >>> y = torch.randn(10, 4)
+        >>> field(y, GeneralTheta(*(w[0] for w in field.theta()))).shape
+        torch.Size([10, 4])
+    """
+
+    J: Tensor
+    J_raw: nn.Parameter
+
+    def __init__(
+        self,
+        features: int,
+        layers: int,
+        *,
+        J: str | Tensor = "canonical",
+        train_J: bool = False,
+        hidden: int | None = None,
+        operator: Operator = Dense(),
+        activation: str | Activation = "tanh",
+        shared: bool = False,
+        init: Initial = Smooth(),
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(features, layers, operator, activation, shared, init)
+        self.hidden = features if hidden is None else hidden
+        self.K = self._weight(self.hidden, features, generator)
+        self.b = self._bias(self.hidden, generator)
+        self.train_J = train_J
+        matrix = lookup(_SKEW, J, "J")(features) if isinstance(J, str) else _skew(J, features, layers)
+        self.J_name = J if isinstance(J, str) else None
+        if train_J or matrix.dim() == 3:
+            raw = 0.5 * matrix if matrix.dim() == 3 else 0.5 * matrix[None]
+            self.J_raw = nn.Parameter(raw.to(self.K.dtype), requires_grad=train_J)
+        else:
+            self.register_buffer("J", matrix.to(self.K.dtype))
+
+    @property
+    def constant_J(self) -> bool:
+        """Whether one fixed J serves all layers; else theta carries J."""
+        return "J" in self._buffers
+
+    def theta(self) -> GeneralTheta | GeneralThetaJ:
+        """K, b as they are; J = B - B^T where it is trained or varies."""
+        if self.constant_J:
+            return GeneralTheta(self.K, self.b)
+        return GeneralThetaJ(self.K, self.b, self.J_raw - self.J_raw.mT)
+
+    def gradient(self, y: Tensor, theta_j: GeneralTheta | GeneralThetaJ) -> Tensor:
+        """grad H = K^T sigma(K y + b)."""
+        return self.operator.apply_transpose(
+            theta_j.K, self.activation(self.operator.apply(theta_j.K, y, theta_j.b))
+        )
+
+    def forward(self, y: Tensor, theta_j: GeneralTheta | GeneralThetaJ) -> Tensor:
+        """y' = J K^T sigma(K y + b)."""
+        return self.operator.mix(self.structure(theta_j), self.gradient(y, theta_j))
+
+    def structure(self, theta_j: GeneralTheta | GeneralThetaJ) -> Tensor:
+        """J of this layer."""
+        return theta_j.J if isinstance(theta_j, GeneralThetaJ) else self.J
+
+    def energy(self, y: Tensor, theta_j: GeneralTheta | GeneralThetaJ) -> Tensor:
+        """H(y; theta_j) = 1^T sigma_int(K y + b), one number per sample."""
+        return self.energy_density(self.operator.apply(theta_j.K, y, theta_j.b))
+
+    def rate(self, theta: GeneralTheta | GeneralThetaJ) -> Tensor:
+        """s_max ||J|| ||K||^2 of each layer."""
+        J = torch.linalg.matrix_norm(self.structure(theta), ord=2)
+        return self.activation.lipschitz * J * self.operator.norm(theta.K).square()
+
+
+class SeparableHamiltonianField(PartitionedField, ActivatedField):
+    r"""The separable Hamiltonian field: K = blkdiag(K_p, K_q), J = [[0, -X^T], [X, 0]].
+
+        p' = -X^T K_q^T sigma(K_q q + b_q),        q' = X K_p^T sigma(K_p p + b_p)
+
+    Properties: every splitting scheme is explicit, invertible and symplectic with respect to J, A J A^T = J, so each
+    backward sensitivity matrix has norm >= 1 at any depth, for any weights and any step.
+
+    Reference: Galimberti et al. 2023 (2105.13205), H2-DNN.
+
+    Args:
+        features: n = n_p + n_q.
+        layers: N.
+        X: n_q x n_p matrix, a number c for X = c I, or None for X = I.
+        p_features: n_p; half by default.
+        hidden: rows of K_p and of K_q; n_p and n_q by default.
+        operator, activation, shared, init, generator: as for `HamiltonianField`.
+
+    Raises:
+        ValueError: if features is odd and p_features is not given, or X does not have shape (n_q, n_p).
+
+    Example:
+        >>> SeparableHamiltonianField(4, layers=8).theta().K_p.shape
+        torch.Size([8, 2, 2])
+    """
+
+    X: Tensor | None
+
+    def __init__(
+        self,
+        features: int,
+        layers: int,
+        *,
+        X: Tensor | float | None = None,
+        p_features: int | None = None,
+        hidden: int | None = None,
+        operator: Operator = Dense(),
+        activation: str | Activation = "tanh",
+        shared: bool = False,
+        init: Initial = Smooth(),
+        generator: torch.Generator | None = None,
+    ) -> None:
+        ActivatedField.__init__(self, features, layers, operator, activation, shared, init)
+        self._set_partition(p_features)
+        n_p, n_q = self.p_features, features - self.p_features
+        self.hidden = hidden
+        self.K_p = self._weight(hidden or n_p, n_p, generator)
+        self.K_q = self._weight(hidden or n_q, n_q, generator)
+        self.b_p = self._bias(hidden or n_p, generator)
+        self.b_q = self._bias(hidden or n_q, generator)
+        self.sign = 1.0 if not isinstance(X, (int, float)) else float(X)
+        if isinstance(X, Tensor) and X.shape != (n_q, n_p):
+            raise ValueError(f"X must have shape (n_q, n_p) = ({n_q}, {n_p}), got {tuple(X.shape)}.")
+        if not isinstance(X, Tensor) and n_p != n_q:
+            raise ValueError(
+                f"X = c I needs n_p = n_q, got {n_p} and {n_q}; give X as a {n_q} x {n_p} matrix."
+            )
+        self.register_buffer("X", X.to(self.K_p.dtype) if isinstance(X, Tensor) else None)
+
+    def theta(self) -> SeparableTheta:
+        """The weights as they are: this field has no constraint."""
+        return SeparableTheta(self.K_p, self.K_q, self.b_p, self.b_q)
+
+    def p_dot(self, q: Tensor, theta_j: SeparableTheta) -> Tensor:
+        """p' = -dH/dq = -X^T K_q^T sigma(K_q q + b_q)."""
+        force = self._gradient(q, theta_j.K_q, theta_j.b_q)
+        if self.X is not None:
+            force = self.operator.mix(self.X.mT, force)
+        return _times(-self.sign, force)
+
+    def q_dot(self, p: Tensor, theta_j: SeparableTheta) -> Tensor:
+        """q' = dH/dp = X K_p^T sigma(K_p p + b_p)."""
+        velocity = self._gradient(p, theta_j.K_p, theta_j.b_p)
+        if self.X is not None:
+            velocity = self.operator.mix(self.X, velocity)
+        return _times(self.sign, velocity)
+
+    def energy(self, y: Tensor, theta_j: SeparableTheta) -> Tensor:
+        """H = 1^T sigma_int(K_p p + b_p) + 1^T sigma_int(K_q q + b_q), one number per sample."""
+        p, q = self.split(y)
+        return self.energy_density(self.operator.apply(theta_j.K_p, p, theta_j.b_p)) + self.energy_density(
+            self.operator.apply(theta_j.K_q, q, theta_j.b_q)
+        )
+
+    def rate(self, theta: SeparableTheta) -> Tensor:
+        """s_max ||X|| ||K_p|| ||K_q|| of each layer."""
+        X = abs(self.sign) if self.X is None else torch.linalg.matrix_norm(self.X, ord=2)
+        return self.activation.lipschitz * X * self.operator.norm(theta.K_p) * self.operator.norm(theta.K_q)
+
+    @property
+    def structure(self) -> Tensor:
+        """J = [[0, -X^T], [X, 0]], (n, n)."""
+        n_p, n_q = self.p_features, self.features - self.p_features
+        X = self.sign * torch.eye(n_q, n_p).to(self.K_p) if self.X is None else self.X
+        top = torch.cat((X.new_zeros(n_p, n_p), -X.mT), 1)
+        return torch.cat((top, torch.cat((X, X.new_zeros(n_q, n_q)), 1)))
+
+    def _gradient(self, half: Tensor, K: Tensor, b: Tensor) -> Tensor:
+        """K^T sigma(K half + b)."""
+        return self.operator.apply_transpose(K, self.activation(self.operator.apply(K, half, b)))
+
+
+class PairField(PartitionedField, ActivatedField):
+    r"""The pair field of the first paper's Verlet network, with p = z auxiliary and q = y the data.
+
+        p' = -sigma(K^T q + c),        q' = sigma(K p + b)
+
+    The block matrix [[0, -K^T], [K, 0]] is skew for every K, which may be rectangular. Splitting schemes on it
+    have determinant 1, but no constant J makes them symplectic: its J would be K^-1 and change with the layer.
+
+    Reference: Haber & Ruthotto 2017 (1705.03341), sec. 4.2 and 4.3; MS1 of 2104.13166.
+
+    Args:
+        features: n = n_p + n_q.
+        layers: N.
+        p_features: n_p, the width of the auxiliary half; half by default.
+        scalar_bias: one number per layer, used in both halves (the first paper); else a vector per layer.
+        operator, activation, shared, init, generator: as for `HamiltonianField`.
+
+    Raises:
+        ValueError: if features is odd and p_features is not given.
+
+    Example:
+        >>> PairField(5, layers=3, p_features=2).theta().K.shape
+        torch.Size([3, 3, 2])
+    """
+
+    def __init__(
+        self,
+        features: int,
+        layers: int,
+        *,
+        p_features: int | None = None,
+        scalar_bias: bool = False,
+        operator: Operator = Dense(),
+        activation: str | Activation = "tanh",
+        shared: bool = False,
+        init: Initial = Smooth(),
+        generator: torch.Generator | None = None,
+    ) -> None:
+        ActivatedField.__init__(self, features, layers, operator, activation, shared, init)
+        self._set_partition(p_features)
+        self.scalar_bias = scalar_bias
+        self.K = self._weight(features - self.p_features, self.p_features, generator)
+        self.b = self._bias(1 if scalar_bias else features - self.p_features, generator)
+        if not scalar_bias:
+            self.c = self._bias(self.p_features, generator)
+
+    def theta(self) -> PairTheta:
+        """K, b, c; a scalar bias is expanded to both halves."""
+        if not self.scalar_bias:
+            return PairTheta(self.K, self.b, self.c)
+        return PairTheta(
+            self.K, self.b.expand(-1, self.features - self.p_features), self.b.expand(-1, self.p_features)
+        )
+
+    def p_dot(self, q: Tensor, theta_j: PairTheta) -> Tensor:
+        """p' = -sigma(K^T q + c)."""
+        pre = self.operator.apply_transpose(theta_j.K, q) + self.operator.broadcast(theta_j.c)
+        return -self.activation(pre)
+
+    def q_dot(self, p: Tensor, theta_j: PairTheta) -> Tensor:
+        """q' = sigma(K p + b)."""
+        return self.activation(self.operator.apply(theta_j.K, p, theta_j.b))
+
+    def rate(self, theta: PairTheta) -> Tensor:
+        """s_max ||K|| of each layer."""
+        return self.activation.lipschitz * self.operator.norm(theta.K)
+
+
+def _times(c: float, x: Tensor) -> Tensor:
+    if c == 1.0:
+        return x
+    return -x if c == -1.0 else c * x
+
+
+def _skew(J: Tensor, features: int, layers: int) -> Tensor:
+    """J itself, once it is known to be skew and of the right shape."""
+    if J.shape not in ((features, features), (layers, features, features)):
+        raise ValueError(
+            f"J must have shape ({features}, {features}), or ({layers}, {features}, {features}) for one per layer; "
+            f"got {tuple(J.shape)}."
+        )
+    defect = (J + J.mT).abs().max()
+    if not defect <= 8 * torch.finfo(J.dtype).eps * J.abs().max():
+        raise ValueError(
+            f"J must be skew, J + J^T = 0; got a largest entry of |J + J^T| of {float(defect):.3g}."
+        )
+    return J

@@ -1,0 +1,94 @@
+r"""Initial weights: a function of time, so that N and 2N layers start from the same network.
+
+Layer j carries the weight at the middle of its interval, theta_j = theta(t_j), t_j = (j + 1/2) h. If theta is a
+smooth function of t, refining the layers converges to one ordinary differential equation. Independent draws per
+layer have no such limit: their smoothness penalty grows like N^2.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Initial", "Normal", "Smooth"]
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Initial(ABC):
+    """Draws the raw weights of all layers at once."""
+
+    @abstractmethod
+    def weight(self, layers: int, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+        """K: (layers, outputs, inputs, ...)."""
+
+    @abstractmethod
+    def bias(self, layers: int, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+        """b: (layers, outputs)."""
+
+
+@dataclass(frozen=True)
+class Smooth(Initial):
+    r"""Random functions of time, theta(t) = c sum_k w_k a_k cos(k pi t / T), w_k = 1/(1+k)^decay (the default).
+
+    The a_k ~ N(0, 1) do not depend on the number of layers, so the same generator gives 2N layers the same
+    function of time as N. The factor c makes the standard deviation, averaged over [0, T], equal to
+    ``scale / sqrt(inputs)`` for weights and to ``bias_scale`` for biases.
+
+    Args:
+        scale: size of K relative to 1 / sqrt(fan-in).
+        bias_scale: size of b.
+        modes: how many cosines, k = 0 ... modes - 1; 1 makes all layers equal.
+        decay: how fast the amplitudes of the faster cosines fall.
+
+    Example:
+        >>> import torch
+        >>> coarse = Smooth().weight(100, (4, 4), torch.Generator().manual_seed(0))
+        >>> fine = Smooth().weight(200, (4, 4), torch.Generator().manual_seed(0))
+        >>> bool((fine[0::2] / 2 + fine[1::2] / 2 - coarse).abs().max() < 1e-2)
+        True
+    """
+
+    scale: float = 1.0
+    bias_scale: float = 0.5
+    modes: int = 5
+    decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.modes < 1:
+            raise ValueError(f"modes must be at least 1, got {self.modes}.")
+
+    def weight(self, layers: int, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+        return self.scale / math.sqrt(math.prod(shape[1:])) * self._draw(layers, shape, generator)
+
+    def bias(self, layers: int, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+        return self.bias_scale * self._draw(layers, shape, generator)
+
+    def _draw(self, layers: int, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+        amplitudes = torch.randn(self.modes, *shape, generator=generator)
+        k = torch.arange(self.modes)
+        w = (1.0 + k) ** -self.decay
+        variance = (w.square() * torch.where(k == 0, 1.0, 0.5)).sum()
+        t = (torch.arange(layers) + 0.5) / layers
+        basis = w * torch.cos(math.pi * k * t[:, None]) / variance.sqrt()
+        return torch.tensordot(basis.to(amplitudes.dtype), amplitudes, dims=1)
+
+
+@dataclass(frozen=True)
+class Normal(Initial):
+    """Independent N(0, std^2) in every layer: the papers' preset (std = 1). It has no limit in depth.
+
+    Args:
+        std: standard deviation of weights and biases alike.
+    """
+
+    std: float = 1.0
+
+    def weight(self, layers: int, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+        return self.std * torch.randn(layers, *shape, generator=generator)
+
+    def bias(self, layers: int, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+        return self.weight(layers, shape, generator)

@@ -1,0 +1,89 @@
+r"""Second-order networks y'' = f(y; theta): a first-order field used as a force."""
+
+from __future__ import annotations
+
+__all__ = ["SecondOrderField"]
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from liouville.fields.base import PartitionedField, Theta, VectorField
+
+
+class SecondOrderField(PartitionedField):
+    r"""q'' = f(q; theta), written as p' = f(q), q' = p with p the velocity; the input and the output are q.
+
+    Properties: every splitting scheme on it has determinant 1 in (p, q); with f = -grad V (`SymmetricField`) it is
+    symplectic with the canonical J. Symplectic Euler on it is exactly the leapfrog recursion
+    q_{j+1} = 2 q_j - q_{j-1} + h^2 f(q_j).
+
+    Reference: Haber & Ruthotto 2017 (1705.03341), sec. 4.2 and 4.3; Chang et al. 2018 (1709.03698).
+
+    Args:
+        force: the field f, with `SymmetricField` and `SemidefiniteField` the two of the papers.
+        start: the initial velocity. ``"rest"``: p_0 = 0, right for `Verlet`, and the authors' code for leapfrog
+            (order 1 there). ``"half"``: p_0 = -h f(q_0)/2, the velocity half a step before the start, which makes
+            symplectic Euler of order 2 in q.
+
+    Raises:
+        ValueError: if ``start`` is neither.
+
+    Example:
+        >>> from liouville.fields import SymmetricField
+        >>> SecondOrderField(SymmetricField(3, layers=8)).features
+        3
+    """
+
+    def __init__(self, force: VectorField, *, start: Literal["rest", "half"] = "rest") -> None:
+        if start not in ("rest", "half"):
+            raise ValueError(f'start must be "rest" (p_0 = 0) or "half" (p_0 = -h f(q_0)/2), got {start!r}.')
+        VectorField.__init__(self, force.features, force.layers)
+        self.p_features = force.features
+        self.force = force
+        self.start = start
+
+    @property
+    def feature_axis(self) -> int:  # type: ignore[override]
+        return self.force.feature_axis
+
+    def theta(self) -> Theta:
+        """The force's weights."""
+        return self.force.theta()
+
+    def p_dot(self, q: Tensor, theta_j: Theta) -> Tensor:
+        """p' = f(q)."""
+        return self.force(q, theta_j)
+
+    def q_dot(self, p: Tensor, theta_j: Theta) -> Tensor:
+        """q' = p."""
+        return p
+
+    def enter(self, y: Tensor, theta_0: Theta, h: float) -> tuple[Tensor, Tensor]:
+        """q_0 = y, and p_0 = 0 or -h f(q_0)/2."""
+        if self.start == "rest":
+            return torch.zeros_like(y), y
+        return -0.5 * h * self.force(y, theta_0), y
+
+    def leave(self, p: Tensor, q: Tensor) -> Tensor:
+        """The network reads q."""
+        return q
+
+    def split(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        raise ValueError(
+            "the output of a second-order network is q alone, which does not determine the velocity p; "
+            "use flow.final_state and flow.inverse_state, which carry (p, q)."
+        )
+
+    def energy(self, p: Tensor, q: Tensor, theta_j: Theta) -> Tensor:
+        """H = |p|^2/2 + V(q), one number per sample; needs a force with a potential, such as `SymmetricField`."""
+        kinetic = 0.5 * p.square().sum(tuple(range(self.feature_axis, 0)))
+        return kinetic + self.force.potential(q, theta_j)
+
+    def rate(self, theta: Theta) -> Tensor:
+        """omega = (rate of the force)^(1/2): the fastest frozen frequency."""
+        return self.force.rate(theta).sqrt()
+
+    def extra_repr(self) -> str:
+        return f"start={self.start!r}"

@@ -1,0 +1,143 @@
+r"""Flow: N steps of a scheme through a field, on the time interval [0, T]."""
+
+from __future__ import annotations
+
+__all__ = ["Flow"]
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from liouville.backprop import Backprop, Stored, run_seed, slices
+from liouville.fields.base import StochasticField, Theta, VectorField
+from liouville.schemes.base import ReversibleScheme, Scheme, State
+
+
+class Flow(nn.Module):
+    r"""y_0 -> y_N by N steps of length h = T/N of ``scheme`` through ``field``.
+
+    Args:
+        field: which ordinary differential equation, y' = f(y; theta_j).
+        scheme: which discretisation.
+        T: the final time, > 0; h = T / field.layers.
+        backprop: how the depth is run and differentiated; it never changes the result.
+
+    Shapes: dense fields take (*batch, features), fields on images (B, features, H, W); the output has the same shape.
+
+    Raises:
+        ValueError: if T <= 0, the scheme does not fit the field, or an input has the wrong width or dtype.
+
+    Example:
+        >>> import liouville as lv
+        >>> field = lv.SeparableHamiltonianField(4, layers=64)
+        >>> flow = lv.Flow(field, lv.SymplecticEuler(), T=6.4)
+        >>> y = torch.randn(10, 4)
+        >>> flow(y).shape, flow.h
+        (torch.Size([10, 4]), 0.1)
+        >>> bool(torch.allclose(flow.inverse(flow(y)), y, atol=1e-4))
+        True
+    """
+
+    def __init__(self, field: VectorField, scheme: Scheme, T: float, backprop: Backprop = Stored()) -> None:
+        super().__init__()
+        if not (T > 0 and math.isfinite(T)):
+            raise ValueError(f"T must be a positive, finite time, got {T}.")
+        scheme.check(field)
+        self.field = field
+        self.scheme = scheme
+        self.T = float(T)
+        self.backprop = backprop
+
+    @property
+    def layers(self) -> int:
+        """N."""
+        return self.field.layers
+
+    @property
+    def h(self) -> float:
+        """The step T / N."""
+        return self.T / self.field.layers
+
+    def forward(self, y: Tensor) -> Tensor:
+        """y_0 -> y_N."""
+        return self.scheme.final(self.field, self.final_state(y))
+
+    def final_state(self, y: Tensor) -> State:
+        """y_0 -> the state behind the last layer: (p, q), (y_{N-1}, y_N) or (y_N,), by the scheme."""
+        theta = self.field.theta()
+        state = self._initial(y, theta)
+        return self.backprop.run(self.scheme, self.field, state, theta, self.h)
+
+    def trajectory(self, y: Tensor) -> Tensor:
+        """y_0 ... y_N, stacked: (N + 1, *y.shape)."""
+        return torch.stack([self.scheme.final(self.field, state) for state in self.states(y)])
+
+    def states(self, y: Tensor) -> Iterator[State]:
+        """The N + 1 states one after the other, by the plain loop."""
+        theta = self.field.theta()
+        state = self._initial(y, theta)
+        seed = run_seed(self.field)
+        yield state
+        for j, theta_j in enumerate(slices(theta, self.layers)):
+            state = self.scheme.step(self.field.at_layer(seed, j), state, theta_j, self.h)
+            yield state
+
+    def inverse_state(self, state: State) -> State:
+        """The state before the first layer, from the state behind the last; reversible schemes only."""
+        scheme = self._reversible()
+        theta = self.field.theta()
+        for j, theta_j in reversed(list(enumerate(slices(theta, self.layers)))):
+            state = scheme.inverse(self.field.at_layer(0, j), state, theta_j, self.h)
+        return state
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """y_N -> y_0; raises where y_N alone does not determine y_0 (two-step and second-order networks)."""
+        scheme = self._reversible()
+        self._check(y)
+        return scheme.final(self.field, self.inverse_state(scheme.terminal(self.field, y)))
+
+    def refined(self, how: str = "constant") -> Flow:
+        """The flow with 2N layers and the same T, weights and all; the original is left as it is.
+
+        Args:
+            how: ``"constant"``: every weight twice, the same ordinary differential equation with half the step;
+                ``"linear"``: linear interpolation between the layer mid-points; ``"linear-left"``: the first
+                paper's, with the weights at the left ends, which shifts them by a quarter of a layer.
+        """
+        return Flow(self.field.refined(how), self.scheme, self.T, self.backprop)
+
+    def with_backprop(self, engine: Backprop) -> Flow:
+        """The same flow run by another engine; it shares the field, and so the weights."""
+        return Flow(self.field, self.scheme, self.T, engine)
+
+    def extra_repr(self) -> str:
+        return f"scheme={self.scheme}, T={self.T:g}, h={self.h:.4g}, backprop={self.backprop}"
+
+    def _initial(self, y: Tensor, theta: Theta) -> State:
+        self._check(y)
+        theta_0 = type(theta)(*(w[0] for w in theta))
+        return self.scheme.init(self.field, y, theta_0, self.h)
+
+    def _check(self, y: Tensor) -> None:
+        axis = self.field.feature_axis
+        if y.dim() < -axis or y.shape[axis] != self.field.features:
+            raise ValueError(
+                f"expected {self.field.features} features on axis {axis}, got an input of shape {tuple(y.shape)}; "
+                f"lift it first, for example with Lift({self.field.features})."
+            )
+        if not y.is_floating_point():
+            raise ValueError(f"expected a floating-point input, got {y.dtype}; convert it with .float().")
+
+    def _reversible(self) -> ReversibleScheme:
+        if not isinstance(self.scheme, ReversibleScheme):
+            raise ValueError(
+                f"{type(self.scheme).__name__} has no inverse; use a reversible scheme: SymplecticEuler, Verlet, "
+                "Yoshida4, Midpoint, ImplicitMidpoint or ImplicitSymplecticEuler."
+            )
+        if isinstance(self.field, StochasticField) and self.training:
+            raise ValueError(
+                "a flow in training mode draws new noise in every run; call flow.eval() to invert it."
+            )
+        return self.scheme

@@ -1,0 +1,32 @@
+"""Look a name up in a table; an unknown name is answered with the nearest right ones."""
+
+from __future__ import annotations
+
+__all__ = ["lookup", "suggestion"]
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def lookup(table: Mapping[str, T], name: object, what: str) -> T:
+    """Return ``table[name]``; raise a `ValueError` that suggests the nearest name where there is none.
+
+    Example:
+        >>> lookup({"h1": 1, "h2": 2}, "H2", "model")
+        Traceback (most recent call last):
+            ...
+        ValueError: unknown model 'H2'; did you mean 'h2'? Known models: h1, h2.
+    """
+    if isinstance(name, str) and name in table:
+        return table[name]
+    raise ValueError(f"unknown {what} {name!r}; {suggestion(name, table)}Known {what}s: {', '.join(table)}.")
+
+
+def suggestion(name: object, known: Iterable[str]) -> str:
+    """``"did you mean 'x'? "`` for the known name nearest to ``name``, or an empty string."""
+    folded = {candidate.lower().replace("_", "-"): candidate for candidate in known}
+    near = difflib.get_close_matches(str(name).lower().replace("_", "-"), folded, n=1, cutoff=0.5)
+    return f"did you mean {folded[near[0]]!r}? " if near else ""

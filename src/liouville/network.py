@@ -1,0 +1,192 @@
+r"""Network = lift -> flows and connectors -> head: what surrounds the integrator."""
+
+from __future__ import annotations
+
+__all__ = ["Connector", "Half", "Lift", "Network"]
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from liouville.flow import Flow
+
+Place = Literal["front", "ends", "p", "q"]
+_PLACES = ("front", "ends", "p", "q")
+_POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+_LEARNED = {0: nn.Linear, 1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+class Lift(nn.Module):
+    r"""Zero padding of the features: x -> y_0. It has no weights.
+
+    Args:
+        features: n, the width of y_0.
+        inputs: width of x; with it, an input of any other width is refused.
+        place: where the data goes. ``"front"`` or ``"p"``: [x, 0], the order of 2104.13166; ``"ends"``: the first
+            half of x in front and the rest at the end, [x1, 0, 0, x2], the order of the authors' code, which gives
+            both halves of y = (p, q) some of it; ``"q"``: the second half, [0, x], as the first paper's Verlet network.
+        axis: the feature axis, -1 for vectors, -3 for images.
+
+    Raises:
+        ValueError: if x does not fit.
+
+    Example:
+        >>> Lift(4, place="ends")(torch.tensor([1.0, 2.0]))
+        tensor([1., 0., 0., 2.])
+    """
+
+    def __init__(
+        self, features: int, inputs: int | None = None, *, place: Place = "front", axis: int = -1
+    ) -> None:
+        super().__init__()
+        if place not in _PLACES:
+            raise ValueError(f"place must be one of {', '.join(map(repr, _PLACES))}, got {place!r}.")
+        room = features - features // 2 if place == "q" else features
+        if inputs is not None and not 0 < inputs <= room:
+            raise ValueError(
+                f"{inputs} inputs do not fit into {room} features (features={features}, place={place!r}); "
+                "take more features or a learned lift."
+            )
+        self.features, self.inputs, self.place, self.axis = features, inputs, place, axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x -> y_0."""
+        width = x.shape[self.axis]
+        if self.inputs is not None and width != self.inputs:
+            raise ValueError(
+                f"expected {self.inputs} inputs on axis {self.axis}, got {width} (shape {tuple(x.shape)})."
+            )
+        first = self.features // 2 if self.place == "q" else 0
+        if width > self.features - first:
+            raise ValueError(f"an input of width {width} does not fit into {self.features - first} features.")
+        zeros = x.narrow(self.axis, 0, 1).expand(self._shape(x, self.features - width)) * 0
+        if self.place == "ends":
+            return torch.cat((*_halve(x, self.axis, zeros),), self.axis)
+        parts = (
+            zeros.narrow(self.axis, 0, first),
+            x,
+            zeros.narrow(self.axis, first, self.features - width - first),
+        )
+        return torch.cat(parts, self.axis)
+
+    def _shape(self, x: Tensor, width: int) -> list[int]:
+        shape = list(x.shape)
+        shape[self.axis] = width
+        return shape
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}, inputs={self.inputs}, place={self.place!r}, axis={self.axis}"
+
+
+def _halve(x: Tensor, axis: int, between: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    front = (x.shape[axis] + 1) // 2
+    return x.narrow(axis, 0, front), between, x.narrow(axis, front, x.shape[axis] - front)
+
+
+class Connector(nn.Module):
+    r"""Between two flows: average pooling, then more (or fewer) features.
+
+    Args:
+        inputs: features before.
+        outputs: features behind.
+        pool: pooling window and stride; 1 keeps the resolution.
+        learned: a learned linear map (1x1 convolution); else zero features are appended to each half of
+            y = (p, q), as in 1709.03698, and ``outputs`` must not be less than ``inputs``.
+        dims: 0 for vectors, 2 for images.
+
+    Raises:
+        ValueError: if zero padding would have to remove features.
+
+    Example:
+        >>> Connector(8, 16, pool=2, dims=2)(torch.randn(5, 8, 14, 14)).shape
+        torch.Size([5, 16, 7, 7])
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, pool: int = 1, learned: bool = True, dims: int = 0
+    ) -> None:
+        super().__init__()
+        if pool > 1 and dims == 0:
+            raise ValueError(f"vectors have no resolution to pool (pool={pool}); give dims=2 for images.")
+        if not learned and (outputs < inputs or (outputs - inputs) % 2):
+            raise ValueError(
+                f"zero padding of both halves needs outputs - inputs even and >= 0, got {inputs} -> {outputs}; "
+                "use learned=True."
+            )
+        self.inputs, self.outputs, self.pool, self.learned, self.dims = inputs, outputs, pool, learned, dims
+        self.map: nn.Module = nn.Identity()
+        if learned:
+            self.map = _LEARNED[dims](inputs, outputs, *((1,) if dims else ()))
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Pool, then map or pad."""
+        if self.pool > 1:
+            y = _POOL[self.dims](y, self.pool)
+        if self.learned:
+            return self.map(y)  # type: ignore[no-any-return]
+        extra = (self.outputs - self.inputs) // 2
+        pad = (0, 0) * self.dims + (0, extra)
+        return torch.cat([F.pad(half, pad) for half in y.chunk(2, -1 - self.dims)], -1 - self.dims)
+
+    def extra_repr(self) -> str:
+        return f"{self.inputs} -> {self.outputs}, pool={self.pool}, learned={self.learned}"
+
+
+class Half(nn.Module):
+    """One half of y = (p, q): what the head of the first paper's Verlet network reads is q.
+
+    Args:
+        half: ``"p"`` or ``"q"``.
+        axis: the feature axis.
+
+    Example:
+        >>> Half("q")(torch.tensor([1.0, 2.0]))
+        tensor([2.])
+    """
+
+    def __init__(self, half: Literal["p", "q"], *, axis: int = -1) -> None:
+        super().__init__()
+        if half not in ("p", "q"):
+            raise ValueError(f'half must be "p" or "q", got {half!r}.')
+        self.half, self.axis = half, axis
+
+    def forward(self, y: Tensor) -> Tensor:
+        """p or q."""
+        return y.chunk(2, self.axis)["pq".index(self.half)]
+
+
+class Network(nn.Module):
+    r"""x -> head(body(lift(x))).
+
+    Args:
+        lift: x -> y_0; `Lift`, or a learned map such as ``nn.Linear`` or ``nn.Conv2d``.
+        body: a `Flow`, or several with `Connector` between them in an ``nn.Sequential``.
+        head: y_N -> scores or predictions; linear in both papers.
+
+    Example:
+        >>> import liouville as lv
+        >>> net = lv.Network(lv.Lift(4), lv.zoo.h2(4, layers=8, T=1.0), nn.Linear(4, 1))
+        >>> net(torch.randn(10, 2)).shape
+        torch.Size([10, 1])
+    """
+
+    def __init__(self, lift: nn.Module, body: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.lift = lift
+        self.body = body
+        self.head = head
+
+    def features(self, x: Tensor) -> Tensor:
+        """y_N: what the head reads."""
+        return self.body(self.lift(x))  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores (classification) or predictions (regression)."""
+        return self.head(self.features(x))  # type: ignore[no-any-return]
+
+    def flows(self) -> Iterator[Flow]:
+        """The flows of the body, in order."""
+        return (module for module in self.body.modules() if isinstance(module, Flow))

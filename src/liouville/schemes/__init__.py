@@ -1,0 +1,39 @@
+"""Schemes: which discretisation steps through the ordinary differential equation."""
+
+from liouville.schemes.base import ReversibleScheme, Scheme, SplittingScheme, State, SymmetricScheme
+from liouville.schemes.euler import ForwardEuler
+from liouville.schemes.implicit import ImplicitMidpoint, ImplicitSymplecticEuler
+from liouville.schemes.rungekutta import RK4
+from liouville.schemes.symplectic import SymplecticEuler, Verlet, Yoshida4
+from liouville.schemes.twostep import Midpoint
+
+SCHEMES: dict[str, type[Scheme]] = {
+    s.__name__: s
+    for s in (
+        ForwardEuler,
+        SymplecticEuler,
+        Verlet,
+        Yoshida4,
+        Midpoint,
+        RK4,
+        ImplicitMidpoint,
+        ImplicitSymplecticEuler,
+    )
+}
+
+__all__ = [
+    "RK4",
+    "SCHEMES",
+    "ForwardEuler",
+    "ImplicitMidpoint",
+    "ImplicitSymplecticEuler",
+    "Midpoint",
+    "ReversibleScheme",
+    "Scheme",
+    "SplittingScheme",
+    "State",
+    "SymmetricScheme",
+    "SymplecticEuler",
+    "Verlet",
+    "Yoshida4",
+]

@@ -1,0 +1,110 @@
+r"""Numerical flows Phi_h: one step of a scheme carries a state through one layer.
+
+A scheme is a frozen dataclass of hyper-parameters; the state is a tuple of tensors, so that no layer concatenates
+or splits. What a scheme *can do* is its type: `ReversibleScheme` inverts, `SplittingScheme` states its stages as
+data, `SymmetricScheme` inverts by stepping with -h.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ReversibleScheme", "Scheme", "SplittingScheme", "State", "SymmetricScheme"]
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from liouville.fields.base import PartitionedField, Theta, VectorField
+
+State = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Scheme(ABC):
+    """One step of a numerical integrator; ``order`` is what its order test measures."""
+
+    order: ClassVar[int]
+
+    def check(self, field: VectorField) -> None:
+        """Raise a `ValueError` that says what to use instead where this scheme does not fit ``field``."""
+
+    def init(self, field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
+        """y_0 -> the first state."""
+        return (y,)
+
+    @abstractmethod
+    def step(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
+        """One layer."""
+
+    def final(self, field: VectorField, state: State) -> Tensor:
+        """State -> y."""
+        return state[0]
+
+
+@dataclass(frozen=True)
+class ReversibleScheme(Scheme):
+    """A scheme whose step is a bijection of the state, with the inverse in closed form or by the same solver."""
+
+    @abstractmethod
+    def inverse(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
+        """The state before one layer, from the state behind it."""
+
+    def terminal(self, field: VectorField, y: Tensor) -> State:
+        """The final state that y_N determines; raises a `ValueError` where y_N alone does not."""
+        return (y,)
+
+
+@dataclass(frozen=True)
+class SplittingScheme(ReversibleScheme):
+    """Alternate shears of p and q: the stages are data, and step and inverse are written once, here.
+
+    Each stage ("p", c) is p += c h p_dot(q), each stage ("q", c) is q += c h q_dot(p): determinant 1, explicit, and
+    undone by the same stages in the opposite order with the opposite sign.
+    """
+
+    stages: ClassVar[tuple[tuple[str, float], ...]]
+
+    def check(self, field: VectorField) -> None:
+        if not isinstance(field, PartitionedField):
+            raise ValueError(
+                f"{type(self).__name__} needs a field that splits into (p, q), each moved by the other alone; "
+                f"got {type(field).__name__}. Use ForwardEuler, Midpoint, RK4 or ImplicitMidpoint, or a "
+                f"PartitionedField such as SeparableHamiltonianField."
+            )
+
+    def init(self, field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
+        return field.enter(y, theta_0, h)  # type: ignore[operator,no-any-return]
+
+    def step(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
+        return self._sweep(field, state, theta_j, h, self.stages)
+
+    def inverse(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
+        return self._sweep(field, state, theta_j, -h, self.stages[::-1])
+
+    def final(self, field: VectorField, state: State) -> Tensor:
+        return field.leave(*state)  # type: ignore[operator,no-any-return]
+
+    def terminal(self, field: VectorField, y: Tensor) -> State:
+        return field.split(y)  # type: ignore[operator,no-any-return]
+
+    @staticmethod
+    def _sweep(
+        field: VectorField, state: State, theta_j: Theta, h: float, stages: tuple[tuple[str, float], ...]
+    ) -> State:
+        p, q = state
+        for half, c in stages:
+            if half == "p":
+                p = torch.add(p, field.p_dot(q, theta_j), alpha=c * h)  # type: ignore[operator]
+            else:
+                q = torch.add(q, field.q_dot(p, theta_j), alpha=c * h)  # type: ignore[operator]
+        return p, q
+
+
+@dataclass(frozen=True)
+class SymmetricScheme(ReversibleScheme):
+    """A one-step scheme with Phi_{-h} Phi_h = identity."""
+
+    def inverse(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
+        return self.step(field, state, theta_j, -h)

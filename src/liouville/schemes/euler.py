@@ -1,0 +1,35 @@
+r"""Forward Euler: the residual network's own scheme."""
+
+from __future__ import annotations
+
+__all__ = ["ForwardEuler"]
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from liouville.fields.base import Theta, VectorField
+from liouville.schemes.base import Scheme, State
+
+
+@dataclass(frozen=True)
+class ForwardEuler(Scheme):
+    r"""y_{j+1} = y_j + h f(y_j; theta_j).
+
+    Properties: order 1; explicit; neither reversible nor symplectic; unstable on the whole imaginary axis,
+    |1 + i h mu| > 1. On `HamiltonianField` and on `AntisymmetricField` with gamma = 0, and with sigma' >= 0, one step
+    has determinant prod(1 + h^2 mu_k^2) >= 1, so no layer can make every gradient vanish.
+
+    Reference: Haber & Ruthotto 2017 (1705.03341), eq. (2.1); H1-DNN of 2105.13205.
+
+    Example:
+        >>> ForwardEuler().order
+        1
+    """
+
+    order: ClassVar[int] = 1
+
+    def step(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
+        (y,) = state
+        return (torch.add(y, field(y, theta_j), alpha=h),)

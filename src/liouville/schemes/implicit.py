@@ -1,0 +1,274 @@
+r"""Implicit schemes: symplectic for every Hamiltonian field, at the price of a nonlinear equation per layer.
+
+Both solve z = a + h phi(z), one equation per sample. Where h Lip(phi) < 1 the solution is unique and fixed-point
+iteration finds it; otherwise Newton's method does, and the solution is accepted only if I - h phi'(z) has a positive
+determinant and is far from singular: else it does not continue the solution at small h, and another one exists
+(p = 2 tanh p has three). Iteration stops at 10 eps, since symplecticity holds to the solver's residual. Gradients
+come from the implicit function theorem: one linear solve per layer, nothing of the iteration is stored.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ImplicitMidpoint", "ImplicitSymplecticEuler"]
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.func import jvp, vmap
+
+from liouville.fields.base import Theta, VectorField
+from liouville.fields.hamiltonian import HamiltonianField
+from liouville.schemes.base import ReversibleScheme, Scheme, State, SymmetricScheme
+
+Map = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ImplicitMidpoint(SymmetricScheme):
+    r"""y_{j+1} = y_j + h f((y_j + y_{j+1})/2; theta_j).
+
+    Properties: order 2, symmetric, reversible, A-stable; symplectic for every field J grad H with a constant J,
+    singular or of odd size included. Dense fields only.
+
+    Reference: Hairer, Lubich & Wanner, sec. VI.4.
+
+    Args:
+        iterations: most fixed-point iterations, and most Newton iterations after them.
+
+    Raises:
+        ValueError: for a field that is not dense.
+        ArithmeticError: where the equation of a layer has no unique continuation of the solution at small h.
+
+    Example:
+        >>> ImplicitMidpoint().order
+        2
+    """
+
+    order: ClassVar[int] = 2
+    iterations: int = 50
+
+    def check(self, field: VectorField) -> None:
+        _check_dense(self, field)
+
+    def step(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
+        (y,) = state
+        z = _solve(lambda x: field(x, theta_j), y, h / 2, None, self.iterations)
+        return (2 * z - y,)
+
+
+@dataclass(frozen=True)
+class ImplicitSymplecticEuler(ReversibleScheme):
+    r"""Symplectic Euler for the general Hamiltonian field with J = [[0, -X^T], [X, 0]] and a full K = [K_p K_q].
+
+        p' = p - h X^T K_q^T sigma(K_p p' + K_q q + b),        q' = q + h X K_p^T sigma(K_p p' + K_q q + b)
+
+    Properties: order 1, reversible (the inverse is implicit in q), symplectic: A J A^T = J. The equation for p' has
+    one solution, found by iteration, where h s_max ||X|| ||K_p|| ||K_q|| < 1; otherwise Newton's method is used.
+    Dense fields with a constant J only.
+
+    Reference: Galimberti et al. 2023 (2105.13205), semi-implicit Euler; Hairer, Lubich & Wanner, sec. VI.3.
+
+    Args:
+        iterations: most fixed-point iterations, and most Newton iterations after them.
+
+    Raises:
+        ValueError: for any other field.
+        ArithmeticError: where I + h X^T K_q^T D K_p is near-singular or the solution is not unique.
+
+    Example:
+        >>> ImplicitSymplecticEuler().order
+        1
+    """
+
+    order: ClassVar[int] = 1
+    iterations: int = 50
+
+    def check(self, field: VectorField) -> None:
+        _check_dense(self, field)
+        if not isinstance(field, HamiltonianField) or not field.constant_J:
+            raise ValueError(
+                f"ImplicitSymplecticEuler needs a HamiltonianField with a constant J = [[0, -X^T], [X, 0]], got "
+                f"{type(field).__name__}; use SymplecticEuler for a separable field, ImplicitMidpoint for any other."
+            )
+        m = field.features // 2
+        if field.features % 2 or field.J[:m, :m].any() or field.J[m:, m:].any():
+            raise ValueError(
+                "ImplicitSymplecticEuler needs J = [[0, -X^T], [X, 0]] with halves of equal size, and this J has "
+                'entries in its diagonal blocks; use J="canonical", or ImplicitMidpoint, which takes any J.'
+            )
+
+    def init(self, field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
+        return self.terminal(field, y)
+
+    def terminal(self, field: VectorField, y: Tensor) -> State:
+        p, q = y.chunk(2, dim=-1)
+        return p, q
+
+    def step(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
+        layer = _FullLayer(field, theta_j)
+        p, q = state
+        fixed = layer.from_q(q)
+        p = _solve(lambda x: layer.p_dot(layer.from_p(x) + fixed), p, h, layer.lipschitz(), self.iterations)
+        return p, torch.add(q, layer.q_dot(layer.from_p(p) + fixed), alpha=h)
+
+    def inverse(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
+        layer = _FullLayer(field, theta_j)
+        p, q = state
+        fixed = layer.from_p(p)
+        q = _solve(lambda x: layer.q_dot(layer.from_q(x) + fixed), q, -h, layer.lipschitz(), self.iterations)
+        return torch.add(p, layer.p_dot(layer.from_q(q) + fixed), alpha=-h), q
+
+    def final(self, field: VectorField, state: State) -> Tensor:
+        return torch.cat(state, dim=-1)
+
+
+class _FullLayer:
+    """One layer of H(p, q) = 1^T sigma_int(K_p p + K_q q + b), J = [[0, -X^T], [X, 0]]."""
+
+    def __init__(self, field: Any, theta_j: Theta) -> None:
+        m = field.features // 2
+        self.K_p, self.K_q, self.b = theta_j.K[:, :m], theta_j.K[:, m:], theta_j.b
+        self.X, self.sigma = field.J[m:, :m], field.activation
+
+    def from_p(self, p: Tensor) -> Tensor:
+        return p @ self.K_p.mT + self.b
+
+    def from_q(self, q: Tensor) -> Tensor:
+        return q @ self.K_q.mT
+
+    def p_dot(self, pre: Tensor) -> Tensor:
+        return -(self.sigma(pre) @ self.K_q) @ self.X
+
+    def q_dot(self, pre: Tensor) -> Tensor:
+        return (self.sigma(pre) @ self.K_p) @ self.X.mT
+
+    def lipschitz(self) -> float:
+        """s_max ||X|| ||K_p|| ||K_q||."""
+        norms = [float(torch.linalg.matrix_norm(A.detach(), ord=2)) for A in (self.X, self.K_p, self.K_q)]
+        return self.sigma.lipschitz * norms[0] * norms[1] * norms[2]
+
+
+def _check_dense(scheme: Scheme, field: VectorField) -> None:
+    if field.feature_axis != -1:
+        raise ValueError(
+            f"{type(scheme).__name__} solves a dense equation per sample and needs vectors, got a field on images; "
+            "use a splitting scheme or Midpoint."
+        )
+
+
+def _solve(phi: Map, a: Tensor, h: float, lipschitz: float | None, iterations: int) -> Tensor:
+    """The z with z = a + h phi(z), differentiable in a and in whatever phi reads."""
+    with torch.no_grad():
+        z = _fixed_point(phi, a.detach(), h, lipschitz, iterations)
+        if z is None:
+            z = _newton(phi, a.detach(), h, iterations)
+    if not torch.is_grad_enabled():
+        return z
+    residual = z - torch.add(a, phi(z), alpha=h)
+    if not residual.requires_grad:
+        return z
+    return z - _LinearSolve.apply(_matrix(phi, z, h), residual)
+
+
+def _fixed_point(phi: Map, a: Tensor, h: float, lipschitz: float | None, iterations: int) -> Tensor | None:
+    """z <- a + h phi(z) until it stands still; None where it does not contract fast enough to be worth it."""
+    if lipschitz is not None and abs(h) * lipschitz >= 1:
+        return None
+    z, change = a, torch.tensor(float("inf"), dtype=a.dtype, device=a.device)
+    for _ in range(iterations):
+        after = torch.add(a, phi(z), alpha=h)
+        last, change = change, _largest(after - z)
+        z = after
+        if change <= _tolerance(z) or not torch.isfinite(change):
+            return z  # converged; or not finite, and then NaN propagates
+        if change > 0.9 * last:
+            return None
+    return None
+
+
+def _newton(phi: Map, a: Tensor, h: float, iterations: int) -> Tensor:
+    """Newton's method on z - a - h phi(z) = 0, each sample's step halved until its residual falls."""
+    z = a
+    residual = -h * phi(z)
+    for _ in range(iterations):
+        if _largest(residual) <= _tolerance(z):
+            break
+        matrix = _matrix(phi, z, h)
+        step, info = torch.linalg.solve_ex(matrix, residual.unsqueeze(-1))
+        if info.any():
+            raise ArithmeticError(_SINGULAR.format(h=abs(h), value=0.0))
+        z, residual = _line_search(phi, a, h, z, residual, step.squeeze(-1))
+    else:
+        if _largest(residual) > _tolerance(z):
+            raise ArithmeticError(
+                f"the implicit equation of a layer was not solved in {iterations} Newton iterations (residual "
+                f"{float(_largest(residual)):.2g}, tolerance {float(_tolerance(z)):.2g}); take more layers (smaller h)."
+            )
+    _require_continuation(_matrix(phi, z, h), h)
+    return z
+
+
+def _line_search(
+    phi: Map, a: Tensor, h: float, z: Tensor, residual: Tensor, step: Tensor
+) -> tuple[Tensor, Tensor]:
+    size = residual.norm(dim=-1, keepdim=True)
+    t = torch.ones_like(size)
+    for _ in range(8):
+        after = z - t * step
+        new = after - torch.add(a, phi(after), alpha=h)
+        worse = (new.norm(dim=-1, keepdim=True) > size) & (size > _tolerance(z))
+        if not worse.any():
+            break
+        t = torch.where(worse, 0.5 * t, t)
+    return after, new
+
+
+_SINGULAR = (
+    "the implicit equation of a layer has no unique solution here: I - h phi' is near-singular or past a fold "
+    "(smallest real eigenvalue {value:.2g}, h = {h:.3g}); take more layers (smaller h) or smaller weights."
+)
+
+
+def _require_continuation(matrix: Tensor, h: float) -> None:
+    """Raise where a real eigenvalue of I - h phi' is not positive: z then does not continue the root at h = 0."""
+    eigenvalues = torch.linalg.eigvals(matrix)
+    is_real = eigenvalues.imag.abs() <= 1e-6 * eigenvalues.abs()
+    real = torch.where(is_real, eigenvalues.real, torch.ones_like(eigenvalues.real))
+    if real.numel() and real.min() <= torch.finfo(matrix.dtype).eps ** 0.5:
+        raise ArithmeticError(_SINGULAR.format(h=abs(h), value=float(real.min())))
+
+
+def _matrix(phi: Map, z: Tensor, h: float) -> Tensor:
+    """I - h phi'(z) of every sample, (*batch, n, n), by n forward derivatives over the whole batch."""
+    z = z.detach()
+    eye = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
+    with torch.no_grad():
+        columns = vmap(lambda e: jvp(phi, (z,), (e.expand_as(z),))[1], randomness="same")(eye)
+    return (eye - h * columns.movedim(0, -1)).detach()
+
+
+def _largest(x: Tensor) -> Tensor:
+    return x.abs().amax() if x.numel() else x.new_zeros(())
+
+
+def _tolerance(z: Tensor) -> Tensor:
+    return 10 * torch.finfo(z.dtype).eps * _largest(z).clamp(min=1.0)
+
+
+class _LinearSolve(torch.autograd.Function):
+    """M^-1 r with M held fixed: exact first derivatives of the implicit function, and an error for second ones."""
+
+    @staticmethod
+    def forward(ctx, matrix: Tensor, residual: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(matrix)
+        return torch.linalg.solve(matrix, residual.unsqueeze(-1)).squeeze(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[no-untyped-def]
+        (matrix,) = ctx.saved_tensors
+        return None, torch.linalg.solve(matrix.mT, grad.unsqueeze(-1)).squeeze(-1)

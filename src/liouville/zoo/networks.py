@@ -1,0 +1,195 @@
+r"""Networks around the papers' flows: a lift in front, a linear head behind, connectors between flows on images."""
+
+from __future__ import annotations
+
+__all__ = ["Images", "classifier", "regressor"]
+
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from liouville.backprop import Backprop, Stored
+from liouville.fields import dropout
+from liouville.flow import Flow
+from liouville.names import lookup
+from liouville.network import Connector, Half, Lift, Network, Place
+from liouville.operators import Conv, Dense
+from liouville.zoo.papers import MODELS, Builder, ms1, verlet
+
+LiftChoice = Place | Literal["linear"] | None
+
+
+@dataclass(frozen=True)
+class Images:
+    """What surrounds the flows of a network on images.
+
+    Args:
+        kernel: width of K's stencil; 1 is the papers' pixelwise network.
+        lift: width of the stencil of the learned linear lift, from the input's channels to the features.
+        pool: average pooling behind the lift; 1 keeps the resolution (the papers).
+        connector_pool: average pooling between two flows.
+        dropout: share of the features that the head does not see during training.
+    """
+
+    kernel: int = 3
+    lift: int = 3
+    pool: int = 2
+    connector_pool: int = 2
+    dropout: float = 0.0
+
+
+def classifier(
+    model: str | Builder,
+    inputs: int | tuple[int, int, int],
+    classes: int,
+    features: int | Sequence[int],
+    layers: int | Sequence[int],
+    T: float,
+    *,
+    lift: LiftChoice = None,
+    conv: Images | None = None,
+    dropout_rate: float = 0.0,
+    generator: torch.Generator | None = None,
+    backprop: Backprop = Stored(),
+) -> Network:
+    """A network that classifies: lift, the model's flow, a linear head.
+
+    Args:
+        model: a name of `MODELS`, or a function like them (``functools.partial(zoo.h1, J="full")``).
+        inputs: width of x; for images (channels, height, width).
+        classes: K; two classes get one score (logistic), more get K scores (softmax).
+        features: n; for images, several numbers make several flows with a `Connector` between them.
+        layers: N, or one number per flow.
+        T: final time of each flow.
+        lift: for vectors: zero padding by `Lift` (``"ends"`` by default; ``"q"`` for `verlet` and `ms1`, whose data starts in q) or ``"linear"``.
+        conv: for images: `Images()` or another choice; required there, and refused for vectors.
+        dropout_rate: dropout of every layer's velocity during training.
+        generator: source of all initial weights; torch's default stream if None.
+        backprop: engine of the flows.
+
+    Raises:
+        ValueError: for an unknown name (the nearest one is suggested), or arguments that do not fit each other.
+
+    Example:
+        >>> classifier("h2", inputs=2, classes=2, features=4, layers=64, T=6.4).head
+        Linear(in_features=4, out_features=1, bias=True)
+    """
+    if classes < 2:
+        raise ValueError(f"classes must be at least 2, got {classes}; use regressor for real-valued targets.")
+    outputs = 1 if classes == 2 else classes
+    return _network(
+        model, inputs, outputs, features, layers, T, lift, conv, dropout_rate, generator, backprop
+    )
+
+
+def regressor(
+    model: str | Builder,
+    inputs: int | tuple[int, int, int],
+    outputs: int,
+    features: int | Sequence[int],
+    layers: int | Sequence[int],
+    T: float,
+    *,
+    lift: LiftChoice = None,
+    conv: Images | None = None,
+    dropout_rate: float = 0.0,
+    generator: torch.Generator | None = None,
+    backprop: Backprop = Stored(),
+) -> Network:
+    """A network for ``outputs`` real-valued targets; everything else as for `classifier`.
+
+    Example:
+        >>> regressor("ms2", inputs=10, outputs=1, features=16, layers=8, T=1.0)(torch.randn(5, 10)).shape
+        torch.Size([5, 1])
+    """
+    return _network(
+        model, inputs, outputs, features, layers, T, lift, conv, dropout_rate, generator, backprop
+    )
+
+
+def _network(
+    model: str | Builder,
+    inputs: int | tuple[int, int, int],
+    outputs: int,
+    features: int | Sequence[int],
+    layers: int | Sequence[int],
+    T: float,
+    lift: LiftChoice,
+    conv: Images | None,
+    dropout_rate: float,
+    generator: torch.Generator | None,
+    backprop: Backprop,
+) -> Network:
+    build = lookup(MODELS, model, "model") if isinstance(model, str) else model
+    widths = [features] if isinstance(features, int) else list(features)
+    depths = [layers] * len(widths) if isinstance(layers, int) else list(layers)
+    if len(depths) != len(widths):
+        raise ValueError(
+            f"features and layers must name equally many flows, got {len(widths)} and {len(depths)}."
+        )
+    with _seeded(generator):
+        operator = Dense() if conv is None else Conv(conv.kernel)
+        flows = [
+            build(n, N, T, operator=operator, backprop=backprop) for n, N in zip(widths, depths, strict=True)
+        ]
+        if dropout_rate:
+            flows = [Flow(dropout(f.field, dropout_rate), f.scheme, f.T, f.backprop) for f in flows]
+        if isinstance(inputs, int) and conv is None:
+            return _dense(_function(build), inputs, outputs, flows, lift)
+        if not isinstance(inputs, int) and conv is not None:
+            return _images(inputs, outputs, flows, conv)
+    raise ValueError(
+        f"inputs={inputs!r} and conv={conv!r} do not fit: vectors have one width and no conv, images have "
+        "(channels, height, width) and conv=Images()."
+    )
+
+
+def _dense(build: Any, inputs: int, outputs: int, flows: list[Flow], lift: LiftChoice) -> Network:
+    if len(flows) > 1:
+        raise ValueError(f"several flows need images (conv=Images()), got features for {len(flows)} of them.")
+    n = flows[0].field.features
+    place = lift or ("q" if build in (ms1, verlet) else "ends")
+    first = nn.Linear(inputs, n) if place == "linear" else Lift(n, inputs, place=place)
+    if build is verlet:
+        return Network(first, flows[0], nn.Sequential(Half("q"), nn.Linear(n - n // 2, outputs)))
+    return Network(first, flows[0], nn.Linear(n, outputs))
+
+
+def _images(inputs: tuple[int, int, int], outputs: int, flows: list[Flow], conv: Images) -> Network:
+    channels, *size = inputs
+    widths = [flow.field.features for flow in flows]
+    lift: list[nn.Module] = [nn.Conv2d(channels, widths[0], conv.lift, padding=conv.lift // 2)]
+    if conv.pool > 1:
+        lift.append(nn.AvgPool2d(conv.pool))
+        size = [s // conv.pool for s in size]
+    body: list[nn.Module] = [flows[0]]
+    for i, flow in enumerate(flows[1:]):
+        body += [Connector(widths[i], widths[i + 1], pool=conv.connector_pool, dims=2), flow]
+        size = [s // conv.connector_pool for s in size]
+    if min(size) < 1:
+        raise ValueError(f"images of {inputs[1]} x {inputs[2]} pixels are pooled away by {conv}.")
+    head = [nn.Flatten(), nn.Dropout(conv.dropout), nn.Linear(widths[-1] * size[0] * size[1], outputs)]
+    for convolution in (*lift, *body[1::2]):
+        # the state inherits this layout: few channels run up to twice as fast on a CPU when they are innermost
+        convolution.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Network(nn.Sequential(*lift), nn.Sequential(*body), nn.Sequential(*head))
+
+
+def _function(build: Builder) -> Any:
+    return _function(build.func) if isinstance(build, functools.partial) else build
+
+
+@contextlib.contextmanager
+def _seeded(generator: torch.Generator | None) -> Iterator[None]:
+    """Everything built inside draws from ``generator``; torch's own layers know only the global stream."""
+    if generator is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        yield

@@ -1,0 +1,392 @@
+r"""The papers' networks by name: each is one field and one scheme, and nothing else.
+
+P1 is Haber & Ruthotto (1705.03341), P2 Galimberti et al. (2105.13205), P3 its predecessor (2104.13166), P4 Chang et
+al. (1709.03698). Every function returns a `Flow`; `liouville.classifier` and `liouville.regressor` put a lift and a head around one.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "MODELS",
+    "antisymmetric",
+    "h1",
+    "h2",
+    "leapfrog",
+    "midpoint",
+    "ms1",
+    "ms2",
+    "ms3",
+    "resnet",
+    "verlet",
+]
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from liouville.activations import Activation
+from liouville.backprop import Backprop, Stored
+from liouville.fields import (
+    AntisymmetricField,
+    HamiltonianField,
+    Initial,
+    PairField,
+    ResidualField,
+    SecondOrderField,
+    SemidefiniteField,
+    SeparableHamiltonianField,
+    Smooth,
+    SymmetricField,
+)
+from liouville.flow import Flow
+from liouville.names import lookup
+from liouville.operators import Dense, Operator
+from liouville.schemes import ForwardEuler, Midpoint, SymplecticEuler
+
+Builder = Callable[..., Flow]
+
+
+def h1(
+    features: int,
+    layers: int,
+    T: float,
+    *,
+    J: str | Tensor = "canonical",
+    train_J: bool = False,
+    operator: Operator = Dense(),
+    activation: str | Activation = "tanh",
+    shared: bool = False,
+    init: Initial = Smooth(),
+    generator: torch.Generator | None = None,
+    backprop: Backprop = Stored(),
+) -> Flow:
+    """P2's H1-DNN: y_{j+1} = y_j + h J K_j^T sigma(K_j y_j + b_j). ``J="full"`` is what P3 calls H2-DNN.
+
+    Example:
+        >>> h1(4, layers=64, T=2.0).scheme
+        ForwardEuler()
+    """
+    field = HamiltonianField(
+        features,
+        layers,
+        J=J,
+        train_J=train_J,
+        operator=operator,
+        activation=activation,
+        shared=shared,
+        init=init,
+        generator=generator,
+    )
+    return Flow(field, ForwardEuler(), T, backprop)
+
+
+def h2(
+    features: int,
+    layers: int,
+    T: float,
+    *,
+    X: Tensor | float | None = None,
+    hidden: int | None = None,
+    operator: Operator = Dense(),
+    activation: str | Activation = "tanh",
+    shared: bool = False,
+    init: Initial = Smooth(),
+    generator: torch.Generator | None = None,
+    backprop: Backprop = Stored(),
+) -> Flow:
+    """P2's H2-DNN: p += -h X^T K_q^T sigma(K_q q + b_q), then q += h X K_p^T sigma(K_p p + b_p). Symplectic.
+
+    Example:
+        >>> h2(4, layers=64, T=6.4).scheme
+        SymplecticEuler()
+    """
+    field = SeparableHamiltonianField(
+        features,
+        layers,
+        X=X,
+        hidden=hidden,
+        operator=operator,
+        activation=activation,
+        shared=shared,
+        init=init,
+        generator=generator,
+    )
+    return Flow(field, SymplecticEuler(), T, backprop)
+
+
+def ms1(
+    features: int,
+    layers: int,
+    T: float,
+    *,
+    scalar_bias: bool = False,
+    operator: Operator = Dense(),
+    activation: str | Activation = "tanh",
+    shared: bool = False,
+    init: Initial = Smooth(),
+    generator: torch.Generator | None = None,
+    backprop: Backprop = Stored(),
+) -> Flow:
+    """P3's MS1: z += -h sigma(K^T y + c), then y += h sigma(K z + b), with state (p, q) = (z, y).
+
+    Example:
+        >>> ms1(4, layers=64, T=2.0).field.theta().K.shape
+        torch.Size([64, 2, 2])
+    """
+    field = PairField(
+        features,
+        layers,
+        scalar_bias=scalar_bias,
+        operator=operator,
+        activation=activation,
+        shared=shared,
+        init=init,
+        generator=generator,
+    )
+    return Flow(field, SymplecticEuler(), T, backprop)
+
+
+def verlet(
+    features: int,
+    layers: int,
+    T: float,
+    *,
+    operator: Operator = Dense(),
+    activation: str | Activation = "tanh",
+    shared: bool = False,
+    init: Initial = Smooth(),
+    generator: torch.Generator | None = None,
+    backprop: Backprop = Stored(),
+) -> Flow:
+    """P1's Hamiltonian network (sec. 4.2, 4.3): `ms1` with one scalar bias per layer for both halves.
+
+    ``features`` counts z and y together; put the data into y with ``Lift(features, place="q")``.
+
+    Example:
+        >>> verlet(4, layers=16, T=20.0).field.scalar_bias
+        True
+    """
+    return ms1(
+        features,
+        layers,
+        T,
+        scalar_bias=True,
+        operator=operator,
+        activation=activation,
+        shared=shared,
+        init=init,
+        generator=generator,
+        backprop=backprop,
+    )
+
+
+def ms2(
+    features: int,
+    layers: int,
+    T: float,
+    *,
+    gamma: float = 0.0,
+    operator: Operator = Dense(),
+    activation: str | Activation = "tanh",
+    shared: bool = False,
+    init: Initial = Smooth(),
+    generator: torch.Generator | None = None,
+    backprop: Backprop = Stored(),
+) -> Flow:
+    """P3's MS2: y_{j+1} = y_j + h sigma((W_j - W_j^T - gamma I) y_j + b_j).
+
+    Example:
+        >>> ms2(4, layers=64, T=2.0).scheme
+        ForwardEuler()
+    """
+    field = AntisymmetricField(
+        features,
+        layers,
+        gamma=gamma,
+        operator=operator,
+        activation=activation,
+        shared=shared,
+        init=init,
+        generator=generator,
+    )
+    return Flow(field, ForwardEuler(), T, backprop)
+
+
+def antisymmetric(
+    features: int,
+    layers: int,
+    T: float,
+    *,
+    gamma: float = 0.0,
+    factor: float = 0.5,
+    scalar_bias: bool = True,
+    operator: Operator = Dense(),
+    activation: str | Activation = "tanh",
+    shared: bool = False,
+    init: Initial = Smooth(),
+    generator: torch.Generator | None = None,
+    backprop: Backprop = Stored(),
+) -> Flow:
+    """P1's eq. (4.12): y_{j+1} = y_j + h sigma(1/2 (W_j - W_j^T - gamma I) y_j + b_j), b_j a number.
+
+    Example:
+        >>> antisymmetric(4, layers=64, T=20.0, gamma=1e-4).field.factor
+        0.5
+    """
+    field = AntisymmetricField(
+        features,
+        layers,
+        gamma=gamma,
+        factor=factor,
+        scalar_bias=scalar_bias,
+        operator=operator,
+        activation=activation,
+        shared=shared,
+        init=init,
+        generator=generator,
+    )
+    return Flow(field, ForwardEuler(), T, backprop)
+
+
+def midpoint(
+    features: int,
+    layers: int,
+    T: float,
+    *,
+    gamma: float = 0.0,
+    operator: Operator = Dense(),
+    activation: str | Activation = "tanh",
+    shared: bool = False,
+    init: Initial = Smooth(),
+    generator: torch.Generator | None = None,
+    backprop: Backprop = Stored(),
+) -> Flow:
+    """P4's midpoint network: y_{j+1} = y_{j-1} + 2 h sigma((W_j - W_j^T) y_j + b_j), y_1 by forward Euler.
+
+    Example:
+        >>> midpoint(4, layers=64, T=2.0).scheme
+        Midpoint()
+    """
+    field = AntisymmetricField(
+        features,
+        layers,
+        gamma=gamma,
+        operator=operator,
+        activation=activation,
+        shared=shared,
+        init=init,
+        generator=generator,
+    )
+    return Flow(field, Midpoint(), T, backprop)
+
+
+def ms3(
+    features: int,
+    layers: int,
+    T: float,
+    *,
+    hidden: int | None = None,
+    operator: Operator = Dense(),
+    activation: str | Activation = "tanh",
+    shared: bool = False,
+    init: Initial = Smooth(),
+    generator: torch.Generator | None = None,
+    backprop: Backprop = Stored(),
+) -> Flow:
+    """P3's MS3, P4's Hamiltonian block: y += h K1^T sigma(K1 z + b1), then z += -h K2^T sigma(K2 y + b2).
+
+    It is the separable field with p = y, q = z, X = -I, K_q = K1 and K_p = K2.
+
+    Example:
+        >>> float(ms3(2, layers=4, T=1.0).field.structure[0, 1])
+        1.0
+    """
+    return h2(
+        features,
+        layers,
+        T,
+        X=-1.0,
+        hidden=hidden,
+        operator=operator,
+        activation=activation,
+        shared=shared,
+        init=init,
+        generator=generator,
+        backprop=backprop,
+    )
+
+
+def leapfrog(
+    features: int,
+    layers: int,
+    T: float,
+    *,
+    force: Literal["symmetric", "semidefinite"] = "symmetric",
+    start: Literal["half", "rest"] = "half",
+    operator: Operator = Dense(),
+    activation: str | Activation = "tanh",
+    shared: bool = False,
+    init: Initial = Smooth(),
+    generator: torch.Generator | None = None,
+    backprop: Backprop = Stored(),
+) -> Flow:
+    """y_{j+1} = 2 y_j - y_{j-1} + h^2 f(y_j; theta_j), run as symplectic Euler on y'' = f(y).
+
+    Args:
+        force: ``"symmetric"``: f = -K^T sigma(K y + b) (P4); ``"semidefinite"``: f = sigma(-C^T C y + b) (P1).
+        start: ``"half"``: y_1 = y_0 + h^2/2 f(y_0), order 2; ``"rest"``: y_{-1} = y_0, the authors' code, order 1.
+
+    Example:
+        >>> leapfrog(4, layers=64, T=2.0).field.start
+        'half'
+    """
+    kind = lookup({"symmetric": SymmetricField, "semidefinite": SemidefiniteField}, force, "force")
+    field = kind(
+        features,
+        layers,
+        operator=operator,
+        activation=activation,
+        shared=shared,
+        init=init,
+        generator=generator,
+    )
+    return Flow(SecondOrderField(field, start=start), SymplecticEuler(), T, backprop)
+
+
+def resnet(
+    features: int,
+    layers: int,
+    T: float,
+    *,
+    scalar_bias: bool = False,
+    operator: Operator = Dense(),
+    activation: str | Activation = "tanh",
+    shared: bool = False,
+    init: Initial = Smooth(),
+    generator: torch.Generator | None = None,
+    backprop: Backprop = Stored(),
+) -> Flow:
+    """P1's eq. (2.1): y_{j+1} = y_j + h sigma(K_j y_j + b_j). The baseline; it guarantees nothing.
+
+    Example:
+        >>> resnet(4, layers=64, T=2.0).scheme
+        ForwardEuler()
+    """
+    field = ResidualField(
+        features,
+        layers,
+        scalar_bias=scalar_bias,
+        operator=operator,
+        activation=activation,
+        shared=shared,
+        init=init,
+        generator=generator,
+    )
+    return Flow(field, ForwardEuler(), T, backprop)
+
+
+MODELS: dict[str, Builder] = {
+    f.__name__: f for f in (h1, h2, ms1, ms2, ms3, antisymmetric, verlet, leapfrog, midpoint, resnet)
+}
