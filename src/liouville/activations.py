@@ -104,12 +104,8 @@ def _logistic_derivative(x: Tensor) -> Tensor:
 
 tanh = Activation("tanh", torch.tanh, _log_cosh, _tanh_derivative, lipschitz=1.0, monotone=True)
 relu = Activation("relu", F.relu, _half_square, _step, lipschitz=1.0, monotone=True)
-softplus = Activation(
-    "softplus", F.softplus, _softplus_primitive, torch.sigmoid, lipschitz=1.0, monotone=True
-)
-logistic = Activation(
-    "logistic", torch.sigmoid, F.softplus, _logistic_derivative, lipschitz=0.25, monotone=True
-)
+softplus = Activation("softplus", F.softplus, _softplus_primitive, torch.sigmoid, lipschitz=1.0, monotone=True)
+logistic = Activation("logistic", torch.sigmoid, F.softplus, _logistic_derivative, lipschitz=0.25, monotone=True)
 
 ACTIVATIONS = {a.name: a for a in (tanh, relu, softplus, logistic)}
 

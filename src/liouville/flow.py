@@ -137,7 +137,5 @@ class Flow(nn.Module):
                 "Yoshida4, Midpoint, ImplicitMidpoint or ImplicitSymplecticEuler."
             )
         if isinstance(self.field, StochasticField) and self.training:
-            raise ValueError(
-                "a flow in training mode draws new noise in every run; call flow.eval() to invert it."
-            )
+            raise ValueError("a flow in training mode draws new noise in every run; call flow.eval() to invert it.")
         return self.scheme

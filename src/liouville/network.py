@@ -38,9 +38,7 @@ class Lift(nn.Module):
         tensor([1., 0., 0., 2.])
     """
 
-    def __init__(
-        self, features: int, inputs: int | None = None, *, place: Place = "front", axis: int = -1
-    ) -> None:
+    def __init__(self, features: int, inputs: int | None = None, *, place: Place = "front", axis: int = -1) -> None:
         super().__init__()
         if place not in _PLACES:
             raise ValueError(f"place must be one of {', '.join(map(repr, _PLACES))}, got {place!r}.")
@@ -105,9 +103,7 @@ class Connector(nn.Module):
         torch.Size([5, 16, 7, 7])
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, *, pool: int = 1, learned: bool = True, dims: int = 0
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, *, pool: int = 1, learned: bool = True, dims: int = 0) -> None:
         super().__init__()
         if pool > 1 and dims == 0:
             raise ValueError(f"vectors have no resolution to pool (pool={pool}); give dims=2 for images.")
@@ -126,7 +122,7 @@ class Connector(nn.Module):
         if self.pool > 1:
             y = _POOL[self.dims](y, self.pool)
         if self.learned:
-            return self.map(y)  # type: ignore[no-any-return]
+            return self.map(y)
         extra = (self.outputs - self.inputs) // 2
         pad = (0, 0) * self.dims + (0, extra)
         return torch.cat([F.pad(half, pad) for half in y.chunk(2, -1 - self.dims)], -1 - self.dims)
@@ -139,7 +135,7 @@ class Half(nn.Module):
     """One half of y = (p, q): what the head of the first paper's Verlet network reads is q.
 
     Args:
-        half: ``"p"`` or ``"q"``.
+        part: ``"p"`` or ``"q"``.
         axis: the feature axis.
 
     Example:
@@ -147,15 +143,15 @@ class Half(nn.Module):
         tensor([2.])
     """
 
-    def __init__(self, half: Literal["p", "q"], *, axis: int = -1) -> None:
+    def __init__(self, part: Literal["p", "q"], *, axis: int = -1) -> None:
         super().__init__()
-        if half not in ("p", "q"):
-            raise ValueError(f'half must be "p" or "q", got {half!r}.')
-        self.half, self.axis = half, axis
+        if part not in ("p", "q"):
+            raise ValueError(f'part must be "p" or "q", got {part!r}.')
+        self.part, self.axis = part, axis
 
     def forward(self, y: Tensor) -> Tensor:
         """p or q."""
-        return y.chunk(2, self.axis)["pq".index(self.half)]
+        return y.chunk(2, self.axis)["pq".index(self.part)]
 
 
 class Network(nn.Module):
@@ -181,11 +177,11 @@ class Network(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """y_N: what the head reads."""
-        return self.body(self.lift(x))  # type: ignore[no-any-return]
+        return self.body(self.lift(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (classification) or predictions (regression)."""
-        return self.head(self.features(x))  # type: ignore[no-any-return]
+        return self.head(self.features(x))
 
     def flows(self) -> Iterator[Flow]:
         """The flows of the body, in order."""

@@ -22,6 +22,7 @@ __all__ = [
     "ResidualField",
     "SecondOrderField",
     "SemidefiniteField",
+    "SeparableHamiltonianField",
     "ShearField",
     "Smooth",
     "StochasticField",

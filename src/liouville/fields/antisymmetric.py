@@ -77,9 +77,7 @@ class AntisymmetricField(ActivatedField):
     def theta(self) -> AntisymmetricTheta:
         """A = factor (W - W^T), b."""
         A = self.W - self.operator.transpose(self.W)
-        return AntisymmetricTheta(
-            A if self.factor == 1.0 else self.factor * A, self.b.expand(-1, self.features)
-        )
+        return AntisymmetricTheta(A if self.factor == 1.0 else self.factor * A, self.b.expand(-1, self.features))
 
     def forward(self, y: Tensor, theta_j: AntisymmetricTheta) -> Tensor:
         """y' = sigma(A y - factor gamma y + b)."""

@@ -45,9 +45,7 @@ class VectorField(nn.Module, ABC):
         if features < 1:
             raise ValueError(f"features must be at least 1, got {features}.")
         if layers < 1:
-            raise ValueError(
-                f"layers must be at least 1, got {layers}; a network of no layers is its head alone."
-            )
+            raise ValueError(f"layers must be at least 1, got {layers}; a network of no layers is its head alone.")
         self.features = features
         self.layers = layers
 
@@ -234,10 +232,14 @@ class _Drawn:
         return self._field(y, theta_j, self._generator(y, 0))
 
     def p_dot(self, q: Tensor, theta_j: Theta) -> Tensor:
-        return self._field.p_dot(q, theta_j, self._generator(q, 1))
+        return self._field.p_dot(  # type: ignore[operator]
+            q, theta_j, self._generator(q, 1)
+        )
 
     def q_dot(self, p: Tensor, theta_j: Theta) -> Tensor:
-        return self._field.q_dot(p, theta_j, self._generator(p, 2))
+        return self._field.q_dot(  # type: ignore[operator]
+            p, theta_j, self._generator(p, 2)
+        )
 
     def _generator(self, like: Tensor, stream: int) -> torch.Generator:
         return torch.Generator(like.device).manual_seed(self._seed + stream)

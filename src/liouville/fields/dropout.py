@@ -26,8 +26,9 @@ def dropout(field: VectorField, probability: float) -> StochasticField:
         >>> type(dropout(SeparableHamiltonianField(4, layers=8), 0.1)).__name__
         'PartitionedDropoutField'
     """
-    kind = PartitionedDropoutField if isinstance(field, PartitionedField) else DropoutField
-    return kind(field, probability)
+    if isinstance(field, PartitionedField):
+        return PartitionedDropoutField(field, probability)
+    return DropoutField(field, probability)
 
 
 class DropoutField(StochasticField):

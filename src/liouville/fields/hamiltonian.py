@@ -157,9 +157,7 @@ class HamiltonianField(ActivatedField):
 
     def gradient(self, y: Tensor, theta_j: GeneralTheta | GeneralThetaJ) -> Tensor:
         """grad H = K^T sigma(K y + b)."""
-        return self.operator.apply_transpose(
-            theta_j.K, self.activation(self.operator.apply(theta_j.K, y, theta_j.b))
-        )
+        return self.operator.apply_transpose(theta_j.K, self.activation(self.operator.apply(theta_j.K, y, theta_j.b)))
 
     def forward(self, y: Tensor, theta_j: GeneralTheta | GeneralThetaJ) -> Tensor:
         """y' = J K^T sigma(K y + b)."""
@@ -233,9 +231,7 @@ class SeparableHamiltonianField(PartitionedField, ActivatedField):
         if isinstance(X, Tensor) and X.shape != (n_q, n_p):
             raise ValueError(f"X must have shape (n_q, n_p) = ({n_q}, {n_p}), got {tuple(X.shape)}.")
         if not isinstance(X, Tensor) and n_p != n_q:
-            raise ValueError(
-                f"X = c I needs n_p = n_q, got {n_p} and {n_q}; give X as a {n_q} x {n_p} matrix."
-            )
+            raise ValueError(f"X = c I needs n_p = n_q, got {n_p} and {n_q}; give X as a {n_q} x {n_p} matrix.")
         self.register_buffer("X", X.to(self.K_p.dtype) if isinstance(X, Tensor) else None)
 
     def theta(self) -> SeparableTheta:
@@ -331,9 +327,7 @@ class PairField(PartitionedField, ActivatedField):
         """K, b, c; a scalar bias is expanded to both halves."""
         if not self.scalar_bias:
             return PairTheta(self.K, self.b, self.c)
-        return PairTheta(
-            self.K, self.b.expand(-1, self.features - self.p_features), self.b.expand(-1, self.p_features)
-        )
+        return PairTheta(self.K, self.b.expand(-1, self.features - self.p_features), self.b.expand(-1, self.p_features))
 
     def p_dot(self, q: Tensor, theta_j: PairTheta) -> Tensor:
         """p' = -sigma(K^T q + c)."""
@@ -364,7 +358,5 @@ def _skew(J: Tensor, features: int, layers: int) -> Tensor:
         )
     defect = (J + J.mT).abs().max()
     if not defect <= 8 * torch.finfo(J.dtype).eps * J.abs().max():
-        raise ValueError(
-            f"J must be skew, J + J^T = 0; got a largest entry of |J + J^T| of {float(defect):.3g}."
-        )
+        raise ValueError(f"J must be skew, J + J^T = 0; got a largest entry of |J + J^T| of {float(defect):.3g}.")
     return J

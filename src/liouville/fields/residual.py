@@ -117,9 +117,7 @@ class SymmetricField(ActivatedField):
 
     def forward(self, y: Tensor, theta_j: ResidualTheta) -> Tensor:
         """y' = -K^T sigma(K y + b)."""
-        return -self.operator.apply_transpose(
-            theta_j.K, self.activation(self.operator.apply(theta_j.K, y, theta_j.b))
-        )
+        return -self.operator.apply_transpose(theta_j.K, self.activation(self.operator.apply(theta_j.K, y, theta_j.b)))
 
     def potential(self, y: Tensor, theta_j: ResidualTheta) -> Tensor:
         """V(y) = 1^T sigma_int(K y + b), one number per sample; the field is -grad V."""

@@ -79,7 +79,8 @@ class SecondOrderField(PartitionedField):
     def energy(self, p: Tensor, q: Tensor, theta_j: Theta) -> Tensor:
         """H = |p|^2/2 + V(q), one number per sample; needs a force with a potential, such as `SymmetricField`."""
         kinetic = 0.5 * p.square().sum(tuple(range(self.feature_axis, 0)))
-        return kinetic + self.force.potential(q, theta_j)
+        potential: Tensor = self.force.potential(q, theta_j)  # type: ignore[operator]
+        return kinetic + potential
 
     def rate(self, theta: Theta) -> Tensor:
         """omega = (rate of the force)^(1/2): the fastest frozen frequency."""

@@ -55,11 +55,11 @@ class ShearField(PartitionedField):
         super().__init__(features, layers, p_features)
         self.feature_axis = feature_axis
         self.stacked = nn.ParameterDict()
-        self._skeletons: dict[str, nn.Module] = {}
+        self.skeletons: dict[str, nn.Module] = {}
         self._names: dict[str, list[str]] = {}
         for key, given in (("F", F), ("G", G)):
             copies = _copies(given, layers, key)
-            self._skeletons[key] = copy.deepcopy(copies[0]).to("meta")
+            self.skeletons[key] = copy.deepcopy(copies[0]).to("meta")
             self._names[key] = [name for name, _ in copies[0].named_parameters()]
             for name, buffer in copies[0].named_buffers():
                 self.register_buffer(_flat(f"{key}_buffer", name), buffer.clone())
@@ -80,12 +80,12 @@ class ShearField(PartitionedField):
         return self._call("F", p, theta_j)
 
     def train(self, mode: bool = True) -> ShearField:
-        for skeleton in self._skeletons.values():
+        for skeleton in self.skeletons.values():
             skeleton.train(mode)
         return super().train(mode)
 
     def _call(self, key: str, x: Tensor, theta_j: Theta) -> Tensor:
-        skeleton = self._skeletons[key]
+        skeleton = self.skeletons[key]
         tensors = {name: getattr(theta_j, _flat(key, name)) for name in self._names[key]}
         tensors |= {name: getattr(self, _flat(f"{key}_buffer", name)) for name, _ in skeleton.named_buffers()}
         return functional_call(skeleton, tensors, (x,))
@@ -103,9 +103,7 @@ def _copies(given: nn.Module | Sequence[nn.Module], layers: int, key: str) -> li
     if not shapes[0]:
         raise ValueError(f"{key} must have parameters, got {copies[0]}.")
     if any(s != shapes[0] for s in shapes):
-        raise ValueError(
-            f"the modules of {key} must have parameters of the same names and shapes in every layer."
-        )
+        raise ValueError(f"the modules of {key} must have parameters of the same names and shapes in every layer.")
     for module in copies[0].modules():
         if getattr(module, "track_running_stats", False):
             raise ValueError(

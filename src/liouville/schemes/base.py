@@ -75,7 +75,7 @@ class SplittingScheme(ReversibleScheme):
             )
 
     def init(self, field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
-        return field.enter(y, theta_0, h)  # type: ignore[operator,no-any-return]
+        return field.enter(y, theta_0, h)  # type: ignore[operator]
 
     def step(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
         return self._sweep(field, state, theta_j, h, self.stages)
@@ -84,10 +84,10 @@ class SplittingScheme(ReversibleScheme):
         return self._sweep(field, state, theta_j, -h, self.stages[::-1])
 
     def final(self, field: VectorField, state: State) -> Tensor:
-        return field.leave(*state)  # type: ignore[operator,no-any-return]
+        return field.leave(*state)  # type: ignore[operator]
 
     def terminal(self, field: VectorField, y: Tensor) -> State:
-        return field.split(y)  # type: ignore[operator,no-any-return]
+        return field.split(y)  # type: ignore[operator]
 
     @staticmethod
     def _sweep(

@@ -212,9 +212,7 @@ def _newton(phi: Map, a: Tensor, h: float, iterations: int) -> Tensor:
     return z
 
 
-def _line_search(
-    phi: Map, a: Tensor, h: float, z: Tensor, residual: Tensor, step: Tensor
-) -> tuple[Tensor, Tensor]:
+def _line_search(phi: Map, a: Tensor, h: float, z: Tensor, residual: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
     size = residual.norm(dim=-1, keepdim=True)
     t = torch.ones_like(size)
     for _ in range(8):

@@ -66,7 +66,8 @@ def classifier(
         features: n; for images, several numbers make several flows with a `Connector` between them.
         layers: N, or one number per flow.
         T: final time of each flow.
-        lift: for vectors: zero padding by `Lift` (``"ends"`` by default; ``"q"`` for `verlet` and `ms1`, whose data starts in q) or ``"linear"``.
+        lift: for vectors: where `Lift` puts the data (``"ends"`` by default; ``"q"`` for `verlet` and `ms1`), or
+            ``"linear"``, a learned map.
         conv: for images: `Images()` or another choice; required there, and refused for vectors.
         dropout_rate: dropout of every layer's velocity during training.
         generator: source of all initial weights; torch's default stream if None.
@@ -82,9 +83,7 @@ def classifier(
     if classes < 2:
         raise ValueError(f"classes must be at least 2, got {classes}; use regressor for real-valued targets.")
     outputs = 1 if classes == 2 else classes
-    return _network(
-        model, inputs, outputs, features, layers, T, lift, conv, dropout_rate, generator, backprop
-    )
+    return _network(model, inputs, outputs, features, layers, T, lift, conv, dropout_rate, generator, backprop)
 
 
 def regressor(
@@ -107,9 +106,7 @@ def regressor(
         >>> regressor("ms2", inputs=10, outputs=1, features=16, layers=8, T=1.0)(torch.randn(5, 10)).shape
         torch.Size([5, 1])
     """
-    return _network(
-        model, inputs, outputs, features, layers, T, lift, conv, dropout_rate, generator, backprop
-    )
+    return _network(model, inputs, outputs, features, layers, T, lift, conv, dropout_rate, generator, backprop)
 
 
 def _network(
@@ -129,14 +126,10 @@ def _network(
     widths = [features] if isinstance(features, int) else list(features)
     depths = [layers] * len(widths) if isinstance(layers, int) else list(layers)
     if len(depths) != len(widths):
-        raise ValueError(
-            f"features and layers must name equally many flows, got {len(widths)} and {len(depths)}."
-        )
+        raise ValueError(f"features and layers must name equally many flows, got {len(widths)} and {len(depths)}.")
     with _seeded(generator):
         operator = Dense() if conv is None else Conv(conv.kernel)
-        flows = [
-            build(n, N, T, operator=operator, backprop=backprop) for n, N in zip(widths, depths, strict=True)
-        ]
+        flows = [build(n, N, T, operator=operator, backprop=backprop) for n, N in zip(widths, depths, strict=True)]
         if dropout_rate:
             flows = [Flow(dropout(f.field, dropout_rate), f.scheme, f.T, f.backprop) for f in flows]
         if isinstance(inputs, int) and conv is None:

@@ -1,7 +1,8 @@
 r"""The papers' networks by name: each is one field and one scheme, and nothing else.
 
 P1 is Haber & Ruthotto (1705.03341), P2 Galimberti et al. (2105.13205), P3 its predecessor (2104.13166), P4 Chang et
-al. (1709.03698). Every function returns a `Flow`; `liouville.classifier` and `liouville.regressor` put a lift and a head around one.
+al. (1709.03698). Every function returns a `Flow`; `liouville.classifier` and `liouville.regressor` put a lift and a
+head around one.
 """
 
 from __future__ import annotations

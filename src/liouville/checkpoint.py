@@ -1,0 +1,283 @@
+r"""Save and load networks: one safetensors file that holds the weights and a JSON description of what they belong to.
+
+The description is data: names of a registry and numbers. Loading builds the objects that it names and copies the
+weights into them; nothing in a file is executed. A SHA-256 hash over the description and every tensor ties the two
+together, so an edited description or a flipped bit is refused.
+"""
+
+from __future__ import annotations
+
+__all__ = ["describe", "load", "read_description", "register", "save"]
+
+import ctypes
+import hashlib
+import inspect
+import json
+import os
+from collections.abc import Callable
+from dataclasses import fields as dataclass_fields
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from liouville.activations import ACTIVATIONS, Activation
+from liouville.backprop import ENGINES
+from liouville.fields import (
+    AntisymmetricField,
+    DropoutField,
+    HamiltonianField,
+    PairField,
+    PartitionedDropoutField,
+    ResidualField,
+    SecondOrderField,
+    SemidefiniteField,
+    SeparableHamiltonianField,
+    ShearField,
+    SymmetricField,
+)
+from liouville.files import atomic
+from liouville.flow import Flow
+from liouville.names import suggestion
+from liouville.network import Connector, Half, Lift, Network
+from liouville.operators import Conv, Dense
+from liouville.schemes import SCHEMES
+
+FORMAT = "liouville-1"
+
+Reader = Callable[[Any], dict[str, Any]]
+
+
+class _Entry(NamedTuple):
+    kind: type
+    build: Callable[..., Any]
+    arguments: Reader
+
+
+_REGISTRY: dict[str, _Entry] = {}
+_NOT_DESCRIBED = {"generator", "init"}  # they made the initial weights, and the weights are saved
+
+
+def register(kind: Any, arguments: Reader | None = None, build: Callable[..., Any] | None = None) -> Any:
+    """Let files name ``kind``; works as a decorator on your own fields, schemes and modules.
+
+    Args:
+        kind: a class; files call it by its name.
+        arguments: object -> the keyword arguments that rebuild it. By default every argument of ``__init__`` is read
+            from the attribute of the same name.
+        build: called with these arguments; the class itself by default.
+
+    Example:
+        >>> @register
+        ... class Scale(nn.Module):
+        ...     def __init__(self, factor: float) -> None:
+        ...         super().__init__()
+        ...         self.factor = factor
+        >>> describe(Scale(2.0))
+        {'type': 'Scale', 'factor': 2.0}
+    """
+    _REGISTRY[kind.__name__] = _Entry(kind, build or kind, arguments or _attributes(kind))
+    return kind
+
+
+def describe(thing: Any, tensors: dict[str, Tensor] | None = None) -> Any:
+    """A JSON value that `load` can rebuild ``thing`` from; tensors among its arguments go into ``tensors``.
+
+    Raises:
+        ValueError: if a part is of a class that is not registered; the message says which.
+    """
+    if thing is None or isinstance(thing, (bool, int, float, str)):
+        return thing
+    if isinstance(thing, (list, tuple)):
+        return [describe(part, tensors) for part in thing]
+    if isinstance(thing, Tensor):
+        if tensors is None:
+            raise ValueError("a tensor argument can be described only when saving.")
+        key = f"argument.{len(tensors)}"
+        tensors[key] = thing.detach().cpu().contiguous()
+        return {"tensor": key}
+    if isinstance(thing, Activation):
+        if ACTIVATIONS.get(thing.name) is not thing:
+            raise ValueError(
+                f"cannot save the activation {thing.name!r}: a file holds names, not functions. Put it under its name "
+                "into liouville.activations.ACTIVATIONS before saving and before loading."
+            )
+        return {"activation": thing.name}
+    name = type(thing).__name__
+    if name not in _REGISTRY or _REGISTRY[name].kind is not type(thing):
+        raise ValueError(
+            f"cannot save a {type(thing).__module__}.{name}: a file holds names, not code. Register the class with "
+            "liouville.checkpoint.register before saving and before loading."
+        )
+    return {"type": name} | {k: describe(v, tensors) for k, v in _REGISTRY[name].arguments(thing).items()}
+
+
+def save(network: nn.Module, path: str | os.PathLike[str]) -> Path:
+    """Write a network, or any registered part of one, to ``path``, whole or not at all.
+
+    Raises:
+        ValueError: if a part is not registered.
+        OSError: if the file cannot be written; nothing is left behind then.
+
+    Example:
+        >>> import tempfile, liouville as lv
+        >>> network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=8, T=1.0)
+        >>> path = save(network, Path(tempfile.mkdtemp()) / "model.safetensors")
+        >>> x = torch.randn(3, 2)
+        >>> bool((load(path)(x) == network(x)).all())
+        True
+    """
+    from safetensors.torch import save_file
+
+    arguments: dict[str, Tensor] = {}
+    text = json.dumps(describe(network, arguments), sort_keys=True)
+    tensors = arguments | {k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}
+    metadata = {"format": FORMAT, "description": text, "sha256": _digest(text, tensors)}
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+    return Path(path)
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read a network back; nothing in the file is executed.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not a liouville model, was changed after it was written, or names unknown classes.
+    """
+    text, tensors = _read(Path(path))
+    try:
+        network = _build(json.loads(text), tensors)
+        state = {k: v for k, v in tensors.items() if not k.startswith("argument.")}
+        _fill(network, state)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{path}: the description does not fit the weights ({error}).") from error
+    return network
+
+
+def read_description(path: str | os.PathLike[str]) -> Any:
+    """The description inside a model file, checked against the hash, without building anything."""
+    return json.loads(_read(Path(path))[0])
+
+
+def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no model file {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is not a readable model file ({error}); expected a file written by liouville.save."
+        ) from error
+    if metadata.get("format") != FORMAT or "description" not in metadata:
+        raise ValueError(
+            f"{path} is a safetensors file, but not a liouville model (format {metadata.get('format')!r}, expected "
+            f"{FORMAT!r}); expected a file written by liouville.save."
+        )
+    if metadata.get("sha256") != _digest(metadata["description"], tensors):
+        raise ValueError(f"{path} was changed after it was written: its hash does not match; restore or retrain it.")
+    return metadata["description"], tensors
+
+
+def _digest(text: str, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        tensor = tensor.contiguous()
+        digest.update(ctypes.string_at(tensor.data_ptr(), tensor.nbytes) if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def _build(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_build(part, tensors) for part in value]
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]]
+    if "activation" in value:
+        name = value["activation"]
+        if name not in ACTIVATIONS:
+            raise ValueError(
+                f"the file names the activation {name!r}, which is not in liouville.activations.ACTIVATIONS."
+            )
+        return ACTIVATIONS[name]
+    name = value["type"]
+    if name not in _REGISTRY:
+        raise ValueError(
+            f"the file names the class {name!r}, which is not registered; {suggestion(name, _REGISTRY)}register it with "
+            "liouville.checkpoint.register before loading."
+        )
+    arguments = {k: _build(v, tensors) for k, v in value.items() if k != "type"}
+    return _REGISTRY[name].build(**arguments)
+
+
+def _fill(network: nn.Module, state: dict[str, Tensor]) -> None:
+    """Copy the weights in: their dtype wins, the network's memory layout stays."""
+    own = dict(network.named_parameters()) | dict(network.named_buffers())
+    for name, tensor in state.items():
+        if name in own:
+            own[name].data = torch.empty_like(own[name].data, dtype=tensor.dtype)
+    network.load_state_dict(state, strict=True)
+
+
+def _attributes(kind: Callable[..., Any]) -> Reader:
+    if is_dataclass(kind):
+        names = [field.name for field in dataclass_fields(kind)]
+    else:
+        names = [name for name in inspect.signature(kind).parameters if name not in _NOT_DESCRIBED]
+    return lambda thing: {name: getattr(thing, name) for name in names}
+
+
+def _hamiltonian(field: HamiltonianField) -> dict[str, Any]:
+    J = field.J_name or (field.J if field.constant_J else (field.J_raw - field.J_raw.mT).squeeze(0))
+    return _field(field, "hidden", "train_J") | {"J": J}
+
+
+def _separable(field: SeparableHamiltonianField) -> dict[str, Any]:
+    X = field.sign if field.X is None else field.X
+    return _field(field, "hidden", "p_features") | {"X": X}
+
+
+def _field(field: Any, *more: str) -> dict[str, Any]:
+    names = ("features", "layers", "operator", "activation", "shared", *more)
+    return {name: getattr(field, name) for name in names}
+
+
+def _shear(field: ShearField) -> dict[str, Any]:
+    names = ("layers", "features", "p_features", "feature_axis")
+    return field.skeletons | {name: getattr(field, name) for name in names}
+
+
+def _linear(layer: nn.Linear) -> dict[str, Any]:
+    return {"in_features": layer.in_features, "out_features": layer.out_features, "bias": layer.bias is not None}
+
+
+def _convolution(layer: nn.Conv1d | nn.Conv2d) -> dict[str, Any]:
+    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+    return {name: getattr(layer, name) for name in names} | {"bias": layer.bias is not None}
+
+
+for _kind in (*SCHEMES.values(), *ENGINES.values(), Dense, Conv, Flow, Network, Lift, Connector, Half):
+    register(_kind)
+for _kind in (AntisymmetricField, PairField, ResidualField, SymmetricField, SemidefiniteField, SecondOrderField):
+    register(_kind)
+for _kind in (nn.Flatten, nn.Dropout, nn.AvgPool2d, nn.MaxPool2d, nn.Tanh, nn.ReLU, nn.GELU, nn.Identity):
+    register(_kind)
+for _kind in (nn.Conv1d, nn.Conv2d):
+    register(_kind, _convolution)
+for _kind in (DropoutField, PartitionedDropoutField):
+    register(_kind, lambda d: {"field": d.field, "probability": d.probability})
+register(HamiltonianField, _hamiltonian)
+register(SeparableHamiltonianField, _separable)
+register(ShearField, _shear)
+register(nn.Linear, _linear)
+register(nn.LayerNorm, lambda n: {"normalized_shape": n.normalized_shape, "eps": n.eps})
+register(nn.Sequential, lambda s: {"parts": list(s)}, lambda parts: nn.Sequential(*parts))
