@@ -41,7 +41,7 @@ from liouville.fields import (
 from liouville.files import atomic
 from liouville.flow import Flow
 from liouville.names import suggestion
-from liouville.network import Connector, Half, Lift, Network
+from liouville.network import ChannelsLast, Connector, Half, Lift, Network
 from liouville.operators import Conv, Dense
 from liouville.schemes import SCHEMES
 
@@ -97,14 +97,14 @@ def describe(thing: Any, tensors: dict[str, Tensor] | None = None) -> Any:
             raise ValueError("a tensor argument can be described only when saving.")
         key = f"argument.{len(tensors)}"
         tensors[key] = thing.detach().cpu().contiguous()
-        return {"tensor": key}
+        return {"type": "Tensor", "key": key}
     if isinstance(thing, Activation):
         if ACTIVATIONS.get(thing.name) is not thing:
             raise ValueError(
                 f"cannot save the activation {thing.name!r}: a file holds names, not functions. Put it under its name "
                 "into liouville.activations.ACTIVATIONS before saving and before loading."
             )
-        return {"activation": thing.name}
+        return {"type": "Activation", "name": thing.name}
     name = type(thing).__name__
     if name not in _REGISTRY or _REGISTRY[name].kind is not type(thing):
         raise ValueError(
@@ -200,16 +200,16 @@ def _build(value: Any, tensors: dict[str, Tensor]) -> Any:
         return [_build(part, tensors) for part in value]
     if not isinstance(value, dict):
         return value
-    if "tensor" in value:
-        return tensors[value["tensor"]]
-    if "activation" in value:
-        name = value["activation"]
+    name = value["type"]
+    if name == "Tensor":
+        return tensors[value["key"]]
+    if name == "Activation":
+        name = value["name"]
         if name not in ACTIVATIONS:
             raise ValueError(
-                f"the file names the activation {name!r}, which is not in liouville.activations.ACTIVATIONS."
+                f"the file names the activation {name!r}; put it into liouville.activations.ACTIVATIONS first."
             )
         return ACTIVATIONS[name]
-    name = value["type"]
     if name not in _REGISTRY:
         raise ValueError(
             f"the file names the class {name!r}, which is not registered; {suggestion(name, _REGISTRY)}register it with "
@@ -265,7 +265,7 @@ def _convolution(layer: nn.Conv1d | nn.Conv2d) -> dict[str, Any]:
     return {name: getattr(layer, name) for name in names} | {"bias": layer.bias is not None}
 
 
-for _kind in (*SCHEMES.values(), *ENGINES.values(), Dense, Conv, Flow, Network, Lift, Connector, Half):
+for _kind in (*SCHEMES.values(), *ENGINES.values(), Dense, Conv, Flow, Network, Lift, ChannelsLast, Connector, Half):
     register(_kind)
 for _kind in (AntisymmetricField, PairField, ResidualField, SymmetricField, SemidefiniteField, SecondOrderField):
     register(_kind)

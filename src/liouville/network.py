@@ -2,7 +2,7 @@ r"""Network = lift -> flows and connectors -> head: what surrounds the integrato
 
 from __future__ import annotations
 
-__all__ = ["Connector", "Half", "Lift", "Network"]
+__all__ = ["ChannelsLast", "Connector", "Half", "Lift", "Network"]
 
 from collections.abc import Iterator
 from typing import Literal
@@ -129,6 +129,20 @@ class Connector(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.inputs} -> {self.outputs}, pool={self.pool}, learned={self.learned}"
+
+
+class ChannelsLast(nn.Module):
+    """Images (B, C, H, W) with the channels innermost in memory: the same numbers, and few channels run up to twice
+    as fast on a CPU. Every layer behind keeps the layout.
+
+    Example:
+        >>> ChannelsLast()(torch.zeros(1, 2, 3, 3)).stride()
+        (18, 1, 6, 2)
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x in another memory layout."""
+        return x.contiguous(memory_format=torch.channels_last)
 
 
 class Half(nn.Module):
