@@ -212,8 +212,8 @@ def _build(value: Any, tensors: dict[str, Tensor]) -> Any:
         return ACTIVATIONS[name]
     if name not in _REGISTRY:
         raise ValueError(
-            f"the file names the class {name!r}, which is not registered; {suggestion(name, _REGISTRY)}register it with "
-            "liouville.checkpoint.register before loading."
+            f"the file names the class {name!r}, which is not registered; {suggestion(name, _REGISTRY)}register "
+            "it with liouville.checkpoint.register before loading."
         )
     arguments = {k: _build(v, tensors) for k, v in value.items() if k != "type"}
     return _REGISTRY[name].build(**arguments)
@@ -232,7 +232,11 @@ def _attributes(kind: Callable[..., Any]) -> Reader:
     if is_dataclass(kind):
         names = [field.name for field in dataclass_fields(kind)]
     else:
-        names = [name for name in inspect.signature(kind).parameters if name not in _NOT_DESCRIBED]
+        names = [
+            name
+            for name, parameter in inspect.signature(kind).parameters.items()
+            if name not in _NOT_DESCRIBED and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        ]
     return lambda thing: {name: getattr(thing, name) for name in names}
 
 

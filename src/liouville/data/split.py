@@ -1,0 +1,242 @@
+"""A data set that is already split: training part, test part, and what they must satisfy.
+
+Every loader returns a `Split`. Its test part is read once, at the very end; whatever is chosen by looking at
+data (the best epoch, a hyper-parameter) is chosen on points that `Split.holdout` takes from the *training*
+part. A `Split` that exists is sound: `check` runs when one is made, and says in one sentence what is wrong
+with the data.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Holdout", "Split", "check", "real_number", "whole_number"]
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Holdout(NamedTuple):
+    """Training data in two: the points to fit, and the points to choose by. It holds no test point."""
+
+    x_train: Tensor
+    y_train: Tensor
+    x_validation: Tensor
+    y_validation: Tensor
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Split:
+    """Training and test data, checked when made.
+
+    Args:
+        x_train: inputs, floating point, (samples, *features): (samples, features) for tables, (samples, C, H,
+            W) for images.
+        y_train: int64 labels 0 ... classes - 1 of shape (samples,), or, for regression, floating-point
+            targets of shape (samples,) or (samples, outputs).
+        x_test: as ``x_train``, other samples.
+        y_test: as ``y_train``.
+        name: what the data set is called.
+        classes: number of classes; 0 says that ``y`` is real-valued (regression).
+        label_names: one name for each class, or None.
+
+    Raises:
+        TypeError: a part is not a tensor.
+        ValueError: see `check`.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
+        >>> Split(x, torch.tensor([0, 1, 0, 1]), x + 0.5, torch.tensor([0, 1, 0, 1]), name="steps", classes=2)
+        Split('steps', 4 training and 4 test samples of shape (1,), 2 classes, float32, cpu)
+    """
+
+    x_train: Tensor
+    y_train: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    name: str
+    classes: int
+    label_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def holdout(self, fraction: float, generator: torch.Generator | None) -> Holdout:
+        """Take ``round(fraction * samples)`` random samples out of the training part, for validation.
+
+        Args:
+            fraction: share of the training samples, between 0 and 1.
+            generator: draws which samples go (not stratified); None uses torch's default generator.
+
+        Raises:
+            ValueError: nothing is left on one side, or only one class is left to train on.
+        """
+        real_number("fraction", fraction, low=0.0, high=1.0)
+        samples = len(self.x_train)
+        if samples < 2:
+            raise ValueError("a validation part cannot be taken out of 1 training sample; it needs at least two.")
+        out = round(fraction * samples)
+        if not 0 < out < samples:
+            side = "hold out" if out == 0 else "train on"
+            raise ValueError(
+                f"fraction {fraction} of {samples} training samples leaves nothing to {side}; "
+                f"use a fraction from {1 / samples:.3g} to {(samples - 1) / samples:.3g}."
+            )
+        device = None if generator is None else generator.device
+        order = torch.randperm(samples, generator=generator, device=device).to(self.x_train.device)
+        kept, held = order[out:], order[:out]
+        if self.classes and len(self.y_train[kept].unique()) < 2:
+            raise ValueError(
+                f"holding out a fraction {fraction} of {samples} training samples leaves only class "
+                f"{int(self.y_train[kept][0])} to train on; use a smaller fraction or another seed."
+            )
+        return Holdout(self.x_train[kept], self.y_train[kept], self.x_train[held], self.y_train[held])
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Split:
+        """The same data on another device or in another floating-point type; labels stay int64.
+
+        Raises:
+            TypeError: ``device`` is a dtype, or ``dtype`` is not a floating-point type.
+            ValueError: a number overflows in the new type.
+        """
+        if isinstance(device, torch.dtype):
+            raise TypeError(
+                f"device must be a torch.device or a name such as 'cuda', got {device}; write to(dtype={device})."
+            )
+        if dtype is not None and not dtype.is_floating_point:
+            raise TypeError(f"dtype must be a floating-point type such as torch.float64, got {dtype}.")
+        target = dtype if self.classes == 0 else None
+        return dataclasses.replace(
+            self,
+            x_train=self.x_train.to(device=device, dtype=dtype),
+            y_train=self.y_train.to(device=device, dtype=target),
+            x_test=self.x_test.to(device=device, dtype=dtype),
+            y_test=self.y_test.to(device=device, dtype=target),
+        )
+
+    def __repr__(self) -> str:
+        task = f"{self.classes} classes" if self.classes else "regression"
+        return (
+            f"Split({self.name!r}, {len(self.x_train)} training and {len(self.x_test)} test samples "
+            f"of shape {tuple(self.x_train.shape[1:])}, {task}, "
+            f"{str(self.x_train.dtype).removeprefix('torch.')}, {self.x_train.device})"
+        )
+
+
+def check(split: Split) -> None:
+    """Raise an error, in one sentence, where the data cannot be trained on.
+
+    Raises:
+        TypeError: ``x`` or ``y`` is not a tensor, or ``classes`` is not an int.
+        ValueError: NaN or infinite values; an empty part; shapes, lengths, types or devices that do not fit;
+            labels outside 0 ... classes - 1, or not int64; a training part with one class only.
+    """
+    if not isinstance(split.classes, int) or isinstance(split.classes, bool):
+        raise TypeError(f"classes must be an int, got {split.classes!r}; write 0 for regression.")
+    if split.classes < 0 or split.classes == 1:
+        raise ValueError(f"classes must be at least 2, or 0 for regression, got {split.classes}.")
+    if split.label_names is not None and len(split.label_names) != split.classes:
+        raise ValueError(
+            f"label_names must have one name for each of {split.classes} classes, got {len(split.label_names)}."
+        )
+    for part in ("train", "test"):
+        _check_part(part, getattr(split, f"x_{part}"), getattr(split, f"y_{part}"), split.classes)
+    _check_same(split)
+    if split.classes and len(seen := split.y_train.unique()) < 2:
+        raise ValueError(
+            f"y_train has one class only, {int(seen[0])}, in all its {len(split.y_train)} samples; "
+            "training needs at least two."
+        )
+
+
+def whole_number(name: str, value: Any, low: int, high: int | None = None, multiple_of: int = 1) -> int:
+    """Return ``value`` if it is an int in [low, high] and a multiple as asked; else raise a `ValueError`."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if whole and low <= value and (high is None or value <= high) and value % multiple_of == 0:
+        return value
+    wanted = "a whole number" if multiple_of == 1 else f"a multiple of {multiple_of}"
+    limits = f"of at least {low}" if high is None else f"from {low} to {high}"
+    raise ValueError(f"{name} must be {wanted} {limits}, got {value!r}.")
+
+
+def real_number(name: str, value: Any, low: float, high: float = math.inf) -> float:
+    """Return ``value`` if it is a finite number in [low, high]; else raise a `ValueError`."""
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    if real and low <= value <= high and math.isfinite(value):
+        return float(value)
+    limits = f"of at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+    raise ValueError(f"{name} must be a number {limits}, got {value!r}.")
+
+
+def _check_part(part: str, x: Tensor, y: Tensor, classes: int) -> None:
+    """One part by itself: tensors, shapes and lengths, then the numbers in them."""
+    for name, value in ((f"x_{part}", x), (f"y_{part}", y)):
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"{name} must be a torch.Tensor, got {type(value).__name__}; convert it with torch.as_tensor."
+            )
+    if not x.is_floating_point():
+        raise ValueError(f"x_{part} must be floating point, got {x.dtype}; convert it with x.float().")
+    if x.ndim < 2 or 0 in x.shape[1:]:
+        raise ValueError(
+            f"x_{part} must have shape (samples, *features), got {tuple(x.shape)}; for one feature use x[:, None]."
+        )
+    if len(x) == 0:
+        raise ValueError(
+            f"the {part} part is empty (x_{part} has shape {tuple(x.shape)}); it needs at least one sample."
+        )
+    allowed = (1,) if classes else (1, 2)
+    if y.ndim not in allowed:
+        expected = "(samples,)" if classes else "(samples,) or (samples, outputs)"
+        raise ValueError(f"y_{part} must have shape {expected}, got {tuple(y.shape)}.")
+    if len(x) != len(y):
+        raise ValueError(f"x_{part} has {len(x)} samples but y_{part} has {len(y)}; they must have the same length.")
+    _check_finite(f"x_{part}", x)
+    if not classes:
+        if not y.is_floating_point():
+            raise ValueError(
+                f"y_{part} must be floating point for regression (classes=0), got {y.dtype}; convert it with "
+                "y.float(), or give the number of classes."
+            )
+        _check_finite(f"y_{part}", y)
+        return
+    if y.dtype != torch.int64:
+        raise ValueError(
+            f"y_{part} must be int64 labels for classes={classes}, got {y.dtype}; convert it with y.long(), "
+            "or pass classes=0 for regression."
+        )
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"y_{part} has labels from {low} to {high}, expected 0 to {classes - 1} (classes={classes}); "
+            "renumber the labels or correct classes."
+        )
+
+
+def _check_finite(name: str, values: Tensor) -> None:
+    finite = values.isfinite()
+    if finite.all():
+        return
+    bad = (~finite).flatten(1).any(1) if values.ndim > 1 else ~finite
+    rows = bad.nonzero().flatten()
+    raise ValueError(
+        f"{name} has NaN or infinite values in {len(rows)} of {len(values)} rows, "
+        f"the first is row {int(rows[0])}; remove or fill these rows."
+    )
+
+
+def _check_same(split: Split) -> None:
+    """The two parts together: one feature shape, one type, one device."""
+    for name, train, test in (("x", split.x_train, split.x_test), ("y", split.y_train, split.y_test)):
+        if train.shape[1:] != test.shape[1:]:
+            raise ValueError(
+                f"{name}_train and {name}_test must have the same shape after the first axis, "
+                f"got {tuple(train.shape[1:])} and {tuple(test.shape[1:])}."
+            )
+        if train.dtype != test.dtype:
+            raise ValueError(f"{name}_train and {name}_test must have one dtype, got {train.dtype} and {test.dtype}.")
+    devices = {str(t.device) for t in (split.x_train, split.y_train, split.x_test, split.y_test)}
+    if len(devices) > 1:
+        raise ValueError(f"all four tensors must be on one device, got {', '.join(sorted(devices))}; use Split.to.")
