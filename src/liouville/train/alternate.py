@@ -1,0 +1,62 @@
+r"""The papers' alternation: the head is refitted on every batch, the other weights take one step.
+
+In the spirit of Haber & Ruthotto's block coordinate descent, and as Galimberti et al. trained their planar examples:
+per batch a *fresh*, zero head gets a few Adam steps on the batch's features, then (K, b) take one step with that
+head. After training a head is trained anew on the features, which no longer change.
+"""
+
+from __future__ import annotations
+
+__all__ = ["fresh_head", "train_head"]
+
+import torch
+from torch import Tensor, nn
+
+from liouville.network import Network
+from liouville.train.objective import Task
+from liouville.train.settings import Settings
+
+
+def fresh_head(network: nn.Module, x: Tensor, y: Tensor, task: Task, settings: Settings) -> None:
+    """Set the head to zero, then take ``settings.alternate`` Adam steps on this batch, the features held fixed."""
+    network = _require_network(network)
+    with torch.no_grad():
+        features = network.features(x)
+        for weight in network.head.parameters():
+            weight.zero_()
+    optimizer = torch.optim.Adam(network.head.parameters(), lr=settings.head_lr or settings.lr)
+    for _ in range(settings.alternate):
+        _head_step(network, features, y, task, settings, optimizer)
+
+
+def train_head(
+    network: nn.Module, x: Tensor, y: Tensor, task: Task, settings: Settings, generator: torch.Generator
+) -> None:
+    """Train a fresh head for ``settings.epochs`` epochs on the features of the whole training part."""
+    network = _require_network(network)
+    with torch.no_grad():
+        features = torch.cat([network.features(part) for part in x.split(1000)])
+        for weight in network.head.parameters():
+            weight.zero_()
+    optimizer = torch.optim.Adam(network.head.parameters(), lr=settings.head_lr or settings.lr)
+    for _ in range(settings.epochs):
+        order = torch.randperm(len(x), generator=generator).to(x.device)
+        for rows in order.split(settings.batch):
+            _head_step(network, features[rows], y[rows], task, settings, optimizer)
+
+
+def _head_step(
+    network: Network, features: Tensor, y: Tensor, task: Task, settings: Settings, optimizer: torch.optim.Optimizer
+) -> None:
+    decay = 0.5 * settings.penalty.head * sum(p.square().sum() for p in network.head.parameters())
+    objective = task.loss(network.head(features), y) + decay
+    parameters = list(network.head.parameters())
+    for weight, grad in zip(parameters, torch.autograd.grad(objective, parameters), strict=True):
+        weight.grad = grad
+    optimizer.step()
+
+
+def _require_network(network: nn.Module) -> Network:
+    if not isinstance(network, Network):
+        raise ValueError(f"alternation needs a liouville Network with a head, got {type(network).__name__}.")
+    return network

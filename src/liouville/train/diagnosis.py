@@ -1,0 +1,55 @@
+"""When a loss stops being a number: say at which step, in which layer, and how large the steps were."""
+
+from __future__ import annotations
+
+__all__ = ["DivergenceError", "diagnose"]
+
+import torch
+from torch import Tensor, nn
+
+from liouville.analysis import first_nonfinite_layer, margin
+from liouville.flow import Flow
+from liouville.network import Network
+
+
+class DivergenceError(ArithmeticError):
+    """Training diverged; the network carries the best weights so far."""
+
+
+def diagnose(network: nn.Module, x: Tensor, loss: float, epoch: int, step: int) -> DivergenceError:
+    """The error that names the step, the layer where the forward pass blows up, and its step-size margin."""
+    where = "; ".join(_flows(network, x)) or "the network has no flow to look into"
+    return DivergenceError(
+        f"training diverged: the loss is {loss:.4g} at step {step} of epoch {epoch}; {where}. Lower the learning "
+        "rate, clip the gradient, or lower T, which shortens every step; the best weights so far were kept."
+    )
+
+
+def _flows(network: nn.Module, x: Tensor) -> list[str]:
+    flows = list(network.flows()) if isinstance(network, Network) else []
+    inputs: list[Tensor] = []
+    hooks = [flow.register_forward_pre_hook(lambda _, args: inputs.append(args[0])) for flow in flows]
+    with torch.no_grad():
+        network(x)
+    for hook in hooks:
+        hook.remove()
+    return [_sentence(i, flow, y, len(flows)) for i, (flow, y) in enumerate(zip(flows, inputs, strict=True))]
+
+
+def _sentence(i: int, flow: Flow, y: Tensor, flows: int) -> str:
+    name = f"flow {i}: " if flows > 1 else ""
+    layer = first_nonfinite_layer(flow, y)
+    if layer == -1:
+        state = "its input is already not finite"
+    elif layer is None:
+        states = torch.stack([s[0].abs().amax() for s in flow.states(y)])
+        layer = max(0, int(states.argmax()) - 1)
+        state = f"the forward pass is finite and largest ({float(states.max()):.3g}) behind layer {layer}"
+    else:
+        state = f"layer {layer} of {flow.layers} is the first whose output is not finite"
+    try:
+        margins = margin(flow)
+    except NotImplementedError:
+        return f"{name}{state}"
+    at = "" if layer == -1 else f"{float(margins[layer]):.3g} in layer {layer} and "
+    return f"{name}{state}; the margin h x rate is {at}{float(margins.max()):.3g} at its largest"

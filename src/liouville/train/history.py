@@ -1,0 +1,56 @@
+"""What a training run leaves behind: one record per epoch, and what was measured at the end."""
+
+from __future__ import annotations
+
+__all__ = ["Epoch", "History"]
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training part.
+
+    ``loss`` and ``score`` are means over the batches while the weights changed; ``penalty`` is part of ``objective``,
+    not of ``loss``; ``gradient_norm`` is the mean Euclidean norm of the whole gradient before clipping.
+    ``validation_*`` are None where nothing is held out.
+    """
+
+    epoch: int
+    loss: float
+    penalty: float
+    score: float
+    gradient_norm: float
+    lr: float
+    validation_loss: float | None
+    validation_score: float | None
+    seconds: float
+
+
+@dataclass
+class History:
+    """The epochs, which of them was returned and why training ended; test figures are read once, at the end.
+
+    Args:
+        score_name: ``accuracy`` or ``r2``.
+        epochs: one record per epoch.
+        best_epoch: whose weights the network carries now.
+        stopped: why training ended.
+        metrics: ``train_loss``, ``train_accuracy``, ``validation_...``, ``test_...`` of the returned weights, and
+            ``seconds`` of training.
+    """
+
+    score_name: str
+    epochs: list[Epoch] = field(default_factory=list)
+    best_epoch: int = 0
+    stopped: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The epochs as plain dictionaries, with the score under its own name."""
+        return [self.record(epoch) for epoch in self.epochs]
+
+    def record(self, epoch: Epoch) -> dict[str, Any]:
+        """One epoch as a plain dictionary."""
+        return {key.replace("score", self.score_name): value for key, value in asdict(epoch).items()}

@@ -1,0 +1,239 @@
+r"""`fit`: minimise the learning problem by stochastic gradients, choose by validation, read the test part once."""
+
+from __future__ import annotations
+
+__all__ = ["evaluate", "fit"]
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from liouville.data import Split
+from liouville.train.alternate import fresh_head, train_head
+from liouville.train.augment import shifted
+from liouville.train.diagnosis import diagnose
+from liouville.train.history import Epoch, History
+from liouville.train.objective import Task, task_of
+from liouville.train.progress import Progress, silent
+from liouville.train.settings import Settings
+
+_EVALUATION_BATCH = 1000
+_EXPLODED = 1e3  # a loss this many times the first one (plus 1) has diverged, though it is still a number
+
+
+def fit(
+    network: nn.Module,
+    split: Split,
+    settings: Settings = Settings(),
+    *,
+    progress: Progress = silent,
+    on_epoch: Callable[[History], None] | None = None,
+) -> History:
+    """Train ``network`` in place and return what happened; it carries the weights of the best validation loss.
+
+    Args:
+        network: any module with scores as output; a `Network` for penalties on its flows and for alternation.
+        split: training data, of which ``settings.validation`` is held out, and test data, read once at the end.
+        settings: everything that can be chosen.
+        progress: where to show it; ``liouville.train.progress.Terminal()`` draws a bar.
+        on_epoch: called with the history after every epoch.
+
+    Returns:
+        The `History`. Two runs with the same arguments agree bitwise on one machine with one number of threads.
+
+    Raises:
+        ValueError: if network and data do not fit each other.
+        DivergenceError: if the loss is not finite or explodes; the network then carries the best weights so far.
+
+    Example:
+        >>> import liouville as lv
+        >>> network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=4, T=1.0)
+        >>> history = fit(network, lv.data.load("double-moons", points=200), Settings(epochs=2))
+        >>> [epoch.epoch for epoch in history.epochs]
+        [1, 2]
+    """
+    with torch.random.fork_rng(devices=_devices(network)):
+        torch.manual_seed(settings.seed)
+        return _Run(network, split, settings, progress, on_epoch).train()
+
+
+@torch.no_grad()
+def evaluate(network: nn.Module, x: Tensor, y: Tensor, task: Task, prefix: str = "") -> dict[str, float]:
+    """Loss and score over a whole set, in evaluation mode: ``{prefix}loss`` and ``{prefix}accuracy`` or ``r2``."""
+    training = network.training
+    network.eval()
+    scores = torch.cat([network(part) for part in x.split(_EVALUATION_BATCH)])
+    network.train(training)
+    return {f"{prefix}loss": float(task.loss(scores, y)), f"{prefix}{task.score_name}": task.score(scores, y)}
+
+
+class _Run:
+    """One training run: the pieces that a step needs, made once."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        split: Split,
+        settings: Settings,
+        progress: Progress,
+        on_epoch: Callable[[History], None] | None,
+    ) -> None:
+        like = next(network.parameters())
+        self.network, self.settings, self.progress, self.on_epoch = network, settings, progress, on_epoch
+        self.task = task_of(network, split)
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.split = split.to(device=like.device, dtype=like.dtype)
+        self.validation: tuple[Tensor, Tensor] | None = None
+        self.x, self.y = self.split.x_train, self.split.y_train
+        if settings.validation:
+            held = self.split.holdout(settings.validation, self.generator)
+            self.x, self.y = held.x_train, held.y_train
+            self.validation = held.x_validation, held.y_validation
+        self.steps = math.ceil(len(self.x) / settings.batch)
+        self.optimizer = _optimizer(network, settings)
+        self.scheduler = _scheduler(self.optimizer, settings, self.steps)
+        self.average = copy.deepcopy(network) if settings.average else None
+        self.history = History(self.task.score_name)
+        self.first_loss = math.nan
+        self.best_loss, self.best = math.inf, copy.deepcopy(network.state_dict())
+
+    def train(self) -> History:
+        start = time.perf_counter()
+        self.network.train()
+        with self.progress.run(self.settings.epochs, self.steps, self.task.score_name) as bar:
+            try:
+                for epoch in range(1, self.settings.epochs + 1):
+                    record = self._epoch(epoch, bar)
+                    self._keep_best(record)
+                    self.history.epochs.append(record)
+                    bar.epoch(record)
+                    if self.on_epoch:
+                        self.on_epoch(self.history)
+                    if self._stalled(epoch):
+                        self.history.stopped = f"no better validation loss in {self.settings.patience} epochs"
+                        break
+                else:
+                    self.history.stopped = "all epochs done"
+            finally:
+                self.network.load_state_dict(self.best)
+        return self._finish(start)
+
+    def _finish(self, start: float) -> History:
+        if self.settings.alternate:
+            train_head(self.network, self.x, self.y, self.task, self.settings, self.generator)
+        metrics = evaluate(self.network, self.x, self.y, self.task, "train_")
+        if self.validation:
+            metrics |= evaluate(self.network, *self.validation, self.task, "validation_")
+        metrics |= {"seconds": time.perf_counter() - start}
+        metrics |= evaluate(self.network, self.split.x_test, self.split.y_test, self.task, "test_")
+        self.network.eval()
+        self.history.metrics = metrics
+        return self.history
+
+    def _epoch(self, epoch: int, bar: Progress.Bar) -> Epoch:
+        start = time.perf_counter()
+        sums = torch.zeros(4, dtype=torch.float64)
+        for step, (x, y) in enumerate(self._batches(), 1):
+            loss, penalty, score, norm = self._step(x, y, epoch, step)
+            sums += torch.tensor([loss, penalty, score, norm], dtype=torch.float64) * len(x)
+            bar.step(loss)
+        loss, penalty, score, norm = (sums / len(self.x)).tolist()
+        held: dict[str, float] = {}
+        if self.validation:
+            held = evaluate(self.average or self.network, *self.validation, self.task)
+        return Epoch(
+            epoch=epoch,
+            loss=loss,
+            penalty=penalty,
+            score=score,
+            gradient_norm=norm,
+            lr=self.optimizer.param_groups[0]["lr"],
+            validation_loss=held.get("loss"),
+            validation_score=held.get(self.task.score_name),
+            seconds=time.perf_counter() - start,
+        )
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(len(self.x), generator=self.generator).to(self.x.device)
+        for rows in order.split(self.settings.batch):
+            x = self.x[rows]
+            yield shifted(x, self.settings.shift, self.generator) if self.settings.shift else x, self.y[rows]
+
+    def _step(self, x: Tensor, y: Tensor, epoch: int, step: int) -> tuple[float, float, float, float]:
+        if self.settings.alternate:
+            fresh_head(self.network, x, y, self.task, self.settings)
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.settings.bfloat16):
+            scores = self.network(x)
+        scores = scores.to(x.dtype)
+        loss = self.task.loss(scores, y)
+        penalty = self.settings.penalty(self.network)
+        value = float(loss.detach())
+        self._require_finite(value, x, epoch, step)
+        (loss + penalty).backward()
+        weights = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(weights, self.settings.clip or math.inf)
+        self.optimizer.step()
+        self.scheduler.step()
+        if self.average:
+            _move_average(self.average, self.network, self.settings.average)
+        return value, float(penalty.detach()), self.task.score(scores.detach(), y), float(norm)
+
+    def _require_finite(self, loss: float, x: Tensor, epoch: int, step: int) -> None:
+        if math.isnan(self.first_loss):
+            self.first_loss = loss
+        if not math.isfinite(loss) or loss > _EXPLODED * (1 + self.first_loss):
+            raise diagnose(self.network, x, loss, epoch, step)
+
+    def _keep_best(self, record: Epoch) -> None:
+        loss = record.validation_loss if self.validation else -record.epoch
+        assert loss is not None
+        if math.isfinite(loss) and loss < self.best_loss:
+            self.best_loss = loss
+            self.best = copy.deepcopy((self.average or self.network).state_dict())
+            self.history.best_epoch = record.epoch
+
+    def _stalled(self, epoch: int) -> bool:
+        patience = self.settings.patience
+        return patience is not None and epoch - self.history.best_epoch >= patience
+
+
+def _optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    head = {id(p) for p in network.head.parameters()} if hasattr(network, "head") else set()  # type: ignore[union-attr]
+    weights = [p for p in network.parameters() if p.requires_grad]
+    groups = [{"params": [p for p in weights if id(p) not in head], "lr": settings.lr}]
+    if not settings.alternate:
+        groups.append({"params": [p for p in weights if id(p) in head], "lr": settings.head_lr or settings.lr})
+    groups = [group for group in groups if group["params"]]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9)
+    return torch.optim.Adam(groups)
+
+
+def _scheduler(
+    optimizer: torch.optim.Optimizer, settings: Settings, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    total = settings.epochs * steps
+    if settings.schedule == "one-cycle":
+        rates = [group["lr"] for group in optimizer.param_groups]
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=total + 1, cycle_momentum=False)
+    if settings.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
+    if settings.schedule == "step":
+        return torch.optim.lr_scheduler.StepLR(optimizer, steps, gamma=0.8)
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
+
+
+@torch.no_grad()
+def _move_average(average: nn.Module, network: nn.Module, factor: float) -> None:
+    for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
+        slow.lerp_(fast, 1 - factor)
+
+
+def _devices(network: nn.Module) -> list[torch.device]:
+    device = next(network.parameters()).device
+    return [device] if device.type == "cuda" else []

@@ -1,0 +1,90 @@
+r"""The learning problem of both papers: a mean loss over the samples, by the kind of target."""
+
+from __future__ import annotations
+
+__all__ = ["Task", "task_of"]
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from liouville.data import Split
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is minimised and what is reported.
+
+    Args:
+        kind: ``"logistic"``: two classes, one score; ``"softmax"``: K classes, K scores; ``"least-squares"``:
+            real-valued targets.
+        classes: number of classes; 0 for real-valued targets.
+
+    Example:
+        >>> task = Task("logistic", 2)
+        >>> round(float(task.loss(torch.zeros(4, 1), torch.tensor([0, 1, 0, 1]))), 4)
+        0.6931
+    """
+
+    kind: Literal["logistic", "softmax", "least-squares"]
+    classes: int
+
+    @property
+    def score_name(self) -> str:
+        """``accuracy`` for classes, ``r2`` (the share of the variance explained) for real targets."""
+        return "accuracy" if self.classes else "r2"
+
+    def loss(self, scores: Tensor, y: Tensor) -> Tensor:
+        """Mean cross-entropy, or half the mean squared error summed over outputs."""
+        if self.kind == "logistic":
+            return F.binary_cross_entropy_with_logits(scores.squeeze(-1), y.to(scores.dtype))
+        if self.kind == "softmax":
+            return F.cross_entropy(scores, y)
+        return 0.5 * (scores - y.view_as(scores)).square().flatten(1).sum(1).mean()
+
+    def labels(self, scores: Tensor) -> Tensor:
+        """The predicted class: score >= 0 for two classes, the largest score for more."""
+        return (scores.squeeze(-1) >= 0).long() if self.kind == "logistic" else scores.argmax(-1)
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """(samples, classes), rows that add up to 1."""
+        if self.kind == "softmax":
+            return scores.softmax(-1)
+        p = scores.sigmoid().reshape(-1, 1)
+        return torch.cat((1 - p, p), 1)
+
+    def score(self, scores: Tensor, y: Tensor) -> float:
+        """Accuracy in [0, 1], or r2 <= 1."""
+        if self.classes:
+            return float((self.labels(scores) == y).double().mean())
+        y = y.view_as(scores)
+        return float(1 - (scores - y).square().sum() / (y - y.mean(0)).square().sum())
+
+
+def task_of(network: nn.Module, split: Split) -> Task:
+    """The task that a split poses, checked against what the network puts out for one sample.
+
+    Raises:
+        ValueError: if the network does not accept the inputs, or its output does not fit the targets.
+    """
+    sample = split.x_train[:1].to(next(network.parameters()))
+    training = network.training
+    with torch.no_grad():
+        outputs = network.eval()(sample).shape[-1]
+    network.train(training)
+    if not split.classes:
+        expected = 1 if split.y_train.dim() == 1 else split.y_train.shape[-1]
+        if outputs != expected:
+            raise ValueError(f"the targets have {expected} real value(s) a sample, but the network puts out {outputs}.")
+        return Task("least-squares", 0)
+    if split.classes == 2 and outputs == 1:
+        return Task("logistic", 2)
+    if outputs != split.classes:
+        raise ValueError(
+            f"{split.name} has {split.classes} classes, but the network puts out {outputs} score(s); build it with "
+            f"classes={split.classes}."
+        )
+    return Task("softmax", split.classes)

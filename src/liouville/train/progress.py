@@ -1,0 +1,90 @@
+"""Progress of a training run: a bar on a terminal, plain lines elsewhere, or nothing."""
+
+from __future__ import annotations
+
+__all__ = ["Progress", "Terminal", "silent"]
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from liouville.train.history import Epoch
+
+
+class Progress:
+    """Shows nothing: the base of what `fit` may be given."""
+
+    class Bar:
+        """What one run calls."""
+
+        def step(self, loss: float) -> None:
+            """After every optimiser step."""
+
+        def epoch(self, record: Epoch) -> None:
+            """After every epoch."""
+
+    @contextlib.contextmanager
+    def run(self, epochs: int, steps: int, score_name: str) -> Iterator[Bar]:
+        """Around a whole run."""
+        yield Progress.Bar()
+
+
+silent = Progress()
+
+
+class Terminal(Progress):
+    """A rich progress bar with loss, score and gradient norm on a terminal; a line per tenth of the run elsewhere.
+
+    Args:
+        file: where to write; standard error by default, so that results on standard output stay clean.
+    """
+
+    def __init__(self, file: Any = None) -> None:
+        self.file = sys.stderr if file is None else file
+
+    @contextlib.contextmanager
+    def run(self, epochs: int, steps: int, score_name: str) -> Iterator[Progress.Bar]:
+        if not self.file.isatty():
+            yield _Lines(self.file, epochs, score_name)
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        columns = (
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("epochs, {task.fields[left]}"),
+            TimeRemainingColumn(),
+        )
+        with RichProgress(*columns, console=Console(file=self.file), transient=True) as rich:
+            yield _Rich(rich, epochs, steps, score_name)
+
+
+def _summary(record: Epoch, score_name: str) -> str:
+    score = record.score if record.validation_score is None else record.validation_score
+    kind = "train" if record.validation_score is None else "val"
+    return f"loss {record.loss:.4f}  {kind} {score_name} {score:.4f}  |grad| {record.gradient_norm:.2e}"
+
+
+class _Lines(Progress.Bar):
+    def __init__(self, file: Any, epochs: int, score_name: str) -> None:
+        self.file, self.epochs, self.score_name = file, epochs, score_name
+
+    def epoch(self, record: Epoch) -> None:
+        if record.epoch == self.epochs or record.epoch % max(1, self.epochs // 10) == 0 or record.epoch == 1:
+            print(f"epoch {record.epoch:4d}/{self.epochs}  {_summary(record, self.score_name)}", file=self.file)
+
+
+class _Rich(Progress.Bar):
+    def __init__(self, rich: Any, epochs: int, steps: int, score_name: str) -> None:
+        self.rich, self.steps, self.score_name = rich, steps, score_name
+        self.task = rich.add_task("train", total=epochs, left="")
+
+    def step(self, loss: float) -> None:
+        self.rich.advance(self.task, 1 / self.steps)
+
+    def epoch(self, record: Epoch) -> None:
+        self.rich.update(self.task, completed=record.epoch, left=_summary(record, self.score_name))

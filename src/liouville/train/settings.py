@@ -1,0 +1,80 @@
+"""Settings of a training run: a frozen record, so that a run can be written down and repeated."""
+
+from __future__ import annotations
+
+__all__ = ["Settings"]
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from liouville.names import lookup
+from liouville.train.regularize import Penalty
+
+OPTIMIZERS = ("adam", "sgd")
+SCHEDULES = ("one-cycle", "cosine", "step", "constant")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How `fit` trains.
+
+    Args:
+        epochs: passes over the training part.
+        batch: samples per step.
+        lr: learning rate; the highest one of the schedule.
+        head_lr: learning rate of the head; ``lr`` if None.
+        optimizer: ``"adam"`` or ``"sgd"`` (with momentum 0.9).
+        schedule: ``"one-cycle"`` (up over the first 30 % of the steps, then down to nothing), ``"cosine"`` (down to
+            nothing), ``"step"`` (times 0.8 after every epoch, the papers' MNIST) or ``"constant"``.
+        penalty: weights of smoothness in depth, decay and head decay.
+        alternate: the papers' alternation: a fresh, zero head gets this many Adam steps on every batch, with the
+            features held fixed, before the one step on the other weights; 0 trains everything together.
+        validation: share of the training part held out to choose the best epoch, in [0, 1); with 0 the last epoch
+            is returned.
+        patience: stop after this many epochs without a better validation loss; None runs all epochs.
+        clip: largest gradient norm; None does not clip.
+        average: keep an exponential moving average of the weights with this factor per step (0.99, say), and
+            validate and return it; 0 returns the weights themselves.
+        shift: shift every training image at random by up to this many pixels.
+        bfloat16: run the network under autocast in bfloat16; weights and optimiser keep their precision.
+        seed: of the held-out part, the order of the batches, shifts and dropout.
+
+    Raises:
+        ValueError: if a value is out of range or a name unknown.
+
+    Example:
+        >>> Settings(epochs=10).batch
+        125
+    """
+
+    epochs: int = 40
+    batch: int = 125
+    lr: float = 0.02
+    head_lr: float | None = None
+    optimizer: Literal["adam", "sgd"] = "adam"
+    schedule: Literal["one-cycle", "cosine", "step", "constant"] = "one-cycle"
+    penalty: Penalty = field(default_factory=Penalty)
+    alternate: int = 0
+    validation: float = 0.1
+    patience: int | None = None
+    clip: float | None = None
+    average: float = 0.0
+    shift: int = 0
+    bfloat16: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        lookup(dict.fromkeys(OPTIMIZERS, 0), self.optimizer, "optimizer")
+        lookup(dict.fromkeys(SCHEDULES, 0), self.schedule, "schedule")
+        for name, low in (("epochs", 1), ("batch", 1), ("alternate", 0), ("shift", 0)):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}.")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience must be at least 1 epoch, got {self.patience}.")
+        for name in ("lr", "head_lr", "clip"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}.")
+        for name in ("validation", "average"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
