@@ -72,7 +72,7 @@ _HDNN = Settings(
 
 PRESETS: dict[str, str] = {
     "default": "this library's own settings",
-    "hdnn": "the training procedure of the Hamiltonian-network papers on planar data: alternation, i.i.d. N(0,1) weights",
+    "hdnn": "the Hamiltonian-network papers on planar data: alternation, i.i.d. N(0,1) weights",
     "pixelwise": "the papers' network for images: 1x1 maps at full resolution on 8 channels",
 }
 
