@@ -92,7 +92,7 @@ class Dense(Operator):
         return F.linear(y, matrix)
 
     def norm(self, weight: Tensor) -> Tensor:
-        return torch.linalg.matrix_norm(weight, ord=2)
+        return _spectral_norm(weight)
 
 
 @dataclass(frozen=True)
@@ -141,4 +141,11 @@ class Conv(Operator):
     def norm(self, weight: Tensor) -> Tensor:
         """The sum of the spectral norms of the stencil's matrices; exact for a 1x1 kernel."""
         taps = weight.flatten(-self.dims).movedim(-1, 0)
-        return torch.linalg.matrix_norm(taps, ord=2).sum(0)
+        return _spectral_norm(taps).sum(0)
+
+
+def _spectral_norm(matrices: Tensor) -> Tensor:
+    """||K||_2 of each matrix of a stack; infinite where an entry is not finite, for which LAPACK would raise."""
+    finite = matrices.isfinite().flatten(-2).all(-1)
+    norms = torch.linalg.matrix_norm(torch.where(matrices.isfinite(), matrices, 0.0), ord=2)
+    return torch.where(finite, norms, torch.inf)

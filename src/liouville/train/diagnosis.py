@@ -16,6 +16,7 @@ class DivergenceError(ArithmeticError):
     """Training diverged; the network carries the best weights so far."""
 
 
+@torch.no_grad()
 def diagnose(network: nn.Module, x: Tensor, loss: float, epoch: int, step: int) -> DivergenceError:
     """The error that names the step, the layer where the forward pass blows up, and its step-size margin."""
     where = "; ".join(_flows(network, x)) or "the network has no flow to look into"
@@ -29,8 +30,7 @@ def _flows(network: nn.Module, x: Tensor) -> list[str]:
     flows = list(network.flows()) if isinstance(network, Network) else []
     inputs: list[Tensor] = []
     hooks = [flow.register_forward_pre_hook(lambda _, args: inputs.append(args[0])) for flow in flows]
-    with torch.no_grad():
-        network(x)
+    network(x)
     for hook in hooks:
         hook.remove()
     return [_sentence(i, flow, y, len(flows)) for i, (flow, y) in enumerate(zip(flows, inputs, strict=True))]

@@ -1,0 +1,214 @@
+"""`fit`: repeatable, chosen by validation, honest about the test part, and clear when it diverges."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+
+import liouville as lv
+from liouville.data import Split
+from liouville.train import DivergenceError, Penalty, Settings, Terminal, evaluate, fit, task_of
+
+
+def moons(points: int = 400) -> Split:
+    return lv.data.load("double-moons", points=points)
+
+
+def network(seed: int = 0, layers: int = 4, **options: object) -> lv.Network:
+    return lv.classifier("h2", 2, 2, 4, layers, 1.5, generator=torch.Generator().manual_seed(seed), **options)
+
+
+def weights(net: torch.nn.Module) -> list[torch.Tensor]:
+    return [w.detach().clone() for w in net.state_dict().values()]
+
+
+@pytest.mark.parametrize("options", [{}, {"dropout_rate": 0.2}])
+def test_runs_are_bitwise_repeatable_and_leave_the_global_stream_alone(options: dict) -> None:
+    results = []
+    for noise in (1, 2):
+        torch.manual_seed(noise)
+        state = torch.get_rng_state()
+        net = network(**options)
+        history = fit(net, moons(), Settings(epochs=3, penalty=Penalty(smoothness=1e-3)))
+        assert torch.equal(torch.get_rng_state(), state)
+        results.append((weights(net), [(e.loss, e.gradient_norm, e.validation_loss) for e in history.epochs]))
+    assert all(torch.equal(a, b) for a, b in zip(results[0][0], results[1][0], strict=True))
+    assert results[0][1] == results[1][1]
+
+
+def test_another_seed_is_another_run() -> None:
+    histories = [fit(network(), moons(), Settings(epochs=1, seed=seed)) for seed in (0, 1)]
+    assert histories[0].epochs[0].loss != histories[1].epochs[0].loss
+
+
+def test_it_learns() -> None:
+    net = network(layers=8)
+    history = fit(net, moons(2000), Settings(epochs=60, batch=100, lr=0.05))
+    assert history.metrics["test_accuracy"] > 0.97
+    assert history.epochs[-1].loss < 0.5 * history.epochs[0].loss
+
+
+def test_best_validation_weights_are_returned() -> None:
+    net = network()
+    history = fit(net, moons(), Settings(epochs=12, lr=0.3, schedule="constant"))
+    losses = [e.validation_loss for e in history.epochs]
+    assert history.best_epoch == 1 + losses.index(min(losses))
+    assert history.best_epoch < 12, "the case must be one where the last epoch is not the best"
+    assert history.metrics["validation_loss"] == pytest.approx(min(losses), rel=1e-6)
+    assert not net.training
+
+
+def test_without_validation_the_last_epoch_is_returned() -> None:
+    history = fit(network(), moons(), Settings(epochs=3, validation=0.0))
+    assert history.best_epoch == 3
+    assert history.epochs[0].validation_loss is None
+    assert "validation_loss" not in history.metrics
+
+
+def test_test_part_is_read_once_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, seen = moons(), []
+
+    def spy(net, x, y, task, prefix=""):
+        seen.append((prefix, len(x)))
+        return evaluate(net, x, y, task, prefix)
+
+    monkeypatch.setattr("liouville.train.loop.evaluate", spy)
+    fit(network(), data, Settings(epochs=4))
+    assert [prefix for prefix, _ in seen].count("test_") == 1
+    assert seen[-1][0] == "test_"
+
+
+def test_test_data_changes_nothing_in_training() -> None:
+    data = moons()
+    other = Split(data.x_train, data.y_train, data.x_test + 100, 1 - data.y_test, name=data.name, classes=2)
+    nets = [network(), network()]
+    for net, split in zip(nets, (data, other), strict=True):
+        fit(net, split, Settings(epochs=3))
+    assert all(torch.equal(a, b) for a, b in zip(weights(nets[0]), weights(nets[1]), strict=True))
+
+
+def test_early_stopping() -> None:
+    history = fit(network(), moons(), Settings(epochs=60, lr=0.5, schedule="constant", patience=3))
+    assert len(history.epochs) < 60
+    assert len(history.epochs) - history.best_epoch == 3
+    assert "3 epochs" in history.stopped
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "sgd", "lr": 0.5},
+        {"schedule": "cosine"},
+        {"schedule": "step"},
+        {"alternate": 5, "schedule": "constant", "penalty": Penalty(smoothness=5e-4, head=1e-4, scaling="hdnn")},
+        {"average": 0.9},
+        {"clip": 0.1},
+        {"bfloat16": True},
+        {"head_lr": 0.01},
+    ],
+)
+def test_every_choice_lowers_the_loss(changes: dict) -> None:
+    history = fit(network(layers=6), moons(1000), Settings(epochs=10, **{"lr": 0.03, **changes}))
+    assert history.metrics["train_loss"] < 0.6 * 0.6931
+    assert history.metrics["train_accuracy"] > 0.85
+
+
+def test_clipping_bounds_the_update_of_sgd() -> None:
+    net = network()
+    before = torch.cat([w.flatten() for w in weights(net)])
+    fit(net, moons(100), Settings(epochs=1, batch=45, lr=1.0, optimizer="sgd", schedule="constant", clip=1e-3))
+    after = torch.cat([w.flatten() for w in weights(net)])
+    assert float((after - before).norm()) <= 1e-3 * (1 + 1.9) * 1.001  # two steps: v1, then 0.9 v1 + v2
+
+
+def test_alternation_leaves_the_head_out_of_the_main_step() -> None:
+    """After training, the head alone fits features that no longer change: a fresh one, trained from zero."""
+    net = network()
+    with torch.no_grad():
+        net.head.weight.fill_(1e3)
+    fit(net, moons(), Settings(epochs=2, alternate=3, lr=0.05))
+    assert float(net.head.weight.detach().abs().max()) < 10
+
+
+def test_regression() -> None:
+    x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+    y = torch.sin(2 * x[:, 0]) * x[:, 1]
+    data = Split(x[:300], y[:300], x[300:], y[300:], name="wave", classes=0)
+    net = lv.regressor("h2", 2, 1, 8, 6, 1.5, generator=torch.Generator().manual_seed(0))
+    history = fit(net, data, Settings(epochs=100, batch=30, lr=0.03))
+    assert history.metrics["test_r2"] > 0.7
+    assert "accuracy" not in history.records()[0]
+    assert "r2" in history.records()[0]
+
+
+def test_dtype_follows_the_network() -> None:
+    net = network().double()
+    fit(net, moons(), Settings(epochs=1))
+    assert next(net.parameters()).dtype == torch.float64
+
+
+def test_images_with_shifts() -> None:
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(40, 1, 8, 8, generator=g), torch.arange(40) % 4
+    data = Split(x, y, x.clone(), y.clone(), name="noise", classes=4)
+    net = lv.classifier("h2", (1, 8, 8), 4, 4, 2, 1.0, conv=lv.zoo.Images(dropout=0.1))
+    history = fit(net, data, Settings(epochs=2, batch=10, shift=1))
+    assert len(history.epochs) == 2
+
+
+def test_divergence_names_step_layer_and_margin_and_keeps_the_best_weights() -> None:
+    net = network(layers=6)
+    with pytest.raises(DivergenceError) as caught:
+        fit(net, moons(), Settings(epochs=5, lr=1e6, schedule="constant", validation=0.2))
+    text = str(caught.value)
+    for part in ("training diverged: the loss is", "step", "epoch", "layer", "margin h x rate", "learning rate"):
+        assert part in text
+    assert all(w.isfinite().all() for w in weights(net))
+
+
+def test_nan_from_the_forward_pass_names_its_layer() -> None:
+    net = network(layers=6)
+    with torch.no_grad():
+        net.body.field.K_p[3] = float("nan")
+    with pytest.raises(DivergenceError, match="layer 3 of 6 is the first whose output is not finite"):
+        fit(net, moons(), Settings(epochs=1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"batch": 0}, "batch must be at least 1, got 0"),
+        ({"lr": -1.0}, "lr must be positive, got -1"),
+        ({"validation": 1.0}, r"validation must lie in \[0, 1\), got 1"),
+        ({"schedule": "onecycle"}, "unknown schedule 'onecycle'; did you mean 'one-cycle'"),
+        ({"optimizer": "adamw"}, "unknown optimizer 'adamw'; did you mean 'adam'"),
+        ({"patience": 0}, "patience must be at least 1 epoch, got 0"),
+    ],
+)
+def test_settings_refuse(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Settings(**changes)
+
+
+def test_alternation_needs_a_head() -> None:
+    with pytest.raises(ValueError, match="alternation needs a liouville Network"):
+        fit(torch.nn.Sequential(torch.nn.Linear(2, 1)), moons(), Settings(epochs=1, alternate=2))
+
+
+def test_plain_lines_away_from_a_terminal() -> None:
+    out = io.StringIO()
+    fit(network(), moons(), Settings(epochs=20), progress=Terminal(out))
+    lines = out.getvalue().splitlines()
+    assert 10 <= len(lines) <= 12
+    assert "val accuracy" in lines[-1] and "20/20" in lines[-1]
+
+
+def test_evaluate_is_in_evaluation_mode_and_restores_it() -> None:
+    net = network(dropout_rate=0.5).train()
+    data = moons()
+    task = task_of(net, data)
+    assert evaluate(net, data.x_test, data.y_test, task) == evaluate(net, data.x_test, data.y_test, task)
+    assert net.training
