@@ -129,14 +129,15 @@ def save(network: nn.Module, path: str | os.PathLike[str]) -> Path:
         >>> bool((load(path)(x) == network(x)).all())
         True
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save as serialised
 
     arguments: dict[str, Tensor] = {}
     text = json.dumps(describe(network, arguments), sort_keys=True)
     tensors = arguments | {k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}
-    metadata = {"format": FORMAT, "description": text, "sha256": _digest(text, tensors)}
+    header = {"format": FORMAT, "description": text, "sha256": _digest(text, tensors)}
+    metadata = {"liouville": json.dumps(header, sort_keys=True)}  # one entry: safetensors does not keep their order
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        temporary.write_bytes(serialised(tensors, metadata=metadata))  # an OSError where the disk is full
     return Path(path)
 
 
@@ -169,20 +170,20 @@ def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
         raise FileNotFoundError(f"there is no model file {path}.")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            header = json.loads((file.metadata() or {}).get("liouville", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
+    except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{path} is not a readable model file ({error}); expected a file written by liouville.save."
         ) from error
-    if metadata.get("format") != FORMAT or "description" not in metadata:
+    if header.get("format") != FORMAT:
         raise ValueError(
-            f"{path} is a safetensors file, but not a liouville model (format {metadata.get('format')!r}, expected "
+            f"{path} is a safetensors file, but not a liouville model (format {header.get('format')!r}, expected "
             f"{FORMAT!r}); expected a file written by liouville.save."
         )
-    if metadata.get("sha256") != _digest(metadata["description"], tensors):
+    if header.get("sha256") != _digest(header.get("description", ""), tensors):
         raise ValueError(f"{path} was changed after it was written: its hash does not match; restore or retrain it.")
-    return metadata["description"], tensors
+    return header["description"], tensors
 
 
 def _digest(text: str, tensors: dict[str, Tensor]) -> str:

@@ -1,0 +1,25 @@
+"""Every data set has a recipe, and every recipe builds a network that accepts the data."""
+
+from __future__ import annotations
+
+import pytest
+
+import liouville as lv
+from liouville.recipes import PRESETS, recipe
+
+
+@pytest.mark.parametrize("name", lv.data.names())
+def test_every_data_set_has_a_recipe(name: str) -> None:
+    assert recipe(name).model in lv.zoo.MODELS
+
+
+def test_presets_and_their_limits() -> None:
+    assert isinstance(recipe("swiss-roll", "hdnn").init, lv.Normal)
+    assert recipe("mnist", "pixelwise").conv.kernel == 1
+    with pytest.raises(ValueError, match="the preset 'hdnn' is for planar data, got 'mnist'"):
+        recipe("mnist", "hdnn")
+    with pytest.raises(ValueError, match="the preset 'pixelwise' is for images, got 'swiss-roll'"):
+        recipe("swiss-roll", "pixelwise")
+    with pytest.raises(ValueError, match="unknown preset 'hdn'; did you mean 'hdnn'"):
+        recipe("swiss-roll", "hdn")
+    assert set(PRESETS) == {"default", "hdnn", "pixelwise"}
