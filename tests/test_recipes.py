@@ -22,4 +22,7 @@ def test_presets_and_their_limits() -> None:
         recipe("swiss-roll", "pixelwise")
     with pytest.raises(ValueError, match="unknown preset 'hdn'; did you mean 'hdnn'"):
         recipe("swiss-roll", "hdn")
-    assert set(PRESETS) == {"default", "hdnn", "pixelwise"}
+    assert set(PRESETS) == {"default", "hdnn", "h1-64", "pixelwise"}
+    assert recipe("swiss-roll", "h1-64").data["noise"] == 0.0
+    with pytest.raises(ValueError, match="the preset 'h1-64' is for swiss-roll and double-circles"):
+        recipe("peaks", "h1-64")

@@ -15,7 +15,8 @@ from liouville.flow import Flow
 
 Place = Literal["front", "ends", "p", "q"]
 _PLACES = ("front", "ends", "p", "q")
-_POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+_AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+_MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _LEARNED = {0: nn.Linear, 1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
@@ -60,7 +61,7 @@ class Lift(nn.Module):
         first = self.features // 2 if self.place == "q" else 0
         if width > self.features - first:
             raise ValueError(f"an input of width {width} does not fit into {self.features - first} features.")
-        zeros = x.narrow(self.axis, 0, 1).expand(self._shape(x, self.features - width)) * 0
+        zeros = x.new_zeros(self._shape(x, self.features - width))
         if self.place == "ends":
             return torch.cat((*_halve(x, self.axis, zeros),), self.axis)
         parts = (
@@ -85,25 +86,37 @@ def _halve(x: Tensor, axis: int, between: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 class Connector(nn.Module):
-    r"""Between two flows: average pooling, then more (or fewer) features.
+    r"""Between two flows: pooling, then more (or fewer) features.
 
     Args:
         inputs: features before.
         outputs: features behind.
         pool: pooling window and stride; 1 keeps the resolution.
-        learned: a learned linear map (1x1 convolution); else zero features are appended to each half of
-            y = (p, q), as in 1709.03698, and ``outputs`` must not be less than ``inputs``.
+        learned: a learned linear map; else zero features are appended to each half of y = (p, q), as in
+            1709.03698, and ``outputs`` must not be less than ``inputs``.
+        kernel: odd width of the learned stencil on images.
+        average: average pooling; else the largest value of each window.
         dims: 0 for vectors, 2 for images.
 
     Raises:
-        ValueError: if zero padding would have to remove features.
+        ValueError: if zero padding would have to remove features, or ``kernel`` is even.
 
     Example:
         >>> Connector(8, 16, pool=2, dims=2)(torch.randn(5, 8, 14, 14)).shape
         torch.Size([5, 16, 7, 7])
     """
 
-    def __init__(self, inputs: int, outputs: int, *, pool: int = 1, learned: bool = True, dims: int = 0) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        pool: int = 1,
+        learned: bool = True,
+        kernel: int = 1,
+        average: bool = True,
+        dims: int = 0,
+    ) -> None:
         super().__init__()
         if pool > 1 and dims == 0:
             raise ValueError(f"vectors have no resolution to pool (pool={pool}); give dims=2 for images.")
@@ -112,15 +125,19 @@ class Connector(nn.Module):
                 f"zero padding of both halves needs outputs - inputs even and >= 0, got {inputs} -> {outputs}; "
                 "use learned=True."
             )
+        if kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd, so that the padding keeps the size, got {kernel}.")
         self.inputs, self.outputs, self.pool, self.learned, self.dims = inputs, outputs, pool, learned, dims
+        self.kernel, self.average = kernel, average
         self.map: nn.Module = nn.Identity()
         if learned:
-            self.map = _LEARNED[dims](inputs, outputs, *((1,) if dims else ()))
+            stencil = {"kernel_size": kernel, "padding": kernel // 2} if dims else {}
+            self.map = _LEARNED[dims](inputs, outputs, **stencil)
 
     def forward(self, y: Tensor) -> Tensor:
         """Pool, then map or pad."""
         if self.pool > 1:
-            y = _POOL[self.dims](y, self.pool)
+            y = (_AVERAGE if self.average else _MAX)[self.dims](y, self.pool)
         if self.learned:
             return self.map(y)
         extra = (self.outputs - self.inputs) // 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 __all__ = ["PRESETS", "Recipe", "recipe"]
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from liouville.data import SOURCES
@@ -24,7 +24,7 @@ class Recipe:
 
     Args:
         model: a name of ``liouville.zoo.MODELS``.
-        features, layers, T, lift, conv: as for `liouville.classifier`.
+        features, layers, T, activation, lift, conv: as for `liouville.classifier`.
         init: initial weights of the flows.
         settings: of `liouville.train.fit`.
         data: options of the data set.
@@ -33,7 +33,8 @@ class Recipe:
     model: str = "h2"
     features: int | tuple[int, ...] = 4
     layers: int | tuple[int, ...] = 64
-    T: float = 6.4
+    T: float = 4.0
+    activation: str = "tanh"
     lift: str | None = None
     conv: Images | None = None
     init: Initial = Smooth()
@@ -41,22 +42,39 @@ class Recipe:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
+_PENALTY = Penalty(smoothness=1e-5, decay=1e-3)
+_PLANAR = Settings(epochs=190, batch=500, lr=0.07, penalty=_PENALTY)  # 1520 steps of 3600 training points
+_TABLE = Settings(epochs=60, batch=50, lr=0.01, penalty=_PENALTY)
+
 _DEFAULT: dict[str, Recipe] = {
-    "swiss-roll": Recipe(settings=Settings(epochs=80, lr=0.05)),
-    "double-moons": Recipe(settings=Settings(epochs=20, lr=0.05)),
-    "double-circles": Recipe(settings=Settings(epochs=40, lr=0.05)),
-    "ellipses": Recipe(settings=Settings(epochs=20, lr=0.05)),
-    "peaks": Recipe(features=8, settings=Settings(epochs=60, lr=0.05)),
-    "digits": Recipe(features=64, layers=8, T=1.0, settings=Settings(epochs=30, batch=50, lr=0.005)),
-    "breast-cancer": Recipe(features=30, layers=8, T=1.0, settings=Settings(epochs=30, batch=50, lr=0.005)),
-    "wine": Recipe(features=16, layers=8, T=1.0, settings=Settings(epochs=40, batch=25, lr=0.005)),
-    "diabetes": Recipe(features=16, layers=8, T=1.0, settings=Settings(epochs=20, batch=50, lr=0.002)),
+    "swiss-roll": Recipe(settings=_PLANAR),
+    "double-moons": Recipe(T=3.0, settings=replace(_PLANAR, epochs=100)),
+    "double-circles": Recipe(T=3.0, settings=_PLANAR),
+    "ellipses": Recipe(T=3.0, settings=replace(_PLANAR, epochs=300)),
+    "peaks": Recipe(features=8, T=3.0, settings=replace(_PLANAR, epochs=170)),
+    "digits": Recipe(features=64, layers=8, T=1.0, settings=_TABLE),
+    "breast-cancer": Recipe(features=32, layers=8, T=1.0, settings=_TABLE),
+    "wine": Recipe(features=16, layers=8, T=1.0, settings=_TABLE),
+    "diabetes": Recipe(features=16, layers=8, T=1.0, settings=_TABLE),
     "mnist": Recipe(
-        features=16,
-        layers=8,
-        T=2.0,
-        conv=Images(),
-        settings=Settings(epochs=8, batch=100, lr=0.004, head_lr=0.0008, shift=1),
+        features=(32, 64),
+        layers=(2, 3),
+        T=1.0,
+        activation="relu",
+        conv=Images(head_pool=2, dropout=0.1),
+        init=Smooth(scale=0.5, mean=0.0),
+        settings=Settings(
+            epochs=10,
+            batch=100,
+            lr=0.004,
+            head_lr=0.0008,
+            optimizer="adamw",
+            weight_decay=0.01,
+            warmup=0.3,
+            beta2=0.999,
+            average=0.998,
+            warp=1.0,
+        ),
     ),
 }
 
@@ -65,14 +83,30 @@ _HDNN = Settings(
     batch=125,
     lr=0.05,
     schedule="constant",
+    beta2=0.999,
     alternate=10,
     validation=0.0,
     penalty=Penalty(smoothness=5e-4, head=2e-4, scaling="hdnn"),
 )
 
+# The two pictures of the Hamiltonian-network authors' README: 64-layer H1, T = 2, 4000 steps.
+_H1_64 = Recipe(
+    "h1",
+    T=2.0,
+    init=Smooth(scale=1.0, modes=20, mean=0.0),
+    settings=Settings(
+        epochs=1000, batch=1000, lr=0.15, beta2=0.9, warmup=0.3, clip=1.0, penalty=Penalty(decay=1e-3, head=1e-3)
+    ),
+)
+_H1_64_DATA: dict[str, dict[str, Any]] = {
+    "swiss-roll": {"noise": 0.0, "test": "interleaved"},
+    "double-circles": {},
+}
+
 PRESETS: dict[str, str] = {
     "default": "this library's own settings",
     "hdnn": "the Hamiltonian-network papers on planar data: alternation, i.i.d. N(0,1) weights",
+    "h1-64": "64-layer H1 network, T = 2, on the papers' own Swiss roll or double circles",
     "pixelwise": "the papers' network for images: 1x1 maps at full resolution on 8 channels",
 }
 
@@ -96,6 +130,12 @@ def recipe(data: str, preset: str = "default") -> Recipe:
         if base.conv is not None or data not in ("swiss-roll", "double-moons", "double-circles", "ellipses", "peaks"):
             raise ValueError(f"the preset 'hdnn' is for planar data, got {data!r}; leave --preset out.")
         return Recipe("h1", base.features, 64, 2.0, init=Normal(), settings=_HDNN)
+    if preset == "h1-64":
+        if data not in _H1_64_DATA:
+            raise ValueError(
+                f"the preset 'h1-64' is for {' and '.join(_H1_64_DATA)}, got {data!r}; leave --preset out."
+            )
+        return replace(_H1_64, data=_H1_64_DATA[data])
     if base.conv is None:
         raise ValueError(f"the preset 'pixelwise' is for images, got {data!r}; leave --preset out.")
     return Recipe(
@@ -103,6 +143,7 @@ def recipe(data: str, preset: str = "default") -> Recipe:
         features=8,
         layers=4,
         T=2.0,
-        conv=Images(kernel=1, lift=3, pool=1),
-        settings=Settings(epochs=3, batch=100, lr=0.01),
+        conv=Images(kernel=1, pool=1),
+        init=Normal(0.5),
+        settings=Settings(epochs=3, batch=100, lr=0.02, head_lr=0.002, beta2=0.999),
     )

@@ -86,6 +86,11 @@ class AntisymmetricField(ActivatedField):
             pre = torch.add(pre, y, alpha=-self.factor * self.gamma)
         return self.activation(pre)
 
+    def _mean(self, outputs: int, inputs: int) -> Tensor:
+        """W - W^T = [[0, -I], [I, 0]], a quarter turn (of all but the last feature where their number is odd)."""
+        half = inputs // 2
+        return -torch.diag(torch.ones(half), inputs - half)[:outputs, :inputs]
+
     def rate(self, theta: AntisymmetricTheta) -> Tensor:
         """s_max ||A - gamma I|| of each layer, bounded by s_max (||A||^2 + gamma^2)^(1/2) (A is normal)."""
         diffusion = self.factor * self.gamma

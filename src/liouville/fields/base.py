@@ -76,9 +76,11 @@ class VectorField(nn.Module, ABC):
     def _double(self, how: str) -> None:
         if how not in _PROLONGATIONS:
             raise ValueError(f"how must be one of {', '.join(map(repr, _PROLONGATIONS))}, got {how!r}.")
+        N = self.layers
         for module in self.modules():
             for name, raw in module.named_parameters(recurse=False):
-                if raw.shape[0] != 1:
+                one = getattr(module, "shared", False) or name in getattr(module, "constant", ())
+                if len(raw) == N and not (N == 1 and one):
                     fine = _PROLONGATIONS[how](raw.detach())
                     setattr(module, name, nn.Parameter(fine, requires_grad=raw.requires_grad))
             if isinstance(module, VectorField):
@@ -125,7 +127,12 @@ class ActivatedField(VectorField):
 
     def _weight(self, outputs: int, inputs: int, generator: torch.Generator | None) -> nn.Parameter:
         shape = self.operator.weight_shape(outputs, inputs)
-        return nn.Parameter(self.init.weight(1 if self.shared else self.layers, shape, generator))
+        layers = 1 if self.shared else self.layers
+        return nn.Parameter(self.init.weight(layers, shape, self._mean(outputs, inputs), generator))
+
+    def _mean(self, outputs: int, inputs: int) -> Tensor | None:
+        """The matrix that initial weights lie around; see `Smooth`."""
+        return torch.eye(outputs, inputs)
 
     def _bias(self, outputs: int, generator: torch.Generator | None) -> nn.Parameter:
         return nn.Parameter(self.init.bias(1 if self.shared else self.layers, (outputs,), generator))
@@ -242,7 +249,18 @@ class _Drawn:
         )
 
     def _generator(self, like: Tensor, stream: int) -> torch.Generator:
-        return torch.Generator(like.device).manual_seed(self._seed + stream)
+        return torch.Generator(like.device).manual_seed(_scrambled(self._seed + stream))
+
+
+def _scrambled(x: int) -> int:
+    """SplitMix64: torch's CPU generator reads only the low 32 bits of a seed, so every bit must reach them."""
+    x = (x + 0x9E3779B97F4A7C15) & _64_BITS
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _64_BITS
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _64_BITS
+    return x ^ (x >> 31)
+
+
+_64_BITS = (1 << 64) - 1
 
 
 def _is_channels_last(y: Tensor) -> bool:

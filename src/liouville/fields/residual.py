@@ -70,6 +70,9 @@ class ResidualField(ActivatedField):
         """y' = sigma(K y + b)."""
         return self.activation(self.operator.apply(theta_j.K, y, theta_j.b))
 
+    def _mean(self, outputs: int, inputs: int) -> None:
+        """Around 0: a mean of either sign would make every layer grow, or every layer decay."""
+
     def rate(self, theta: ResidualTheta) -> Tensor:
         """s_max ||K|| of each layer."""
         return self.activation.lipschitz * self.operator.norm(theta.K)

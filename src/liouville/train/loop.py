@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from liouville.data import Split
 from liouville.train.alternate import fresh_head, train_head
-from liouville.train.augment import shifted
+from liouville.train.augment import augmented
 from liouville.train.diagnosis import diagnose
 from liouville.train.history import Epoch, History
 from liouville.train.objective import Task, task_of
@@ -160,8 +160,7 @@ class _Run:
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(self.x), generator=self.generator).to(self.x.device)
         for rows in order.split(self.settings.batch):
-            x = self.x[rows]
-            yield shifted(x, self.settings.shift, self.generator) if self.settings.shift else x, self.y[rows]
+            yield augmented(self.x[rows], self.settings.shift, self.settings.warp, self.generator), self.y[rows]
 
     def _step(self, x: Tensor, y: Tensor, epoch: int, step: int) -> tuple[float, float, float, float]:
         if self.settings.alternate:
@@ -180,7 +179,8 @@ class _Run:
         self.optimizer.step()
         self.scheduler.step()
         if self.average:
-            _move_average(self.average, self.network, self.settings.average)
+            steps = step + (epoch - 1) * self.steps
+            _move_average(self.average, self.network, min(self.settings.average, (1 + steps) / (10 + steps)))
         return value, float(penalty.detach()), self.task.score(scores.detach(), y), float(norm)
 
     def _require_finite(self, loss: float, x: Tensor, epoch: int, step: int) -> None:
@@ -211,7 +211,10 @@ def _optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     groups = [group for group in groups if group["params"]]
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=0.9)
-    return torch.optim.Adam(groups)
+    betas = (0.9, settings.beta2)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, betas=betas, weight_decay=settings.weight_decay, fused=True)
+    return torch.optim.Adam(groups, betas=betas, fused=True)
 
 
 def _scheduler(
@@ -220,7 +223,9 @@ def _scheduler(
     total = settings.epochs * steps
     if settings.schedule == "one-cycle":
         rates = [group["lr"] for group in optimizer.param_groups]
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=total + 1, cycle_momentum=False)
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, rates, total_steps=total + 1, pct_start=settings.warmup, cycle_momentum=False
+        )
     if settings.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
     if settings.schedule == "step":

@@ -10,7 +10,7 @@ from typing import Literal
 from liouville.names import lookup
 from liouville.train.regularize import Penalty
 
-OPTIMIZERS = ("adam", "sgd")
+OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("one-cycle", "cosine", "step", "constant")
 
 
@@ -23,9 +23,13 @@ class Settings:
         batch: samples per step.
         lr: learning rate; the highest one of the schedule.
         head_lr: learning rate of the head; ``lr`` if None.
-        optimizer: ``"adam"`` or ``"sgd"`` (with momentum 0.9).
-        schedule: ``"one-cycle"`` (up over the first 30 % of the steps, then down to nothing), ``"cosine"`` (down to
+        optimizer: ``"adam"``, ``"adamw"`` or ``"sgd"`` (with momentum 0.9).
+        beta2: how long Adam remembers the squares of gradients; 0.95 made deep flows train far more reliably than
+            torch's 0.999.
+        weight_decay: the decoupled decay of ``"adamw"``; a decay that is part of the objective is in ``penalty``.
+        schedule: ``"one-cycle"`` (up over the first ``warmup`` of the steps, then down to nothing), ``"cosine"`` (down to
             nothing), ``"step"`` (times 0.8 after every epoch, the papers' MNIST) or ``"constant"``.
+        warmup: share of the steps in which ``"one-cycle"`` rises.
         penalty: weights of smoothness in depth, decay and head decay.
         alternate: the papers' alternation: a fresh, zero head gets this many Adam steps on every batch, with the
             features held fixed, before the one step on the other weights; 0 trains everything together.
@@ -36,6 +40,8 @@ class Settings:
         average: keep an exponential moving average of the weights with this factor per step (0.99, say), and
             validate and return it; 0 returns the weights themselves.
         shift: shift every training image at random by up to this many pixels.
+        warp: turn, stretch, shear and shift every training image at random; 1 allows 10 degrees, 10 % and a
+            fourteenth of the width, 2 twice as much.
         bfloat16: run the network under autocast in bfloat16; weights and optimiser keep their precision.
         seed: of the held-out part, the order of the batches, shifts and dropout.
 
@@ -51,8 +57,11 @@ class Settings:
     batch: int = 125
     lr: float = 0.02
     head_lr: float | None = None
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    beta2: float = 0.95
+    weight_decay: float = 0.0
     schedule: Literal["one-cycle", "cosine", "step", "constant"] = "one-cycle"
+    warmup: float = 0.1
     penalty: Penalty = field(default_factory=Penalty)
     alternate: int = 0
     validation: float = 0.1
@@ -60,6 +69,7 @@ class Settings:
     clip: float | None = None
     average: float = 0.0
     shift: int = 0
+    warp: float = 0.0
     bfloat16: bool = False
     seed: int = 0
 
@@ -75,6 +85,13 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}.")
-        for name in ("validation", "average"):
+        for name in ("weight_decay", "warp"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}.")
+        if self.weight_decay and self.optimizer != "adamw":
+            raise ValueError(
+                f"weight_decay belongs to optimizer='adamw', got {self.optimizer!r}; use Penalty(decay=...)."
+            )
+        for name in ("warmup", "validation", "average", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")

@@ -31,15 +31,19 @@ class Images:
     Args:
         kernel: width of K's stencil; 1 is the papers' pixelwise network.
         lift: width of the stencil of the learned linear lift, from the input's channels to the features.
-        pool: average pooling behind the lift; 1 keeps the resolution (the papers).
-        connector_pool: average pooling between two flows.
+        connector: width of the stencil between two flows.
+        pool: largest value of pool x pool pixels behind the lift; 1 keeps the resolution (the papers).
+        connector_pool: likewise between two flows.
+        head_pool: likewise in front of the head.
         dropout: share of the features that the head does not see during training.
     """
 
     kernel: int = 3
     lift: int = 3
+    connector: int = 3
     pool: int = 2
     connector_pool: int = 2
+    head_pool: int = 1
     dropout: float = 0.0
 
 
@@ -158,16 +162,21 @@ def _images(inputs: tuple[int, int, int], outputs: int, flows: list[Flow], conv:
     widths = [flow.field.features for flow in flows]
     lift: list[nn.Module] = [nn.Conv2d(channels, widths[0], conv.lift, padding=conv.lift // 2)]
     if conv.pool > 1:
-        lift.append(nn.AvgPool2d(conv.pool))
+        lift.append(nn.MaxPool2d(conv.pool))
         size = [s // conv.pool for s in size]
     lift.append(ChannelsLast())
     body: list[nn.Module] = [flows[0]]
     for i, flow in enumerate(flows[1:]):
-        body += [Connector(widths[i], widths[i + 1], pool=conv.connector_pool, dims=2), flow]
+        body.append(
+            Connector(widths[i], widths[i + 1], pool=conv.connector_pool, kernel=conv.connector, average=False, dims=2)
+        )
+        body.append(flow)
         size = [s // conv.connector_pool for s in size]
+    size = [s // conv.head_pool for s in size]
     if min(size) < 1:
         raise ValueError(f"images of {inputs[1]} x {inputs[2]} pixels are pooled away by {conv}.")
-    head = [nn.Flatten(), nn.Dropout(conv.dropout), nn.Linear(widths[-1] * size[0] * size[1], outputs)]
+    pooled: list[nn.Module] = [nn.MaxPool2d(conv.head_pool)] if conv.head_pool > 1 else []
+    head = [*pooled, nn.Flatten(), nn.Dropout(conv.dropout), nn.Linear(widths[-1] * size[0] * size[1], outputs)]
     return Network(nn.Sequential(*lift), nn.Sequential(*body), nn.Sequential(*head))
 
 
