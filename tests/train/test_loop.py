@@ -106,7 +106,7 @@ def test_early_stopping() -> None:
         {"average": 0.9},
         {"clip": 0.1},
         {"bfloat16": True},
-        {"head_lr": 0.01},
+        {"head_lr": 0.06},
     ],
 )
 def test_every_choice_lowers_the_loss(changes: dict) -> None:
@@ -184,7 +184,9 @@ def test_nan_from_the_forward_pass_names_its_layer() -> None:
         ({"lr": -1.0}, "lr must be positive, got -1"),
         ({"validation": 1.0}, r"validation must lie in \[0, 1\), got 1"),
         ({"schedule": "onecycle"}, "unknown schedule 'onecycle'; did you mean 'one-cycle'"),
-        ({"optimizer": "adamw"}, "unknown optimizer 'adamw'; did you mean 'adam'"),
+        ({"optimizer": "adan"}, "unknown optimizer 'adan'; did you mean 'adam'"),
+        ({"weight_decay": 0.1}, "weight_decay belongs to optimizer='adamw', got 'adam'"),
+        ({"warp": -1.0}, "warp must be >= 0, got -1"),
         ({"patience": 0}, "patience must be at least 1 epoch, got 0"),
     ],
 )

@@ -1,0 +1,53 @@
+"""The Python blocks of README and docs run, links lead somewhere, and commands that they show exist."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+PYTHON = [
+    pytest.param(code, id=f"{page.stem}-{i}") for page in PAGES for i, code in enumerate(blocks(page, "python"), 1)
+]
+
+
+@pytest.mark.parametrize("code", PYTHON)
+def test_python_blocks_run(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    module = type(sys)("block")
+    monkeypatch.setitem(sys.modules, "block", module)
+    exec(compile(code, "block", "exec"), module.__dict__)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_commands_of_the_readme_parse() -> None:
+    """Every ``liouville ...`` line names a sub-command and options that exist."""
+    from liouville.cli import liouville as command
+
+    lines = [
+        line.split("#")[0].split() for page in PAGES for line in re.findall(r"^liouville .*", page.read_text(), re.M)
+    ]
+    assert lines
+    for _, name, *arguments in lines:
+        sub = command.get_command(None, name)
+        assert sub is not None, name
+        options = {opt for parameter in sub.params for opt in parameter.opts}
+        assert {a for a in arguments if a.startswith("-")} <= options, arguments
