@@ -97,6 +97,11 @@ def _softplus_primitive(x: Tensor) -> Tensor:
     return torch.where(positive, math.pi**2 / 6 + 0.5 * x.square() - g, g)
 
 
+def _softplus(x: Tensor) -> Tensor:
+    """log(1 + e^x); torch's own default returns x from 20 on, which is 2e-9 off."""
+    return F.softplus(x, threshold=40.0)
+
+
 def _logistic_derivative(x: Tensor) -> Tensor:
     s = torch.sigmoid(x)
     return s * (1.0 - s)
@@ -104,8 +109,8 @@ def _logistic_derivative(x: Tensor) -> Tensor:
 
 tanh = Activation("tanh", torch.tanh, _log_cosh, _tanh_derivative, lipschitz=1.0, monotone=True)
 relu = Activation("relu", F.relu, _half_square, _step, lipschitz=1.0, monotone=True)
-softplus = Activation("softplus", F.softplus, _softplus_primitive, torch.sigmoid, lipschitz=1.0, monotone=True)
-logistic = Activation("logistic", torch.sigmoid, F.softplus, _logistic_derivative, lipschitz=0.25, monotone=True)
+softplus = Activation("softplus", _softplus, _softplus_primitive, torch.sigmoid, lipschitz=1.0, monotone=True)
+logistic = Activation("logistic", torch.sigmoid, _softplus, _logistic_derivative, lipschitz=0.25, monotone=True)
 
 ACTIVATIONS = {a.name: a for a in (tanh, relu, softplus, logistic)}
 

@@ -87,6 +87,14 @@ ENGINES: dict[str, type[Backprop]] = {"stored": Stored, "checkpointed": Checkpoi
 def slices(theta: Theta, layers: int) -> Iterator[Theta]:
     """theta_0 ... theta_{N-1}. One ``unbind`` per tensor: indexing a layer at a time costs autograd O(N) each."""
     kind = type(theta)
+    for name, w in zip(theta._fields, theta, strict=True):
+        if len(w) not in (1, layers):
+            raise ValueError(
+                f"axis 0 of theta().{name} must count the {layers} layers, or have length 1 when they share one "
+                f"weight; got the shape {tuple(w.shape)}."
+            )
+    if not theta:
+        return (theta for _ in range(layers))
     columns = [w.unbind(0) if len(w) == layers else w.unbind(0) * layers for w in theta]
     return (kind(*row) for row in zip(*columns, strict=True))
 

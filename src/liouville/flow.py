@@ -129,6 +129,9 @@ class Flow(nn.Module):
             )
         if not y.is_floating_point():
             raise ValueError(f"expected a floating-point input, got {y.dtype}; convert it with .float().")
+        weight = next(self.field.parameters(), y)
+        if weight.dtype != y.dtype and not torch.is_autocast_enabled(y.device.type):
+            raise ValueError(f"the weights are {weight.dtype} and the input is {y.dtype}; convert one with .to(dtype).")
 
     def _reversible(self) -> ReversibleScheme:
         if not isinstance(self.scheme, ReversibleScheme):
@@ -136,6 +139,6 @@ class Flow(nn.Module):
                 f"{type(self.scheme).__name__} has no inverse; use a reversible scheme: SymplecticEuler, Verlet, "
                 "Yoshida4, Midpoint, ImplicitMidpoint or ImplicitSymplecticEuler."
             )
-        if isinstance(self.field, StochasticField) and self.training:
+        if isinstance(self.field, StochasticField) and self.field.training:
             raise ValueError("a flow in training mode draws new noise in every run; call flow.eval() to invert it.")
         return self.scheme

@@ -19,7 +19,7 @@ def dropout(field: VectorField, probability: float) -> StochasticField:
             1 - probability.
 
     Raises:
-        ValueError: if ``probability`` is outside [0, 1).
+        ValueError: if ``probability`` is outside [0, 1), or ``field`` draws noise already.
 
     Example:
         >>> from liouville.fields import SeparableHamiltonianField
@@ -37,6 +37,8 @@ class DropoutField(StochasticField):
     def __init__(self, field: VectorField, probability: float) -> None:
         if not 0 <= probability < 1:
             raise ValueError(f"the dropout probability must lie in [0, 1), got {probability}.")
+        if isinstance(field, StochasticField):
+            raise ValueError(f"dropout needs a deterministic field, got {type(field).__name__}.")
         VectorField.__init__(self, field.features, field.layers)
         self.field = field
         self.probability = probability

@@ -138,6 +138,7 @@ class HamiltonianField(ActivatedField):
         self.train_J = train_J
         matrix = lookup(_SKEW, J, "J")(features) if isinstance(J, str) else _skew(J, features, layers)
         self.J_name = J if isinstance(J, str) else None
+        self.constant = ("J_raw",) if matrix.dim() == 2 else ()
         if train_J or matrix.dim() == 3:
             raw = 0.5 * matrix if matrix.dim() == 3 else 0.5 * matrix[None]
             self.J_raw = nn.Parameter(raw.to(self.K.dtype), requires_grad=train_J)

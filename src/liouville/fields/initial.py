@@ -73,7 +73,8 @@ class Smooth(Initial):
     ) -> Tensor:
         K = self.scale / math.sqrt(math.prod(shape[1:])) * self._draw(layers, shape, generator)
         if mean is not None:
-            K[(..., *(s // 2 for s in shape[2:]))] += self.mean * mean  # a stencil holds it in its middle
+            middle = tuple(size // 2 for size in shape[2:])  # of a stencil
+            K[(slice(None), slice(None), slice(None), *middle)] += self.mean * mean
         return K
 
     def bias(self, layers: int, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:

@@ -178,13 +178,16 @@ def _fixed_point(phi: Map, a: Tensor, h: float, lipschitz: float | None, iterati
     """z <- a + h phi(z) until it stands still; None where it does not contract fast enough to be worth it."""
     if lipschitz is not None and abs(h) * lipschitz >= 1:
         return None
-    z, change = a, torch.tensor(float("inf"), dtype=a.dtype, device=a.device)
+    # From a itself an unstable solution can look like a limit (p = 2 tanh p at p = 0), so where no Lipschitz constant
+    # promises contraction the iteration starts beside it, along a direction that is orthogonal to none.
+    z = a if lipschitz is not None else a + _tolerance(a).sqrt() * torch.arange(1, a.shape[-1] + 1).to(a).cos()
+    change = torch.tensor(float("inf"), dtype=a.dtype, device=a.device)
     for _ in range(iterations):
         after = torch.add(a, phi(z), alpha=h)
         last, change = change, _largest(after - z)
         z = after
-        if change <= _tolerance(z) or not torch.isfinite(change):
-            return z  # converged; or not finite, and then NaN propagates
+        if change <= _tolerance(z):
+            return z
         if change > 0.9 * last:
             return None
     return None
@@ -201,6 +204,8 @@ def _newton(phi: Map, a: Tensor, h: float, iterations: int) -> Tensor:
         step, info = torch.linalg.solve_ex(matrix, residual.unsqueeze(-1))
         if info.any():
             raise ArithmeticError(_SINGULAR.format(h=abs(h), value=0.0))
+        if _largest(step) <= _tolerance(z):  # the residual itself cannot fall below the rounding of h phi
+            break
         z, residual = _line_search(phi, a, h, z, residual, step.squeeze(-1))
     else:
         if _largest(residual) > _tolerance(z):
@@ -246,11 +251,13 @@ def _matrix(phi: Map, z: Tensor, h: float) -> Tensor:
     eye = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
     with torch.no_grad():
         columns = vmap(lambda e: jvp(phi, (z,), (e.expand_as(z),))[1], randomness="same")(eye)
-    return (eye - h * columns.movedim(0, -1)).detach()
+    matrix = (eye - h * columns.movedim(0, -1)).detach()
+    return torch.where(matrix.isfinite().all(-1, keepdim=True).all(-2, keepdim=True), matrix, eye)
 
 
 def _largest(x: Tensor) -> Tensor:
-    return x.abs().amax() if x.numel() else x.new_zeros(())
+    """The largest finite |x|: a sample that is not finite has no say in when the others have converged."""
+    return torch.where(x.isfinite(), x, 0.0).abs().amax() if x.numel() else x.new_zeros(())
 
 
 def _tolerance(z: Tensor) -> Tensor:

@@ -1,0 +1,12 @@
+r"""The laws, for your own classes: is this a field, a scheme, an engine that the rest of the library can trust?
+
+Each function measures, in float64 and on a copy, what its class has promised, and raises an ``AssertionError`` that
+names the law, what was measured, what was allowed, and where to look. Run them once in your own tests. Tolerances
+count roundings (a factor times eps times the number of terms), they are not fitted.
+"""
+
+from liouville.testing.engines import check_engine
+from liouville.testing.fields import check_field
+from liouville.testing.schemes import check_scheme
+
+__all__ = ["check_engine", "check_field", "check_scheme"]

@@ -1,0 +1,240 @@
+"""`check_field`: the contract of a vector field, measured."""
+
+from __future__ import annotations
+
+__all__ = ["check_field"]
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from liouville.backprop import slices
+from liouville.fields import PartitionedField, SecondOrderField, StochasticField, VectorField
+from liouville.fields.base import Theta
+from liouville.schemes import State
+from liouville.testing.measure import CANCELLATION, EPS, fail, jacobian, near, rounding, same, structure, velocity
+
+
+def check_field(field: VectorField, y: Tensor | None = None, *, seed: int = 0) -> None:
+    """Check that ``field`` keeps the contract of `VectorField`, and of the energy and rate that it states.
+
+    ``theta()`` is a NamedTuple of tensors with axis 0 of N or 1, and the only way by which a parameter reaches a layer;
+    ``forward`` is deterministic, changes nothing, treats samples one by one and has the right gradient;
+    a partitioned field is (p_dot(q), q_dot(p)); with an ``energy`` H, <grad H, f> = 0 and f = J grad H where the field
+    states its ``structure`` J; ``rate``, where stated, bounds the spectral radius of the Jacobian.
+
+    Args:
+        field: the field; a copy is examined.
+        y: an input to examine it at; by default three random vectors, or two random images of width 4.
+        seed: of the random states.
+
+    Raises:
+        AssertionError: naming the law that fails, what was measured, and a hint.
+
+    Example:
+        >>> from liouville.fields import SeparableHamiltonianField
+        >>> check_field(SeparableHamiltonianField(4, layers=3))
+    """
+    generator = torch.Generator().manual_seed(seed)
+    field = copy.deepcopy(field).to("cpu", torch.float64).train()
+    if y is None:
+        sizes = (3, field.features) if field.feature_axis == -1 else (2, field.features)
+        y = torch.randn(*sizes, *(4,) * (-1 - field.feature_axis), generator=generator, dtype=torch.float64)
+    y = y.detach().to("cpu", torch.float64)
+    _check_attributes(field)
+    theta = _check_theta(field, generator)
+    layers = list(slices(theta, field.layers))
+    p_q = field.enter(y, layers[0], 0.1) if isinstance(field, PartitionedField) else (y,)
+    state = tuple(torch.randn(s.shape, generator=generator, dtype=s.dtype) for s in p_q)
+    if isinstance(field, StochasticField):
+        _check_draws(field, state, layers[0])
+        field.eval()
+    _check_values(field, state, layers[0])
+    _check_side_doors(field, y, state, layers[-1], generator)
+    _check_gradient(field, state, layers[-1])
+    if isinstance(field, PartitionedField):
+        _check_partition(field, state, layers[-1])
+    no_potential = isinstance(field, SecondOrderField) and not hasattr(field.force, "potential")
+    if hasattr(field, "energy") and not no_potential:
+        for theta_j in layers:
+            _check_energy(field, state, theta_j)
+    _check_rate(field, state, theta, layers)
+
+
+def _check_attributes(field: VectorField) -> None:
+    for name, module in field.named_modules():
+        for key, value in vars(module).items():
+            if isinstance(value, Tensor):
+                fail(
+                    "constants are buffers",
+                    f"the tensor {f'{name}.{key}'.lstrip('.')} is a plain attribute",
+                    "use register_buffer; a plain attribute stays behind on .to(device)",
+                )
+
+
+def _check_theta(field: VectorField, generator: torch.Generator) -> Theta:
+    """The weights, detached from the parameters, once their form is right and every parameter has reached them."""
+    theta = field.theta()
+    if not (isinstance(theta, tuple) and hasattr(theta, "_fields")):
+        fail("theta() is a NamedTuple", f"it is a {type(theta).__name__}", "declare class Theta(NamedTuple)")
+    for name, w in zip(theta._fields, theta, strict=True):
+        if not isinstance(w, Tensor) or w.dim() == 0 or len(w) not in (1, field.layers):
+            shape = tuple(w.shape) if isinstance(w, Tensor) else type(w).__name__
+            fail(f"axis 0 of theta().{name} is N = {field.layers} or 1", f"got {shape}", "stack over layers")
+    if any(not torch.equal(a, b) for a, b in zip(theta, field.theta(), strict=True)):
+        fail("theta() is deterministic", "two calls differ", "draw random numbers at construction only")
+    named = [(name, p) for name, p in field.named_parameters() if p.requires_grad]
+    weighed = [(w * torch.randn(w.shape, generator=generator, dtype=w.dtype)).sum() for w in theta if w.requires_grad]
+    grads: Sequence[Tensor | None] = [None] * len(named)
+    if weighed and named:
+        grads = torch.autograd.grad(sum(weighed), [p for _, p in named], allow_unused=True)
+    for (name, _), grad in zip(named, grads, strict=True):
+        if grad is None or not grad.any():
+            fail(
+                f"every parameter reaches theta(), {name!r} too",
+                "d theta / d parameter is 0",
+                "return it from theta(), which is the only way by which weights may reach a layer",
+            )
+    return type(theta)(*(w.detach().clone() for w in theta))
+
+
+def _check_values(field: VectorField, state: State, theta_j: Theta) -> None:
+    before = [t.clone() for t in (*state, *theta_j, *field.state_dict().values())]
+    stream = torch.get_rng_state()
+    v = velocity(field, state, theta_j)
+    for part, s in zip(v, state, strict=True):
+        if part.shape != s.shape or part.dtype != s.dtype:
+            fail(
+                "the velocity is shaped like the state",
+                f"{tuple(part.shape)} of {part.dtype} for a state {tuple(s.shape)} of {s.dtype}",
+                "check the axes, and that no constant has another dtype",
+            )
+    if not same(v, velocity(field, state, theta_j)):
+        fail("forward is deterministic", "two calls differ", "a field that draws noise is a StochasticField")
+    if not torch.equal(stream, torch.get_rng_state()):
+        fail("forward draws nothing", "the global generator moved", "draw from the generator it is handed")
+    if not same(before, [*state, *theta_j, *field.state_dict().values()]):
+        fail("forward changes nothing", "y, theta or a buffer changed", "avoid in-place work and statistics")
+    other = tuple(s.clone() for s in state)
+    for s in other:
+        s[0] = 3.0 * s[0] + 1.0
+    changed = velocity(field, other, theta_j)
+    if not same([part[1:] for part in v], [part[1:] for part in changed]):
+        fail("samples are independent", "sample 0 changes the others", "norms must not cross the batch")
+    if field.feature_axis == -1:
+        stacked = velocity(field, tuple(torch.stack((s, s)) for s in state), theta_j)
+        for part, one in zip(stacked, v, strict=True):
+            law, hint = "every leading axis is a batch axis", "features are the last axis"
+            if part.shape != (2, *one.shape):
+                fail(law, f"got {tuple(part.shape)}", hint)
+            near(law, part - one, rounding(one), hint)
+
+
+def _check_draws(field: StochasticField, state: State, theta_0: Theta) -> None:
+    stream = torch.get_rng_state()
+    draws = [velocity(field.at_layer(7, 0), state, theta_0) for _ in range(2)]
+    if not same(draws[0], draws[1]):
+        fail("one layer of one run has one draw", "two evaluations differ", "draw from `generator` only")
+    if not torch.equal(stream, torch.get_rng_state()):
+        fail("noise comes from the generator", "the global stream moved", "hand `generator` to every random call")
+
+
+def _check_side_doors(field: VectorField, y: Tensor, state: State, theta_j: Theta, generator: torch.Generator) -> None:
+    def outputs() -> list[Tensor]:
+        entered = field.enter(y, theta_j, 0.1) if isinstance(field, PartitionedField) else ()
+        return [*velocity(field, state, theta_j), *entered]
+
+    hint = "return it from theta() and read it from theta_j; an engine would lose its gradient otherwise"
+    values = outputs()
+    if any(v.requires_grad for v in values):
+        fail("weights reach a layer through theta() alone", "the layer depends on a tensor beside it", hint)
+    for name, parameter in field.named_parameters():
+        kept = parameter.detach().clone()
+        with torch.no_grad():
+            parameter.add_(torch.randn(kept.shape, generator=generator, dtype=kept.dtype))
+            moved = outputs()
+            parameter.copy_(kept)
+        if not same(values, moved):
+            fail(f"weights reach a layer through theta() alone, {name!r} too", "it moves f at fixed theta", hint)
+
+
+def _check_gradient(field: VectorField, state: State, theta_j: Theta) -> None:
+    inputs = [t.detach().clone().requires_grad_() for t in (*state, *theta_j)]
+
+    def f(*tensors: Tensor) -> State:
+        return velocity(field, tensors[: len(state)], type(theta_j)(*tensors[len(state) :]))
+
+    try:
+        torch.autograd.gradcheck(f, inputs, fast_mode=True)
+    except RuntimeError as error:
+        raise AssertionError(
+            f"the gradient of forward equals its finite differences: {error} Look for detach(), .data or a custom "
+            "backward."
+        ) from error
+
+
+def _check_partition(field: PartitionedField, state: State, theta_j: Theta) -> None:
+    p, q = state
+    try:
+        again = field.split(field.join(p, q))
+    except ValueError:
+        return  # the output alone does not determine the state: there is no split, and no forward
+    if not same(again, state):
+        fail("split undoes join", "split(join(p, q)) differs from (p, q)", "p comes first, p_features wide")
+    y = field.join(p, q)
+    f, g = field(y, theta_j), field.join(*velocity(field, state, theta_j))
+    hint = "p' may depend on q alone, and q' on p alone"
+    near("forward is (p_dot(q), q_dot(p))", f - g, rounding(g), hint)
+
+
+def _check_energy(field: VectorField, state: State, theta_j: Theta) -> None:
+    state = tuple(s.detach().clone().requires_grad_() for s in state)
+    energy: Any = field.energy
+    H = energy(*state, theta_j) if isinstance(field, SecondOrderField) else energy(_whole(field, state), theta_j)
+    if H.shape != state[0].shape[:1]:
+        fail("energy is one number per sample", f"got {tuple(H.shape)}", "sum over features and positions")
+    axis = field.feature_axis
+    gradient = torch.cat(torch.autograd.grad(H.sum(), state), axis).movedim(axis, -1)
+    f = torch.cat(velocity(field, state, theta_j), axis).detach().movedim(axis, -1)
+    over = tuple(range(1, f.dim()))
+    terms = CANCELLATION * f[0].numel() * EPS
+    near(
+        "the energy of a frozen layer is constant, <grad H, f> = 0",
+        (gradient * f).sum(over),
+        terms * float((gradient.abs() * f.abs()).sum(over).amax().clamp(min=1.0)),
+        "J must be skew, and H the primitive of what forward computes",
+    )
+    J = structure(field, theta_j)
+    if J is not None:
+        near("J is skew", J + J.mT, EPS * float(J.abs().max()), "build it as B - B^T")
+        scale = max(1.0, float((gradient.abs() @ J.abs().mT).max()), float(f.abs().max()))
+        near("f = J grad H", f - gradient @ J.mT, terms * scale, "compare forward with autograd on energy")
+
+
+def _check_rate(field: VectorField, state: State, theta: Theta, layers: list[Theta]) -> None:
+    try:
+        rate = field.rate(theta)
+    except NotImplementedError:
+        return
+    if rate.shape not in ((1,), (field.layers,)):
+        fail("rate is one number per layer", f"got {tuple(rate.shape)}", "keep the layer axis")
+    for theta_j, bound in zip(layers, rate.expand(field.layers).tolist(), strict=True):
+        for sample in range(len(state[0])):
+            A = jacobian(lambda *s, w=theta_j: velocity(field, s, w), tuple(s[sample : sample + 1] for s in state))
+            radius = torch.linalg.eigvals(A).abs().max()
+            # a double eigenvalue moves by the square root of a rounding of A
+            slack = math.sqrt(EPS) * float(torch.linalg.matrix_norm(A, ord=2))
+            near(
+                "rate bounds the spectral radius of the Jacobian",
+                (radius - bound).clamp(min=0),
+                slack,
+                f"radius {float(radius):.4g}, stated {bound:.4g}",
+            )
+
+
+def _whole(field: Any, state: State) -> Tensor:
+    return field.join(*state) if len(state) == 2 else state[0]

@@ -1,0 +1,191 @@
+"""One tiny instance of every public operator, activation, field, scheme, engine and part of a network.
+
+Every sample is made afresh by a function, in float64, from a generator of its own.
+"""
+
+import torch
+from torch import nn
+
+import liouville as lv
+from liouville import network
+from liouville.activations import ACTIVATIONS
+from measure import generator
+
+N = 3  # layers of every field sample
+# every layer, every half and every bias different, and none of them zero: nothing may be mixed up unnoticed
+RANDOM = lv.Normal(0.6)
+
+OPERATORS = {
+    "dense": lv.Dense(),
+    **{f"conv{dims}d-{kernel}": lv.Conv(kernel, dims) for dims in (1, 2, 3) for kernel in (1, 3, 5)},
+}
+
+
+def _rect_X():
+    return torch.tensor([[0.9, -0.4], [0.3, 0.8], [-0.5, 0.2]])
+
+
+def _general_X():
+    return torch.tensor([[1.2, 0.7], [-0.3, 0.6]])
+
+
+def _block():
+    return nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 2))
+
+
+def _skew_layers():
+    B = torch.randn(N, 4, 4, generator=generator(9))
+    return B - B.mT
+
+
+def _singular_J():
+    J = torch.zeros(4, 4)
+    J[0, 1], J[1, 0] = -1.0, 1.0
+    return J
+
+
+def _images(**more):
+    return {"operator": lv.Conv(3), "init": lv.Normal(0.2), **more}
+
+
+_FIELDS = {
+    "separable": lambda g: lv.SeparableHamiltonianField(4, N, init=RANDOM, generator=g),
+    "separable-X": lambda g: lv.SeparableHamiltonianField(4, N, X=_general_X(), init=RANDOM, generator=g),
+    "separable-rectangular": lambda g: lv.SeparableHamiltonianField(
+        5, N, X=_rect_X(), p_features=2, init=RANDOM, generator=g
+    ),
+    "separable-ms3": lambda g: lv.SeparableHamiltonianField(4, N, X=-1.0, init=RANDOM, generator=g),
+    "separable-hidden": lambda g: lv.SeparableHamiltonianField(4, N, hidden=3, init=RANDOM, generator=g),
+    "separable-shared": lambda g: lv.SeparableHamiltonianField(4, N, shared=True, init=RANDOM, generator=g),
+    "separable-softplus": lambda g: lv.SeparableHamiltonianField(4, N, activation="softplus", init=RANDOM, generator=g),
+    "separable-images": lambda g: lv.SeparableHamiltonianField(4, N, **_images(X=_general_X()), generator=g),
+    "hamiltonian": lambda g: lv.HamiltonianField(4, N, init=RANDOM, generator=g),
+    "hamiltonian-full": lambda g: lv.HamiltonianField(3, N, J="full", init=RANDOM, generator=g),
+    "hamiltonian-singular": lambda g: lv.HamiltonianField(4, N, J=_singular_J(), hidden=3, init=RANDOM, generator=g),
+    "hamiltonian-trained-J": lambda g: lv.HamiltonianField(4, N, train_J=True, init=RANDOM, generator=g),
+    "hamiltonian-J-per-layer": lambda g: lv.HamiltonianField(4, N, J=_skew_layers(), init=RANDOM, generator=g),
+    "hamiltonian-logistic": lambda g: lv.HamiltonianField(4, N, activation="logistic", init=RANDOM, generator=g),
+    "hamiltonian-signal": lambda g: lv.HamiltonianField(4, N, operator=lv.Conv(3, 1), init=RANDOM, generator=g),
+    "hamiltonian-images": lambda g: lv.HamiltonianField(4, N, **_images(), generator=g),
+    "pair": lambda g: lv.PairField(4, N, init=RANDOM, generator=g),
+    "pair-rectangular": lambda g: lv.PairField(5, N, p_features=2, init=RANDOM, generator=g),
+    "pair-scalar": lambda g: lv.PairField(4, N, scalar_bias=True, init=RANDOM, generator=g),
+    "pair-images": lambda g: lv.PairField(4, N, **_images(), generator=g),
+    "antisymmetric": lambda g: lv.AntisymmetricField(4, N, init=RANDOM, generator=g),
+    "antisymmetric-gamma": lambda g: lv.AntisymmetricField(
+        4, N, gamma=0.3, factor=0.5, scalar_bias=True, init=RANDOM, generator=g
+    ),
+    "antisymmetric-shared": lambda g: lv.AntisymmetricField(4, N, shared=True, init=RANDOM, generator=g),
+    "antisymmetric-images": lambda g: lv.AntisymmetricField(4, N, gamma=0.1, **_images(), generator=g),
+    "residual": lambda g: lv.ResidualField(4, N, init=RANDOM, generator=g),
+    "residual-relu": lambda g: lv.ResidualField(4, N, activation="relu", scalar_bias=True, init=RANDOM, generator=g),
+    "residual-images": lambda g: lv.ResidualField(3, N, **_images(), generator=g),
+    "symmetric": lambda g: lv.SymmetricField(3, N, hidden=5, init=lv.Normal(0.3), generator=g),
+    "symmetric-images": lambda g: lv.SymmetricField(3, N, **_images(), generator=g),
+    "semidefinite": lambda g: lv.SemidefiniteField(3, N, hidden=2, init=RANDOM, generator=g),
+    "semidefinite-images": lambda g: lv.SemidefiniteField(3, N, **_images(), generator=g),
+    "second-order": lambda g: lv.SecondOrderField(lv.SymmetricField(3, N, init=RANDOM, generator=g), start="half"),
+    "second-order-rest": lambda g: lv.SecondOrderField(lv.SymmetricField(3, N, init=RANDOM, generator=g)),
+    "second-order-semidefinite": lambda g: lv.SecondOrderField(lv.SemidefiniteField(3, N, init=RANDOM, generator=g)),
+    "second-order-images": lambda g: lv.SecondOrderField(lv.SymmetricField(2, N, **_images(), generator=g)),
+    "shear": lambda g: lv.ShearField(_block(), _block(), layers=N, features=4),
+    "shear-images": lambda g: lv.ShearField(
+        nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.GroupNorm(1, 2)),
+        nn.Conv2d(2, 1, 3, padding=1),
+        layers=N,
+        features=3,
+        p_features=1,
+        feature_axis=-3,
+    ),
+    "dropout": lambda g: lv.dropout(lv.HamiltonianField(4, N, init=RANDOM, generator=g), 0.3),
+    "dropout-images": lambda g: lv.dropout(lv.AntisymmetricField(3, N, **_images(), generator=g), 0.3),
+    "dropout-partitioned": lambda g: lv.dropout(lv.SeparableHamiltonianField(4, N, init=RANDOM, generator=g), 0.3),
+    "dropout-second-order": lambda g: lv.dropout(
+        lv.SecondOrderField(lv.SymmetricField(3, N, init=RANDOM, generator=g)), 0.3
+    ),
+}
+FIELDS = tuple(_FIELDS)
+
+
+def field(name, seed=0):
+    """A fresh field in float64; `torch.nn` blocks draw from the global stream, which is put back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _FIELDS[name](generator(seed)).double()
+
+
+def inputs(of, batch=3, seed=1):
+    """A random input of a field: (batch, features) or (batch, features, 4, 3)."""
+    positions = (4, 3, 2)[: -1 - of.feature_axis]
+    return torch.randn(batch, of.features, *positions, generator=generator(seed), dtype=torch.float64)
+
+
+SCHEMES = {
+    s.__class__.__name__: s
+    for s in (
+        lv.ForwardEuler(),
+        lv.SymplecticEuler(),
+        lv.Verlet(),
+        lv.Yoshida4(),
+        lv.Midpoint(),
+        lv.RK4(),
+        lv.ImplicitMidpoint(),
+        lv.ImplicitSymplecticEuler(),
+    )
+}
+
+
+def _fits(scheme, of):
+    try:
+        scheme.check(of)
+    except ValueError:
+        return False
+    # the output of a second-order network is q alone: it runs on schemes that carry (p, q)
+    second = isinstance(getattr(of, "field", of), lv.SecondOrderField)
+    return isinstance(scheme, lv.SplittingScheme) or not second
+
+
+PAIRS = [(s, f) for s in SCHEMES for f in FIELDS if _fits(SCHEMES[s], field(f))]
+REVERSIBLE_PAIRS = [(s, f) for s, f in PAIRS if isinstance(SCHEMES[s], lv.ReversibleScheme)]
+
+BACKPROPS = {"stored": lv.Stored(), "checkpointed": lv.Checkpointed(), "checkpointed-2": lv.Checkpointed(every=2)}
+
+
+def flow(scheme, name, T=0.9, **more):
+    return lv.Flow(field(name), SCHEMES[scheme], T, **more)
+
+
+def _network():
+    body = nn.Sequential(lv.zoo.h2(4, layers=2, T=1.0), lv.Connector(4, 6), lv.zoo.ms1(6, layers=2, T=1.0))
+    return lv.Network(lv.Lift(4, 2, place="ends"), body, nn.Linear(6, 3))
+
+
+# what -> (instance, an input)
+PARTS = {
+    "lift": lambda: (lv.Lift(4, 2), torch.randn(3, 2)),
+    "lift-images": lambda: (lv.Lift(4, axis=-3), torch.randn(2, 1, 4, 4)),
+    "connector": lambda: (lv.Connector(4, 6), torch.randn(3, 4)),
+    "connector-images": lambda: (
+        lv.Connector(4, 6, pool=2, learned=False, dims=2),
+        torch.randn(2, 4, 4, 4),
+    ),
+    "channels-last": lambda: (network.ChannelsLast(), torch.randn(2, 3, 4, 4)),
+    "half": lambda: (network.Half("q"), torch.randn(3, 4)),
+    "flow": lambda: (lv.zoo.h1(4, layers=3, T=1.0), torch.randn(3, 4)),
+    "network": lambda: (_network(), torch.randn(3, 2)),
+}
+
+INITIALS = {"smooth": lv.Smooth(), "normal": lv.Normal(0.5)}
+
+
+def everything():
+    """One instance of each kind of sample, for the test that no public class is missing."""
+    return [
+        *OPERATORS.values(),
+        *ACTIVATIONS.values(),
+        *(field(name) for name in FIELDS),
+        *SCHEMES.values(),
+        *BACKPROPS.values(),
+        *INITIALS.values(),
+        *(make()[0] for make in PARTS.values()),
+    ]
