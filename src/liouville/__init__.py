@@ -14,52 +14,92 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from liouville.activations import Activation
-from liouville.backprop import Backprop, Checkpointed, Stored
-from liouville.fields import (
-    AntisymmetricField,
-    HamiltonianField,
-    Normal,
-    PairField,
-    PartitionedField,
-    ResidualField,
-    SecondOrderField,
-    SemidefiniteField,
-    SeparableHamiltonianField,
-    ShearField,
-    Smooth,
-    StochasticField,
-    SymmetricField,
-    VectorField,
-    dropout,
-)
-from liouville.flow import Flow
-from liouville.network import Connector, Lift, Network
-from liouville.operators import Conv, Dense
-from liouville.schemes import (
-    RK4,
-    ForwardEuler,
-    ImplicitMidpoint,
-    ImplicitSymplecticEuler,
-    Midpoint,
-    ReversibleScheme,
-    Scheme,
-    SplittingScheme,
-    SymmetricScheme,
-    SymplecticEuler,
-    Verlet,
-    Yoshida4,
-)
-from liouville.zoo import classifier, regressor
-
 if TYPE_CHECKING:
-    from liouville import analysis, checkpoint, data, report, testing, train, zoo
+    from liouville import analysis, checkpoint, data, plan, recipes, report, runs, testing, train, zoo
+    from liouville.activations import Activation
+    from liouville.backprop import Backprop, Checkpointed, Stored
     from liouville.checkpoint import load, save
+    from liouville.fields import (
+        AntisymmetricField,
+        HamiltonianField,
+        Normal,
+        PairField,
+        PartitionedField,
+        ResidualField,
+        SecondOrderField,
+        SemidefiniteField,
+        SeparableHamiltonianField,
+        ShearField,
+        Smooth,
+        StochasticField,
+        SymmetricField,
+        VectorField,
+        dropout,
+    )
+    from liouville.flow import Flow
+    from liouville.network import Connector, Lift, Network
+    from liouville.operators import Conv, Dense
+    from liouville.schemes import (
+        RK4,
+        ForwardEuler,
+        ImplicitMidpoint,
+        ImplicitSymplecticEuler,
+        Midpoint,
+        ReversibleScheme,
+        Scheme,
+        SplittingScheme,
+        SymmetricScheme,
+        SymplecticEuler,
+        Verlet,
+        Yoshida4,
+    )
+    from liouville.zoo import classifier, regressor
 
 __version__ = "0.1.0"
 
-_LAZY = {"load": "liouville.checkpoint", "save": "liouville.checkpoint"}
-_MODULES = {"analysis", "checkpoint", "data", "report", "testing", "train", "zoo"}
+# Names are imported when they are first used: `liouville --help` need not wait for torch.
+_HOMES = {
+    "liouville.activations": ("Activation",),
+    "liouville.backprop": ("Backprop", "Checkpointed", "Stored"),
+    "liouville.fields": (
+        "AntisymmetricField",
+        "HamiltonianField",
+        "Normal",
+        "PairField",
+        "PartitionedField",
+        "ResidualField",
+        "SecondOrderField",
+        "SemidefiniteField",
+        "SeparableHamiltonianField",
+        "ShearField",
+        "Smooth",
+        "StochasticField",
+        "SymmetricField",
+        "VectorField",
+        "dropout",
+    ),
+    "liouville.flow": ("Flow",),
+    "liouville.network": ("Connector", "Lift", "Network"),
+    "liouville.operators": ("Conv", "Dense"),
+    "liouville.schemes": (
+        "RK4",
+        "ForwardEuler",
+        "ImplicitMidpoint",
+        "ImplicitSymplecticEuler",
+        "Midpoint",
+        "ReversibleScheme",
+        "Scheme",
+        "SplittingScheme",
+        "SymmetricScheme",
+        "SymplecticEuler",
+        "Verlet",
+        "Yoshida4",
+    ),
+    "liouville.zoo": ("classifier", "regressor"),
+    "liouville.checkpoint": ("load", "save"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+_MODULES = {"analysis", "checkpoint", "data", "plan", "recipes", "report", "runs", "testing", "train", "zoo"}
 
 __all__ = [
     "RK4",
@@ -104,8 +144,11 @@ __all__ = [
     "data",
     "dropout",
     "load",
+    "plan",
+    "recipes",
     "regressor",
     "report",
+    "runs",
     "save",
     "testing",
     "train",
@@ -114,8 +157,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
     if name in _MODULES:
         return importlib.import_module(f"liouville.{name}")
     raise AttributeError(f"module 'liouville' has no attribute {name!r}")

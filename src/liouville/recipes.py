@@ -138,11 +138,9 @@ def recipe(data: str, preset: str = "default") -> Recipe:
             raise ValueError(f"the preset 'hdnn' is for planar data, got {data!r}; leave --preset out.")
         return Recipe("h1", base.features, 64, 2.0, init=Normal(), settings=_HDNN)
     if preset == "h1-64":
-        if data not in _H1_64_DATA:
-            raise ValueError(
-                f"the preset 'h1-64' is for {' and '.join(_H1_64_DATA)}, got {data!r}; leave --preset out."
-            )
-        return replace(_H1_64, data=_H1_64_DATA[data])
+        if data not in _H1_64:
+            raise ValueError(f"the preset 'h1-64' is for {' and '.join(_H1_64)}, got {data!r}; leave --preset out.")
+        return _H1_64[data]
     if base.conv is None:
         raise ValueError(f"the preset 'pixelwise' is for images, got {data!r}; leave --preset out.")
     return Recipe(

@@ -30,6 +30,7 @@ MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
 VARIABLE = "LIOUVILLE_DATA"
+_MEAN, _STD = 0.1307, 0.3081  # of the training images' grey values / 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,17 @@ def mnist(
     folders = _folders(root)
     raw = {part: _load(file, folders)[: rows[part]] for part, file in _FILES.items()}
     x_train, x_test = (_grey(raw[part], normalise, dtype) for part in ("x_train", "x_test"))
-    return Split(x_train, raw["y_train"].long(), x_test, raw["y_test"].long(), "mnist", 10)
+    mean, std = (_MEAN, _STD) if normalise else (0.0, 1.0)
+    return Split(
+        x_train,
+        raw["y_train"].long(),
+        x_test,
+        raw["y_test"].long(),
+        "mnist",
+        10,
+        offset=torch.tensor(255 * mean, dtype=torch.float64),
+        scale=torch.tensor(255 * std, dtype=torch.float64),
+    )
 
 
 def _rows(part: str) -> int:
@@ -98,7 +109,7 @@ def _rows(part: str) -> int:
 
 def _grey(images: Tensor, normalise: bool, dtype: torch.dtype) -> Tensor:
     x = images.unsqueeze(1).to(dtype).div_(255)
-    return x.sub_(0.1307).div_(0.3081) if normalise else x
+    return x.sub_(_MEAN).div_(_STD) if normalise else x
 
 
 def _folders(root: str | os.PathLike[str] | None) -> list[Path]:

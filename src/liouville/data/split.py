@@ -41,6 +41,11 @@ class Split:
         name: what the data set is called.
         classes: number of classes; 0 says that ``y`` is real-valued (regression).
         label_names: one name for each class, or None.
+        offset: how raw inputs became ``x``: x = (raw - offset) / scale, both broadcast against one sample; None, with
+            ``scale`` None, for inputs that are as they were. New inputs must go the same way (`transformed`).
+        scale: see ``offset``; not 0.
+        target_offset: the same for real-valued targets: y = (raw - target_offset) / target_scale.
+        target_scale: see ``target_offset``.
 
     Raises:
         TypeError: a part is not a tensor.
@@ -59,9 +64,27 @@ class Split:
     name: str
     classes: int
     label_names: tuple[str, ...] | None = None
+    offset: Tensor | None = None
+    scale: Tensor | None = None
+    target_offset: Tensor | None = None
+    target_scale: Tensor | None = None
 
     def __post_init__(self) -> None:
         check(self)
+
+    def transformed(self, raw: Tensor) -> Tensor:
+        """Raw inputs on the scale of ``x_train``: (raw - offset) / scale, computed in float64, in x_train's dtype.
+
+        Example:
+            >>> x = torch.tensor([[0.0], [1.0]])
+            >>> split = Split(x, x, x, x, "line", 0, offset=torch.tensor(10.0), scale=torch.tensor(2.0))
+            >>> split.transformed(torch.tensor([[14.0]]))
+            tensor([[2.]])
+        """
+        x = raw.to(torch.float64)
+        if self.offset is not None and self.scale is not None:
+            x = (x - self.offset.to(x)) / self.scale.to(x)
+        return x.to(self.x_train.dtype)
 
     def holdout(self, fraction: float, generator: torch.Generator | None) -> Holdout:
         """Take ``round(fraction * samples)`` random samples out of the training part, for validation.
@@ -144,6 +167,7 @@ def check(split: Split) -> None:
     for part in ("train", "test"):
         _check_part(part, getattr(split, f"x_{part}"), getattr(split, f"y_{part}"), split.classes)
     _check_same(split)
+    _check_transform(split)
     if split.classes and len(seen := split.y_train.unique()) < 2:
         raise ValueError(
             f"y_train has one class only, {int(seen[0])}, in all its {len(split.y_train)} samples; "
@@ -225,6 +249,30 @@ def _check_finite(name: str, values: Tensor) -> None:
         f"{name} has NaN or infinite values in {len(rows)} of {len(values)} rows, "
         f"the first is row {int(rows[0])}; remove or fill these rows."
     )
+
+
+def _check_transform(split: Split) -> None:
+    """offset and scale: both or none, finite, no division by 0, and shaped like a part of one sample."""
+    for prefix, sample in (("", split.x_train[0]), ("target_", split.y_train[0])):
+        offset, scale = getattr(split, f"{prefix}offset"), getattr(split, f"{prefix}scale")
+        if (offset is None) != (scale is None):
+            raise ValueError(f"{prefix}offset and {prefix}scale must be given together, or neither.")
+        if offset is None:
+            continue
+        if prefix and split.classes:
+            raise ValueError(f"labels have no {prefix}offset and {prefix}scale; leave both None for classes >= 2.")
+        for name, value in ((f"{prefix}offset", offset), (f"{prefix}scale", scale)):
+            if not value.isfinite().all() or (name.endswith("scale") and bool((value == 0).any())):
+                raise ValueError(f"{name} must be finite, and a scale must not be 0.")
+            try:
+                fits = torch.broadcast_shapes(value.shape, sample.shape) == sample.shape
+            except RuntimeError:
+                fits = False
+            if not fits:
+                raise ValueError(
+                    f"{name} has shape {tuple(value.shape)}, which does not broadcast to one sample's, "
+                    f"{tuple(sample.shape)}."
+                )
 
 
 def _check_same(split: Split) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ["breast_cancer", "diabetes", "digits", "wine"]
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ def digits(
     if not image:
         return split
     x_train, x_test = (x.reshape(-1, 1, 8, 8) for x in (split.x_train, split.x_test))
-    return Split(x_train, split.y_train, x_test, split.y_test, split.name, split.classes, split.label_names)
+    return dataclasses.replace(split, x_train=x_train, x_test=x_test)
 
 
 def breast_cancer(
@@ -128,25 +129,33 @@ def _split(
     train, test = train_test_split(
         range(samples), test_size=number, random_state=seed, stratify=bunch.target if classes else None
     )
-    x = torch.as_tensor(bunch.data, dtype=torch.float64) / scale
+    x = torch.as_tensor(bunch.data, dtype=torch.float64)
     y = torch.as_tensor(bunch.target)
     y = y.long() if classes else y.to(torch.float64)[:, None]
     x_train, x_test, y_train, y_test = x[train], x[test], y[train], y[test]
+    maps: dict[str, Tensor | None] = {"offset": None, "scale": None}
     if standardise:
-        x_train, x_test = _standardised(x_train, x_test)
-        if not classes:
-            y_train, y_test = _standardised(y_train, y_test)
+        maps = dict(zip(("offset", "scale"), _statistics(x_train), strict=True))
+    elif scale != 1:
+        maps = {"offset": torch.zeros((), dtype=x.dtype), "scale": torch.tensor(scale, dtype=x.dtype)}
+    x_train, x_test = (_scaled(part, maps["offset"], maps["scale"]) for part in (x_train, x_test))
+    if standardise and not classes:
+        maps |= dict(zip(("target_offset", "target_scale"), _statistics(y_train), strict=True))
+        y_train, y_test = (_scaled(part, maps["target_offset"], maps["target_scale"]) for part in (y_train, y_test))
     if not classes:
         y_train, y_test = y_train.to(dtype), y_test.to(dtype)
     names = tuple(str(n) for n in bunch.target_names) if classes else None
-    return Split(x_train.to(dtype), y_train, x_test.to(dtype), y_test, name, classes, label_names=names)
+    return Split(x_train.to(dtype), y_train, x_test.to(dtype), y_test, name, classes, label_names=names, **maps)
 
 
-def _standardised(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """(value - mean) / std with the training samples' mean and std; a constant feature is only centred."""
+def _statistics(train: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every feature; 1 for a constant one, which is then only centred."""
     std, mean = torch.std_mean(train, dim=0, correction=0)
-    std = torch.where(std > 0, std, torch.ones_like(std))
-    return (train - mean) / std, (test - mean) / std
+    return mean, torch.where(std > 0, std, torch.ones_like(std))
+
+
+def _scaled(raw: Tensor, offset: Tensor | None, scale: Tensor | None) -> Tensor:
+    return raw if offset is None or scale is None else (raw - offset) / scale
 
 
 def _sklearn() -> tuple[Any, Any]:

@@ -73,8 +73,8 @@ class Smooth(Initial):
     ) -> Tensor:
         K = self.scale / math.sqrt(math.prod(shape[1:])) * self._draw(layers, shape, generator)
         if mean is not None:
-            middle = tuple(size // 2 for size in shape[2:])  # of a stencil
-            K[(slice(None), slice(None), slice(None), *middle)] += self.mean * mean
+            taps = K.flatten(3) if K.dim() > 3 else K[..., None]  # views; a stencil holds the mean in its middle
+            taps[..., taps.shape[-1] // 2] += self.mean * mean
         return K
 
     def bias(self, layers: int, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:

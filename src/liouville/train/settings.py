@@ -27,8 +27,8 @@ class Settings:
         beta2: how long Adam remembers the squares of gradients; 0.95 made deep flows train far more reliably than
             torch's 0.999.
         weight_decay: the decoupled decay of ``"adamw"``; a decay that is part of the objective is in ``penalty``.
-        schedule: ``"one-cycle"`` (up over the first ``warmup`` of the steps, then down to nothing), ``"cosine"`` (down to
-            nothing), ``"step"`` (times 0.8 after every epoch, the papers' MNIST) or ``"constant"``.
+        schedule: ``"one-cycle"`` (up over the first ``warmup`` of the steps, then down to nothing), ``"cosine"`` (down
+            to nothing), ``"step"`` (times 0.8 after every epoch, the papers' MNIST) or ``"constant"``.
         warmup: share of the steps in which ``"one-cycle"`` rises.
         penalty: weights of smoothness in depth, decay and head decay.
         alternate: the papers' alternation: a fresh, zero head gets this many Adam steps on every batch, with the

@@ -1,0 +1,52 @@
+"""The command ``liouville``. Nothing here imports torch before a subcommand runs, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+__all__ = ["liouville", "run"]
+
+import click
+
+from liouville import __version__
+from liouville.cli.errors import guarded
+from liouville.cli.list import list_command
+from liouville.cli.predict import predict
+from liouville.cli.train import train
+from liouville.names import suggestion
+
+
+class _Group(click.Group):
+    """A group that answers an unknown subcommand with the nearest right one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            near = suggestion(args[0], self.commands) or f"the commands are {', '.join(sorted(self.commands))}."
+            raise click.UsageError(f"there is no command {args[0]!r}; {near.strip()}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Group,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(__version__, "--version", message="%(prog)s %(version)s")
+@click.pass_context
+def liouville(ctx: click.Context) -> None:
+    """Train networks of any depth: every network is an integrator that neither damps nor blows up its gradient.
+
+    Begin with `liouville train`, which trains a 64-layer Hamiltonian network on the Swiss roll, and
+    `liouville list`, which shows what there is. Exit codes: 0 done, 1 a training diverged, 2 bad usage or input.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+for _command in (train, predict, list_command):
+    liouville.add_command(_command)
+
+
+def run(argv: list[str] | None = None) -> int:
+    """Run the command with these words and return the exit code; every error is one line on standard error."""
+    return guarded(lambda: liouville.main(argv, prog_name="liouville", standalone_mode=False))

@@ -1,0 +1,85 @@
+"""Errors at the door: one clear line on standard error and an exit code, a traceback only on request."""
+
+from __future__ import annotations
+
+__all__ = ["DEBUG", "BadInput", "Diverged", "Interrupted", "guarded"]
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+import click
+
+from liouville.names import suggestion
+
+DEBUG = "LIOUVILLE_DEBUG"
+_EXPECTED = (ValueError, OSError, ImportError, ArithmeticError, NotImplementedError)
+
+
+class BadInput(click.ClickException):
+    """Something that was given does not fit."""
+
+    exit_code = 2
+
+
+class Diverged(click.ClickException):
+    """A training that diverged."""
+
+    exit_code = 1
+
+
+class Interrupted(click.ClickException):
+    """The user stopped it."""
+
+    exit_code = 130
+
+
+def guarded(command: Callable[[], object]) -> int:
+    """Call ``command``; return its exit code, or report what went wrong and return that code."""
+    try:
+        code = command()
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "liouville"
+        return _report(f"error: {_usage(error)} Try `{where} --help`.", error.exit_code)
+    except Interrupted as error:
+        return _report(error.format_message(), error.exit_code)
+    except click.ClickException as error:
+        return _report(f"error: {error.format_message()}", error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return _report("interrupted.", Interrupted.exit_code)
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        if isinstance(error, MemoryError) or "not enough memory" in str(error) or "out of memory" in str(error):
+            return _report(
+                "error: the memory is exhausted; use fewer samples, a smaller --batch, or --engine checkpointed.", 2
+            )
+        if isinstance(error, _EXPECTED):
+            return _report(f"error: {_text(error)}", BadInput.exit_code)
+        return _report(
+            f"error: this is a defect of liouville ({type(error).__name__}: {error}). Run the same command with "
+            f"{DEBUG}=1 in the environment and report what it prints.",
+            70,
+        )
+    return code if isinstance(code, int) else 0
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}."
+    return str(error) or type(error).__name__
+
+
+def _report(message: str, code: int) -> int:
+    sys.stderr.write(f"liouville: {' '.join(message.split())}\n")
+    return code
+
+
+def _usage(error: click.UsageError) -> str:
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        known = [name[2:] for option in error.ctx.command.params for name in option.opts if name.startswith("--")]
+        near = suggestion(error.option_name.lstrip("-"), known).replace("'", "'--", 1).strip()
+        return f"there is no option {error.option_name!r}" + (f"; {near}" if near else ".")
+    text = error.format_message()
+    return text if text.endswith((".", "?", "!")) else text + "."

@@ -1,0 +1,103 @@
+"""``liouville list``: the names that the other subcommands know."""
+
+from __future__ import annotations
+
+__all__ = ["list_command"]
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from liouville.names import lookup
+
+Rows = list[tuple[str, ...]]
+
+
+@click.command("list", short_help="Show models, data sets, schemes, presets, engines, activations.")
+@click.argument("kind", required=False)
+def list_command(kind: str | None) -> None:
+    """Show the names that `liouville train` knows.
+
+    KIND is models, data, schemes, presets, engines or activations; without it everything is shown.
+    """
+    from liouville.cli.output import table
+
+    chosen = list(KINDS) if kind is None else [kind]
+    for name in chosen:
+        columns, rows = lookup(KINDS, name, "kind")
+        table(name, columns, rows(), _NOTES.get(name, ""))
+
+
+def _models() -> Rows:
+    from liouville.plan import model_options
+    from liouville.zoo import MODELS
+
+    own = {name: {f"--{k}": v for k, v in model_options(name).items() if k in ("J", "gamma")} for name in MODELS}
+    return [(name, _first_line(model), _options(own[name])) for name, model in MODELS.items()]
+
+
+def _data() -> Rows:
+    from liouville.data import SOURCES
+
+    return [(name, source.description, _options(source.options)) for name, source in SOURCES.items()]
+
+
+def _schemes() -> Rows:
+    from liouville.schemes import SCHEMES, ReversibleScheme
+
+    return [
+        (name, str(s.order), "yes" if issubclass(s, ReversibleScheme) else "no", _first_line(s))
+        for name, s in SCHEMES.items()
+    ]
+
+
+def _presets() -> Rows:
+    from liouville.recipes import PRESETS
+
+    return list(PRESETS.items())
+
+
+def _engines() -> Rows:
+    from liouville.backprop import ENGINES
+
+    return [("auto", "chooses stored"), *((name, _first_line(engine)) for name, engine in ENGINES.items())]
+
+
+def _activations() -> Rows:
+    from liouville.activations import ACTIVATIONS
+
+    return [
+        (name, f"|sigma'| <= {a.lipschitz:g}", "monotone" if a.monotone else "not monotone")
+        for name, a in ACTIVATIONS.items()
+    ]
+
+
+KINDS: Mapping[str, tuple[tuple[str, ...], Callable[[], Rows]]] = {
+    "models": (("model", "one layer", "its own options"), _models),
+    "data": (("data set", "what it is", "options (-d NAME=VALUE)"), _data),
+    "schemes": (("scheme", "order", "reversible", "what it is"), _schemes),
+    "presets": (("preset", "what it is"), _presets),
+    "engines": (("engine", "what it does"), _engines),
+    "activations": (("activation", "derivative", "guarantees need monotone ones"), _activations),
+}
+
+
+_NOTES = {
+    "models": "P1: Haber & Ruthotto, 1705.03341; P2: Galimberti et al., 2105.13205; P3: 2104.13166; "
+    "P4: Chang et al., 1709.03698. Every model takes --activation and --shared.",
+    "data": "All but mnist take -d seed=N; mnist takes -d root=FOLDER.",
+}
+
+
+def _first_line(thing: Any) -> str:
+    return (inspect.getdoc(thing) or "").split("\n", 1)[0].replace("``", "`")
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={_value(value)}" for name, value in options.items())
+
+
+def _value(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)

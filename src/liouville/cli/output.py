@@ -1,0 +1,45 @@
+"""Tables for people on a terminal, the same words as plain text elsewhere."""
+
+from __future__ import annotations
+
+__all__ = ["say", "table"]
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+
+def say(text: str = "") -> None:
+    """A line on standard output."""
+    click.echo(text)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> None:
+    """A table with a title; the first column is the name; a note below."""
+    if not sys.stdout.isatty():
+        _plain(title, rows, note)
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, column in enumerate(columns):
+        grid.add_column(column, style="cyan" if i == 0 else None, no_wrap=i == 0, overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(cell) for cell in row))
+    console = Console(highlight=False)
+    console.print(grid)
+    if note:
+        console.print(Text(note, style="dim"))
+
+
+def _plain(title: str, rows: Sequence[Sequence[str]], note: str) -> None:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    click.echo(title)
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        click.echo(("  " + "  ".join(cells)).rstrip())
+    click.echo(f"  ({note})\n" if note else "")

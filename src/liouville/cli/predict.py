@@ -1,0 +1,162 @@
+"""``liouville predict``: a trained network on new inputs, which are transformed as in training."""
+
+from __future__ import annotations
+
+__all__ = ["predict"]
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from liouville.cli.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from liouville.runs import Run
+
+
+@click.command(short_help="Apply a trained network to new inputs.")
+@click.argument("run")
+@click.argument("inputs", metavar="INPUT")
+@click.option("--out", metavar="FILE", help="Write the CSV there instead of to standard output.")
+@click.option("--probabilities", is_flag=True, help="Add a column with the probability of every class.")
+def predict(run: str, inputs: str, out: str | None, probabilities: bool) -> None:
+    """Apply the network of RUN, a run folder or a model file, to INPUT.
+
+    INPUT is a CSV file with a row for each sample (with or without a header), a .npy array, or an IDX file of images,
+    gzipped or not; `-` reads standard input. Values are raw: they are scaled here as the training data was. The answer
+    is a CSV with a row for each sample.
+    """
+    import torch
+
+    from liouville.cli.inputs import read_inputs
+
+    torch.set_flush_denormal(True)
+    source, network = _open(run)
+    if source is None:
+        if probabilities:
+            raise BadInput(f"{run} is a model file without its run, which says what the outputs mean; give the folder.")
+        click.echo(
+            f"liouville: note: {run} is a model file without its run: inputs are taken as they are, and the network's "
+            "raw outputs are given.",
+            err=True,
+        )
+    raw = read_inputs(inputs, _shape(source, network))
+    outputs = _apply(source, network, raw, run)
+    text = _csv(*_columns(source, outputs, probabilities))
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        _write(Path(out), text)
+
+
+def _open(name: str) -> tuple[Run | None, Any]:
+    """The run and its network; no run where a model file lies alone."""
+    from liouville.checkpoint import load
+    from liouville.runs import CONFIG, MODEL, Run
+
+    path = Path(name)
+    if path.is_dir():
+        run = Run.open(path)
+        return run, run.network()
+    if not path.exists():
+        raise FileNotFoundError(f"there is no run folder or model file {name}.")
+    if path.name == MODEL and (path.parent / CONFIG).is_file():
+        run = Run.open(path.parent)
+        return run, run.network()
+    return None, load(path)
+
+
+def _shape(run: Run | None, network: nn.Module) -> list[int | None]:
+    """The shape of one sample, as far as it is known."""
+    from torch import nn
+
+    if run is not None:
+        shape = run.config["data"].get("shape")
+        if not isinstance(shape, list) or not all(isinstance(n, int) for n in shape):
+            raise ValueError(f"{run.path}'s config.json is damaged: it has no shape of the data.")
+        return list(shape)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            return [module.in_channels, None, None]
+        width = getattr(module, "in_features", None) or getattr(module, "inputs", None)
+        if isinstance(width, int):
+            return [width]
+    raise ValueError("the width of this network's inputs is not known; give the run folder that it belongs to.")
+
+
+def _apply(run: Run | None, network: nn.Module, raw: Tensor, name: str) -> Tensor:
+    import torch
+
+    like = next(network.parameters())
+    offset, scale = (run.tensor("offset"), run.tensor("scale")) if run is not None else (None, None)
+    x = raw if offset is None or scale is None else (raw - offset) / scale
+    network.eval()
+    try:
+        with torch.no_grad():
+            outputs = torch.cat([network(part.to(like)) for part in x.split(1000)])
+    except RuntimeError as error:
+        raise ValueError(
+            f"the network of {name} does not accept inputs of shape {tuple(x.shape[1:])}: {error}."
+        ) from error
+    outputs = outputs.reshape(len(x), -1).double()
+    if not outputs.isfinite().all():
+        row = int((~outputs.isfinite()).any(1).nonzero()[0]) + 1
+        raise ValueError(f"the network's output is not finite for row {row} (counted from 1); are the inputs raw?")
+    return outputs
+
+
+def _columns(run: Run | None, outputs: Tensor, probabilities: bool) -> tuple[list[str], list[list[str]]]:
+    """Header and rows."""
+    from liouville.train import Task
+
+    width = outputs.shape[1]
+    if run is None:
+        return [f"output_{k}" for k in range(width)], _texts(outputs)
+    classes = run.config["data"].get("classes")
+    if classes == 0:
+        if probabilities:
+            raise BadInput(f"{run.path} is a regression; there are no probabilities.")
+        offset, scale = run.tensor("target_offset"), run.tensor("target_scale")
+        values = outputs if offset is None or scale is None else outputs * scale + offset
+        return ["prediction"] if width == 1 else [f"prediction_{k}" for k in range(width)], _texts(values)
+    if not isinstance(classes, int) or width != (1 if classes == 2 else classes):
+        raise ValueError(f"{run.path} does not fit together: {classes} classes, but a network of {width} output(s).")
+    task = Task("logistic" if classes == 2 else "softmax", classes)
+    names = [str(n) for n in run.config["data"].get("label_names") or range(classes)]
+    rows = [[names[k]] for k in task.labels(outputs).tolist()]
+    if not probabilities:
+        return ["prediction"], rows
+    shares = _texts(task.probabilities(outputs))
+    return ["prediction", *(f"p({n})" for n in names)], [a + b for a, b in zip(rows, shares, strict=True)]
+
+
+def _texts(values: Tensor) -> list[list[str]]:
+    return [[f"{value:.6g}" for value in row] for row in values.tolist()]
+
+
+def _csv(header: list[str], rows: list[list[str]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def _write(target: Path, text: str) -> None:
+    from liouville.files import atomic
+
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(f"cannot write {target}: it is a folder.")
+        if target.exists() and not target.is_file():  # a device or a pipe: nothing to replace
+            target.write_text(text, encoding="utf-8")
+            return
+        with atomic(target) as path:
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OSError(f"cannot write {target}: {error.strerror}." if error.errno else str(error)) from error

@@ -1,0 +1,227 @@
+"""``liouville train``: a data set, a network, a run folder."""
+
+from __future__ import annotations
+
+__all__ = ["train"]
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from liouville.cli.errors import BadInput, Diverged, Interrupted
+from liouville.cli.options import INTEGERS, SectionedCommand, convert_data_options, section
+from liouville.cli.output import say, table
+
+if TYPE_CHECKING:
+    from liouville.data import Split
+    from liouville.network import Network
+    from liouville.plan import Plan
+    from liouville.runs import Writer
+    from liouville.train import History
+
+_data, _network, _training, _machine, _output = (
+    section(name) for name in ("Data", "Network", "Training", "Machine", "Output")
+)
+
+
+@click.command(cls=SectionedCommand, short_help="Train a network, evaluate it, write a run folder.")
+@_data("--data", metavar="NAME", help="Data set, see `liouville list data`.  [default: swiss-roll]")
+@_data("-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Option of the data set.")
+@_data("--preset", metavar="NAME", help="Recipe to start from, see `liouville list presets`.  [default: default]")
+@_data("--like", metavar="RUN", help="Start from the plan of an earlier run instead.")
+@_network("--model", metavar="NAME", help="Network, see `liouville list models`.")
+@_network("--scheme", metavar="NAME", help="Replace the model's scheme, see `liouville list schemes`.")
+@_network("--features", type=INTEGERS, help="Width; for images several make several flows.")
+@_network("--layers", type=INTEGERS, help="Depth; one number, or one for each flow.")
+@_network("--T", "T", type=float, help="Final time of each flow; the step is T / layers.")
+@_network("--J", "J", metavar="canonical|full", help="Structure matrix of h1.")
+@_network("--gamma", type=float, help="Damping of the antisymmetric networks.")
+@_network("--activation", metavar="NAME", help="See `liouville list activations`.")
+@_network("--lift", metavar="front|ends|p|q|linear", help="Where the lift puts the data; vectors only.")
+@_network("--init", metavar="smooth|normal", help="Initial weights: smooth in depth, or i.i.d. N(0, 1).")
+@_network("--shared/--no-shared", default=None, help="One weight for all layers.")
+@_network("--dropout", type=float, help="Dropout of every layer's velocity, in [0, 1).")
+@_training("--epochs", type=int, help="Passes over the training part.")
+@_training("--batch", type=int, help="Samples per step.")
+@_training("--lr", type=float, help="Learning rate, the highest of the schedule.")
+@_training("--head-lr", type=float, help="Learning rate of the head.")
+@_training("--optimizer", metavar="adam|adamw|sgd", help="SGD has momentum 0.9.")
+@_training("--beta2", type=float, help="How long adam remembers the squares of gradients.")
+@_training("--schedule", metavar="one-cycle|cosine|step|constant", help="Of the learning rate.")
+@_training("--warmup", type=float, help="Share of the steps in which one-cycle goes up.")
+@_training("--smoothness", type=float, help="Weight of the penalty on changes in depth.")
+@_training("--decay", type=float, help="Weight of the penalty on the flows' weights.")
+@_training("--head-decay", type=float, help="Weight of the penalty on the head.")
+@_training("--scaling", metavar="depth|hdnn|sum", help="How the penalties scale with the depth.")
+@_training("--alternate", type=int, help="The papers' alternation: steps of a fresh head per batch; 0 is off.")
+@_training("--validation", type=float, help="Share of the training part held out to choose the best epoch.")
+@_training("--patience", type=int, help="Stop after so many epochs without a better validation loss.")
+@_training("--clip", type=float, help="Largest gradient norm.")
+@_training("--average", type=float, help="Moving average of the weights, factor per step; 0 is off.")
+@_training("--weight-decay", type=float, help="Of adamw.")
+@_training("--warp", type=float, help="Strength of random affine maps of training images; 0 is off.")
+@_training("--shift", type=int, help="Shift training images at random by up to this many pixels.")
+@_machine("--engine", metavar="auto|stored|checkpointed", help="How the depth is differentiated.  [default: auto]")
+@_machine("--dtype", metavar="float32|float64|bfloat16", help="bfloat16 is autocast.  [default: float32]")
+@_machine("--device", metavar="auto|cpu|cuda", help="auto: CUDA for images, if there, else the CPU.  [default: auto]")
+@_machine("--threads", type=int, help="Threads of torch.  [default: torch's choice]")
+@_machine("--seed", type=int, help="Of weights and training; the data has -d seed=N.  [default: 0]")
+@_output("--out", metavar="RUN", help="Run folder.  [default: runs/DATA-MODEL-K, the next free K]")
+@_output("--force", is_flag=True, help="Replace the run in --out.")
+@_output("--quiet", is_flag=True, help="Print the run folder and nothing else.")
+@_output("--no-figures", is_flag=True, help="Draw no figures.")
+@_output("--svg", is_flag=True, help="Draw every figure as SVG, too.")
+def train(
+    data: str | None,
+    data_options: tuple[str, ...],
+    preset: str | None,
+    like: str | None,
+    out: str | None,
+    force: bool,
+    quiet: bool,
+    no_figures: bool,
+    svg: bool,
+    **changes: Any,
+) -> None:
+    """Train a network, evaluate it on held-out data, and write a run folder.
+
+    Without options: a 64-layer Hamiltonian network on the Swiss roll. What is not given comes from the data set's
+    recipe (or the preset, or the run named by --like), and config.json in the run folder says what it was.
+    """
+    watch = _Watch()
+    import torch
+
+    from liouville import runs
+    from liouville.train import Terminal, fit, silent
+
+    watch.lap("import")
+    torch.set_flush_denormal(True)
+    folder = Path(out) if out is not None else None
+    if folder is not None:
+        runs.require_free(folder, force)
+    plan = _plan(data, data_options, preset, like, changes)
+    split = plan.load()
+    network = plan.network(split)
+    if folder is None:
+        folder = runs.next_free("runs", f"{plan.data}-{plan.model}")
+    writer = runs.Writer(folder, plan, split, network, command=_command_line(), force=force)
+    watch.lap("data")
+    if not quiet:
+        say(_describe(plan, split, network))
+    history = _train(fit, network, split, plan, writer, silent if quiet else Terminal())
+    watch.lap("train")
+    drawn: list[Path] = [] if no_figures else _draw(network, split, history, writer, svg, quiet)
+    watch.lap("figures")
+    if quiet:
+        say(str(folder))
+    else:
+        _report(folder, history, drawn, watch.laps, split)
+
+
+class _Watch:
+    """Where the time goes."""
+
+    def __init__(self) -> None:
+        self.last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name], self.last = now - self.last, now
+
+
+def _plan(
+    data: str | None, data_options: tuple[str, ...], preset: str | None, like: str | None, changes: dict[str, Any]
+) -> Plan:
+    import torch
+
+    from liouville.data import SOURCES
+    from liouville.names import lookup
+    from liouville.plan import Plan
+    from liouville.runs import Run
+
+    if like is not None and preset is not None:
+        raise BadInput("--like and --preset both say where to start from; give one of them.")
+    base = Run.open(like).plan if like is not None else Plan.of(data or "swiss-roll", preset or "default")
+    name = data or base.data
+    options = convert_data_options(lookup(SOURCES, name, "data set").loader, data_options)
+    plan = base.changed(data=name, data_options=options, **changes)
+    if plan.threads is not None:
+        torch.set_num_threads(plan.threads)
+    return plan.changed(threads=torch.get_num_threads())
+
+
+def _train(fit: Any, network: Network, split: Split, plan: Plan, writer: Writer, progress: Any) -> History:
+    """Train; whatever ends it early, the best weights so far are in the run folder."""
+    from liouville.train import DivergenceError, History
+
+    history = History("accuracy" if split.classes else "r2")
+
+    def on_epoch(now: History) -> None:
+        nonlocal history
+        history = now
+        writer.epoch(now)
+
+    try:
+        history = fit(network, split, plan.fit_settings(), progress=progress, on_epoch=on_epoch)
+    except DivergenceError as error:
+        writer.finish(network, history, stopped=str(error))
+        raise Diverged(f"{error} {_rescued(history, writer)}") from error
+    except KeyboardInterrupt:
+        stopped = f"interrupted in epoch {len(history.epochs) + 1} of {plan.settings.epochs}"
+        writer.finish(network, history, stopped=stopped)
+        raise Interrupted(f"{stopped}. {_rescued(history, writer)}") from None
+    writer.finish(network, history)
+    return history
+
+
+def _rescued(history: History, writer: Writer) -> str:
+    if history.best_epoch:
+        return f"The best weights so far, those of epoch {history.best_epoch}, are in {writer.path}."
+    return f"No epoch was completed, so the initial weights are in {writer.path}."
+
+
+def _draw(network: Network, split: Split, history: History, writer: Writer, svg: bool, quiet: bool) -> list[Path]:
+    from liouville.report import draw_all
+
+    try:
+        return draw_all(network, split, history, writer.figures(), svg=svg)
+    except ImportError as error:
+        if not quiet:
+            click.echo(f"liouville: note: no figures: {error}.", err=True)
+        return []
+
+
+def _describe(plan: Plan, split: Split, network: Network) -> str:
+    held = f", of which {plan.settings.validation:.0%} are held out for validation" if plan.settings.validation else ""
+    shape = " x ".join(map(str, split.x_train.shape[1:]))
+    task = f"{split.classes} classes" if split.classes else "real-valued targets"
+    return (
+        f"{split.name}: {len(split.x_train):,} training samples{held}, {len(split.x_test):,} test samples; "
+        f"inputs {shape}, {task}\n{plan.describe(network)}"
+    )
+
+
+def _report(folder: Path, history: History, drawn: list[Path], laps: dict[str, float], split: Split) -> None:
+    name = history.score_name
+    rows = []
+    for part, note in (("train", ""), ("validation", f"best epoch {history.best_epoch}"), ("test", "read once, now")):
+        if f"{part}_loss" in history.metrics:
+            score = history.metrics[f"{part}_{name}"]
+            shown = f"{100 * score:.2f} %" if name == "accuracy" else f"{score:.4f}"
+            rows.append((part, shown, f"{history.metrics[f'{part}_loss']:.4g}", note))
+    say()
+    table("result", ("part", name, "loss", ""), rows)
+    spent = ", ".join(f"{lap} {seconds:.1f}" for lap, seconds in laps.items())
+    say(f"{sum(laps.values()):.1f} s ({spent}); {history.stopped}")
+    say(f"run: {folder}")
+    for path in drawn:
+        say(f"     {path}")
+    say(f"next: liouville predict {folder} {'IMAGES.gz' if split.x_train.ndim == 4 else 'POINTS.csv'}")
+
+
+def _command_line() -> list[str]:
+    return ["liouville", *sys.argv[1:]]

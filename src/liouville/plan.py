@@ -1,0 +1,274 @@
+"""Plans: everything that decides what a training run computes, as one record that can be written down.
+
+A plan starts from a recipe or from an earlier run's file; `Plan.changed` replaces what was said explicitly. The same
+plan gives the same bits on the same machine with the same number of threads.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Plan", "engine", "model_options"]
+
+import functools
+import inspect
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+import torch
+
+from liouville import data
+from liouville.backprop import ENGINES, Backprop, Stored
+from liouville.data import Split
+from liouville.fields import (
+    ActivatedField,
+    DropoutField,
+    Initial,
+    Normal,
+    PartitionedDropoutField,
+    SecondOrderField,
+    Smooth,
+)
+from liouville.flow import Flow
+from liouville.names import lookup
+from liouville.network import Network
+from liouville.recipes import recipe
+from liouville.schemes import SCHEMES
+from liouville.train import Penalty, Settings
+from liouville.zoo import MODELS, Images, classifier, regressor
+
+INITS: dict[str, type[Initial]] = {"smooth": Smooth, "normal": Normal}
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
+DEVICES = ("auto", "cpu", "cuda")
+LIFTS = ("front", "ends", "p", "q", "linear")
+_LATER = {"reversible": "reversible engine", "fused": "fused engine"}
+_COMMON = ("features", "layers", "T", "operator", "init", "generator", "backprop")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One training run: data, network, settings, machine.
+
+    Args:
+        data: a name of ``liouville.data.SOURCES``.
+        data_options: of its loader.
+        model, features, layers, T, lift, conv: as for `liouville.classifier`.
+        scheme: a name of ``liouville.schemes.SCHEMES`` that replaces the model's own; None keeps it.
+        options: of the model alone, ``{"gamma": 0.1}`` for example.
+        dropout: dropout of every layer's velocity.
+        init: initial weights of the flows.
+        settings: of `liouville.train.fit`.
+        engine: ``"auto"`` or a name of ``liouville.backprop.ENGINES``.
+        dtype: ``"float32"``, ``"float64"``, or ``"bfloat16"`` (autocast; weights stay float32).
+        device: ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA for images where there is a device, else the CPU.
+        threads: of torch; None leaves them as they are.
+        seed: of the initial weights and of training; the data has its own (``data_options={"seed": 1}``).
+
+    Raises:
+        ValueError: for an unknown name (the nearest one is suggested), or an option that the model does not have.
+
+    Example:
+        >>> plan = Plan.of("double-moons").changed(layers=4, epochs=2)
+        >>> plan.network(plan.load()).body.layers
+        4
+    """
+
+    data: str = "swiss-roll"
+    data_options: Mapping[str, Any] = field(default_factory=dict)
+    model: str = "h2"
+    features: int | tuple[int, ...] = 4
+    layers: int | tuple[int, ...] = 64
+    T: float = 6.4
+    scheme: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    lift: str | None = None
+    conv: Images | None = None
+    dropout: float = 0.0
+    init: Initial = Smooth()
+    settings: Settings = Settings()
+    engine: str = "auto"
+    dtype: str = "float32"
+    device: str = "auto"
+    threads: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        lookup(data.SOURCES, self.data, "data set")
+        lookup(MODELS, self.model, "model")
+        for value, known, what in (
+            (self.scheme, SCHEMES, "scheme"),
+            (self.lift, LIFTS, "lift"),
+            (self.dtype, DTYPES, "dtype"),
+            (self.device, DEVICES, "device"),
+        ):
+            if value is not None:
+                lookup(dict.fromkeys(known), value, what)
+        engine(self.engine)
+        for name in self.options:
+            _require_option(self.model, name)
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads must be at least 1, got {self.threads}.")
+
+    @classmethod
+    def of(cls, data: str = "swiss-roll", preset: str = "default") -> Plan:
+        """The plan of a data set's recipe."""
+        base = recipe(data, preset)
+        shared = {f.name: getattr(base, f.name) for f in fields(base) if f.name not in ("data", "activation")}
+        return cls(data=data, data_options=dict(base.data), options={"activation": base.activation}, **shared)
+
+    def changed(self, **values: Any) -> Plan:
+        """This plan with some values replaced.
+
+        Args:
+            values: fields of the plan, of its `Settings` and of their `Penalty` (``head_decay`` for the head's
+                weight), and options of the model, all by their own name; data options are merged. ``init`` may be a
+                name. None means: as it was. Options that another model does not have are dropped with the old one.
+
+        Raises:
+            ValueError: if a value does not fit, or the model has no such option.
+        """
+        given = {name: value for name, value in values.items() if value is not None}
+        if "model" in given and given["model"] != self.model:
+            kept = {k: v for k, v in self.options.items() if k in model_options(given["model"])}
+            given.setdefault("options", kept)
+        if isinstance(given.get("init"), str):
+            given["init"] = lookup(INITS, given["init"], "initialisation")()
+        before = self.data_options if given.get("data", self.data) == self.data else {}
+        given["data_options"] = {**before, **given.get("data_options", {})}
+        own = {f.name for f in fields(self)} & given.keys()
+        penalties = {f.name: f.name for f in fields(Penalty)} | {"head": "head_decay"}
+        penalty = {ours: given[name] for ours, name in penalties.items() if name in given}
+        settings = {f.name: given[f.name] for f in fields(Settings) if f.name in given and f.name != "penalty"}
+        if penalty:
+            settings["penalty"] = replace(self.settings.penalty, **penalty)
+        options = {k: v for k, v in given.items() if k not in own | settings.keys() | set(penalties.values())}
+        model = given.get("model", self.model)
+        for name in options:
+            _require_option(model, name)
+        changes = {name: given[name] for name in own}
+        changes["options"] = {**given.get("options", self.options), **options}
+        changes["settings"] = replace(given.get("settings", self.settings), **settings)
+        return replace(self, **changes)
+
+    def load(self) -> Split:
+        """The data, in the plan's floating-point type."""
+        return data.load(self.data, dtype=DTYPES[self.dtype], **self.data_options)
+
+    def network(self, split: Split) -> Network:
+        """The network with its initial weights, on the plan's device and in its floating-point type."""
+        generator = torch.Generator().manual_seed(self.seed)
+        shape = tuple(split.x_train.shape[1:])
+        if len(shape) not in (1, 3):
+            raise ValueError(f"inputs must be vectors or images (channels, height, width), got {shape}.")
+        inputs = shape[0] if len(shape) == 1 else shape
+        make = classifier if split.classes else regressor
+        outputs = split.classes or (split.y_train.shape[1] if split.y_train.ndim == 2 else 1)
+        network = make(
+            functools.partial(MODELS[self.model], init=self.init, **self.options),
+            inputs,  # type: ignore[arg-type]
+            outputs,
+            self.features,
+            self.layers,
+            self.T,
+            lift=self.lift,  # type: ignore[arg-type]
+            conv=(self.conv or Images()) if len(shape) == 3 else None,
+            dropout_rate=self.dropout,
+            generator=generator,
+            backprop=engine(self.engine),
+        )
+        if self.scheme is not None:
+            for flow in network.flows():
+                flow.scheme = SCHEMES[self.scheme]()
+                flow.scheme.check(flow.field)
+        return network.to(device=self._device(split), dtype=DTYPES[self.dtype])
+
+    def fit_settings(self) -> Settings:
+        """The settings, with what the plan decides: seed and autocast."""
+        return replace(self.settings, seed=self.seed, bfloat16=self.dtype == "bfloat16")
+
+    def describe(self, network: Network) -> str:
+        """Two lines: the network's fields, schemes, steps and parameters; how it is trained."""
+        s = self.settings
+        rates = f"lr {s.lr:g}" + (f" (head {s.head_lr:g})" if s.head_lr is not None else "")
+        device = next(network.parameters()).device.type
+        return (
+            f"{self.model}: {'; then '.join(map(_sentence, network.flows()))}; "
+            f"{sum(p.numel() for p in network.parameters()):,} parameters\n"
+            f"{s.epochs} epochs in batches of {s.batch}, {s.optimizer}, {s.schedule}, {rates}; {self.dtype} on {device}"
+            f", {torch.get_num_threads()} threads, engine {_engine_name(self.engine)}, seed {self.seed}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON value that `from_dict` turns into an equal plan."""
+        init = {"name": next(k for k, v in INITS.items() if v is type(self.init)), **asdict(self.init)}
+        return asdict(replace(self, init=Smooth())) | {"init": init}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Plan:
+        """The plan that `as_dict` wrote.
+
+        Raises:
+            ValueError: if something is missing, unknown or of the wrong kind.
+        """
+        try:
+            given = dict(value)
+            init = dict(given["init"])
+            given["init"] = lookup(INITS, init.pop("name"), "initialisation")(**init)
+            settings = dict(given["settings"])
+            given["settings"] = Settings(**settings | {"penalty": Penalty(**settings["penalty"])})
+            given["conv"] = None if given["conv"] is None else Images(**given["conv"])
+            for name in ("features", "layers"):
+                given[name] = tuple(given[name]) if isinstance(given[name], list) else given[name]
+            return cls(**given)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"the plan is not one that this version of liouville wrote ({error!r}).") from error
+
+    def _device(self, split: Split) -> str:
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("this machine, or this build of torch, has no CUDA device; use the device 'cpu'.")
+        if self.device == "auto":
+            return "cuda" if split.x_train.ndim == 4 and torch.cuda.is_available() else "cpu"
+        return self.device
+
+
+def engine(name: str) -> Backprop:
+    """The engine called ``name``; ``"auto"`` chooses `Stored`.
+
+    Raises:
+        ValueError: for an engine that this version does not have; the message names those that it has.
+    """
+    if name == "auto":
+        return Stored()
+    if name in _LATER:
+        known = ", ".join(("auto", *ENGINES))
+        raise ValueError(f"this version of liouville has no {_LATER[name]}; the engines are {known}.")
+    return lookup(dict.fromkeys(("auto",), Stored) | ENGINES, name, "engine")()
+
+
+def model_options(model: str) -> dict[str, Any]:
+    """The options of one model, beyond what all of them take, with their defaults."""
+    parameters = inspect.signature(lookup(MODELS, model, "model")).parameters
+    return {name: p.default for name, p in parameters.items() if name not in _COMMON}
+
+
+def _require_option(model: str, name: str) -> None:
+    if name in model_options(model):
+        return
+    having = [other for other in MODELS if name in model_options(other)]
+    where = f"it belongs to {', '.join(having)}" if having else "no model has it"
+    raise ValueError(f"the model {model!r} has no option {name!r}; {where}.")
+
+
+def _engine_name(name: str) -> str:
+    chosen = type(engine(name)).__name__.lower()
+    return f"auto ({chosen})" if name == "auto" else chosen
+
+
+def _sentence(flow: Flow) -> str:
+    name = type(flow.scheme).__name__
+    field = flow.field.field if isinstance(flow.field, DropoutField | PartitionedDropoutField) else flow.field
+    force = field.force if isinstance(field, SecondOrderField) else field
+    sigma = f" and {force.activation.name}" if isinstance(force, ActivatedField) else ""
+    return (
+        f"{flow.layers} layers of {name}, step h = {flow.h:.4g} (T = {flow.T:g}), through "
+        f"{type(field).__name__} with {field.features} features{sigma}"
+    )

@@ -1,0 +1,60 @@
+"""Which figures suit a run: the training curves always, the others by the kind of data."""
+
+from __future__ import annotations
+
+__all__ = ["draw_all"]
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from liouville.data import Split
+from liouville.network import Network
+from liouville.report.images import hardest_mistakes
+from liouville.report.plane import decision_regions, features_at_depths
+from liouville.report.style import save
+from liouville.report.training import predictions, training_curves
+from liouville.train import History, task_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def draw_all(
+    network: Network, split: Split, history: History, folder: str | os.PathLike[str], *, svg: bool = False
+) -> list[Path]:
+    """Draw every figure that suits the data into ``folder``.
+
+    Returns:
+        The files, training curves first.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figures: dict[str, Figure] = {}
+    if history.epochs:
+        figures["training"] = training_curves(history.records(), history.score_name, history.best_epoch)
+    figures |= _by_data(network, split)
+    files = [save(figure, Path(folder) / f"{name}.png", svg=svg) for name, figure in figures.items()]
+    return [path for group in files for path in group]
+
+
+@torch.no_grad()
+def _by_data(network: Network, split: Split) -> dict[str, Figure]:
+    network.eval()
+    like = next(network.parameters())
+    split = split.to(device=like.device, dtype=like.dtype)
+    task = task_of(network, split)
+    x, y, shape = split.x_test, split.y_test, split.x_test.shape[1:]
+    if not split.classes:
+        predicted = torch.cat([network(part) for part in x.split(1000)])
+        return {"predictions": predictions(predicted, y, task.score(predicted, y))}
+    if shape == (2,):
+        regions = {"regions": decision_regions(network, x, y, task, split.label_names)}
+        one_flow = len(list(network.flows())) == 1
+        return regions | ({"features": features_at_depths(network, x, y, task, split.label_names)} if one_flow else {})
+    if len(shape) == 3:
+        return {"mistakes": hardest_mistakes(network, x, y, task, split.label_names)}
+    return {}

@@ -1,0 +1,125 @@
+"""How training went: loss, score and gradient norm over the epochs; for regression, predictions against targets."""
+
+from __future__ import annotations
+
+__all__ = ["predictions", "training_curves"]
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from liouville.report.style import GREY, canvas, colours, heading, percent, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_TRAIN, _HELD, _NORM = colours(3)
+
+
+def training_curves(records: Sequence[Mapping[str, Any]], score_name: str = "accuracy", best_epoch: int = 0) -> Figure:
+    """Loss on a logarithmic axis, score, and gradient norm, epoch by epoch.
+
+    Args:
+        records: as `liouville.train.History.records` gives them.
+        score_name: ``accuracy`` or ``r2``.
+        best_epoch: is marked; 0 marks none.
+
+    Raises:
+        ValueError: if there is no record.
+    """
+    if not records:
+        raise ValueError("there is no epoch to draw.")
+    epochs = [r["epoch"] for r in records]
+    with styled():
+        figure = canvas(10.5, 3.5)
+        loss, score, norm = figure.subplots(1, 3)
+        _pair(loss, epochs, records, "loss", "loss")
+        loss.set_yscale("log")
+        _plain_log(loss)
+        percentage = 100 if score_name == "accuracy" else 1
+        unit = "accuracy, %" if score_name == "accuracy" else "r²"
+        _pair(score, epochs, records, score_name, unit, percentage)
+        low, high = score.get_ylim()
+        score.set_ylim(low, min(high, 1.015 * percentage))
+        _line(norm, epochs, [r["gradient_norm"] for r in records], _NORM, "")
+        norm.set_yscale("log")
+        _plain_log(norm)
+        norm.set_title("gradient norm, mean of the epoch")
+        for axes in (loss, score, norm):
+            axes.set_xlabel("epoch")
+            axes.set_xlim(min(epochs) - 0.4, max(epochs) + 0.4)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.grid(axis="y")
+            if best_epoch:
+                axes.axvline(best_epoch, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+        heading(figure, _title(records, score_name, best_epoch))
+    return figure
+
+
+def predictions(predicted: Tensor, targets: Tensor, r2: float) -> Figure:
+    """Predictions against targets, one dot per test sample; the diagonal is where they agree.
+
+    Args:
+        predicted, targets: (samples,) or (samples, outputs).
+        r2: the share of the variance explained, for the title.
+    """
+    x, y = targets.detach().cpu().flatten().tolist(), predicted.detach().cpu().flatten().tolist()
+    with styled():
+        figure = canvas(5.2, 5.2)
+        axes = figure.subplots()
+        low, high = min(*x, *y), max(*x, *y)
+        pad = 0.04 * (high - low)
+        axes.plot([low, high], [low, high], color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+        axes.scatter(x, y, s=16, color=_TRAIN, alpha=0.65, linewidths=0)
+        axes.set(xlim=(low - pad, high + pad), ylim=(low - pad, high + pad), aspect="equal")
+        axes.set_xlabel("target")
+        axes.set_ylabel("prediction")
+        axes.grid()
+        better = f"The network explains {percent(r2)} of the test variance"
+        heading(figure, better if r2 > 0 else f"The network predicts no better than the mean (r² = {r2:.2f})")
+    return figure
+
+
+def _pair(
+    axes: Axes, epochs: list[int], records: Sequence[Mapping[str, Any]], key: str, title: str, factor: float = 1
+) -> None:
+    _line(axes, epochs, [factor * r[key] for r in records], _TRAIN, "training")
+    held = [r.get(f"validation_{key}") for r in records]
+    if all(value is not None for value in held):
+        _line(axes, epochs, [factor * value for value in held if value is not None], _HELD, "validation")
+        axes.legend(loc="best", handlelength=1.4)
+    axes.set_title(title)
+
+
+def _line(axes: Axes, epochs: list[int], values: list[float], colour: str, label: str) -> None:
+    marker = "o" if len(epochs) < 20 else None
+    axes.plot(epochs, values, color=colour, label=label, marker=marker, markersize=3.5, zorder=2)
+
+
+def _plain_log(axes: Axes) -> None:
+    """Powers of ten where there are several; else plain numbers on the ticks between."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+    low, high = axes.get_ylim()
+    if low > 0 and math.log10(high / low) < 1.5:
+        narrow = math.log10(high / low) < 0.7
+        axes.yaxis.set_major_locator(MaxNLocator(5) if narrow else LogLocator(10, subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.set_ylim(low, high)
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _title(records: Sequence[Mapping[str, Any]], score_name: str, best_epoch: int) -> str:
+    first, last = records[0], records[-1]
+    title = f"Training loss {first['loss']:.3g} → {last['loss']:.3g} in {len(records)} epochs"
+    if not best_epoch or last.get("validation_loss") is None:
+        return title
+    best = records[best_epoch - 1]
+    score = best[f"validation_{score_name}"]
+    text = percent(score) if score_name == "accuracy" else f"{score:.3f}"
+    name = "accuracy" if score_name == "accuracy" else "r²"
+    return f"{title}; best validation loss {best['validation_loss']:.3g}, {name} {text}, at epoch {best_epoch} (dashed)"

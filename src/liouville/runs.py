@@ -1,0 +1,315 @@
+"""The run folder: what a training run leaves behind, each file whole or not at all.
+
+``config.json`` says what was run, and suffices to run it again; ``history.jsonl`` has a line per epoch, written while
+training goes on; ``metrics.json`` has what was measured at the end; ``model.safetensors`` the network; ``figures/``
+the pictures.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Run", "Writer", "describe_data", "next_free", "require_free"]
+
+import contextlib
+import errno
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import liouville
+from liouville.checkpoint import load, save
+from liouville.data import Split
+from liouville.files import atomic
+from liouville.network import Network
+from liouville.plan import Plan
+from liouville.train import History
+
+FORMAT = "liouville-run-1"
+CONFIG, HISTORY, METRICS, MODEL, FIGURES = (
+    "config.json",
+    "history.jsonl",
+    "metrics.json",
+    "model.safetensors",
+    "figures",
+)
+
+
+class Writer:
+    """A run folder that is being written.
+
+    Args:
+        path: the folder; it is made, and its parents too.
+        plan: what will be run.
+        split: the data.
+        network: before training.
+        command: the words that were typed, if any.
+        force: replace the run that ``path`` holds; whatever else lies in that folder stays.
+
+    Raises:
+        FileExistsError: ``path`` is not an empty folder, and ``force`` does not help.
+        OSError: the folder cannot be written to.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        plan: Plan,
+        split: Split,
+        network: Network,
+        *,
+        command: list[str] | None = None,
+        force: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        require_free(self.path, force)
+        config = {
+            "format": FORMAT,
+            "command": command,
+            "plan": plan.as_dict(),
+            "data": describe_data(split),
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "threads": torch.get_num_threads(),
+            "device": str(next(network.parameters()).device),
+            "versions": _versions(),
+        }
+        ours = not self.path.exists()
+        try:
+            with _writing(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                _remove_run(self.path)
+            self._json(CONFIG, config)
+            with _writing(self.path / HISTORY):
+                (self.path / HISTORY).write_text("")
+        except OSError:
+            if ours:
+                with contextlib.suppress(OSError):
+                    _remove_run(self.path)
+                    self.path.rmdir()
+            raise
+
+    def epoch(self, history: History) -> None:
+        """Append the last epoch to the history; what `liouville.train.fit` calls ``on_epoch``."""
+        line = json.dumps(_plain(history.records()[-1]))
+        path = self.path / HISTORY
+        with _writing(path), path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def finish(self, network: Network, history: History, **more: Any) -> None:
+        """Write the network and the metrics; ``more`` goes into the latter."""
+        path = self.path / MODEL
+        with _writing(path):
+            save(network, path)
+        metrics = {
+            **history.metrics,
+            "best_epoch": history.best_epoch,
+            "epochs": len(history.epochs),
+            "stopped": history.stopped,
+            "parameters": sum(p.numel() for p in network.parameters()),
+            **more,
+        }
+        self._json(METRICS, metrics)
+
+    def figures(self) -> Path:
+        """The folder for figures, made now."""
+        folder = self.path / FIGURES
+        with _writing(folder):
+            folder.mkdir(exist_ok=True)
+        return folder
+
+    def _json(self, name: str, value: Mapping[str, Any]) -> None:
+        target = self.path / name
+        text = json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        with _writing(target), atomic(target) as path:
+            path.write_text(text, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read back.
+
+    Args:
+        path: the folder.
+        config: ``config.json``.
+        metrics: ``metrics.json``; empty where training never came to an end.
+
+    Example:
+        >>> import tempfile
+        >>> try:
+        ...     Run.open(tempfile.mkdtemp())
+        ... except FileNotFoundError as error:
+        ...     print(str(error).split(": ")[1])
+        it has no config.json; give a folder that `liouville train` wrote.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Run:
+        """Read a run's description; the network is read by `network`.
+
+        Raises:
+            FileNotFoundError: there is no such folder, or it is not a run.
+            ValueError: a file in it is not what a run has there.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise FileNotFoundError(f"there is no run folder {path}.")
+        if not (path / CONFIG).is_file():
+            raise FileNotFoundError(
+                f"{path} is not a run: it has no {CONFIG}; give a folder that `liouville train` wrote."
+            )
+        config = _read_json(path / CONFIG)
+        if config.get("format") != FORMAT:
+            raise ValueError(
+                f"{path} is not a run: its {CONFIG} has the format {config.get('format')!r}, expected {FORMAT!r}."
+            )
+        missing = [key for key in ("plan", "data") if not isinstance(config.get(key), dict)]
+        if missing:
+            raise ValueError(f"{path / CONFIG} is damaged: it has no {' and no '.join(missing)}.")
+        metrics = _read_json(path / METRICS) if (path / METRICS).exists() else {}
+        return cls(path, config, metrics)
+
+    @property
+    def plan(self) -> Plan:
+        """What was run; ``plan.load()`` and ``plan.network(split)`` begin it again."""
+        return Plan.from_dict(self.config["plan"])
+
+    def network(self) -> Network:
+        """The trained network.
+
+        Raises:
+            FileNotFoundError: training has not come far enough to leave one.
+            ValueError: the file is damaged, or not a network.
+        """
+        path = self.path / MODEL
+        if not path.is_file():
+            raise FileNotFoundError(f"{self.path} has no {MODEL}: its training did not come to an end; train again.")
+        network = load(path)
+        if not isinstance(network, Network):
+            raise ValueError(f"{path} holds a {type(network).__name__}, expected a Network.")
+        return network
+
+    def history(self) -> list[dict[str, Any]]:
+        """One record per epoch."""
+        path = self.path / HISTORY
+        try:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is damaged: {error}.") from error
+
+    def tensor(self, name: str) -> Tensor | None:
+        """``offset``, ``scale``, ``target_offset`` or ``target_scale`` of the data, in float64; None without one."""
+        value = self.config["data"].get(name)
+        return None if value is None else torch.tensor(value, dtype=torch.float64)
+
+
+def describe_data(split: Split) -> dict[str, Any]:
+    """What has to be known of the data to use the network: shapes, labels, and how raw inputs were transformed."""
+    transform = {name: getattr(split, name) for name in ("offset", "scale", "target_offset", "target_scale")}
+    return {
+        "name": split.name,
+        "shape": list(split.x_train.shape[1:]),
+        "classes": split.classes,
+        "label_names": None if split.label_names is None else list(split.label_names),
+        "train_samples": len(split.x_train),
+        "test_samples": len(split.x_test),
+        **{name: None if t is None else t.tolist() for name, t in transform.items()},
+    }
+
+
+def next_free(parent: str | os.PathLike[str], stem: str) -> Path:
+    """``parent/stem-k`` with the smallest k = 1, 2, ... that does not exist."""
+    k = 1
+    while os.path.lexists(path := Path(parent) / f"{stem}-{k}"):
+        k += 1
+    return path
+
+
+def require_free(path: Path, force: bool = False) -> None:
+    """Raise where a run must not be written to ``path``: it holds something already.
+
+    Raises:
+        FileExistsError: a file, a folder with something in it, or, with ``force``, one that is not a run.
+        OSError: the folder cannot be read.
+    """
+    with _writing(path):
+        if not os.path.lexists(path):
+            return
+        if not path.is_dir():
+            raise FileExistsError(f"{path} is not a folder; choose another --out.")
+        if not any(path.iterdir()):
+            return
+    if not force:
+        raise FileExistsError(f"{path} exists already; choose another --out, or replace it with --force.")
+    try:
+        Run.open(path)
+    except (OSError, ValueError) as error:
+        raise FileExistsError(f"{path} is not a run, so --force leaves it alone; choose another --out.") from error
+
+
+def _remove_run(path: Path) -> None:
+    """Remove the files of a run by name; anything else in the folder is somebody's, and stays."""
+    for name in (MODEL, METRICS, HISTORY, CONFIG):
+        (path / name).unlink(missing_ok=True)
+    figures = path / FIGURES
+    if figures.is_dir() and not figures.is_symlink():
+        for file in (*figures.glob("*.png"), *figures.glob("*.svg")):
+            file.unlink()
+        with contextlib.suppress(OSError):
+            figures.rmdir()
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn an error of the operating system into one sentence that names the file and says what to do."""
+    try:
+        yield
+    except FileExistsError as error:
+        if error.errno is None:
+            raise
+        raise OSError(f"cannot write {path}: {error.filename} is a file; choose another --out.") from error
+    except OSError as error:
+        advice = "free some space, or choose another --out" if _full(error) else "choose another --out"
+        raise OSError(f"cannot write {path}: {error.strerror or error}; {advice}.") from error
+
+
+def _full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged: it is not JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is damaged: it holds a {type(value).__name__}, expected an object.")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: what is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {key: _plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "liouville": liouville.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": f"{sys.platform} {platform.machine()}",
+    }
