@@ -17,6 +17,6 @@ def test_suggestion(typed: str) -> None:
 
 def test_nothing_near_and_no_text() -> None:
     assert suggestion("zzz", TABLE) == ""
-    with pytest.raises(ValueError, match=r"unknown data set 3; Known data sets: swiss-roll, double-moons\."):
+    with pytest.raises(ValueError, match=r"unknown data set 3; known data sets: swiss-roll, double-moons\."):
         lookup(TABLE, 3, "data set")
     assert lookup(TABLE, "double-moons", "data set") == 2

@@ -170,9 +170,9 @@ def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
         raise FileNotFoundError(f"there is no model file {path}.")
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("liouville", "{}"))
+            header = dict(json.loads((file.metadata() or {}).get("liouville", "{}")))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is not a readable model file ({error}); expected a file written by liouville.save."
         ) from error

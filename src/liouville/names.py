@@ -22,7 +22,8 @@ def lookup(table: Mapping[str, T], name: object, what: str) -> T:
     """
     if isinstance(name, str) and name in table:
         return table[name]
-    raise ValueError(f"unknown {what} {name!r}; {suggestion(name, table)}Known {what}s: {', '.join(table)}.")
+    near = suggestion(name, table)
+    raise ValueError(f"unknown {what} {name!r}; {near}{'K' if near else 'k'}nown {what}s: {', '.join(table)}.")
 
 
 def suggestion(name: object, known: Iterable[str]) -> str:

@@ -71,7 +71,7 @@ def assert_one_line(result, message, code=2):
             "this version of liouville has no reversible engine; the engines are auto, stored, checkpointed.",
         ),
         ("--engine store", "unknown engine 'store'; did you mean 'stored'? Known engines: auto, stored, checkpointed."),
-        ("--dtype double", "unknown dtype 'double'; Known dtypes: float32, float64, bfloat16."),
+        ("--dtype double", "unknown dtype 'double'; known dtypes: float32, float64, bfloat16."),
         ("--threads 0", "threads must be at least 1, got 0."),
         (
             "--init smoth",

@@ -221,12 +221,12 @@ def test_dtype_rounds_the_same_points_and_train_and_test_are_disjoint(name):
         (
             "swiss-roll",
             {"version": "p1"},
-            "unknown swiss-roll version 'p1'; Known swiss-roll versions: hdnn, meganet.",
+            "unknown swiss-roll version 'p1'; known swiss-roll versions: hdnn, meganet.",
         ),
         (
             "swiss-roll",
             {"test": "new"},
-            "unknown swiss-roll test 'new'; Known swiss-roll tests: fresh, interleaved.",
+            "unknown swiss-roll test 'new'; known swiss-roll tests: fresh, interleaved.",
         ),
         ("swiss-roll", {"points": 9}, "points must be a multiple of 2 of at least 8, got 9."),
         ("swiss-roll", {"noise": -1}, "noise must be a number of at least 0, got -1."),
@@ -235,7 +235,7 @@ def test_dtype_rounds_the_same_points_and_train_and_test_are_disjoint(name):
         (
             "ellipses",
             {"counts": "each"},
-            "unknown ellipses count 'each'; Known ellipses counts: per-class, total.",
+            "unknown ellipses count 'each'; known ellipses counts: per-class, total.",
         ),
         ("ellipses", {"train": 0}, "train must be a whole number of at least 2, got 0."),
         ("ellipses", {"test": 0}, "test must be a whole number of at least 1, got 0."),

@@ -31,8 +31,9 @@ Map = Callable[[Tensor], Tensor]
 class ImplicitMidpoint(SymmetricScheme):
     r"""y_{j+1} = y_j + h f((y_j + y_{j+1})/2; theta_j).
 
-    Properties: order 2, symmetric, reversible, A-stable; symplectic for every field J grad H with a constant J,
-    singular or of odd size included. Dense fields only.
+    Properties: order 2, symmetric, reversible where the equation of the inverse has one solution (always for small
+    h), A-stable; symplectic for every field J grad H with a constant J, singular or of odd size included. Dense fields
+    only.
 
     Reference: Hairer, Lubich & Wanner, sec. VI.4.
 
@@ -41,7 +42,9 @@ class ImplicitMidpoint(SymmetricScheme):
 
     Raises:
         ValueError: for a field that is not dense.
-        ArithmeticError: where the equation of a layer has no unique continuation of the solution at small h.
+        ArithmeticError: where Newton's method was needed and its root is seen not to continue the one at small h: a
+            real eigenvalue of I - h/2 f' is not positive. That test is necessary, not sufficient; Hamiltonian and
+            antisymmetric fields with sigma' >= 0 have one solution only.
 
     Example:
         >>> ImplicitMidpoint().order
