@@ -59,7 +59,7 @@ def test_pixelwise_network_lands_in_the_published_range(tmp_path: Path) -> None:
     assert 0.977 <= metrics["test_accuracy"] <= 0.983
 
 
-@pytest.mark.parametrize(("model", "T"), [("h2", 4.0), ("antisymmetric", 20.0)])
+@pytest.mark.parametrize(("model", "T"), [("h2", 4.0), ("ms2", 10.0)])
 def test_1024_layers_learn_from_the_first_epoch_on(model: str, T: float) -> None:
     network = lv.classifier(model, 2, 2, 4, 1024, T, generator=torch.Generator().manual_seed(0))
     settings = Settings(epochs=10, batch=125, lr=0.07, penalty=Penalty(smoothness=1e-5, decay=1e-3))

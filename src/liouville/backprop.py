@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch.utils.checkpoint import checkpoint
 
 from liouville.fields.base import StochasticField, Theta, VectorField
 from liouville.schemes.base import Scheme, State
@@ -67,6 +66,8 @@ class Checkpointed(Backprop):
             raise ValueError(f"every must be at least 1 layer per segment, got {self.every}.")
 
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
+        from torch.utils.checkpoint import checkpoint  # a slow import in older releases of torch
+
         seed = run_seed(field)
         layers = list(enumerate(slices(theta, field.layers)))
         every = self.every or math.ceil(math.sqrt(field.layers))
