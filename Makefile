@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SLOW   := not slow
 
-.PHONY: train test test-slow check test-oldest bench clean
+.PHONY: train test test-slow check test-oldest bench docs clean
 .DEFAULT_GOAL := train
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -34,5 +34,9 @@ test-oldest:                      ## the tests on the oldest torch that pyprojec
 bench: $(VENV)/installed          ## Stored against the frozen hand-written loop
 	$(BIN)/python benchmarks/stored_overhead.py
 
+docs: $(VENV)/installed           ## the documentation as a site, in site/
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf .venv .venv-oldest
+	rm -rf .venv .venv-oldest site

@@ -53,8 +53,8 @@ def fit(
         >>> import liouville as lv
         >>> network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=4, T=1.0)
         >>> history = fit(network, lv.data.load("double-moons", points=200), Settings(epochs=2))
-        >>> [epoch.epoch for epoch in history.epochs]
-        [1, 2]
+        >>> len(history.epochs)
+        2
     """
     with torch.random.fork_rng(devices=_devices(network)):
         torch.manual_seed(settings.seed)
