@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import liouville as lv
-from liouville.checkpoint import _REGISTRY, describe, load, read_description, register, save
+from liouville.checkpoint import _REGISTRY, FORMAT, _digest, describe, load, read_description, register, save
 
 
 def skew(n: int, *layers: int) -> torch.Tensor:
@@ -36,6 +37,12 @@ def parts() -> dict[str, nn.Module]:
         "shared": lv.zoo.h2(4, 3, 1.0, shared=True, activation="relu"),
         "checkpointed": lv.zoo.h2(4, 3, 1.0, backprop=lv.Checkpointed(2)),
         "shear": lv.Flow(lv.ShearField(block, nn.Linear(2, 2), layers=3, features=4), lv.Verlet(), 1.0),
+        "one layer of its own J": lv.zoo.h1(4, 1, 1.0, J=skew(4, 1)),
+        "named parts": lv.Network(
+            nn.Sequential(OrderedDict(first=nn.Linear(2, 4), norm=nn.LayerNorm(4, elementwise_affine=False))),
+            lv.zoo.h2(4, 2, 1.0),
+            nn.Sequential(nn.LayerNorm(4, bias=False), nn.Linear(4, 1, bias=False)),
+        ),
         "implicit": lv.Flow(lv.HamiltonianField(3, 2, J="full"), lv.ImplicitMidpoint(), 1.0),
     }
     return made
@@ -46,7 +53,9 @@ def parts() -> dict[str, nn.Module]:
 def test_round_trip_is_bitwise(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     torch.manual_seed(1)
     network = parts()[name].to(dtype).eval()
-    again = load(save(network, tmp_path / "m.safetensors")).eval()
+    state = torch.get_rng_state()
+    again = load(save(network, tmp_path / "m.safetensors"))
+    assert torch.equal(torch.get_rng_state(), state)
     shape = (5, 1, 12, 12) if name == "images" else (5, 2 if isinstance(network, lv.Network) else 4)
     x = torch.randn((5, 3) if name == "implicit" else shape, dtype=dtype)
     assert torch.equal(network(x), again(x))
@@ -117,6 +126,40 @@ def edited(path: Path, change) -> Path:
     change(header, tensors)
     save_file(tensors, path, metadata={"liouville": json.dumps(header)})
     return path
+
+
+class Forgetful(nn.Linear):
+    """Its description says less than its constructor was told."""
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
+    register(Forgetful, lambda layer: {"in_features": 4, "out_features": layer.out_features})
+    try:
+        network = lv.Network(Forgetful(2, 4), lv.zoo.h2(4, 2, 1.0), nn.Linear(4, 1))
+        with pytest.raises(ValueError, match="cannot save this network: rebuilt from its description"):
+            save(network, tmp_path / "m")
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        del _REGISTRY["Forgetful"]
+
+
+@pytest.mark.parametrize(
+    "description",
+    ["[]", "3", "null", '{"type": "Lift"}', '{"type": "Network"}', '{"type": "Tensor", "key": "x"}', "{", '{"a": 1}'],
+)
+def test_crafted_descriptions_are_refused_by_name(description: str, tmp_path: Path) -> None:
+    path = tmp_path / "crafted"
+    header = {"format": FORMAT, "description": description, "sha256": _digest(description, {})}
+    save_file({}, path, metadata={"liouville": json.dumps(header)})
+    with pytest.raises(ValueError, match="crafted: "):
+        load(path)
+
+
+@pytest.mark.parametrize("metadata", ["[1]", "3", '{"format": "liouville-1", "description": 3, "sha256": ""}'])
+def test_crafted_headers_are_refused_by_name(metadata: str, tmp_path: Path) -> None:
+    save_file({}, tmp_path / "crafted", metadata={"liouville": metadata})
+    with pytest.raises(ValueError, match="crafted is"):
+        load(tmp_path / "crafted")
 
 
 def test_changed_weights_are_noticed(tmp_path: Path) -> None:

@@ -183,3 +183,10 @@ def test_options_reach_the_flows():
 def test_errors_of_networks(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_verlet_refuses_what_would_fill_its_auxiliary_half():
+    with pytest.raises(ValueError, match="use lift='q' or ms1"):
+        lv.classifier("verlet", 2, 2, 4, 3, 0.6, lift="linear")
+    with pytest.raises(ValueError, match="use ms1 for images"):
+        lv.classifier("verlet", (1, 8, 8), 3, 4, 3, 0.6, conv=lv.zoo.Images())

@@ -15,7 +15,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from liouville import analysis, checkpoint, data, plan, recipes, report, runs, testing, train, zoo
+    from liouville import (
+        activations,
+        analysis,
+        checkpoint,
+        data,
+        fields,
+        operators,
+        plan,
+        recipes,
+        report,
+        runs,
+        schemes,
+        testing,
+        train,
+        zoo,
+    )
     from liouville.activations import Activation
     from liouville.backprop import Backprop, Checkpointed, Stored
     from liouville.checkpoint import load, save
@@ -99,7 +114,22 @@ _HOMES = {
     "liouville.checkpoint": ("load", "save"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_MODULES = {"analysis", "checkpoint", "data", "plan", "recipes", "report", "runs", "testing", "train", "zoo"}
+_MODULES = {
+    "activations",
+    "analysis",
+    "checkpoint",
+    "data",
+    "fields",
+    "operators",
+    "plan",
+    "recipes",
+    "report",
+    "runs",
+    "schemes",
+    "testing",
+    "train",
+    "zoo",
+}
 
 __all__ = [
     "RK4",
@@ -138,18 +168,22 @@ __all__ = [
     "VectorField",
     "Verlet",
     "Yoshida4",
+    "activations",
     "analysis",
     "checkpoint",
     "classifier",
     "data",
     "dropout",
+    "fields",
     "load",
+    "operators",
     "plan",
     "recipes",
     "regressor",
     "report",
     "runs",
     "save",
+    "schemes",
     "testing",
     "train",
     "zoo",

@@ -14,6 +14,7 @@ import hashlib
 import inspect
 import json
 import os
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import fields as dataclass_fields
 from dataclasses import is_dataclass
@@ -43,6 +44,7 @@ from liouville.flow import Flow
 from liouville.names import suggestion
 from liouville.network import ChannelsLast, Connector, Half, Lift, Network
 from liouville.operators import Conv, Dense
+from liouville.randomness import seeded
 from liouville.schemes import SCHEMES
 
 FORMAT = "liouville-1"
@@ -118,7 +120,7 @@ def save(network: nn.Module, path: str | os.PathLike[str]) -> Path:
     """Write a network, or any registered part of one, to ``path``, whole or not at all.
 
     Raises:
-        ValueError: if a part is not registered.
+        ValueError: if a part is not registered, or its description does not lead back to its weights.
         OSError: if the file cannot be written; nothing is left behind then.
 
     Example:
@@ -136,13 +138,14 @@ def save(network: nn.Module, path: str | os.PathLike[str]) -> Path:
     tensors = arguments | {k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}
     header = {"format": FORMAT, "description": text, "sha256": _digest(text, tensors)}
     metadata = {"liouville": json.dumps(header, sort_keys=True)}  # one entry: safetensors does not keep their order
+    _require_loadable(text, tensors)
     with atomic(path) as temporary:
         temporary.write_bytes(serialised(tensors, metadata=metadata))  # an OSError where the disk is full
     return Path(path)
 
 
 def load(path: str | os.PathLike[str]) -> Any:
-    """Read a network back; nothing in the file is executed.
+    """Read a network back, in evaluation mode; nothing in the file is executed.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -150,12 +153,11 @@ def load(path: str | os.PathLike[str]) -> Any:
     """
     text, tensors = _read(Path(path))
     try:
-        network = _build(json.loads(text), tensors)
-        state = {k: v for k, v in tensors.items() if not k.startswith("argument.")}
-        _fill(network, state)
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{path}: the description does not fit the weights ({error}).") from error
-    return network
+        return _assembled(json.loads(text), tensors).eval()
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError) as error:
+        raise ValueError(f"{path}: its description does not fit its weights ({error}).") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def read_description(path: str | os.PathLike[str]) -> Any:
@@ -176,12 +178,12 @@ def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
         raise ValueError(
             f"{path} is not a readable model file ({error}); expected a file written by liouville.save."
         ) from error
-    if header.get("format") != FORMAT:
+    if header.get("format") != FORMAT or not isinstance(header.get("description"), str):
         raise ValueError(
             f"{path} is a safetensors file, but not a liouville model (format {header.get('format')!r}, expected "
             f"{FORMAT!r}); expected a file written by liouville.save."
         )
-    if header.get("sha256") != _digest(header.get("description", ""), tensors):
+    if header.get("sha256") != _digest(header["description"], tensors):
         raise ValueError(f"{path} was changed after it was written: its hash does not match; restore or retrain it.")
     return header["description"], tensors
 
@@ -220,6 +222,25 @@ def _build(value: Any, tensors: dict[str, Tensor]) -> Any:
     return _REGISTRY[name].build(**arguments)
 
 
+def _assembled(description: Any, tensors: dict[str, Tensor]) -> nn.Module:
+    with seeded(0):  # initial weights are drawn, and overwritten at once
+        network = _build(description, tensors)
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"it describes a {type(network).__name__}, not a module")
+    _fill(network, {k: v for k, v in tensors.items() if not k.startswith("argument.")})
+    return network
+
+
+def _require_loadable(text: str, tensors: dict[str, Tensor]) -> None:
+    try:
+        _assembled(json.loads(text), tensors)
+    except Exception as error:
+        raise ValueError(
+            f"cannot save this network: rebuilt from its description it would not take its own weights ({error}). "
+            "Register its parts with the arguments that rebuild them, liouville.checkpoint.register(kind, arguments)."
+        ) from error
+
+
 def _fill(network: nn.Module, state: dict[str, Tensor]) -> None:
     """Copy the weights in: their dtype wins, the network's memory layout stays."""
     own = dict(network.named_parameters()) | dict(network.named_buffers())
@@ -242,7 +263,10 @@ def _attributes(kind: Callable[..., Any]) -> Reader:
 
 
 def _hamiltonian(field: HamiltonianField) -> dict[str, Any]:
-    J = field.J_name or (field.J if field.constant_J else (field.J_raw - field.J_raw.mT).squeeze(0))
+    varying = None if field.constant_J else field.J_raw - field.J_raw.mT
+    if varying is not None and field.constant:  # one J for all layers
+        varying = varying[0]
+    J = field.J_name or (field.J if varying is None else varying)
     return _field(field, "hidden", "train_J") | {"J": J}
 
 
@@ -284,5 +308,17 @@ register(HamiltonianField, _hamiltonian)
 register(SeparableHamiltonianField, _separable)
 register(ShearField, _shear)
 register(nn.Linear, _linear)
-register(nn.LayerNorm, lambda n: {"normalized_shape": n.normalized_shape, "eps": n.eps})
-register(nn.Sequential, lambda s: {"parts": list(s)}, lambda parts: nn.Sequential(*parts))
+register(
+    nn.LayerNorm,
+    lambda n: {
+        "normalized_shape": n.normalized_shape,
+        "eps": n.eps,
+        "elementwise_affine": n.elementwise_affine,
+        "bias": n.bias is not None,
+    },
+)
+register(
+    nn.Sequential,
+    lambda s: {"parts": list(s), "names": [name for name, _ in s.named_children()]},
+    lambda parts, names: nn.Sequential(OrderedDict(zip(names, parts, strict=True))),
+)

@@ -1,4 +1,4 @@
-"""The run folder: what a training run leaves behind, each file whole or not at all.
+"""The run folder: what a training run leaves behind, each file whole or not at all (the history grows line by line).
 
 ``config.json`` says what was run, and suffices to run it again; ``history.jsonl`` has a line per epoch, written while
 training goes on; ``metrics.json`` has what was measured at the end; ``model.safetensors`` the network; ``figures/``
@@ -80,7 +80,7 @@ class Writer:
             "device": str(next(network.parameters()).device),
             "versions": _versions(),
         }
-        ours = not self.path.exists()
+        self._made = not self.path.exists()
         try:
             with _writing(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -89,11 +89,15 @@ class Writer:
             with _writing(self.path / HISTORY):
                 (self.path / HISTORY).write_text("")
         except OSError:
-            if ours:
-                with contextlib.suppress(OSError):
-                    _remove_run(self.path)
-                    self.path.rmdir()
+            self.discard()
             raise
+
+    def discard(self) -> None:
+        """Take back what was written of a run that came to nothing, and the folder if it was made for it."""
+        with contextlib.suppress(OSError):
+            _remove_run(self.path)
+            if self._made:
+                self.path.rmdir()
 
     def epoch(self, history: History) -> None:
         """Append the last epoch to the history; what `liouville.train.fit` calls ``on_epoch``."""

@@ -80,7 +80,7 @@ def assert_one_line(result, message, code=2):
         ("--lift fornt", "unknown lift 'fornt'; did you mean 'front'? Known lifts: front, ends, p, q, linear."),
         ("--preset hdn", "unknown preset 'hdn'; did you mean 'hdnn'? Known presets: " + ", ".join(PRESETS) + "."),
         ("--preset pixelwise", "the preset 'pixelwise' is for images, got 'swiss-roll'; leave --preset out."),
-        ("--lr -1", "lr must be positive, got -1.0."),
+        ("--lr -1", "lr must be positive and finite, got -1.0."),
         ("--validation 1", "validation must lie in [0, 1), got 1.0."),
         ("--dropout 1", "the dropout probability must lie in [0, 1), got 1.0."),
         ("--like nowhere", "there is no run folder nowhere."),

@@ -179,9 +179,9 @@ def test_nan_from_the_forward_pass_names_its_layer() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 0}, "epochs must be at least 1, got 0"),
-        ({"batch": 0}, "batch must be at least 1, got 0"),
-        ({"lr": -1.0}, "lr must be positive, got -1"),
+        ({"epochs": 0}, "epochs must be a whole number of at least 1 .*, got 0"),
+        ({"batch": 0}, "batch must be a whole number of at least 1 .*, got 0"),
+        ({"lr": -1.0}, "lr must be positive and finite, got -1"),
         ({"validation": 1.0}, r"validation must lie in \[0, 1\), got 1"),
         ({"schedule": "onecycle"}, "unknown schedule 'onecycle'; did you mean 'one-cycle'"),
         ({"optimizer": "adan"}, "unknown optimizer 'adan'; did you mean 'adam'"),

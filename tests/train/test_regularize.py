@@ -86,7 +86,7 @@ def test_each_term_is_counted_once() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="the smoothness weight must be >= 0, got -1"):
+    with pytest.raises(ValueError, match="the smoothness weight must be >= 0 and finite, got -1"):
         Penalty(smoothness=-1)
     with pytest.raises(ValueError, match="unknown scaling 'dept'; did you mean 'depth'"):
         Penalty(scaling="dept")  # type: ignore[arg-type]

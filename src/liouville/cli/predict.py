@@ -75,6 +75,8 @@ def _shape(run: Run | None, network: nn.Module) -> list[int | None]:
     """The shape of one sample, as far as it is known."""
     from torch import nn
 
+    from liouville.network import Lift
+
     if run is not None:
         shape = run.config["data"].get("shape")
         if not isinstance(shape, list) or not all(isinstance(n, int) for n in shape):
@@ -83,6 +85,8 @@ def _shape(run: Run | None, network: nn.Module) -> list[int | None]:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             return [module.in_channels, None, None]
+        if isinstance(module, Lift) and module.inputs is None:
+            break  # it takes any width up to its own
         width = getattr(module, "in_features", None) or getattr(module, "inputs", None)
         if isinstance(width, int):
             return [width]

@@ -174,6 +174,12 @@ def _train(fit: Any, network: Network, split: Split, plan: Plan, writer: Writer,
         stopped = f"interrupted in epoch {len(history.epochs) + 1} of {plan.settings.epochs}"
         writer.finish(network, history, stopped=stopped)
         raise Interrupted(f"{stopped}. {_rescued(history, writer)}") from None
+    except Exception as error:
+        if history.best_epoch:
+            writer.finish(network, history, stopped=str(error))
+        else:
+            writer.discard()
+        raise
     writer.finish(network, history)
     return history
 

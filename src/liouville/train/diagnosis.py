@@ -17,11 +17,11 @@ class DivergenceError(ArithmeticError):
 
 
 @torch.no_grad()
-def diagnose(network: nn.Module, x: Tensor, loss: float, epoch: int, step: int) -> DivergenceError:
+def diagnose(network: nn.Module, x: Tensor, what: str, value: float, epoch: int, step: int) -> DivergenceError:
     """The error that names the step, the layer where the forward pass blows up, and its step-size margin."""
     where = "; ".join(_flows(network, x)) or "the network has no flow to look into"
     return DivergenceError(
-        f"training diverged: the loss is {loss:.4g} at step {step} of epoch {epoch}; {where}. Lower the learning "
+        f"training diverged: the {what} is {value:.4g} at step {step} of epoch {epoch}; {where}. Lower the learning "
         "rate, clip the gradient, or lower T, which shortens every step; the best weights so far were kept."
     )
 
@@ -30,10 +30,14 @@ def _flows(network: nn.Module, x: Tensor) -> list[str]:
     flows = list(network.flows()) if isinstance(network, Network) else []
     inputs: list[Tensor] = []
     hooks = [flow.register_forward_pre_hook(lambda _, args: inputs.append(args[0])) for flow in flows]
-    network(x)
-    for hook in hooks:
-        hook.remove()
-    return [_sentence(i, flow, y, len(flows)) for i, (flow, y) in enumerate(zip(flows, inputs, strict=True))]
+    try:
+        network(x)
+    except ArithmeticError:
+        pass  # an implicit layer without a solution; the flows in front of it were seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [_sentence(i, flow, y, len(flows)) for i, (flow, y) in enumerate(zip(flows, inputs, strict=False))]
 
 
 def _sentence(i: int, flow: Flow, y: Tensor, flows: int) -> str:
@@ -42,7 +46,7 @@ def _sentence(i: int, flow: Flow, y: Tensor, flows: int) -> str:
     if layer == -1:
         state = "its input is already not finite"
     elif layer is None:
-        states = torch.stack([s[0].abs().amax() for s in flow.states(y)])
+        states = torch.stack([torch.stack([part.abs().amax() for part in s]).amax() for s in flow.states(y)])
         layer = max(0, int(states.argmax()) - 1)
         state = f"the forward pass is finite and largest ({float(states.max()):.3g}) behind layer {layer}"
     else:

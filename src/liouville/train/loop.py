@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from liouville.data import Split
+from liouville.randomness import seeded
 from liouville.train.alternate import fresh_head, train_head
 from liouville.train.augment import augmented
-from liouville.train.diagnosis import diagnose
+from liouville.train.diagnosis import DivergenceError, diagnose
 from liouville.train.history import Epoch, History
-from liouville.train.objective import Task, task_of
+from liouville.train.objective import Task, evaluation_mode, task_of
 from liouville.train.progress import Progress, silent
 from liouville.train.settings import Settings
 
@@ -56,18 +57,15 @@ def fit(
         >>> len(history.epochs)
         2
     """
-    with torch.random.fork_rng(devices=_devices(network)):
-        torch.manual_seed(settings.seed)
+    with seeded(settings.seed, next(network.parameters()).device):
         return _Run(network, split, settings, progress, on_epoch).train()
 
 
 @torch.no_grad()
 def evaluate(network: nn.Module, x: Tensor, y: Tensor, task: Task, prefix: str = "") -> dict[str, float]:
     """Loss and score over a whole set, in evaluation mode: ``{prefix}loss`` and ``{prefix}accuracy`` or ``r2``."""
-    training = network.training
-    network.eval()
-    scores = torch.cat([network(part) for part in x.split(_EVALUATION_BATCH)])
-    network.train(training)
+    with evaluation_mode(network):
+        scores = torch.cat([network(part) for part in x.split(_EVALUATION_BATCH)])
     return {f"{prefix}loss": float(task.loss(scores, y)), f"{prefix}{task.score_name}": task.score(scores, y)}
 
 
@@ -85,6 +83,11 @@ class _Run:
         like = next(network.parameters())
         self.network, self.settings, self.progress, self.on_epoch = network, settings, progress, on_epoch
         self.task = task_of(network, split)
+        if (settings.shift or settings.warp) and split.x_train.ndim != 4:
+            raise ValueError(
+                f"shift and warp move images (samples, channels, height, width); the inputs of {split.name} have the "
+                f"shape {tuple(split.x_train.shape)}. Leave both at 0."
+            )
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.split = split.to(device=like.device, dtype=like.dtype)
         self.validation: tuple[Tensor, Tensor] | None = None
@@ -123,6 +126,7 @@ class _Run:
         return self._finish(start)
 
     def _finish(self, start: float) -> History:
+        self.network.eval()
         if self.settings.alternate:
             train_head(self.network, self.x, self.y, self.task, self.settings, self.generator)
         metrics = evaluate(self.network, self.x, self.y, self.task, "train_")
@@ -130,7 +134,6 @@ class _Run:
             metrics |= evaluate(self.network, *self.validation, self.task, "validation_")
         metrics |= {"seconds": time.perf_counter() - start}
         metrics |= evaluate(self.network, self.split.x_test, self.split.y_test, self.task, "test_")
-        self.network.eval()
         self.history.metrics = metrics
         return self.history
 
@@ -143,8 +146,11 @@ class _Run:
             bar.step(loss)
         loss, penalty, score, norm = (sums / len(self.x)).tolist()
         held: dict[str, float] = {}
+        x, y = self.validation or (x, y)  # without a validation part, the last batch stands guard
+        after = evaluate(self.average or self.network, x, y, self.task)
+        self._require_sound(after["loss"], x, epoch, self.steps)
         if self.validation:
-            held = evaluate(self.average or self.network, *self.validation, self.task)
+            held = after
         return Epoch(
             epoch=epoch,
             loss=loss,
@@ -166,33 +172,37 @@ class _Run:
         if self.settings.alternate:
             fresh_head(self.network, x, y, self.task, self.settings)
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.settings.bfloat16):
-            scores = self.network(x)
+        try:
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.settings.bfloat16):
+                scores = self.network(x)
+        except ArithmeticError as error:  # an implicit layer without a solution
+            raise DivergenceError(f"training diverged at step {step} of epoch {epoch}: {error}") from error
         scores = scores.to(x.dtype)
         loss = self.task.loss(scores, y)
         penalty = self.settings.penalty(self.network)
-        value = float(loss.detach())
-        self._require_finite(value, x, epoch, step)
+        value, weight = float(loss.detach()), float(penalty.detach())
+        self._require_sound(value, x, epoch, step)
         (loss + penalty).backward()
         weights = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(weights, self.settings.clip or math.inf)
+        norm = float(nn.utils.clip_grad_norm_(weights, self.settings.clip or math.inf))
+        if not math.isfinite(weight + norm):
+            raise diagnose(self.network, x, "gradient norm", norm, epoch, step)
         self.optimizer.step()
         self.scheduler.step()
         if self.average:
             steps = step + (epoch - 1) * self.steps
             _move_average(self.average, self.network, min(self.settings.average, (1 + steps) / (10 + steps)))
-        return value, float(penalty.detach()), self.task.score(scores.detach(), y), float(norm)
+        return value, weight, self.task.score(scores.detach(), y), norm
 
-    def _require_finite(self, loss: float, x: Tensor, epoch: int, step: int) -> None:
+    def _require_sound(self, loss: float, x: Tensor, epoch: int, step: int) -> None:
         if math.isnan(self.first_loss):
             self.first_loss = loss
         if not math.isfinite(loss) or loss > _EXPLODED * (1 + self.first_loss):
-            raise diagnose(self.network, x, loss, epoch, step)
+            raise diagnose(self.network, x, "loss", loss, epoch, step)
 
     def _keep_best(self, record: Epoch) -> None:
-        loss = record.validation_loss if self.validation else -record.epoch
-        assert loss is not None
-        if math.isfinite(loss) and loss < self.best_loss:
+        loss = -record.epoch if record.validation_loss is None else record.validation_loss
+        if loss < self.best_loss:
             self.best_loss = loss
             self.best = copy.deepcopy((self.average or self.network).state_dict())
             self.history.best_epoch = record.epoch
@@ -222,10 +232,7 @@ def _scheduler(
 ) -> torch.optim.lr_scheduler.LRScheduler:
     total = settings.epochs * steps
     if settings.schedule == "one-cycle":
-        rates = [group["lr"] for group in optimizer.param_groups]
-        return torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, rates, total_steps=total + 1, pct_start=settings.warmup, cycle_momentum=False
-        )
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, one_cycle(total, settings.warmup))
     if settings.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
     if settings.schedule == "step":
@@ -233,12 +240,21 @@ def _scheduler(
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
 
 
+def one_cycle(total: int, warmup: float) -> Callable[[int], float]:
+    """Step -> factor of the rate: a cosine from 1/25 up to 1 in the first ``warmup`` of the steps, then one to 0."""
+    up = warmup * total
+
+    def factor(step: int) -> float:
+        if step < up:
+            return 1 - (1 - 1 / 25) * (1 + math.cos(math.pi * step / up)) / 2
+        return (1 + math.cos(math.pi * min(1.0, (step - up) / max(1.0, total - up)))) / 2
+
+    return factor
+
+
 @torch.no_grad()
 def _move_average(average: nn.Module, network: nn.Module, factor: float) -> None:
     for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
         slow.lerp_(fast, 1 - factor)
-
-
-def _devices(network: nn.Module) -> list[torch.device]:
-    device = next(network.parameters()).device
-    return [device] if device.type == "cuda" else []
+    for held, now in zip(average.buffers(), network.buffers(), strict=True):
+        held.copy_(now)

@@ -2,8 +2,10 @@ r"""The learning problem of both papers: a mean loss over the samples, by the ki
 
 from __future__ import annotations
 
-__all__ = ["Task", "task_of"]
+__all__ = ["Task", "evaluation_mode", "task_of"]
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,6 +66,18 @@ class Task:
         return float(1 - (scores - y).square().sum() / (y - y.mean(0)).square().sum())
 
 
+@contextlib.contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """``network.eval()`` inside; behind it every sub-module is in the mode that it was in."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def task_of(network: nn.Module, split: Split) -> Task:
     """The task that a split poses, checked against what the network puts out for one sample.
 
@@ -71,10 +85,14 @@ def task_of(network: nn.Module, split: Split) -> Task:
         ValueError: if the network does not accept the inputs, or its output does not fit the targets.
     """
     sample = split.x_train[:1].to(next(network.parameters()))
-    training = network.training
-    with torch.no_grad():
-        outputs = network.eval()(sample).shape[-1]
-    network.train(training)
+    try:
+        with torch.no_grad(), evaluation_mode(network):
+            outputs = network(sample).shape[-1]
+    except RuntimeError as error:
+        shape = tuple(split.x_train.shape[1:])
+        raise ValueError(
+            f"the network does not accept the inputs of {split.name}, of shape {shape}: {error}"
+        ) from error
     if not split.classes:
         expected = 1 if split.y_train.dim() == 1 else split.y_train.shape[-1]
         if outputs != expected:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Penalty", "decay", "head_decay", "smoothness"]
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,7 +32,7 @@ def smoothness(flow: Flow, scaling: Scaling = "depth") -> Tensor:
         True
     """
     c = lookup({"depth": 0.5 / flow.h, "hdnn": 0.5 * flow.h, "sum": 0.5}, scaling, "scaling")
-    return c * _total([w.diff(dim=0) for w in flow.field.theta()])
+    return c * _total([w.diff(dim=0) for w in _weights(flow)])
 
 
 def decay(flow: Flow, scaling: Scaling = "depth") -> Tensor:
@@ -43,7 +44,7 @@ def decay(flow: Flow, scaling: Scaling = "depth") -> Tensor:
         True
     """
     c = lookup({"depth": 0.5 * flow.h, "hdnn": 0.5 * flow.h, "sum": 0.5}, scaling, "scaling")
-    return c * _total([w.expand(flow.layers, *w.shape[1:]) for w in flow.field.theta()])
+    return c * _total([w.expand(flow.layers, *w.shape[1:]) for w in _weights(flow)])
 
 
 def head_decay(network: Network) -> Tensor:
@@ -74,8 +75,8 @@ class Penalty:
     def __post_init__(self) -> None:
         lookup({"depth": 0, "hdnn": 0, "sum": 0}, self.scaling, "scaling")
         for name in ("smoothness", "decay", "head"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"the {name} weight must be >= 0, got {getattr(self, name)}.")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"the {name} weight must be >= 0 and finite, got {getattr(self, name)}.")
 
     def __call__(self, network: nn.Module) -> Tensor:
         """The weighted sum over all flows of the network."""
@@ -90,5 +91,13 @@ class Penalty:
         return torch.stack(terms).sum() if terms else torch.zeros(())
 
 
+def _weights(flow: Flow) -> list[Tensor]:
+    """theta without a J that is not trained; a scalar bias counts once, though theta() spreads it over the features."""
+    fixed = () if getattr(flow.field, "train_J", True) else ("J",)
+    theta = flow.field.theta()
+    weights = [w for name, w in zip(theta._fields, theta, strict=True) if name not in fixed]
+    return [w[..., :1] if w.dim() > 1 and w.stride(-1) == 0 else w for w in weights]
+
+
 def _total(tensors: list[Tensor]) -> Tensor:
-    return torch.stack([t.square().sum() for t in tensors]).sum()
+    return torch.stack([t.square().sum() for t in tensors]).sum() if tensors else torch.zeros(())

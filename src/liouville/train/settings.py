@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Settings"]
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -76,17 +77,20 @@ class Settings:
     def __post_init__(self) -> None:
         lookup(dict.fromkeys(OPTIMIZERS, 0), self.optimizer, "optimizer")
         lookup(dict.fromkeys(SCHEDULES, 0), self.schedule, "schedule")
-        for name, low in (("epochs", 1), ("batch", 1), ("alternate", 0), ("shift", 0)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}.")
+        for name, low in (("epochs", 1), ("batch", 1), ("alternate", 0), ("shift", 0), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not low <= value < 2**63:
+                raise ValueError(f"{name} must be a whole number of at least {low} (and below 2^63), got {value}.")
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"patience must be at least 1 epoch, got {self.patience}.")
+        if self.patience is not None and not self.validation:
+            raise ValueError("patience waits for a better validation loss; give validation a share above 0.")
         for name in ("lr", "head_lr", "clip"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be positive, got {value}.")
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be positive and finite, got {value}.")
         for name in ("weight_decay", "warp"):
-            if not getattr(self, name) >= 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}.")
         if self.weight_decay and self.optimizer != "adamw":
             raise ValueError(

@@ -6,7 +6,7 @@ __all__ = ["Images", "classifier", "regressor"]
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from liouville.flow import Flow
 from liouville.names import lookup
 from liouville.network import ChannelsLast, Connector, Half, Lift, Network, Place
 from liouville.operators import Conv, Dense
+from liouville.randomness import seeded
 from liouville.zoo.papers import MODELS, Builder, ms1, verlet
 
 LiftChoice = Place | Literal["linear"] | None
@@ -131,7 +132,9 @@ def _network(
     depths = [layers] * len(widths) if isinstance(layers, int) else list(layers)
     if len(depths) != len(widths):
         raise ValueError(f"features and layers must name equally many flows, got {len(widths)} and {len(depths)}.")
-    with _seeded(generator):
+    # torch's own layers know the global stream only, so a generator given here seeds it for a while
+    seed = None if generator is None else int(torch.randint(2**62, (), generator=generator))
+    with contextlib.nullcontext() if seed is None else seeded(seed):
         operator = Dense() if conv is None else Conv(conv.kernel)
         flows = [build(n, N, T, operator=operator, backprop=backprop) for n, N in zip(widths, depths, strict=True)]
         if dropout_rate:
@@ -139,6 +142,8 @@ def _network(
         if isinstance(inputs, int) and conv is None:
             return _dense(_function(build), inputs, outputs, flows, lift)
         if not isinstance(inputs, int) and conv is not None:
+            if _function(build) is verlet:
+                raise ValueError("verlet, whose data lies in q alone, is for vectors here; use ms1 for images.")
             return _images(inputs, outputs, flows, conv)
     raise ValueError(
         f"inputs={inputs!r} and conv={conv!r} do not fit: vectors have one width and no conv, images have "
@@ -150,6 +155,10 @@ def _dense(build: Any, inputs: int, outputs: int, flows: list[Flow], lift: LiftC
     if len(flows) > 1:
         raise ValueError(f"several flows need images (conv=Images()), got features for {len(flows)} of them.")
     n = flows[0].field.features
+    if build is verlet and lift == "linear":
+        raise ValueError(
+            "verlet starts with p = 0 and the data in q, which a learned lift would overwrite; use lift='q' or ms1."
+        )
     place = lift or ("q" if build in (ms1, verlet) else "ends")
     first = nn.Linear(inputs, n) if place == "linear" else Lift(n, inputs, place=place)
     if build is verlet:
@@ -182,14 +191,3 @@ def _images(inputs: tuple[int, int, int], outputs: int, flows: list[Flow], conv:
 
 def _function(build: Builder) -> Any:
     return _function(build.func) if isinstance(build, functools.partial) else build
-
-
-@contextlib.contextmanager
-def _seeded(generator: torch.Generator | None) -> Iterator[None]:
-    """Everything built inside draws from ``generator``; torch's own layers know only the global stream."""
-    if generator is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        yield
