@@ -212,3 +212,28 @@ def test_a_reader_that_goes_away_leaves_no_traceback():
     words = f"{sys.executable} -m liouville list | head -n 1"
     done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, timeout=60)
     assert done.stdout == "models\n" and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "code"),
+    [
+        ("--shift 1", "shift and warp move images (samples, channels, height, width); ", 2),
+        ("--warp 1", "shift and warp move images (samples, channels, height, width); ", 2),
+        ("--decay 1e300 --validation 0", "training diverged: the gradient norm is ", 1),
+        (
+            "--model h1 --scheme ImplicitSymplecticEuler --optimizer sgd --schedule constant --lr 1e30",
+            "training diverged",
+            1,
+        ),
+        ("--seed 99999999999999999999", "seed must be a whole number of at least 0 (and below 2^63), got ", 2),
+    ],
+)
+def test_what_ends_training_early_is_one_sentence(train, tmp_path, words, message, code):
+    result = train(*words.split())
+    assert result.code == code
+    assert result.err.startswith(f"liouville: error: {message}")
+    assert result.err.count("\n") == 1
+    # bad input leaves nothing behind, so that the corrected command is not refused; a divergence leaves its model
+    assert (tmp_path / "run").exists() == (code == 1)
+    if code == 1:
+        Run.open(tmp_path / "run").network()
