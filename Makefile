@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SLOW   := not slow
 
-.PHONY: train test test-slow check test-oldest bench docs clean
+.PHONY: train test test-slow check test-oldest bench bench-depth docs clean
 .DEFAULT_GOAL := train
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -33,6 +33,9 @@ test-oldest:                      ## the tests on the oldest torch that pyprojec
 
 bench: $(VENV)/installed          ## Stored against the frozen hand-written loop
 	$(BIN)/python benchmarks/stored_overhead.py
+
+bench-depth: $(VENV)/installed    ## 1024 layers: two stable networks beside a plain MLP (ten minutes)
+	$(BIN)/python benchmarks/depth.py --figure docs/images/depth.png
 
 docs: $(VENV)/installed           ## the documentation as a site, in site/
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
