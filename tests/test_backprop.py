@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 import liouville as lv
 import samples
-from liouville.backprop import run_seed, slices
+from liouville.backprop import slices
 from liouville.testing import check_engine
 from measure import at, jacobian, near, randn, rounding
 
@@ -84,17 +84,96 @@ def test_check_engine_passes_ours():
 # ---- noise -----------------------------------------------------------------------------------------------------
 
 
+def numbers_drawn(run):
+    """How many numbers a run takes from torch's global stream: 0, 1, or None for anything else."""
+    torch.manual_seed(0)
+    run()
+    after = torch.get_rng_state()
+    torch.manual_seed(0)
+    for numbers in (0, 1):
+        if torch.equal(after, torch.get_rng_state()):
+            return numbers
+        torch.randint(2**31, ())
+    return None
+
+
 @pytest.mark.parametrize("engine", samples.BACKPROPS.values(), ids=samples.BACKPROPS)
 def test_a_run_draws_one_number_from_the_global_stream_if_it_needs_any(engine):
-    for name, drawn in (("separable", 0), ("dropout-partitioned", 1)):
-        flow = samples.flow("SymplecticEuler", name, backprop=engine)
+    for scheme, name, drawn in (
+        ("SymplecticEuler", "separable", 0),
+        ("SymplecticEuler", "dropout-partitioned", 1),
+        ("SymplecticEuler", "dropout-second-order-half", 1),
+        ("Midpoint", "dropout", 1),
+    ):
+        flow = samples.flow(scheme, name, backprop=engine)
+        y = samples.inputs(flow.field).requires_grad_()
+        assert numbers_drawn(lambda f=flow, y=y: f(y).sum().backward()) == drawn
+        assert numbers_drawn(lambda f=flow, y=y: list(f.states(y))) == drawn
+        assert numbers_drawn(lambda f=flow, y=y: f.eval()(y)) == 0
+
+
+def masks_of(field, velocity, seed):
+    """What each layer of a run multiplies its velocity by, an entry: 0, or 1 / (1 - p)."""
+    drawn = [velocity(field.in_run(seed).at_layer(j), at(field.theta(), j)) for j in range(field.layers)]
+    return [(v != 0).double() / (1 - field.probability) for v in drawn]
+
+
+def midpoint_by_hand(field, y, theta, h, masks):
+    before, y = y - h * masks[0] * field(y, at(theta)), y
+    for j, m in enumerate(masks):
+        before, y = y, before + 2 * h * m * field(y, at(theta, j))
+    return before, y
+
+
+def leapfrog_by_hand(field, q, theta, h, masks):
+    """p is half a step behind q; q' = p is a velocity too, and loses entries like the other."""
+    force, moves = masks
+    p = -h / 2 * force[0] * field.force(q, at(theta))
+    for j in range(len(force)):
+        p = p + h * force[j] * field.force(q, at(theta, j))
+        q = q + h * moves[j] * p
+    return p, q
+
+
+@pytest.mark.parametrize("engine", samples.BACKPROPS.values(), ids=samples.BACKPROPS)
+@pytest.mark.parametrize(
+    "scheme, name", [("Midpoint", "dropout"), ("SymplecticEuler", "dropout-second-order-half")], ids=str
+)
+@torch.no_grad()
+def test_the_start_of_a_scheme_has_the_noise_of_layer_0(engine, scheme, name):
+    flow = samples.flow(scheme, name, backprop=engine)
+    field, theta, y = flow.field, flow.field.theta(), samples.inputs(flow.field)
+    for run in range(5):
+        torch.manual_seed(run)
+        seed = int(torch.randint(2**31, ()))
+        if scheme == "Midpoint":
+            masks = masks_of(field, lambda f, w: f(y, w), seed)
+            expected = midpoint_by_hand(field.field, y, theta, flow.h, masks)
+            start = (y - flow.h * masks[0] * field.field(y, at(theta)), y)
+        else:
+            masks, moves = (masks_of(field, f, seed) for f in (lambda f, w: f.p_dot(y, w), lambda f, w: f.q_dot(y, w)))
+            expected = leapfrog_by_hand(field.field, y, theta, flow.h, (masks, moves))
+            start = (-flow.h / 2 * masks[0] * field.field.force(y, at(theta)), y)
+        assert (masks[0] == 0).any()
+        torch.manual_seed(run)
+        final = flow.final_state(y)
+        torch.manual_seed(run)
+        states = list(flow.states(y))
+        for a, b in zip((*final, *states[0], *states[-1]), (*expected, *start, *expected), strict=True):
+            near(a, b, rounding(b, terms=10 * samples.N))
+
+
+def test_noise_of_a_run_outlives_the_training_mode():
+    """Between forward and backward someone calls eval(): the layers computed again still see their masks."""
+    flow, grads = samples.flow("SymplecticEuler", "dropout-partitioned"), []
+    y = samples.inputs(flow.field)
+    for engine in samples.BACKPROPS.values():
         torch.manual_seed(0)
-        flow(samples.inputs(flow.field).requires_grad_()).sum().backward()
-        after = torch.get_rng_state()
-        torch.manual_seed(0)
-        for _ in range(drawn):
-            torch.randint(2**31, ())
-        assert torch.equal(after, torch.get_rng_state())
+        out = flow.train().with_backprop(engine)(y)
+        flow.eval()
+        grads.append(torch.autograd.grad(out.square().sum(), tuple(flow.parameters())))
+    for a, b in zip((*grads[1], *grads[2]), (*grads[0], *grads[0]), strict=True):
+        near(a, b, rounding(b, terms=10 * samples.N, factor=10))
 
 
 @pytest.mark.parametrize("engine", samples.BACKPROPS.values(), ids=samples.BACKPROPS)
@@ -296,13 +375,12 @@ def test_shared_weights_get_the_sum_of_all_layers_gradients():
 
 
 @dataclass(frozen=True)
-class OtherSeed(lv.Stored):
+class OtherNoise(lv.Stored):
     """Draws new noise for the second half: what a naive recomputation of dropout does."""
 
     def run(self, scheme, field, state, theta, h):
-        seed = run_seed(field)
         for j, theta_j in enumerate(slices(theta, field.layers)):
-            state = scheme.step(field.at_layer(seed + j // 3, j), state, theta_j, h)
+            state = scheme.step(field.at_layer(j + 100 * (j // 3)), state, theta_j, h)
         return state
 
 
@@ -327,11 +405,10 @@ class LosesAGradient(lv.Stored):
     """The right value; the weights of one layer are detached."""
 
     def run(self, scheme, field, state, theta, h):
-        seed = run_seed(field)
         for j, theta_j in enumerate(slices(theta, field.layers)):
             if j == 2:
                 theta_j = type(theta)(*(w.detach() for w in theta_j))
-            state = scheme.step(field.at_layer(seed, j), state, theta_j, h)
+            state = scheme.step(field.at_layer(j), state, theta_j, h)
         return state
 
 
@@ -350,7 +427,7 @@ class NoValue(lv.Stored):
 @pytest.mark.parametrize(
     "broken, message",
     [
-        (OtherSeed(), "SymplecticEuler on PartitionedDropoutField"),
+        (OtherNoise(), "SymplecticEuler on PartitionedDropoutField"),
         (ExtraDraw(), "one seed per run"),
         (DropsALayer(), "SymplecticEuler on SeparableHamiltonianField"),
         (LosesAGradient(), "value and gradient"),

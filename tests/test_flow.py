@@ -250,6 +250,37 @@ def test_wrong_image_shapes():
             flow(randn(*shape))
 
 
+SECOND_ORDER = [name for name in samples.FIELDS if "second-order" in name]
+
+
+@pytest.mark.parametrize("name", SECOND_ORDER)
+@pytest.mark.parametrize("scheme", samples.SCHEMES)
+def test_a_second_order_field_takes_splitting_schemes_and_its_half_step_start_symplectic_euler_alone(scheme, name):
+    field = samples.field(name)
+    start = getattr(field, "field", field).start
+    if scheme == "SymplecticEuler" or (start == "rest" and scheme in ("Verlet", "Yoshida4")):
+        assert (scheme, name) in samples.PAIRS
+        return
+    assert (scheme, name) not in samples.PAIRS
+    message = 'start="rest"' if isinstance(samples.SCHEMES[scheme], lv.SplittingScheme) else "SymplecticEuler, Verlet"
+    if scheme.startswith("Implicit") and name.endswith("images"):
+        message = "needs vectors"
+    elif scheme == "ImplicitSymplecticEuler":
+        message = "needs a HamiltonianField"
+    with pytest.raises(ValueError, match=message):
+        samples.flow(scheme, name)
+
+
+def test_a_scheme_of_the_same_stages_as_symplectic_euler_may_start_half_a_step_before():
+    class Own(lv.SplittingScheme):
+        order = 2
+        stages = (("p", 1.0), ("q", 1.0))
+
+    field = samples.field("second-order")
+    y = samples.inputs(field)
+    assert torch.equal(lv.Flow(field, Own(), T=1.0)(y), lv.Flow(field, lv.SymplecticEuler(), T=1.0)(y))
+
+
 @pytest.mark.parametrize("T", [0, -1.0, float("nan"), float("inf")])
 def test_wrong_T(T):
     with pytest.raises(ValueError, match="T must be a positive, finite time, got"):

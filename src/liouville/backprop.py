@@ -6,7 +6,7 @@ its formulas, and all weights as stacked tensors; a layer is a slice of them.
 
 from __future__ import annotations
 
-__all__ = ["ENGINES", "Backprop", "Checkpointed", "Stored", "run_seed", "slices"]
+__all__ = ["ENGINES", "Backprop", "Checkpointed", "Stored", "slices"]
 
 import math
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from liouville.fields.base import StochasticField, Theta, VectorField
+from liouville.fields.base import Theta, VectorField
 from liouville.schemes.base import Scheme, State
 
 
@@ -25,7 +25,11 @@ class Backprop(ABC):
 
     @abstractmethod
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
-        """The state behind N layers; ``theta`` is stacked on axis 0 (length N, or 1 when shared)."""
+        """The state behind N layers; ``theta`` is stacked on axis 0 (length N, or 1 when shared).
+
+        ``field`` is fixed to the run (`VectorField.in_run`), and ``field.at_layer(j)`` is what layer j evaluates: an
+        engine draws nothing.
+        """
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,8 @@ class Stored(Backprop):
     """
 
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
-        seed = run_seed(field)
         for j, theta_j in enumerate(slices(theta, field.layers)):
-            state = scheme.step(field.at_layer(seed, j), state, theta_j, h)
+            state = scheme.step(field.at_layer(j), state, theta_j, h)
         return state
 
 
@@ -68,13 +71,12 @@ class Checkpointed(Backprop):
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
         from torch.utils.checkpoint import checkpoint  # a slow import in older releases of torch
 
-        seed = run_seed(field)
         layers = list(enumerate(slices(theta, field.layers)))
         every = self.every or math.ceil(math.sqrt(field.layers))
 
         def segment(first: int, *state: torch.Tensor) -> State:
             for j, theta_j in layers[first : first + every]:
-                state = scheme.step(field.at_layer(seed, j), state, theta_j, h)
+                state = scheme.step(field.at_layer(j), state, theta_j, h)
             return state
 
         for first in range(0, field.layers, every):
@@ -98,10 +100,3 @@ def slices(theta: Theta, layers: int) -> Iterator[Theta]:
         return (theta for _ in range(layers))
     columns = [w.unbind(0) if len(w) == layers else w.unbind(0) * layers for w in theta]
     return (kind(*row) for row in zip(*columns, strict=True))
-
-
-def run_seed(field: VectorField) -> int:
-    """One number from torch's global stream where the field draws noise; nothing is drawn otherwise."""
-    if isinstance(field, StochasticField) and field.training:
-        return int(torch.randint(2**31, ()))
-    return 0

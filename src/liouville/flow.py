@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from liouville.backprop import Backprop, Stored, run_seed, slices
+from liouville.backprop import Backprop, Stored, slices
 from liouville.fields.base import StochasticField, Theta, VectorField
 from liouville.schemes.base import ReversibleScheme, Scheme, State
 
@@ -67,8 +67,8 @@ class Flow(nn.Module):
     def final_state(self, y: Tensor) -> State:
         """y_0 -> the state behind the last layer: (p, q), (y_{N-1}, y_N) or (y_N,), by the scheme."""
         theta = self.field.theta()
-        state = self._initial(y, theta)
-        return self.backprop.run(self.scheme, self.field, state, theta, self.h)
+        run, state = self._start(y, theta)
+        return self.backprop.run(self.scheme, run, state, theta, self.h)
 
     def trajectory(self, y: Tensor) -> Tensor:
         """y_0 ... y_N, stacked: (N + 1, *y.shape)."""
@@ -77,11 +77,10 @@ class Flow(nn.Module):
     def states(self, y: Tensor) -> Iterator[State]:
         """The N + 1 states one after the other, by the plain loop."""
         theta = self.field.theta()
-        state = self._initial(y, theta)
-        seed = run_seed(self.field)
+        run, state = self._start(y, theta)
         yield state
         for j, theta_j in enumerate(slices(theta, self.layers)):
-            state = self.scheme.step(self.field.at_layer(seed, j), state, theta_j, self.h)
+            state = self.scheme.step(run.at_layer(j), state, theta_j, self.h)
             yield state
 
     def inverse_state(self, state: State) -> State:
@@ -89,7 +88,7 @@ class Flow(nn.Module):
         scheme = self._reversible()
         theta = self.field.theta()
         for j, theta_j in reversed(list(enumerate(slices(theta, self.layers)))):
-            state = scheme.inverse(self.field.at_layer(0, j), state, theta_j, self.h)
+            state = scheme.inverse(self.field.at_layer(j), state, theta_j, self.h)
         return state
 
     def inverse(self, y: Tensor) -> Tensor:
@@ -115,10 +114,12 @@ class Flow(nn.Module):
     def extra_repr(self) -> str:
         return f"scheme={self.scheme}, T={self.T:g}, h={self.h:.4g}, backprop={self.backprop}"
 
-    def _initial(self, y: Tensor, theta: Theta) -> State:
+    def _start(self, y: Tensor, theta: Theta) -> tuple[VectorField, State]:
+        """The field of a new run, which draws its seed here and nowhere else, and the first state."""
         self._check(y)
+        run = self.field.in_run()
         theta_0 = type(theta)(*(w[0] for w in theta))
-        return self.scheme.init(self.field, y, theta_0, self.h)
+        return run, self.scheme.init(run.at_layer(0), y, theta_0, self.h)
 
     def _check(self, y: Tensor) -> None:
         axis = self.field.feature_axis

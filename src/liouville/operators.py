@@ -7,7 +7,7 @@ of one number per feature is broadcast. <K y, z> = <y, K^T z> holds exactly for 
 
 from __future__ import annotations
 
-__all__ = ["Conv", "Dense", "Operator"]
+__all__ = ["Conv", "Dense", "Operator", "spectral_norm"]
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -92,7 +92,7 @@ class Dense(Operator):
         return F.linear(y, matrix)
 
     def norm(self, weight: Tensor) -> Tensor:
-        return _spectral_norm(weight)
+        return spectral_norm(weight)
 
 
 @dataclass(frozen=True)
@@ -141,10 +141,10 @@ class Conv(Operator):
     def norm(self, weight: Tensor) -> Tensor:
         """The sum of the spectral norms of the stencil's matrices; exact for a 1x1 kernel."""
         taps = weight.flatten(-self.dims).movedim(-1, 0)
-        return _spectral_norm(taps).sum(0)
+        return spectral_norm(taps).sum(0)
 
 
-def _spectral_norm(matrices: Tensor) -> Tensor:
+def spectral_norm(matrices: Tensor) -> Tensor:
     """||K||_2 of each matrix of a stack; infinite where an entry is not finite, for which LAPACK would raise."""
     finite = matrices.isfinite().flatten(-2).all(-1)
     norms = torch.linalg.matrix_norm(torch.where(matrices.isfinite(), matrices, 0.0), ord=2)

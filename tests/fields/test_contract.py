@@ -323,6 +323,8 @@ def test_a_theta_of_the_wrong_depth_is_refused():
         (lambda: lv.SeparableHamiltonianField(4, 2, X=torch.eye(3)), r"\(n_q, n_p\) = \(2, 2\), got \(3, 3\)"),
         (lambda: lv.SeparableHamiltonianField(5, 2, p_features=2), "3 x 2 matrix"),
         (lambda: lv.AntisymmetricField(4, 2, gamma=-0.1), "gamma must be >= 0.*got -0.1"),
+        (lambda: lv.AntisymmetricField(4, 2, gamma=float("nan")), "gamma must be >= 0 and finite.*got nan"),
+        (lambda: lv.AntisymmetricField(4, 2, gamma=float("inf")), "gamma must be >= 0 and finite.*got inf"),
         (lambda: lv.SecondOrderField(lv.SymmetricField(2, 2), start="zero"), "got 'zero'"),
         (lambda: lv.ResidualField(2, 2, activation="thanh"), "did you mean 'tanh'"),
         (lambda: lv.dropout(lv.ResidualField(2, 2), 1.0), r"\[0, 1\), got 1.0"),
@@ -333,6 +335,16 @@ def test_a_theta_of_the_wrong_depth_is_refused():
 def test_errors(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_noise_needs_a_run():
+    field = samples.field("dropout")
+    with pytest.raises(RuntimeError, match=r"use field\.in_run\(seed\)\.at_layer\(j\)"):
+        field.at_layer(0)
+    assert field.eval().at_layer(0) is field
+    assert field.in_run() is field
+    deterministic = samples.field("residual")
+    assert deterministic.in_run(3).at_layer(1) is deterministic
 
 
 def test_a_field_that_states_no_rate_says_how_to_state_one():

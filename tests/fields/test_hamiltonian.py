@@ -126,3 +126,57 @@ def test_conv_with_a_1x1_stencil_is_the_dense_field_at_every_pixel():
     near(images(y, at(images.theta())), expected, rounding(8, terms=8))
     H = dense_field.energy(y.movedim(1, -1), at(dense_field.theta())).sum((1, 2))
     near(images.energy(y, at(images.theta())), H, rounding(H, terms=60))
+
+
+# ---- constants given by the caller -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.float64])
+@pytest.mark.parametrize("layers", [None, 2])
+def test_J_may_be_given_in_any_dtype(dtype, layers):
+    J = torch.tensor([[0, 2, -1], [-2, 0, 3], [1, -3, 0]], dtype=dtype)
+    field = lv.HamiltonianField(3, 2, J=J if layers is None else J.expand(layers, 3, 3))
+    stated = field.J if layers is None else field.theta().J[1]
+    assert stated.dtype == torch.float32
+    assert torch.equal(stated, J.float())
+
+
+def test_J_and_X_are_copies():
+    J, X = torch.tensor([[0.0, -1.0], [1.0, 0.0]], requires_grad=True), torch.eye(2, requires_grad=True)
+    general, separable = lv.HamiltonianField(2, 1, J=J), lv.SeparableHamiltonianField(4, 1, X=X)
+    with torch.no_grad():
+        J *= 5
+        X *= 5
+    assert general.J.tolist() == [[0, -1], [1, 0]]
+    assert torch.equal(separable.X, torch.eye(2))
+    assert not general.J.requires_grad
+    assert not separable.X.requires_grad
+
+
+def test_J_and_X_are_exact_under_the_default_dtype_float64():
+    X = randn(2, 2)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        field = lv.SeparableHamiltonianField(4, 1, X=X)
+        assert torch.equal(field.X, X)
+        assert torch.equal(lv.HamiltonianField(4, 1, J=field.structure).J, field.structure)
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("name", ["hamiltonian", "hamiltonian-trained-J", "separable", "separable-X"])
+def test_the_rate_of_weights_that_are_not_finite_is_not_finite(name):
+    for broken in range(len(list(samples.field(name).parameters()))):
+        field = samples.field(name)
+        with torch.no_grad():
+            list(field.parameters())[broken].fill_(torch.nan)
+        bias = list(dict(field.named_parameters()))[broken].startswith("b")
+        assert field.rate(field.theta()).isfinite().all() == bias
+
+
+def test_the_rate_of_a_broken_constant_is_infinite():
+    general, separable = samples.field("hamiltonian"), samples.field("separable-X")
+    general.J[0, 1] = separable.X[0, 1] = torch.nan
+    for field in (general, separable):
+        assert (field.rate(field.theta()) == torch.inf).all()

@@ -146,6 +146,43 @@ def test_shear_field_survives_copies_and_refinement():
     assert torch.equal(fine(y, at(fine.theta(), 5)), field(y, at(field.theta(), 2)))
 
 
+class Scaled(nn.Linear):
+    """Two settings that no repr shows: an attribute and a buffer."""
+
+    def __init__(self, factor=1.0, shift=0.0):
+        super().__init__(2, 2)
+        self.factor = factor
+        self.register_buffer("shift", torch.tensor([shift]))
+
+
+def _acting(part):
+    return nn.Sequential(nn.Linear(2, 2), part, nn.Linear(2, 2))
+
+
+def test_shear_field_takes_modules_that_differ_in_their_weights_alone():
+    F = [Scaled(2.0, 1.0).eval(), Scaled(2.0, 1.0)]  # whether they train is the field's to say
+    field, p = lv.ShearField(F, _acting(nn.Dropout(0.0)), layers=2, features=4), torch.randn(3, 2)
+    for block, theta_j in zip(F, slices(field.theta(), 2), strict=True):
+        assert torch.equal(field.q_dot(p, theta_j), block(p))
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_shear_field_keeps_frozen_parameters_frozen(many):
+    def block():
+        part = _acting(nn.Tanh())
+        part[0].requires_grad_(False)
+        return part
+
+    F = [block() for _ in range(3)] if many else block()
+    field = lv.ShearField(F, _acting(nn.Tanh()), layers=3, features=4)
+    frozen = {name for name, w in field.named_parameters() if not w.requires_grad}
+    assert frozen == {"stacked.F__0__weight", "stacked.F__0__bias"}
+    field.refined()
+    lv.Flow(field, lv.SymplecticEuler(), T=1.0)(torch.randn(2, 4)).sum().backward()
+    assert {name for name, w in field.named_parameters() if w.grad is None} == frozen
+    assert all(w.requires_grad != (f"stacked.{name}" in frozen) for name, w in field.stacked.items())
+
+
 @pytest.mark.parametrize(
     "F, message",
     [
@@ -153,6 +190,15 @@ def test_shear_field_survives_copies_and_refinement():
         (nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), "running statistics, got BatchNorm1d"),
         ([nn.Linear(2, 2)], r"3 of them \(one per layer\), got 1"),
         ([nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2, bias=False)], "same names and shapes"),
+        ([_acting(nn.Tanh()), _acting(nn.Tanh()), _acting(nn.ReLU())], "one structure; module 2 has other parts"),
+        ([_acting(nn.ELU()), _acting(nn.ELU(0.5)), _acting(nn.ELU())], "module 1 has other parts"),
+        ([Scaled(), Scaled(factor=2.0), Scaled()], "module 1 has other parts, settings"),
+        ([Scaled(), Scaled(), Scaled(shift=1.0)], "module 2 has other parts, settings, buffers"),
+        ([nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 2)], "module 1 .*requires_grad"),
+        (_acting(nn.Dropout(0.25)), r"must not draw random numbers, got Dropout\(p=0.25.*lv.dropout\(field, 0.25\)"),
+        (_acting(nn.FeatureAlphaDropout(0.5)), "must not draw random numbers"),
+        ([_acting(nn.Dropout1d(0.5))] * 3, "must not draw random numbers"),
+        (nn.LSTM(2, 2, num_layers=2, dropout=0.1), r"random numbers, got LSTM.*lv.dropout\(field, 0.1\)"),
     ],
 )
 def test_shear_errors(F, message):
@@ -170,9 +216,9 @@ def test_dropout_zeroes_a_share_and_keeps_the_mean(name):
     if partitioned and name != "dropout-second-order":
         q = field.split(q)[1]
     velocity = (lambda f: f.p_dot(q, theta_j)) if partitioned else (lambda f: f(q, theta_j))
-    drawn = torch.stack([velocity(field.at_layer(seed, 0)) for seed in range(3000)])
+    drawn = torch.stack([velocity(field.in_run(seed).at_layer(0)) for seed in range(3000)])
     field.eval()
-    plain = velocity(field.at_layer(0, 0))
+    plain = velocity(field.in_run(0).at_layer(0))
     assert set(((drawn == 0) | ((drawn - plain / 0.7).abs() <= 4 * EPS * plain.abs())).unique().tolist()) == {True}
     near(drawn.mean(0) / plain, torch.ones_like(plain), 6 * (0.3 / 0.7 / 3000) ** 0.5)
 
@@ -181,12 +227,12 @@ def test_dropout_draws_differ_between_layers_halves_and_seeds():
     field = samples.field("dropout-partitioned")
     theta_j, half = at(field.theta()), randn(50, 2)
     masks = [
-        field.at_layer(3, 0).p_dot(half, theta_j) == 0,
-        field.at_layer(3, 1).p_dot(half, theta_j) == 0,
-        field.at_layer(4, 0).p_dot(half, theta_j) == 0,
-        field.at_layer(3, 0).q_dot(half, theta_j) == 0,
+        field.in_run(3).at_layer(0).p_dot(half, theta_j) == 0,
+        field.in_run(3).at_layer(1).p_dot(half, theta_j) == 0,
+        field.in_run(4).at_layer(0).p_dot(half, theta_j) == 0,
+        field.in_run(3).at_layer(0).q_dot(half, theta_j) == 0,
     ]
     # seeds that differ in their high bits alone: a generator that read 32 bits of them would draw the same
-    masks += [field.at_layer(3 + 2**k, 0).p_dot(half, theta_j) == 0 for k in range(2, 31)]
+    masks += [field.in_run(3 + 2**k).at_layer(0).p_dot(half, theta_j) == 0 for k in range(2, 31)]
     for i, a in enumerate(masks):
         assert not any(torch.equal(a, b) for b in masks[i + 1 :])

@@ -245,6 +245,71 @@ def test_a_sample_that_is_not_finite_propagates_and_leaves_the_others_alone(sche
     near(out[::2], good[::2], rounding(good, factor=100))
 
 
+@pytest.mark.parametrize(
+    "scheme, residual", [(MIDPOINT, residual_midpoint), (EULER, residual_euler)], ids=["midpoint", "euler"]
+)
+@pytest.mark.parametrize("h, by_newton", [(0.2, False), (1.6, True)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@torch.no_grad()
+def test_a_batch_of_mixed_scales_is_solved_sample_by_sample(scheme, residual, h, by_newton, dtype, newton_calls):
+    """Each sample to 10 eps of its own size: a tolerance for the batch would leave small ones where they are."""
+    field = hamiltonian(1).to(dtype)
+    y = (randn(5, 4, seed=1) * torch.tensor([1.0, 1e6, 1e-3, 1e3, 1.0])[:, None]).to(dtype)
+    together, eps = step(scheme, field, y, h), torch.finfo(dtype).eps
+    assert bool(newton_calls) == by_newton
+    for i in range(5):
+        alone, size = step(scheme, field, y[i : i + 1], h), max(1.0, float(y[i].abs().max()))
+        near(together[i], alone[0], 200 * eps * size)
+        near(residual(field, y[i : i + 1], together[i : i + 1], h), torch.zeros(1, 4), 200 * eps * size)
+
+
+def test_a_large_sample_does_not_hide_an_equation_without_solution():
+    grows = lv.Activation("exp", torch.exp, torch.exp, torch.exp, float("inf"), True)
+    field = lv.ResidualField(1, 1, activation=grows).double()
+    with torch.no_grad():
+        field.K.fill_(1.0)
+        field.b.zero_()
+    y = torch.tensor([[-1e20], [0.2], [-1e20]], dtype=torch.float64)  # z = y + e^z: z = y, or none at 0.2
+    assert torch.equal(step(MIDPOINT, field, y[::2], 2.0), y[::2])
+    with pytest.raises(ArithmeticError, match=r"not solved in 50 Newton iterations .*in 1 samples"):
+        step(MIDPOINT, field, y, 2.0)
+
+
+@pytest.mark.parametrize("scheme", [MIDPOINT, EULER], ids=str)
+@pytest.mark.parametrize("h", [0.1, 4.0])
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("weight", ["K", "b"])
+def test_weights_that_are_not_finite_propagate(scheme, h, grad, weight):
+    field = hamiltonian(1)
+    with torch.no_grad():
+        getattr(field, weight)[0, 0] = torch.nan
+    flow, y = lv.Flow(field, scheme, T=h), randn(3, 4)
+    with torch.set_grad_enabled(grad):
+        for out in (*flow.final_state(y), *flow.inverse_state(scheme.init(field, y, None, h))):
+            assert out.isnan().any(-1).all()
+
+
+@pytest.mark.parametrize("scheme", [MIDPOINT, EULER], ids=str)
+@pytest.mark.parametrize("h", [0.2, 1.6])
+@pytest.mark.parametrize("engine", samples.BACKPROPS.values(), ids=samples.BACKPROPS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_does_not_reach_the_equation(scheme, h, engine, dtype):
+    """Also for a state that autocast has rounded: its step and gradients are those of its float32 value."""
+    flow = lv.Flow(hamiltonian(1).float(), scheme, T=h, backprop=engine)
+    y = randn(3, 4, seed=4).to(dtype)
+
+    def results(low):
+        x = y.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            out = flow(x if low else x.float())
+            back = flow.inverse(out)
+        return [out, back, *torch.autograd.grad(out.square().sum() + back.sum(), [x, *flow.parameters()])]
+
+    for a, b in zip(results(True), results(False), strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
+
+
 def test_an_all_nan_batch_returns():
     y = torch.full((2, 4), float("nan"), dtype=torch.float64)
     for scheme in (MIDPOINT, EULER):
@@ -269,7 +334,7 @@ def test_extra_batch_axes():
 
 def test_dropout_freezes_the_equation_of_a_layer():
     field = lv.dropout(hamiltonian(), 0.5)
-    layer, y = field.at_layer(3, 0), randn(2, 4)
+    layer, y = field.in_run(3).at_layer(0), randn(2, 4)
     (after,) = MIDPOINT.step(layer, (y,), at(field.theta()), 0.3)
     near(after, y + 0.3 * layer((y + after) / 2, at(field.theta())), rounding(y, factor=100))
 

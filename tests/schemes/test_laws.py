@@ -89,7 +89,7 @@ def check_inverse(scheme, field, h=0.3):
     theta_j = at(field.theta(), 1)
     state = first_state(scheme, field, samples.inputs(field), h)
     one = first_state(scheme, field, samples.inputs(field, batch=1), h)
-    layer = field.at_layer(5, 1)
+    layer = field.in_run(5).at_layer(1)
     A = step_jacobian(scheme, layer, one, h, 1)
     # roundings of the step, carried back by the inverse; implicit equations are solved to 10 eps
     implicit = 10 if isinstance(scheme, lv.ImplicitMidpoint | lv.ImplicitSymplecticEuler) else 1

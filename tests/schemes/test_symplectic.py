@@ -146,7 +146,7 @@ def test_every_shear_has_determinant_one(scheme, name):
     scheme, field = samples.SCHEMES[scheme], samples.field(name)
     state = first_state(scheme, field, samples.inputs(field, batch=1))
     for j in range(samples.N):  # dropout included: the masks of a run of seed 11
-        theta_j, layer = at(field.theta(), j), field.at_layer(11, j)
+        theta_j, layer = at(field.theta(), j), field.in_run(11).at_layer(j)
         check_unit_determinant(jacobian(lambda s, w=theta_j, f=layer: scheme.step(f, s, w, 0.4), state))
 
 

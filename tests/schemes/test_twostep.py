@@ -17,7 +17,7 @@ def second_order(N, start, kind=lv.SymmetricField):
 @pytest.mark.parametrize("kind", [lv.SymmetricField, lv.SemidefiniteField])
 @pytest.mark.parametrize(
     "start, scheme, order",
-    [("half", "SymplecticEuler", 2), ("rest", "SymplecticEuler", 1), ("rest", "Verlet", 2), ("half", "Verlet", 1)],
+    [("half", "SymplecticEuler", 2), ("rest", "SymplecticEuler", 1), ("rest", "Verlet", 2)],
 )
 @torch.no_grad()
 def test_order_in_q_of_every_start(kind, start, scheme, order):

@@ -3,8 +3,9 @@
 from liouville.fields.antisymmetric import AntisymmetricField
 from liouville.fields.base import ActivatedField, PartitionedField, StochasticField, VectorField
 from liouville.fields.dropout import DropoutField, PartitionedDropoutField, dropout
-from liouville.fields.hamiltonian import HamiltonianField, PairField, SeparableHamiltonianField
+from liouville.fields.hamiltonian import HamiltonianField, SeparableHamiltonianField
 from liouville.fields.initial import Initial, Normal, Smooth
+from liouville.fields.pair import PairField
 from liouville.fields.residual import ResidualField, SemidefiniteField, SymmetricField
 from liouville.fields.secondorder import SecondOrderField
 from liouville.fields.shear import ShearField

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["AntisymmetricField", "AntisymmetricTheta"]
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -43,7 +44,7 @@ class AntisymmetricField(ActivatedField):
         operator, activation, shared, init, generator: as for `HamiltonianField`.
 
     Raises:
-        ValueError: if gamma < 0.
+        ValueError: if gamma < 0, or not finite.
 
     Example:
         >>> A = AntisymmetricField(4, layers=8).theta().A
@@ -66,8 +67,8 @@ class AntisymmetricField(ActivatedField):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(features, layers, operator, activation, shared, init)
-        if gamma < 0:
-            raise ValueError(f"gamma must be >= 0 (it adds diffusion; below 0 the field grows), got {gamma}.")
+        if not 0 <= gamma < math.inf:
+            raise ValueError(f"gamma must be >= 0 and finite (it is diffusion; below 0 the field grows), got {gamma}.")
         self.gamma = gamma
         self.factor = factor
         self.scalar_bias = scalar_bias
@@ -87,7 +88,7 @@ class AntisymmetricField(ActivatedField):
         return self.activation(pre)
 
     def _mean(self, outputs: int, inputs: int) -> Tensor:
-        """W - W^T = [[0, -I], [I, 0]], a quarter turn (of all but the last feature where their number is odd)."""
+        """W - W^T = [[0, -I], [I, 0]], a quarter turn (of all but the middle feature where their number is odd)."""
         half = inputs // 2
         return -torch.diag(torch.ones(half), inputs - half)[:outputs, :inputs]
 

@@ -12,7 +12,8 @@ __all__ = ["ActivatedField", "PartitionedField", "StochasticField", "Theta", "Ve
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,9 @@ from torch import Tensor, nn
 from liouville.activations import Activation, activation
 from liouville.fields.initial import Initial
 from liouville.operators import Operator
+
+if TYPE_CHECKING:
+    from liouville.schemes.base import Scheme
 
 Theta = Any  # a NamedTuple of tensors; each field declares its own
 
@@ -63,8 +67,21 @@ class VectorField(nn.Module, ABC):
             f"{type(self).__name__} states no rate; override rate(theta) to get a step-size margin."
         )
 
-    def at_layer(self, seed: int, j: int) -> VectorField:
-        """The deterministic field of layer j in the run with this seed; only a `StochasticField` uses either."""
+    def check_scheme(self, scheme: Scheme) -> None:
+        """Raise a `ValueError` that says what to use instead where ``scheme`` does not fit this field.
+
+        `Scheme.check` asks it; a field that fits every scheme for its kind leaves it as it is.
+        """
+
+    def in_run(self, seed: int | None = None) -> VectorField:
+        """The field of one run, its noise fixed by ``seed``, or by one number of torch's global stream if None.
+
+        Only a `StochasticField` in training has noise; any other field is returned as it is, and nothing is drawn.
+        """
+        return self
+
+    def at_layer(self, j: int) -> VectorField:
+        """The deterministic field of layer j, for a field that a run has fixed; only a `StochasticField` reads j."""
         return self
 
     def refined(self, how: str = "constant") -> Self:
@@ -194,8 +211,8 @@ class PartitionedField(VectorField):
         """(p, q) -> y."""
         return torch.cat((p, q), dim=self.feature_axis)
 
-    def enter(self, y: Tensor, theta_0: Theta, h: float) -> tuple[Tensor, Tensor]:
-        """The initial (p, q) of an input y."""
+    def enter(self, y: Tensor, p_dot: Callable[[Tensor], Tensor], h: float) -> tuple[Tensor, Tensor]:
+        """The initial (p, q) of an input y; ``p_dot`` is layer 0's, noise and all, a function of q."""
         return self.split(y)
 
     def leave(self, p: Tensor, q: Tensor) -> Tensor:
@@ -212,7 +229,8 @@ class StochasticField(VectorField):
     """A field that draws random numbers from the generator it is handed: dropout and the like.
 
     A run draws one seed from torch's global stream; layer j draws from (seed, j), and from nothing else. So noise is
-    frozen over a layer: every evaluation of layer j in one run, first, repeated or backward, sees the same draw. In
+    frozen over a layer: every evaluation of layer j in one run, at the start, first, repeated or backward, sees the
+    same draw. The run fixes the field once, ``run = field.in_run()``, and asks it for ``run.at_layer(j)``. In
     ``eval()`` the generator is None and the field is deterministic. A partitioned field takes the generator in
     ``p_dot`` and ``q_dot`` too.
     """
@@ -221,16 +239,27 @@ class StochasticField(VectorField):
     def forward(self, y: Tensor, theta_j: Theta, generator: torch.Generator | None = None) -> Tensor:
         """f(y; theta_j, noise), the noise drawn from ``generator``; no noise where it is None."""
 
-    def at_layer(self, seed: int, j: int) -> VectorField:
-        return _Drawn(self, seed, j) if self.training else self  # type: ignore[return-value]
+    def in_run(self, seed: int | None = None) -> VectorField:
+        if not self.training:
+            return self
+        return _Drawn(self, int(torch.randint(2**31, ())) if seed is None else seed)  # type: ignore[return-value]
+
+    def at_layer(self, j: int) -> VectorField:
+        if self.training:
+            raise RuntimeError("a field that draws noise needs a run to draw for; use field.in_run(seed).at_layer(j).")
+        return self
 
 
 class _Drawn:
-    """Layer j of one run of a stochastic field: the field with its generator given."""
+    """A stochastic field in one run, at one of its layers: the field with its generator given."""
 
-    def __init__(self, field: StochasticField, seed: int, j: int) -> None:
+    def __init__(self, field: StochasticField, seed: int, j: int = 0) -> None:
         self._field = field
+        self._run = seed
         self._seed = (seed << 24) + 4 * j
+
+    def at_layer(self, j: int) -> _Drawn:
+        return _Drawn(self._field, self._run, j)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._field, name)

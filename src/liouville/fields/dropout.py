@@ -4,10 +4,16 @@ from __future__ import annotations
 
 __all__ = ["DropoutField", "PartitionedDropoutField", "dropout"]
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from liouville.fields.base import PartitionedField, StochasticField, Theta, VectorField
+
+if TYPE_CHECKING:
+    from liouville.schemes.base import Scheme
 
 
 def dropout(field: VectorField, probability: float) -> StochasticField:
@@ -59,6 +65,9 @@ class DropoutField(StochasticField):
         """The field's own, over 1 - probability."""
         return self.field.rate(theta) / (1 - self.probability)
 
+    def check_scheme(self, scheme: Scheme) -> None:
+        self.field.check_scheme(scheme)
+
     def extra_repr(self) -> str:
         return f"probability={self.probability}"
 
@@ -92,8 +101,8 @@ class PartitionedDropoutField(DropoutField, PartitionedField):
     def join(self, p: Tensor, q: Tensor) -> Tensor:
         return self.field.join(p, q)
 
-    def enter(self, y: Tensor, theta_0: Theta, h: float) -> tuple[Tensor, Tensor]:
-        return self.field.enter(y, theta_0, h)
+    def enter(self, y: Tensor, p_dot: Callable[[Tensor], Tensor], h: float) -> tuple[Tensor, Tensor]:
+        return self.field.enter(y, p_dot, h)
 
     def leave(self, p: Tensor, q: Tensor) -> Tensor:
         return self.field.leave(p, q)

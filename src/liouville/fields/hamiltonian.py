@@ -11,8 +11,6 @@ __all__ = [
     "GeneralTheta",
     "GeneralThetaJ",
     "HamiltonianField",
-    "PairField",
-    "PairTheta",
     "SeparableHamiltonianField",
     "SeparableTheta",
 ]
@@ -26,7 +24,7 @@ from liouville.activations import Activation
 from liouville.fields.base import ActivatedField, PartitionedField
 from liouville.fields.initial import Initial, Smooth
 from liouville.names import lookup
-from liouville.operators import Dense, Operator
+from liouville.operators import Dense, Operator, spectral_norm
 
 
 class GeneralTheta(NamedTuple):
@@ -51,14 +49,6 @@ class SeparableTheta(NamedTuple):
     K_q: Tensor
     b_p: Tensor
     b_q: Tensor
-
-
-class PairTheta(NamedTuple):
-    """K (N, n_q, n_p, ...), b (N, n_q), c (N, n_p)."""
-
-    K: Tensor
-    b: Tensor
-    c: Tensor
 
 
 def canonical(features: int) -> Tensor:
@@ -95,7 +85,9 @@ class HamiltonianField(ActivatedField):
         features: n.
         layers: N.
         J: ``"canonical"`` ([[0, -I], [I, 0]], n even), ``"full"`` (+1 above, -1 below the diagonal) or any skew
-            matrix, (n, n), or (N, n, n) for one per layer; it may be singular or of odd size.
+            matrix, (n, n), or (N, n, n) for one per layer; it may be singular or of odd size. It is copied, and cast
+            to torch's default dtype like all weights; call torch.set_default_dtype(torch.float64) first for exact
+            float64.
         train_J: train J through J = B - B^T, B unconstrained and starting at J/2.
         hidden: m, rows of K; n by default.
         operator: `Dense` or `Conv`; with `Conv`, J acts on the channels of each pixel.
@@ -143,7 +135,7 @@ class HamiltonianField(ActivatedField):
             raw = 0.5 * matrix if matrix.dim() == 3 else 0.5 * matrix[None]
             self.J_raw = nn.Parameter(raw.to(self.K.dtype), requires_grad=train_J)
         else:
-            self.register_buffer("J", matrix.to(self.K.dtype))
+            self.register_buffer("J", _copy(matrix, self.K))
 
     @property
     def constant_J(self) -> bool:
@@ -174,7 +166,7 @@ class HamiltonianField(ActivatedField):
 
     def rate(self, theta: GeneralTheta | GeneralThetaJ) -> Tensor:
         """s_max ||J|| ||K||^2 of each layer."""
-        J = torch.linalg.matrix_norm(self.structure(theta), ord=2)
+        J = spectral_norm(self.structure(theta))
         return self.activation.lipschitz * J * self.operator.norm(theta.K).square()
 
 
@@ -191,7 +183,8 @@ class SeparableHamiltonianField(PartitionedField, ActivatedField):
     Args:
         features: n = n_p + n_q.
         layers: N.
-        X: n_q x n_p matrix, a number c for X = c I, or None for X = I.
+        X: n_q x n_p matrix, a number c for X = c I, or None for X = I. A matrix is copied, and cast to torch's
+            default dtype like all weights; call torch.set_default_dtype(torch.float64) first for exact float64.
         p_features: n_p; half by default.
         hidden: rows of K_p and of K_q; n_p and n_q by default.
         operator, activation, shared, init, generator: as for `HamiltonianField`.
@@ -233,7 +226,7 @@ class SeparableHamiltonianField(PartitionedField, ActivatedField):
             raise ValueError(f"X must have shape (n_q, n_p) = ({n_q}, {n_p}), got {tuple(X.shape)}.")
         if not isinstance(X, Tensor) and n_p != n_q:
             raise ValueError(f"X = c I needs n_p = n_q, got {n_p} and {n_q}; give X as a {n_q} x {n_p} matrix.")
-        self.register_buffer("X", X.to(self.K_p.dtype) if isinstance(X, Tensor) else None)
+        self.register_buffer("X", _copy(X, self.K_p) if isinstance(X, Tensor) else None)
 
     def theta(self) -> SeparableTheta:
         """The weights as they are: this field has no constraint."""
@@ -262,7 +255,7 @@ class SeparableHamiltonianField(PartitionedField, ActivatedField):
 
     def rate(self, theta: SeparableTheta) -> Tensor:
         """s_max ||X|| ||K_p|| ||K_q|| of each layer."""
-        X = abs(self.sign) if self.X is None else torch.linalg.matrix_norm(self.X, ord=2)
+        X = abs(self.sign) if self.X is None else spectral_norm(self.X)
         return self.activation.lipschitz * X * self.operator.norm(theta.K_p) * self.operator.norm(theta.K_q)
 
     @property
@@ -278,85 +271,25 @@ class SeparableHamiltonianField(PartitionedField, ActivatedField):
         return self.operator.apply_transpose(K, self.activation(self.operator.apply(K, half, b)))
 
 
-class PairField(PartitionedField, ActivatedField):
-    r"""The pair field of the first paper's Verlet network, with p = z auxiliary and q = y the data.
-
-        p' = -sigma(K^T q + c),        q' = sigma(K p + b)
-
-    The block matrix [[0, -K^T], [K, 0]] is skew for every K, which may be rectangular. Splitting schemes on it
-    have determinant 1, but no constant J makes them symplectic: its J would be K^-1 and change with the layer.
-
-    Reference: Haber & Ruthotto 2017 (1705.03341), sec. 4.2 and 4.3; MS1 of 2104.13166.
-
-    Args:
-        features: n = n_p + n_q.
-        layers: N.
-        p_features: n_p, the width of the auxiliary half; half by default.
-        scalar_bias: one number per layer, used in both halves (the first paper); else a vector per layer.
-        operator, activation, shared, init, generator: as for `HamiltonianField`.
-
-    Raises:
-        ValueError: if features is odd and p_features is not given.
-
-    Example:
-        >>> PairField(5, layers=3, p_features=2).theta().K.shape
-        torch.Size([3, 3, 2])
-    """
-
-    def __init__(
-        self,
-        features: int,
-        layers: int,
-        *,
-        p_features: int | None = None,
-        scalar_bias: bool = False,
-        operator: Operator = Dense(),
-        activation: str | Activation = "tanh",
-        shared: bool = False,
-        init: Initial = Smooth(),
-        generator: torch.Generator | None = None,
-    ) -> None:
-        ActivatedField.__init__(self, features, layers, operator, activation, shared, init)
-        self._set_partition(p_features)
-        self.scalar_bias = scalar_bias
-        self.K = self._weight(features - self.p_features, self.p_features, generator)
-        self.b = self._bias(1 if scalar_bias else features - self.p_features, generator)
-        if not scalar_bias:
-            self.c = self._bias(self.p_features, generator)
-
-    def theta(self) -> PairTheta:
-        """K, b, c; a scalar bias is expanded to both halves."""
-        if not self.scalar_bias:
-            return PairTheta(self.K, self.b, self.c)
-        return PairTheta(self.K, self.b.expand(-1, self.features - self.p_features), self.b.expand(-1, self.p_features))
-
-    def p_dot(self, q: Tensor, theta_j: PairTheta) -> Tensor:
-        """p' = -sigma(K^T q + c)."""
-        pre = self.operator.apply_transpose(theta_j.K, q) + self.operator.broadcast(theta_j.c)
-        return -self.activation(pre)
-
-    def q_dot(self, p: Tensor, theta_j: PairTheta) -> Tensor:
-        """q' = sigma(K p + b)."""
-        return self.activation(self.operator.apply(theta_j.K, p, theta_j.b))
-
-    def rate(self, theta: PairTheta) -> Tensor:
-        """s_max ||K|| of each layer."""
-        return self.activation.lipschitz * self.operator.norm(theta.K)
-
-
 def _times(c: float, x: Tensor) -> Tensor:
     if c == 1.0:
         return x
     return -x if c == -1.0 else c * x
 
 
+def _copy(constant: Tensor, weight: Tensor) -> Tensor:
+    """A constant of the caller's as a buffer: its own memory, the weights' dtype, no gradient."""
+    return constant.detach().to(weight.dtype, copy=True)
+
+
 def _skew(J: Tensor, features: int, layers: int) -> Tensor:
-    """J itself, once it is known to be skew and of the right shape."""
+    """J itself, in floating point, once it is known to be skew and of the right shape."""
     if J.shape not in ((features, features), (layers, features, features)):
         raise ValueError(
             f"J must have shape ({features}, {features}), or ({layers}, {features}, {features}) for one per layer; "
             f"got {tuple(J.shape)}."
         )
+    J = J if J.is_floating_point() else J.to(torch.get_default_dtype())
     defect = (J + J.mT).abs().max()
     if not defect <= 8 * torch.finfo(J.dtype).eps * J.abs().max():
         raise ValueError(f"J must be skew, J + J^T = 0; got a largest entry of |J + J^T| of {float(defect):.3g}.")

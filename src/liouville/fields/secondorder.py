@@ -4,12 +4,16 @@ from __future__ import annotations
 
 __all__ = ["SecondOrderField"]
 
-from typing import Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from liouville.fields.base import PartitionedField, Theta, VectorField
+
+if TYPE_CHECKING:
+    from liouville.schemes.base import Scheme
 
 
 class SecondOrderField(PartitionedField):
@@ -25,10 +29,10 @@ class SecondOrderField(PartitionedField):
         force: the field f, with `SymmetricField` and `SemidefiniteField` the two of the papers.
         start: the initial velocity. ``"rest"``: p_0 = 0, right for `Verlet`, and the authors' code for leapfrog
             (order 1 there). ``"half"``: p_0 = -h f(q_0)/2, the velocity half a step before the start, which makes
-            symplectic Euler of order 2 in q.
+            symplectic Euler of order 2 in q; for no other scheme.
 
     Raises:
-        ValueError: if ``start`` is neither.
+        ValueError: if ``start`` is neither; by a `Flow`, if the scheme does not carry (p, q) or the start is not its.
 
     Example:
         >>> from liouville.fields import SymmetricField
@@ -60,11 +64,25 @@ class SecondOrderField(PartitionedField):
         """q' = p."""
         return p
 
-    def enter(self, y: Tensor, theta_0: Theta, h: float) -> tuple[Tensor, Tensor]:
+    def check_scheme(self, scheme: Scheme) -> None:
+        """Stages of p and q are needed, and for the start "half" those of symplectic Euler."""
+        stages = getattr(scheme, "stages", None)
+        if stages is None:
+            raise ValueError(
+                "a second-order field needs a splitting scheme, which carries (p, q), since its output is q alone; "
+                f"got {type(scheme).__name__}. Use SymplecticEuler, Verlet or Yoshida4."
+            )
+        if self.start == "half" and stages != (("p", 1.0), ("q", 1.0)):
+            raise ValueError(
+                'start="half" gives the velocity half a step before the start, which SymplecticEuler alone expects; '
+                f'got {type(scheme).__name__}. Use start="rest" with it.'
+            )
+
+    def enter(self, y: Tensor, p_dot: Callable[[Tensor], Tensor], h: float) -> tuple[Tensor, Tensor]:
         """q_0 = y, and p_0 = 0 or -h f(q_0)/2."""
         if self.start == "rest":
             return torch.zeros_like(y), y
-        return -0.5 * h * self.force(y, theta_0), y
+        return -0.5 * h * p_dot(y), y
 
     def leave(self, p: Tensor, q: Tensor) -> Tensor:
         """The network reads q."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.dropout import _DropoutNd
 
 from liouville.fields.base import PartitionedField, Theta
 
@@ -32,8 +33,11 @@ class ShearField(PartitionedField):
         p_features: n_p; half by default.
         feature_axis: axis of the features, counted from the end; -1 for vectors, -3 for images.
 
+    Parameters that need no gradient stay so, and all N modules must agree on it.
+
     Raises:
-        ValueError: if a module has no parameters, keeps running statistics (batch norm), or the N modules differ.
+        ValueError: if a module has no parameters, keeps running statistics (batch norm), drops out, or the N modules
+            differ in more than the values of their parameters.
 
     Example:
         >>> block = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2))
@@ -65,7 +69,8 @@ class ShearField(PartitionedField):
                 self.register_buffer(_flat(f"{key}_buffer", name), buffer.clone())
             for name in self._names[key]:
                 weights = torch.stack([c.get_parameter(name).detach() for c in copies])
-                self.stacked[_flat(key, name)] = nn.Parameter(weights)
+                trained = copies[0].get_parameter(name).requires_grad
+                self.stacked[_flat(key, name)] = nn.Parameter(weights, requires_grad=trained)
 
     def theta(self) -> Theta:
         """The weights of F and G, stacked over layers."""
@@ -92,25 +97,68 @@ class ShearField(PartitionedField):
 
 
 def _copies(given: nn.Module | Sequence[nn.Module], layers: int, key: str) -> list[nn.Module]:
-    """N modules of one shape: copies of a template with fresh weights, or the N given ones."""
+    """N modules of one structure: copies of a template with fresh weights, or the N given ones."""
     if isinstance(given, nn.Module):
-        copies = [_reset(copy.deepcopy(given)) for _ in range(layers)]
-    else:
-        copies = list(given)
+        _check(given, key)
+        return [_reset(copy.deepcopy(given)) for _ in range(layers)]
+    copies = list(given)
     if len(copies) != layers:
         raise ValueError(f"{key} must be one module or {layers} of them (one per layer), got {len(copies)}.")
+    _check(copies[0], key)
     shapes = [{name: tuple(p.shape) for name, p in c.named_parameters()} for c in copies]
-    if not shapes[0]:
-        raise ValueError(f"{key} must have parameters, got {copies[0]}.")
     if any(s != shapes[0] for s in shapes):
         raise ValueError(f"the modules of {key} must have parameters of the same names and shapes in every layer.")
-    for module in copies[0].modules():
+    for j, other in enumerate(copies[1:], start=1):
+        if not _alike(other, copies[0]):
+            raise ValueError(
+                f"the modules of {key} may differ in the values of their parameters alone, since all layers run one "
+                f"structure; module {j} has other parts, settings, buffers or requires_grad than module 0."
+            )
+    return copies
+
+
+def _check(block: nn.Module, key: str) -> None:
+    """Raise unless the block has weights and is a function of them and of its input alone."""
+    if next(block.parameters(), None) is None:
+        raise ValueError(f"{key} must have parameters, got {block}.")
+    for module in block.modules():
         if getattr(module, "track_running_stats", False):
             raise ValueError(
                 f"{key} must not keep running statistics, got {type(module).__name__}: a layer would no longer be "
                 "a function of its input and weights; use LayerNorm or GroupNorm."
             )
-    return copies
+        if _drops(module) > 0:
+            raise ValueError(
+                f"{key} must not draw random numbers, got {module}: a step, its inverse and its recomputation would "
+                f"differ; remove it and use lv.dropout(field, {_drops(module):g})."
+            )
+
+
+def _drops(module: nn.Module) -> float:
+    """With what probability a module of torch's drops entries: `Dropout` and its kin, attention, recurrent layers."""
+    p = module.p if isinstance(module, _DropoutNd) else getattr(module, "dropout", 0.0)
+    return p if isinstance(p, int | float) else 0.0
+
+
+def _alike(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two modules of equal parameter shapes compute the same function of those parameters."""
+    theirs = dict(b.named_buffers())
+    return (
+        repr(a) == repr(b)
+        and [_settings(part) for part in a.modules()] == [_settings(part) for part in b.modules()]
+        and [w.requires_grad for w in a.parameters()] == [w.requires_grad for w in b.parameters()]
+        and dict(a.named_buffers()).keys() == theirs.keys()
+        and all(torch.equal(buffer, theirs[name]) for name, buffer in a.named_buffers())
+    )
+
+
+def _settings(part: nn.Module) -> dict[str, Any]:
+    """The plain attributes, which a repr need not show; `training` is the field's to set."""
+    return {
+        name: value
+        for name, value in vars(part).items()
+        if isinstance(value, bool | int | float | str) and name != "training" and name[0] != "_"
+    }
 
 
 def _reset(module: nn.Module) -> nn.Module:

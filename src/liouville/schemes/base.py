@@ -28,10 +28,11 @@ class Scheme(ABC):
     order: ClassVar[int]
 
     def check(self, field: VectorField) -> None:
-        """Raise a `ValueError` that says what to use instead where this scheme does not fit ``field``."""
+        """Raise a `ValueError` that says what to use instead where this scheme and ``field`` do not fit."""
+        field.check_scheme(self)
 
     def init(self, field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
-        """y_0 -> the first state."""
+        """y_0 -> the first state; ``field`` is layer 0's."""
         return (y,)
 
     @abstractmethod
@@ -73,9 +74,10 @@ class SplittingScheme(ReversibleScheme):
                 f"got {type(field).__name__}. Use ForwardEuler, Midpoint, RK4 or ImplicitMidpoint, or a "
                 f"PartitionedField such as SeparableHamiltonianField."
             )
+        super().check(field)
 
     def init(self, field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
-        return field.enter(y, theta_0, h)  # type: ignore[operator]
+        return field.enter(y, lambda q: field.p_dot(q, theta_0), h)  # type: ignore[operator]
 
     def step(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
         return self._sweep(field, state, theta_j, h, self.stages)

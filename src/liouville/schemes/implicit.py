@@ -3,14 +3,17 @@ r"""Implicit schemes: symplectic for every Hamiltonian field, at the price of a 
 Both solve z = a + h phi(z), one equation per sample. Where h Lip(phi) < 1 the solution is unique and fixed-point
 iteration finds it; otherwise Newton's method does, and the solution is accepted only if I - h phi'(z) has a positive
 determinant and is far from singular: else it does not continue the solution at small h, and another one exists
-(p = 2 tanh p has three). Iteration stops at 10 eps, since symplecticity holds to the solver's residual. Gradients
-come from the implicit function theorem: one linear solve per layer, nothing of the iteration is stored.
+(p = 2 tanh p has three). Iteration stops when every sample is within 10 eps of its own size, since symplecticity
+holds to the solver's residual; a sample that is not finite stays so and has no say. Autocast is switched off for
+the step, and a state of lower precision taken to the weights' own. Gradients come from the implicit function theorem:
+one linear solve per layer, nothing of the iteration is stored.
 """
 
 from __future__ import annotations
 
 __all__ = ["ImplicitMidpoint", "ImplicitSymplecticEuler"]
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -22,9 +25,23 @@ from torch.func import jvp, vmap
 
 from liouville.fields.base import Theta, VectorField
 from liouville.fields.hamiltonian import HamiltonianField
+from liouville.operators import spectral_norm
 from liouville.schemes.base import ReversibleScheme, Scheme, State, SymmetricScheme
 
 Map = Callable[[Tensor], Tensor]
+Step = Callable[[Any, VectorField, State, Theta, float], State]
+
+
+def _full_precision(step: Step) -> Step:
+    """The step with autocast off, and the state in the dtype of the weights where that is the wider one."""
+
+    @functools.wraps(step)
+    def run(scheme: Any, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
+        dtype = functools.reduce(torch.promote_types, (t.dtype for t in (*state, *theta_j)))
+        with torch.autocast(state[0].device.type, enabled=False):
+            return step(scheme, field, tuple(s.to(dtype) for s in state), theta_j, h)
+
+    return run
 
 
 @dataclass(frozen=True)
@@ -56,7 +73,9 @@ class ImplicitMidpoint(SymmetricScheme):
 
     def check(self, field: VectorField) -> None:
         _check_dense(self, field)
+        super().check(field)
 
+    @_full_precision
     def step(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
         (y,) = state
         z = _solve(lambda x: field(x, theta_j), y, h / 2, None, self.iterations)
@@ -103,6 +122,7 @@ class ImplicitSymplecticEuler(ReversibleScheme):
                 "ImplicitSymplecticEuler needs J = [[0, -X^T], [X, 0]] with halves of equal size, and this J has "
                 'entries in its diagonal blocks; use J="canonical", or ImplicitMidpoint, which takes any J.'
             )
+        super().check(field)
 
     def init(self, field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
         return self.terminal(field, y)
@@ -111,6 +131,7 @@ class ImplicitSymplecticEuler(ReversibleScheme):
         p, q = y.chunk(2, dim=-1)
         return p, q
 
+    @_full_precision
     def step(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
         layer = _FullLayer(field, theta_j)
         p, q = state
@@ -118,6 +139,7 @@ class ImplicitSymplecticEuler(ReversibleScheme):
         p = _solve(lambda x: layer.p_dot(layer.from_p(x) + fixed), p, h, layer.lipschitz(), self.iterations)
         return p, torch.add(q, layer.q_dot(layer.from_p(p) + fixed), alpha=h)
 
+    @_full_precision
     def inverse(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
         layer = _FullLayer(field, theta_j)
         p, q = state
@@ -151,7 +173,7 @@ class _FullLayer:
 
     def lipschitz(self) -> float:
         """s_max ||X|| ||K_p|| ||K_q||."""
-        norms = [float(torch.linalg.matrix_norm(A.detach(), ord=2)) for A in (self.X, self.K_p, self.K_q)]
+        norms = [float(spectral_norm(A.detach())) for A in (self.X, self.K_p, self.K_q)]
         return self.sigma.lipschitz * norms[0] * norms[1] * norms[2]
 
 
@@ -184,14 +206,15 @@ def _fixed_point(phi: Map, a: Tensor, h: float, lipschitz: float | None, iterati
     # From a itself an unstable solution can look like a limit (p = 2 tanh p at p = 0), so where no Lipschitz constant
     # promises contraction the iteration starts beside it, along a direction that is orthogonal to none.
     z = a if lipschitz is not None else a + _tolerance(a).sqrt() * torch.arange(1, a.shape[-1] + 1).to(a).cos()
-    change = torch.tensor(float("inf"), dtype=a.dtype, device=a.device)
+    change = torch.full_like(a[..., :1], torch.inf)
     for _ in range(iterations):
         after = torch.add(a, phi(z), alpha=h)
-        last, change = change, _largest(after - z)
+        last, change = change, _size(after - z)
         z = after
-        if change <= _tolerance(z):
+        done = _within(change, z)
+        if done.all():
             return z
-        if change > 0.9 * last:
+        if ((change > 0.9 * last) & ~done).any():
             return None
     return None
 
@@ -201,23 +224,26 @@ def _newton(phi: Map, a: Tensor, h: float, iterations: int) -> Tensor:
     z = a
     residual = -h * phi(z)
     for _ in range(iterations):
-        if _largest(residual) <= _tolerance(z):
+        done = _within(_size(residual), z)
+        if done.all():
             break
         matrix = _matrix(phi, z, h)
         step, info = torch.linalg.solve_ex(matrix, residual.unsqueeze(-1))
         if info.any():
             raise ArithmeticError(_SINGULAR.format(h=abs(h), value=0.0))
-        if _largest(step) <= _tolerance(z):  # the residual itself cannot fall below the rounding of h phi
+        step = step.squeeze(-1)
+        if (done | _within(_size(step), z)).all():  # a residual cannot fall below the rounding of h phi
             break
-        z, residual = _line_search(phi, a, h, z, residual, step.squeeze(-1))
+        z, residual = _line_search(phi, a, h, z, residual, step)
     else:
-        if _largest(residual) > _tolerance(z):
+        left = ~_within(_size(residual), z)
+        if left.any():
             raise ArithmeticError(
                 f"the implicit equation of a layer was not solved in {iterations} Newton iterations (residual "
-                f"{float(_largest(residual)):.2g}, tolerance {float(_tolerance(z)):.2g}); take more layers (smaller h)."
+                f"{float(_size(residual)[left].max()):.2g} in {int(left.sum())} samples); take more layers (smaller h)."
             )
     _require_continuation(_matrix(phi, z, h), h)
-    return z
+    return torch.where(residual.isfinite().all(-1, keepdim=True), z, torch.nan)
 
 
 def _line_search(phi: Map, a: Tensor, h: float, z: Tensor, residual: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
@@ -258,13 +284,18 @@ def _matrix(phi: Map, z: Tensor, h: float) -> Tensor:
     return torch.where(matrix.isfinite().all(-1, keepdim=True).all(-2, keepdim=True), matrix, eye)
 
 
-def _largest(x: Tensor) -> Tensor:
-    """The largest finite |x|: a sample that is not finite has no say in when the others have converged."""
-    return torch.where(x.isfinite(), x, 0.0).abs().amax() if x.numel() else x.new_zeros(())
+def _size(x: Tensor) -> Tensor:
+    """The largest |x| of every sample, (*batch, 1)."""
+    return x.abs().amax(-1, keepdim=True)
 
 
 def _tolerance(z: Tensor) -> Tensor:
-    return 10 * torch.finfo(z.dtype).eps * _largest(z).clamp(min=1.0)
+    return 10 * torch.finfo(z.dtype).eps * _size(z).clamp(min=1.0)
+
+
+def _within(error: Tensor, z: Tensor) -> Tensor:
+    """Which samples have an error within their own tolerance; one that is not finite has no say in the others'."""
+    return (error <= _tolerance(z)) | ~error.isfinite()
 
 
 class _LinearSolve(torch.autograd.Function):

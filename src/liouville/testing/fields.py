@@ -16,7 +16,18 @@ from liouville.backprop import slices
 from liouville.fields import PartitionedField, SecondOrderField, StochasticField, VectorField
 from liouville.fields.base import Theta
 from liouville.schemes import State
-from liouville.testing.measure import CANCELLATION, EPS, fail, jacobian, near, rounding, same, structure, velocity
+from liouville.testing.measure import (
+    CANCELLATION,
+    EPS,
+    fail,
+    jacobian,
+    near,
+    rounding,
+    same,
+    start,
+    structure,
+    velocity,
+)
 
 
 def check_field(field: VectorField, y: Tensor | None = None, *, seed: int = 0) -> None:
@@ -48,7 +59,7 @@ def check_field(field: VectorField, y: Tensor | None = None, *, seed: int = 0) -
     _check_attributes(field)
     theta = _check_theta(field, generator)
     layers = list(slices(theta, field.layers))
-    p_q = field.enter(y, layers[0], 0.1) if isinstance(field, PartitionedField) else (y,)
+    p_q = start(field, y, layers[0], 0.1)
     state = tuple(torch.randn(s.shape, generator=generator, dtype=s.dtype) for s in p_q)
     if isinstance(field, StochasticField):
         _check_draws(field, state, layers[0])
@@ -136,7 +147,7 @@ def _check_values(field: VectorField, state: State, theta_j: Theta) -> None:
 
 def _check_draws(field: StochasticField, state: State, theta_0: Theta) -> None:
     stream = torch.get_rng_state()
-    draws = [velocity(field.at_layer(7, 0), state, theta_0) for _ in range(2)]
+    draws = [velocity(field.in_run(7).at_layer(0), state, theta_0) for _ in range(2)]
     if not same(draws[0], draws[1]):
         fail("one layer of one run has one draw", "two evaluations differ", "draw from `generator` only")
     if not torch.equal(stream, torch.get_rng_state()):
@@ -145,8 +156,7 @@ def _check_draws(field: StochasticField, state: State, theta_0: Theta) -> None:
 
 def _check_side_doors(field: VectorField, y: Tensor, state: State, theta_j: Theta, generator: torch.Generator) -> None:
     def outputs() -> list[Tensor]:
-        entered = field.enter(y, theta_j, 0.1) if isinstance(field, PartitionedField) else ()
-        return [*velocity(field, state, theta_j), *entered]
+        return [*velocity(field, state, theta_j), *start(field, y, theta_j, 0.1)]
 
     hint = "return it from theta() and read it from theta_j; an engine would lose its gradient otherwise"
     values = outputs()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CANCELLATION", "EPS", "fail", "jacobian", "near", "rounding", "same", "structure", "velocity"]
+__all__ = ["CANCELLATION", "EPS", "fail", "jacobian", "near", "rounding", "same", "start", "structure", "velocity"]
 
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from liouville.fields import SecondOrderField, VectorField
+from liouville.fields import PartitionedField, SecondOrderField, VectorField
 from liouville.fields.base import Theta
 from liouville.schemes import State
 
@@ -25,6 +25,13 @@ def velocity(field: Any, state: State, theta_j: Theta) -> State:
     if len(state) == 2:
         return field.p_dot(state[1], theta_j), field.q_dot(state[0], theta_j)
     return (field(state[0], theta_j),)
+
+
+def start(field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
+    """The (p, q) that an input y enters as, or (y,)."""
+    if isinstance(field, PartitionedField):
+        return field.enter(y, lambda q: field.p_dot(q, theta_0), h)
+    return (y,)
 
 
 def structure(field: VectorField, theta_j: Theta) -> Tensor | None:

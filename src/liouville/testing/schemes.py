@@ -21,7 +21,18 @@ from liouville.fields import (
 )
 from liouville.fields.base import Theta
 from liouville.schemes import ReversibleScheme, Scheme, SplittingScheme, State, SymmetricScheme
-from liouville.testing.measure import CANCELLATION, EPS, fail, jacobian, near, rounding, same, structure, velocity
+from liouville.testing.measure import (
+    CANCELLATION,
+    EPS,
+    fail,
+    jacobian,
+    near,
+    rounding,
+    same,
+    start,
+    structure,
+    velocity,
+)
 
 _T = 2.0
 
@@ -146,7 +157,7 @@ def _check_order(scheme: Scheme, field: VectorField, y: Tensor, theta_0: Theta) 
 def _reference(field: VectorField, y: Tensor, theta_0: Theta) -> Tensor:
     """y(T) of the frozen ordinary differential equation: RK4, 2048 steps."""
     h = _T / 2048
-    state: State = field.enter(y, theta_0, 0.0) if isinstance(field, PartitionedField) else (y,)
+    state = start(field, y, theta_0, 0.0)
     for _ in range(2048):
         k1 = velocity(field, state, theta_0)
         k2 = velocity(field, _along(state, k1, h / 2), theta_0)
