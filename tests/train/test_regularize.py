@@ -85,7 +85,34 @@ def test_each_term_is_counted_once() -> None:
     assert float(Penalty()(network)) == 0.0
 
 
+@pytest.mark.parametrize("penalty", [smoothness, decay])
+def test_a_scalar_bias_is_one_number_a_layer(penalty) -> None:
+    """theta() spreads it over the features; the penalty counts it once, as what is trained is one number."""
+    f = lv.zoo.resnet(4, 5, T=3.0, scalar_bias=True).double()
+    factor = 1 / (2 * f.h) if penalty is smoothness else f.h / 2
+    torch.nn.init.normal_(f.field.b)
+    raw = [f.field.K, f.field.b]
+    assert f.field.b.shape == (5, 1)
+    total = sum((w.diff(dim=0) if penalty is smoothness else w).square().sum() for w in raw)
+    assert float(penalty(f).detach()) == pytest.approx(factor * float(total.detach()), rel=1e-12)
+
+
+@pytest.mark.parametrize("train_J", [False, True])
+def test_J_is_penalised_where_it_is_trained(train_J: bool) -> None:
+    """J that changes from layer to layer is in theta(); a fixed one has no part in what is minimised."""
+    B = torch.randn(5, 4, 4, generator=torch.Generator().manual_seed(0))
+    field = lv.HamiltonianField(4, 5, J=B - B.mT, train_J=train_J).double()
+    f = lv.Flow(field, lv.ForwardEuler(), T=3.0)
+    weights = [field.K, field.b, *([field.theta().J] if train_J else [])]
+    for penalty, factor in ((smoothness, 1 / (2 * f.h)), (decay, f.h / 2)):
+        total = sum((w.diff(dim=0) if penalty is smoothness else w).square().sum() for w in weights)
+        assert float(penalty(f).detach()) == pytest.approx(factor * float(total.detach()), rel=1e-12)
+
+
 def test_errors() -> None:
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"the decay weight must be >= 0 and finite, got {bad}"):
+            Penalty(decay=bad)
     with pytest.raises(ValueError, match="the smoothness weight must be >= 0 and finite, got -1"):
         Penalty(smoothness=-1)
     with pytest.raises(ValueError, match="unknown scaling 'dept'; did you mean 'depth'"):

@@ -7,7 +7,7 @@ head. After training a head is trained anew on the features, which no longer cha
 
 from __future__ import annotations
 
-__all__ = ["fresh_head", "train_head"]
+__all__ = ["fresh_head", "require_network", "train_head"]
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,9 @@ from liouville.train.objective import Task
 from liouville.train.settings import Settings
 
 
-def fresh_head(network: nn.Module, x: Tensor, y: Tensor, task: Task, settings: Settings) -> None:
-    """Set the head to zero, then take ``settings.alternate`` Adam steps on this batch, the features held fixed."""
-    network = _require_network(network)
+def fresh_head(network: Network, features: Tensor, y: Tensor, task: Task, settings: Settings) -> None:
+    """Set the head to zero, then take ``settings.alternate`` Adam steps on the features of one batch."""
     with torch.no_grad():
-        features = network.features(x)
         for weight in network.head.parameters():
             weight.zero_()
     optimizer = torch.optim.Adam(network.head.parameters(), lr=settings.head_lr or settings.lr)
@@ -33,7 +31,7 @@ def train_head(
     network: nn.Module, x: Tensor, y: Tensor, task: Task, settings: Settings, generator: torch.Generator
 ) -> None:
     """Train a fresh head for ``settings.epochs`` epochs on the features of the whole training part."""
-    network = _require_network(network)
+    network = require_network(network)
     with torch.no_grad():
         features = torch.cat([network.features(part) for part in x.split(1000)])
         for weight in network.head.parameters():
@@ -56,7 +54,8 @@ def _head_step(
     optimizer.step()
 
 
-def _require_network(network: nn.Module) -> Network:
+def require_network(network: nn.Module) -> Network:
+    """``network`` itself, known to have a head that can be fitted alone."""
     if not isinstance(network, Network):
         raise ValueError(f"alternation needs a liouville Network with a head, got {type(network).__name__}.")
     return network

@@ -17,11 +17,11 @@ class DivergenceError(ArithmeticError):
 
 
 @torch.no_grad()
-def diagnose(network: nn.Module, x: Tensor, what: str, value: float, epoch: int, step: int) -> DivergenceError:
+def diagnose(network: nn.Module, x: Tensor, what: str, value: float, at: str) -> DivergenceError:
     """The error that names the step, the layer where the forward pass blows up, and its step-size margin."""
     where = "; ".join(_flows(network, x)) or "the network has no flow to look into"
     return DivergenceError(
-        f"training diverged: the {what} is {value:.4g} at step {step} of epoch {epoch}; {where}. Lower the learning "
+        f"training diverged: the {what} is {value:.4g} at {at}; {where}. Lower the learning "
         "rate, clip the gradient, or lower T, which shortens every step; the best weights so far were kept."
     )
 
@@ -46,9 +46,12 @@ def _sentence(i: int, flow: Flow, y: Tensor, flows: int) -> str:
     if layer == -1:
         state = "its input is already not finite"
     elif layer is None:
-        states = torch.stack([torch.stack([part.abs().amax() for part in s]).amax() for s in flow.states(y)])
-        layer = max(0, int(states.argmax()) - 1)
-        state = f"the forward pass is finite and largest ({float(states.max()):.3g}) behind layer {layer}"
+        later = [torch.stack([part.abs().amax() for part in s]).amax() for s in flow.states(y)][1:]
+        states = torch.stack([y.abs().amax(), *later])
+        behind = int(states.argmax())
+        layer = max(0, behind - 1)
+        place = f"behind layer {layer}" if behind else "at its input"
+        state = f"the forward pass is finite and largest ({float(states.max()):.3g}) {place}"
     else:
         state = f"layer {layer} of {flow.layers} is the first whose output is not finite"
     try:

@@ -12,9 +12,9 @@ from typing import Any
 class Epoch:
     """One pass over the training part.
 
-    ``loss`` and ``score`` are means over the batches while the weights changed; ``penalty`` is part of ``objective``,
-    not of ``loss``; ``gradient_norm`` is the mean Euclidean norm of the whole gradient before clipping.
-    ``validation_*`` are None where nothing is held out.
+    ``loss`` and ``score`` are means over the batches while the weights changed; ``penalty`` is part of what is
+    minimised, not of ``loss``; ``lr`` is the rate at the start of the epoch; ``gradient_norm`` is the mean Euclidean
+    norm of the whole gradient before clipping. ``validation_*`` are None where nothing is held out.
     """
 
     epoch: int

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from liouville.data import Split
 from liouville.randomness import seeded
-from liouville.train.alternate import fresh_head, train_head
+from liouville.train.alternate import fresh_head, require_network, train_head
 from liouville.train.augment import augmented
 from liouville.train.diagnosis import DivergenceError, diagnose
 from liouville.train.history import Epoch, History
@@ -102,9 +102,20 @@ class _Run:
         self.average = copy.deepcopy(network) if settings.average else None
         self.history = History(self.task.score_name)
         self.first_loss = math.nan
+        self.at = "the start"
         self.best_loss, self.best = math.inf, copy.deepcopy(network.state_dict())
 
     def train(self) -> History:
+        try:
+            return self._train()
+        except DivergenceError:
+            raise
+        except ArithmeticError as error:  # an implicit layer without a solution
+            raise DivergenceError(f"training diverged at {self.at}: {error}") from error
+        finally:
+            self.network.eval()
+
+    def _train(self) -> History:
         start = time.perf_counter()
         self.network.train()
         with self.progress.run(self.settings.epochs, self.steps, self.task.score_name) as bar:
@@ -130,6 +141,7 @@ class _Run:
         if self.settings.alternate:
             train_head(self.network, self.x, self.y, self.task, self.settings, self.generator)
         metrics = evaluate(self.network, self.x, self.y, self.task, "train_")
+        self._require_sound(metrics["train_loss"], self.x[: self.settings.batch])
         if self.validation:
             metrics |= evaluate(self.network, *self.validation, self.task, "validation_")
         metrics |= {"seconds": time.perf_counter() - start}
@@ -138,17 +150,21 @@ class _Run:
         return self.history
 
     def _epoch(self, epoch: int, bar: Progress.Bar) -> Epoch:
-        start = time.perf_counter()
+        start, lr = time.perf_counter(), self.optimizer.param_groups[0]["lr"]
         sums = torch.zeros(4, dtype=torch.float64)
         for step, (x, y) in enumerate(self._batches(), 1):
-            loss, penalty, score, norm = self._step(x, y, epoch, step)
+            self.at = f"step {step} of epoch {epoch}"
+            loss, penalty, score, norm = self._step(x, y)
+            if self.average:
+                taken = step + (epoch - 1) * self.steps
+                _move_average(self.average, self.network, min(self.settings.average, (1 + taken) / (10 + taken)))
             sums += torch.tensor([loss, penalty, score, norm], dtype=torch.float64) * len(x)
             bar.step(loss)
         loss, penalty, score, norm = (sums / len(self.x)).tolist()
         held: dict[str, float] = {}
         x, y = self.validation or (x, y)  # without a validation part, the last batch stands guard
         after = evaluate(self.average or self.network, x, y, self.task)
-        self._require_sound(after["loss"], x, epoch, self.steps)
+        self._require_sound(after["loss"], x)
         if self.validation:
             held = after
         return Epoch(
@@ -157,7 +173,7 @@ class _Run:
             penalty=penalty,
             score=score,
             gradient_norm=norm,
-            lr=self.optimizer.param_groups[0]["lr"],
+            lr=lr,
             validation_loss=held.get("loss"),
             validation_score=held.get(self.task.score_name),
             seconds=time.perf_counter() - start,
@@ -168,37 +184,41 @@ class _Run:
         for rows in order.split(self.settings.batch):
             yield augmented(self.x[rows], self.settings.shift, self.settings.warp, self.generator), self.y[rows]
 
-    def _step(self, x: Tensor, y: Tensor, epoch: int, step: int) -> tuple[float, float, float, float]:
-        if self.settings.alternate:
-            fresh_head(self.network, x, y, self.task, self.settings)
+    def _step(self, x: Tensor, y: Tensor) -> tuple[float, float, float, float]:
         self.optimizer.zero_grad(set_to_none=True)
-        try:
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.settings.bfloat16):
-                scores = self.network(x)
-        except ArithmeticError as error:  # an implicit layer without a solution
-            raise DivergenceError(f"training diverged at step {step} of epoch {epoch}: {error}") from error
-        scores = scores.to(x.dtype)
+        scores = self._scores(x, y)
         loss = self.task.loss(scores, y)
         penalty = self.settings.penalty(self.network)
         value, weight = float(loss.detach()), float(penalty.detach())
-        self._require_sound(value, x, epoch, step)
+        self._require_sound(value, x)
         (loss + penalty).backward()
         weights = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = float(nn.utils.clip_grad_norm_(weights, self.settings.clip or math.inf))
-        if not math.isfinite(weight + norm):
-            raise diagnose(self.network, x, "gradient norm", norm, epoch, step)
+        for what, number in (("penalty", weight), ("gradient norm", norm)):
+            if not math.isfinite(number):
+                raise diagnose(self.network, x, what, number, self.at)
         self.optimizer.step()
         self.scheduler.step()
-        if self.average:
-            steps = step + (epoch - 1) * self.steps
-            _move_average(self.average, self.network, min(self.settings.average, (1 + steps) / (10 + steps)))
         return value, weight, self.task.score(scores.detach(), y), norm
 
-    def _require_sound(self, loss: float, x: Tensor, epoch: int, step: int) -> None:
+    def _scores(self, x: Tensor, y: Tensor) -> Tensor:
+        """The network's scores; with alternation, those of a head made afresh for this batch's features."""
+        autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=self.settings.bfloat16)
+        if not self.settings.alternate:
+            with autocast:
+                return self.network(x).to(x.dtype)
+        network = require_network(self.network)
+        with autocast:
+            features = network.features(x)
+        fresh_head(network, features.detach().to(x.dtype), y, self.task, self.settings)
+        with autocast:
+            return network.head(features).to(x.dtype)
+
+    def _require_sound(self, loss: float, x: Tensor) -> None:
         if math.isnan(self.first_loss):
             self.first_loss = loss
         if not math.isfinite(loss) or loss > _EXPLODED * (1 + self.first_loss):
-            raise diagnose(self.network, x, "loss", loss, epoch, step)
+            raise diagnose(self.network, x, "loss", loss, self.at)
 
     def _keep_best(self, record: Epoch) -> None:
         loss = -record.epoch if record.validation_loss is None else record.validation_loss
@@ -213,7 +233,8 @@ class _Run:
 
 
 def _optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    head = {id(p) for p in network.head.parameters()} if hasattr(network, "head") else set()  # type: ignore[union-attr]
+    last = getattr(network, "head", None)
+    head = {id(p) for p in last.parameters()} if isinstance(last, nn.Module) else set()
     weights = [p for p in network.parameters() if p.requires_grad]
     groups = [{"params": [p for p in weights if id(p) not in head], "lr": settings.lr}]
     if not settings.alternate:

@@ -79,10 +79,10 @@ class Settings:
         lookup(dict.fromkeys(SCHEDULES, 0), self.schedule, "schedule")
         for name, low in (("epochs", 1), ("batch", 1), ("alternate", 0), ("shift", 0), ("seed", 0)):
             value = getattr(self, name)
-            if not isinstance(value, int) or not low <= value < 2**63:
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2**63:
                 raise ValueError(f"{name} must be a whole number of at least {low} (and below 2^63), got {value}.")
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"patience must be at least 1 epoch, got {self.patience}.")
+        if self.patience is not None and (not isinstance(self.patience, int) or self.patience < 1):
+            raise ValueError(f"patience must be at least 1 epoch, a whole number, got {self.patience}.")
         if self.patience is not None and not self.validation:
             raise ValueError("patience waits for a better validation loss; give validation a share above 0.")
         for name in ("lr", "head_lr", "clip"):
