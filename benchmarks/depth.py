@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="draw the losses here")
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
+    torch.set_num_threads(1)  # a layer of 125 x 4 numbers gains nothing from a second one
     print(
         f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads; {arguments.layers} layers"
     )

@@ -27,6 +27,8 @@ class Recipe:
         features, layers, T, activation, lift, conv: as for `liouville.classifier`.
         init: initial weights of the flows.
         settings: of `liouville.train.fit`.
+        threads: of torch; None leaves its own choice. A step of a few thousand numbers is faster on one thread, and on a
+            busy machine two threads that wait for each other are many times slower.
         data: options of the data set.
     """
 
@@ -39,6 +41,7 @@ class Recipe:
     conv: Images | None = None
     init: Initial = Smooth()
     settings: Settings = Settings()
+    threads: int | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -47,15 +50,15 @@ _PLANAR = Settings(epochs=190, batch=500, lr=0.07, penalty=_PENALTY)  # 1520 ste
 _TABLE = Settings(epochs=60, batch=50, lr=0.01, penalty=_PENALTY)
 
 _DEFAULT: dict[str, Recipe] = {
-    "swiss-roll": Recipe(settings=_PLANAR),
-    "double-moons": Recipe(T=3.0, settings=replace(_PLANAR, epochs=100)),
-    "double-circles": Recipe(T=3.0, settings=_PLANAR),
-    "ellipses": Recipe(T=3.0, settings=replace(_PLANAR, epochs=300)),
-    "peaks": Recipe(features=8, T=3.0, settings=replace(_PLANAR, epochs=170)),
-    "digits": Recipe(features=64, layers=8, T=1.0, settings=_TABLE),
-    "breast-cancer": Recipe(features=32, layers=8, T=1.0, settings=_TABLE),
-    "wine": Recipe(features=16, layers=8, T=1.0, settings=_TABLE),
-    "diabetes": Recipe(features=16, layers=8, T=1.0, settings=_TABLE),
+    "swiss-roll": Recipe(settings=_PLANAR, threads=1),
+    "double-moons": Recipe(T=3.0, settings=replace(_PLANAR, epochs=100), threads=1),
+    "double-circles": Recipe(T=3.0, settings=_PLANAR, threads=1),
+    "ellipses": Recipe(T=3.0, settings=replace(_PLANAR, epochs=300), threads=1),
+    "peaks": Recipe(features=8, T=3.0, settings=replace(_PLANAR, epochs=170), threads=1),
+    "digits": Recipe(features=64, layers=8, T=1.0, settings=_TABLE, threads=1),
+    "breast-cancer": Recipe(features=32, layers=8, T=1.0, settings=_TABLE, threads=1),
+    "wine": Recipe(features=16, layers=8, T=1.0, settings=_TABLE, threads=1),
+    "diabetes": Recipe(features=16, layers=8, T=1.0, settings=_TABLE, threads=1),
     "mnist": Recipe(
         features=(32, 64),
         layers=(2, 3),
@@ -92,11 +95,12 @@ _HDNN = Settings(
 # The two pictures of the Hamiltonian-network authors' README: 64-layer H1, T = 2.
 _H1_64 = {
     "swiss-roll": Recipe(
-        "h1", T=2.0, settings=replace(_PLANAR, epochs=250), data={"noise": 0.0, "test": "interleaved"}
+        "h1", T=2.0, settings=replace(_PLANAR, epochs=250), threads=1, data={"noise": 0.0, "test": "interleaved"}
     ),
     "double-circles": Recipe(
         "h1",
         T=2.0,
+        threads=1,
         init=Smooth(scale=1.0, modes=20, mean=0.0),
         settings=Settings(
             epochs=600,
@@ -136,7 +140,7 @@ def recipe(data: str, preset: str = "default") -> Recipe:
     if preset == "hdnn":
         if base.conv is not None or data not in ("swiss-roll", "double-moons", "double-circles", "ellipses", "peaks"):
             raise ValueError(f"the preset 'hdnn' is for planar data, got {data!r}; leave --preset out.")
-        return Recipe("h1", base.features, 64, 2.0, init=Normal(), settings=_HDNN)
+        return Recipe("h1", base.features, 64, 2.0, init=Normal(), settings=_HDNN, threads=1)
     if preset == "h1-64":
         if data not in _H1_64:
             raise ValueError(f"the preset 'h1-64' is for {' and '.join(_H1_64)}, got {data!r}; leave --preset out.")

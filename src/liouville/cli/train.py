@@ -67,7 +67,7 @@ _data, _network, _training, _machine, _output = (
 @_machine("--engine", metavar="auto|stored|checkpointed", help="How the depth is differentiated.  [default: auto]")
 @_machine("--dtype", metavar="float32|float64|bfloat16", help="bfloat16 is autocast.  [default: float32]")
 @_machine("--device", metavar="auto|cpu|cuda", help="auto: CUDA for images, if there, else the CPU.  [default: auto]")
-@_machine("--threads", type=int, help="Threads of torch.  [default: torch's choice]")
+@_machine("--threads", type=int, help="Threads of torch.  [default: the recipe's, else torch's]")
 @_machine("--seed", type=int, help="Of weights and training; the data has -d seed=N.  [default: 0]")
 @_output("--out", metavar="RUN", help="Run folder.  [default: runs/DATA-MODEL-K, the next free K]")
 @_output("--force", is_flag=True, help="Replace the run in --out.")
