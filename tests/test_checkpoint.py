@@ -41,7 +41,9 @@ def parts() -> dict[str, nn.Module]:
         "named parts": lv.Network(
             nn.Sequential(OrderedDict(first=nn.Linear(2, 4), norm=nn.LayerNorm(4, elementwise_affine=False))),
             lv.zoo.h2(4, 2, 1.0),
-            nn.Sequential(nn.LayerNorm(4, bias=False), nn.Linear(4, 1, bias=False)),
+            nn.Sequential(
+                nn.LayerNorm(4, bias=False), nn.SiLU(), nn.GroupNorm(2, 4), nn.LeakyReLU(0.3), nn.Linear(4, 1)
+            ),
         ),
         "implicit": lv.Flow(lv.HamiltonianField(3, 2, J="full"), lv.ImplicitMidpoint(), 1.0),
     }

@@ -298,7 +298,9 @@ for _kind in (*SCHEMES.values(), *ENGINES.values(), Dense, Conv, Flow, Network, 
     register(_kind)
 for _kind in (AntisymmetricField, PairField, ResidualField, SymmetricField, SemidefiniteField, SecondOrderField):
     register(_kind)
-for _kind in (nn.Flatten, nn.Dropout, nn.AvgPool2d, nn.MaxPool2d, nn.Tanh, nn.ReLU, nn.GELU, nn.Identity):
+for _kind in (nn.Tanh, nn.Sigmoid, nn.ReLU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Identity):
+    register(_kind)
+for _kind in (nn.ELU, nn.LeakyReLU, nn.Flatten, nn.Dropout, nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d):
     register(_kind)
 for _kind in (nn.Conv1d, nn.Conv2d):
     register(_kind, _convolution)
@@ -321,4 +323,8 @@ register(
     nn.Sequential,
     lambda s: {"parts": list(s), "names": [name for name, _ in s.named_children()]},
     lambda parts, names: nn.Sequential(OrderedDict(zip(names, parts, strict=True))),
+)
+register(
+    nn.GroupNorm,
+    lambda n: {"num_groups": n.num_groups, "num_channels": n.num_channels, "eps": n.eps, "affine": n.affine},
 )

@@ -27,8 +27,8 @@ class Recipe:
         features, layers, T, activation, lift, conv: as for `liouville.classifier`.
         init: initial weights of the flows.
         settings: of `liouville.train.fit`.
-        threads: of torch; None leaves its own choice. A step of a few thousand numbers is faster on one thread, and on a
-            busy machine two threads that wait for each other are many times slower.
+        threads: of torch; None leaves its own choice. A step of a few thousand numbers is faster on one thread, and
+            on a busy machine two threads that wait for each other are many times slower.
         data: options of the data set.
     """
 
@@ -50,7 +50,7 @@ _PLANAR = Settings(epochs=190, batch=500, lr=0.07, penalty=_PENALTY)  # 1520 ste
 _TABLE = Settings(epochs=60, batch=50, lr=0.01, penalty=_PENALTY)
 
 _DEFAULT: dict[str, Recipe] = {
-    "swiss-roll": Recipe(settings=_PLANAR, threads=1),
+    "swiss-roll": Recipe(settings=replace(_PLANAR, lr=0.04, epochs=120), threads=1),
     "double-moons": Recipe(T=3.0, settings=replace(_PLANAR, epochs=100), threads=1),
     "double-circles": Recipe(T=3.0, settings=_PLANAR, threads=1),
     "ellipses": Recipe(T=3.0, settings=replace(_PLANAR, epochs=300), threads=1),

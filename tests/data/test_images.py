@@ -198,7 +198,7 @@ def test_no_file_and_no_network_say_where_it_looked_and_what_to_set(tiny):
         f"MNIST's train-images-idx3-ubyte is not in {tiny / 'empty'}, {tiny / 'empty' / 'mnist'}, {cache}, "
         "and no mirror gave it (https://ossci-datasets.s3.amazonaws.com/mnist/: ConnectionError; "
         "https://storage.googleapis.com/cvdf-datasets/mnist/: ConnectionError); "
-        "set LIOUVILLE_DATA, or the argument root, to a folder that has train-images-idx3-ubyte.gz."
+        "set LIOUVILLE_DATA, or the option root, to a folder that has train-images-idx3-ubyte.gz."
     )
     assert list(cache.iterdir()) == []
 
@@ -272,7 +272,7 @@ def test_without_pooch_the_error_names_the_extra_and_local_files_still_load(tiny
         load("mnist")
     assert str(caught.value) == (
         "MNIST's train-images-idx3-ubyte is not given, and downloading it needs pooch: "
-        "pip install 'liouville[data]', or set LIOUVILLE_DATA, or the argument root, to a folder that has "
+        "pip install 'liouville[data]', or set LIOUVILLE_DATA, or the option root, to a folder that has "
         "train-images-idx3-ubyte.gz."
     )
 

@@ -90,7 +90,10 @@ def _shape(run: Run | None, network: nn.Module) -> list[int | None]:
         width = getattr(module, "in_features", None) or getattr(module, "inputs", None)
         if isinstance(width, int):
             return [width]
-    raise ValueError("the width of this network's inputs is not known; give the run folder that it belongs to.")
+    raise ValueError(
+        "the width of this network's inputs is not known, its lift takes any: give the run folder that it belongs to, "
+        "or save the network with Lift(features, inputs=WIDTH)."
+    )
 
 
 def _apply(run: Run | None, network: nn.Module, raw: Tensor, name: str) -> Tensor:

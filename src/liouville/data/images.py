@@ -195,7 +195,7 @@ def _download(file: _IdxFile, cache: Path, folders: list[Path], pooch: Any) -> T
 
 
 def _advice(file: _IdxFile) -> str:
-    return f"set {VARIABLE}, or the argument root, to a folder that has {file.name}.gz."
+    return f"set {VARIABLE}, or the option root, to a folder that has {file.name}.gz."
 
 
 def _retrieve(url: str, path: Path, pooch: Any) -> None:
