@@ -77,7 +77,7 @@ class Plan:
     model: str = "h2"
     features: int | tuple[int, ...] = 4
     layers: int | tuple[int, ...] = 64
-    T: float = 6.4
+    T: float = 4.0
     scheme: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     lift: str | None = None
