@@ -1,6 +1,14 @@
 """Schemes: which discretisation steps through the ordinary differential equation."""
 
-from liouville.schemes.base import ReversibleScheme, Scheme, SplittingScheme, State, SymmetricScheme
+from liouville.schemes.base import (
+    ReversibleScheme,
+    Scheme,
+    Shear,
+    ShearScheme,
+    SplittingScheme,
+    State,
+    SymmetricScheme,
+)
 from liouville.schemes.euler import ForwardEuler
 from liouville.schemes.implicit import ImplicitMidpoint, ImplicitSymplecticEuler
 from liouville.schemes.rungekutta import RK4
@@ -30,6 +38,8 @@ __all__ = [
     "Midpoint",
     "ReversibleScheme",
     "Scheme",
+    "Shear",
+    "ShearScheme",
     "SplittingScheme",
     "State",
     "SymmetricScheme",

@@ -1,17 +1,18 @@
 r"""Numerical flows Phi_h: one step of a scheme carries a state through one layer.
 
 A scheme is a frozen dataclass of hyper-parameters; the state is a tuple of tensors, so that no layer concatenates
-or splits. What a scheme *can do* is its type: `ReversibleScheme` inverts, `SplittingScheme` states its stages as
-data, `SymmetricScheme` inverts by stepping with -h.
+or splits. What a scheme *can do* is its type: `ReversibleScheme` inverts, `ShearScheme` is a sequence of shears of a
+state of two parts, `SplittingScheme` states them as data, `SymmetricScheme` inverts by stepping with -h.
 """
 
 from __future__ import annotations
 
-__all__ = ["ReversibleScheme", "Scheme", "SplittingScheme", "State", "SymmetricScheme"]
+__all__ = ["ReversibleScheme", "Scheme", "Shear", "ShearScheme", "SplittingScheme", "State", "SymmetricScheme"]
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,12 +58,48 @@ class ReversibleScheme(Scheme):
         return (y,)
 
 
-@dataclass(frozen=True)
-class SplittingScheme(ReversibleScheme):
-    """Alternate shears of p and q: the stages are data, and step and inverse are written once, here.
+class Shear(NamedTuple):
+    """state[moved] += step * velocity(state[1 - moved]): one part of a state of two is moved by the other alone."""
 
-    Each stage ("p", c) is p += c h p_dot(q), each stage ("q", c) is q += c h q_dot(p): determinant 1, explicit, and
-    undone by the same stages in the opposite order with the opposite sign.
+    moved: int
+    velocity: Callable[[Tensor], Tensor]
+    step: float
+
+
+@dataclass(frozen=True)
+class ShearScheme(ReversibleScheme):
+    """A scheme whose step is a few shears of a state of two parts, which may then change places.
+
+    The inverse is the same shears in the opposite order with the opposite sign. Since a shear leaves alone what its
+    velocity was evaluated at, one evaluation serves both to undo it and to differentiate it, and a rounded velocity
+    is undone as exactly as it was added: `liouville.Reversible` rests on these two facts.
+    """
+
+    swaps: ClassVar[bool] = False
+
+    @abstractmethod
+    def shears(self, field: VectorField, theta_j: Theta, h: float) -> tuple[Shear, ...]:
+        """The shears of one layer, in the order in which they are applied."""
+
+    def step(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
+        parts = list(state)
+        for moved, velocity, step in self.shears(field, theta_j, h):
+            parts[moved] = torch.add(parts[moved], velocity(parts[1 - moved]), alpha=step)
+        return tuple(parts[::-1] if self.swaps else parts)
+
+    def inverse(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
+        parts = list(state[::-1] if self.swaps else state)
+        for moved, velocity, step in reversed(self.shears(field, theta_j, h)):
+            parts[moved] = torch.add(parts[moved], velocity(parts[1 - moved]), alpha=-step)
+        return tuple(parts)
+
+
+@dataclass(frozen=True)
+class SplittingScheme(ShearScheme):
+    """Alternate shears of p and q: the stages are data, and everything else is written once.
+
+    Each stage ("p", c) is p += c h p_dot(q), each stage ("q", c) is q += c h q_dot(p): determinant 1, explicit,
+    invertible.
     """
 
     stages: ClassVar[tuple[tuple[str, float], ...]]
@@ -79,29 +116,18 @@ class SplittingScheme(ReversibleScheme):
     def init(self, field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
         return field.enter(y, lambda q: field.p_dot(q, theta_0), h)  # type: ignore[operator]
 
-    def step(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
-        return self._sweep(field, state, theta_j, h, self.stages)
-
-    def inverse(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
-        return self._sweep(field, state, theta_j, -h, self.stages[::-1])
+    def shears(self, field: VectorField, theta_j: Theta, h: float) -> tuple[Shear, ...]:
+        velocity = {
+            "p": lambda q: field.p_dot(q, theta_j),  # type: ignore[operator]
+            "q": lambda p: field.q_dot(p, theta_j),  # type: ignore[operator]
+        }
+        return tuple(Shear("pq".index(half), velocity[half], c * h) for half, c in self.stages)
 
     def final(self, field: VectorField, state: State) -> Tensor:
         return field.leave(*state)  # type: ignore[operator]
 
     def terminal(self, field: VectorField, y: Tensor) -> State:
         return field.split(y)  # type: ignore[operator]
-
-    @staticmethod
-    def _sweep(
-        field: VectorField, state: State, theta_j: Theta, h: float, stages: tuple[tuple[str, float], ...]
-    ) -> State:
-        p, q = state
-        for half, c in stages:
-            if half == "p":
-                p = torch.add(p, field.p_dot(q, theta_j), alpha=c * h)  # type: ignore[operator]
-            else:
-                q = torch.add(q, field.q_dot(p, theta_j), alpha=c * h)  # type: ignore[operator]
-        return p, q
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from liouville.fields.base import Theta, VectorField
-from liouville.schemes.base import ReversibleScheme, State
+from liouville.schemes.base import Shear, ShearScheme, State
 
 
 @dataclass(frozen=True)
-class Midpoint(ReversibleScheme):
+class Midpoint(ShearScheme):
     r"""y_{j+1} = y_{j-1} + 2 h f(y_j; theta_j), started by one forward Euler step (the leapfrog in time).
 
     The state is the pair (y_{j-1}, y_j), 2n numbers per sample: dy_{j+1}/dy_j alone is not a step of anything. With
@@ -32,17 +32,13 @@ class Midpoint(ReversibleScheme):
     """
 
     order: ClassVar[int] = 2
+    swaps: ClassVar[bool] = True
 
     def init(self, field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
         return torch.add(y, field(y, theta_0), alpha=-h), y
 
-    def step(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
-        before, y = state
-        return y, torch.add(before, field(y, theta_j), alpha=2 * h)
-
-    def inverse(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
-        y, after = state
-        return torch.add(after, field(y, theta_j), alpha=-2 * h), y
+    def shears(self, field: VectorField, theta_j: Theta, h: float) -> tuple[Shear, ...]:
+        return (Shear(0, lambda y: field(y, theta_j), 2 * h),)
 
     def final(self, field: VectorField, state: State) -> Tensor:
         return state[1]
