@@ -149,7 +149,17 @@ def _fits(scheme, of):
 PAIRS = [(s, f) for s in SCHEMES for f in FIELDS if _fits(SCHEMES[s], field(f))]
 REVERSIBLE_PAIRS = [(s, f) for s, f in PAIRS if isinstance(SCHEMES[s], lv.ReversibleScheme)]
 
-BACKPROPS = {"stored": lv.Stored(), "checkpointed": lv.Checkpointed(), "checkpointed-2": lv.Checkpointed(every=2)}
+BACKPROPS = {
+    "stored": lv.Stored(),
+    "checkpointed": lv.Checkpointed(),
+    "checkpointed-2": lv.Checkpointed(every=2),
+    "auto": lv.Auto(),
+    "auto-tight": lv.Auto(memory=1),
+    "reversible": lv.Reversible(),
+    "reversible-exact": lv.Reversible(exact=True),
+    "reversible-compensated": lv.Reversible(compensated=True),
+    "reversible-anchors": lv.Reversible(anchors=2),
+}
 
 
 def flow(scheme, name, T=0.9, **more):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         zoo,
     )
     from liouville.activations import Activation
-    from liouville.backprop import Backprop, Checkpointed, Stored
+    from liouville.backprop import Auto, Backprop, Checkpointed, DriftWarning, Reversible, Stored
     from liouville.checkpoint import load, save
     from liouville.fields import (
         AntisymmetricField,
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         Midpoint,
         ReversibleScheme,
         Scheme,
+        ShearScheme,
         SplittingScheme,
         SymmetricScheme,
         SymplecticEuler,
@@ -75,7 +76,7 @@ __version__ = "0.1.0"
 # Names are imported when they are first used: `liouville --help` need not wait for torch.
 _HOMES = {
     "liouville.activations": ("Activation",),
-    "liouville.backprop": ("Backprop", "Checkpointed", "Stored"),
+    "liouville.backprop": ("Auto", "Backprop", "Checkpointed", "DriftWarning", "Reversible", "Stored"),
     "liouville.fields": (
         "AntisymmetricField",
         "HamiltonianField",
@@ -104,6 +105,7 @@ _HOMES = {
         "Midpoint",
         "ReversibleScheme",
         "Scheme",
+        "ShearScheme",
         "SplittingScheme",
         "SymmetricScheme",
         "SymplecticEuler",
@@ -135,11 +137,13 @@ __all__ = [
     "RK4",
     "Activation",
     "AntisymmetricField",
+    "Auto",
     "Backprop",
     "Checkpointed",
     "Connector",
     "Conv",
     "Dense",
+    "DriftWarning",
     "Flow",
     "ForwardEuler",
     "HamiltonianField",
@@ -152,12 +156,14 @@ __all__ = [
     "PairField",
     "PartitionedField",
     "ResidualField",
+    "Reversible",
     "ReversibleScheme",
     "Scheme",
     "SecondOrderField",
     "SemidefiniteField",
     "SeparableHamiltonianField",
     "ShearField",
+    "ShearScheme",
     "Smooth",
     "SplittingScheme",
     "StochasticField",

@@ -27,7 +27,8 @@ class Flow(nn.Module):
     Shapes: dense fields take (*batch, features), fields on images (B, features, H, W); the output has the same shape.
 
     Raises:
-        ValueError: if T <= 0, the scheme does not fit the field, or an input has the wrong width or dtype.
+        ValueError: if T <= 0, the scheme does not fit the field, the engine does not fit them, or an input has the
+            wrong width or dtype.
 
     Example:
         >>> import liouville as lv
@@ -45,6 +46,7 @@ class Flow(nn.Module):
         if not (T > 0 and math.isfinite(T)):
             raise ValueError(f"T must be a positive, finite time, got {T}.")
         scheme.check(field)
+        backprop.check(scheme, field)
         self.field = field
         self.scheme = scheme
         self.T = float(T)
@@ -67,7 +69,7 @@ class Flow(nn.Module):
     def final_state(self, y: Tensor) -> State:
         """y_0 -> the state behind the last layer: (p, q), (y_{N-1}, y_N) or (y_N,), by the scheme."""
         theta = self.field.theta()
-        run, state = self._start(y, theta)
+        run, state = self.start(y, theta)
         return self.backprop.run(self.scheme, run, state, theta, self.h)
 
     def trajectory(self, y: Tensor) -> Tensor:
@@ -77,7 +79,7 @@ class Flow(nn.Module):
     def states(self, y: Tensor) -> Iterator[State]:
         """The N + 1 states one after the other, by the plain loop."""
         theta = self.field.theta()
-        run, state = self._start(y, theta)
+        run, state = self.start(y, theta)
         yield state
         for j, theta_j in enumerate(slices(theta, self.layers)):
             state = self.scheme.step(run.at_layer(j), state, theta_j, self.h)
@@ -114,7 +116,7 @@ class Flow(nn.Module):
     def extra_repr(self) -> str:
         return f"scheme={self.scheme}, T={self.T:g}, h={self.h:.4g}, backprop={self.backprop}"
 
-    def _start(self, y: Tensor, theta: Theta) -> tuple[VectorField, State]:
+    def start(self, y: Tensor, theta: Theta) -> tuple[VectorField, State]:
         """The field of a new run, which draws its seed here and nowhere else, and the first state."""
         self._check(y)
         run = self.field.in_run()

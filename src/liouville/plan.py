@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from liouville import data
-from liouville.backprop import ENGINES, Backprop, Stored
+from liouville.backprop import ENGINES, Backprop
 from liouville.data import Split
 from liouville.fields import (
     ActivatedField,
@@ -40,7 +40,7 @@ INITS: dict[str, type[Initial]] = {"smooth": Smooth, "normal": Normal}
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
 DEVICES = ("auto", "cpu", "cuda")
 LIFTS = ("front", "ends", "p", "q", "linear")
-_LATER = {"reversible": "reversible engine", "fused": "fused engine"}
+_LATER = {"fused": "fused engine"}
 _COMMON = ("features", "layers", "T", "operator", "init", "generator", "backprop")
 
 
@@ -57,7 +57,7 @@ class Plan:
         dropout: dropout of every layer's velocity.
         init: initial weights of the flows.
         settings: of `liouville.train.fit`.
-        engine: ``"auto"`` or a name of ``liouville.backprop.ENGINES``.
+        engine: a name of ``liouville.backprop.ENGINES``.
         dtype: ``"float32"``, ``"float64"``, or ``"bfloat16"`` (autocast; weights stay float32).
         device: ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA for images where there is a device, else the CPU.
         threads: of torch; None leaves them as they are.
@@ -173,12 +173,12 @@ class Plan:
             conv=(self.conv or Images()) if len(shape) == 3 else None,
             dropout_rate=self.dropout,
             generator=generator,
-            backprop=engine(self.engine),
         )
-        if self.scheme is not None:
-            for flow in network.flows():
-                flow.scheme = SCHEMES[self.scheme]()
-                flow.scheme.check(flow.field)
+        for flow in network.flows():
+            flow.scheme = SCHEMES[self.scheme]() if self.scheme is not None else flow.scheme
+            flow.backprop = engine(self.engine)
+            flow.scheme.check(flow.field)
+            flow.backprop.check(flow.scheme, flow.field)
         return network.to(device=self._device(split), dtype=DTYPES[self.dtype])
 
     def fit_settings(self) -> Settings:
@@ -194,7 +194,7 @@ class Plan:
             f"{self.model}: {'; then '.join(map(_sentence, network.flows()))}; "
             f"{sum(p.numel() for p in network.parameters()):,} parameters\n"
             f"{s.epochs} epochs in batches of {s.batch}, {s.optimizer}, {s.schedule}, {rates}; {self.dtype} on {device}"
-            f", {torch.get_num_threads()} threads, engine {_engine_name(self.engine)}, seed {self.seed}"
+            f", {torch.get_num_threads()} threads, engine {self.engine}, seed {self.seed}"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -231,17 +231,14 @@ class Plan:
 
 
 def engine(name: str) -> Backprop:
-    """The engine called ``name``; ``"auto"`` chooses `Stored`.
+    """The engine called ``name``, with its default settings.
 
     Raises:
         ValueError: for an engine that this version does not have; the message names those that it has.
     """
-    if name == "auto":
-        return Stored()
     if name in _LATER:
-        known = ", ".join(("auto", *ENGINES))
-        raise ValueError(f"this version of liouville has no {_LATER[name]}; the engines are {known}.")
-    return lookup(dict.fromkeys(("auto",), Stored) | ENGINES, name, "engine")()
+        raise ValueError(f"this version of liouville has no {_LATER[name]}; the engines are {', '.join(ENGINES)}.")
+    return lookup(ENGINES, name, "engine")()
 
 
 def model_options(model: str) -> dict[str, Any]:
@@ -256,11 +253,6 @@ def _require_option(model: str, name: str) -> None:
     having = [other for other in MODELS if name in model_options(other)]
     where = f"it belongs to {', '.join(having)}" if having else "no model has it"
     raise ValueError(f"the model {model!r} has no option {name!r}; {where}.")
-
-
-def _engine_name(name: str) -> str:
-    chosen = type(engine(name)).__name__.lower()
-    return f"auto ({chosen})" if name == "auto" else chosen
 
 
 def _sentence(flow: Flow) -> str:

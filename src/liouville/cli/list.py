@@ -62,7 +62,7 @@ def _presets() -> Rows:
 def _engines() -> Rows:
     from liouville.backprop import ENGINES
 
-    return [("auto", "chooses stored"), *((name, _first_line(engine)) for name, engine in ENGINES.items())]
+    return [(name, _first_line(engine)) for name, engine in ENGINES.items()]
 
 
 def _activations() -> Rows:

@@ -254,26 +254,26 @@ class _Drawn:
     """A stochastic field in one run, at one of its layers: the field with its generator given."""
 
     def __init__(self, field: StochasticField, seed: int, j: int = 0) -> None:
-        self._field = field
+        self.original = field
         self._run = seed
         self._seed = (seed << 24) + 4 * j
 
     def at_layer(self, j: int) -> _Drawn:
-        return _Drawn(self._field, self._run, j)
+        return _Drawn(self.original, self._run, j)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._field, name)
+        return getattr(self.original, name)
 
     def __call__(self, y: Tensor, theta_j: Theta) -> Tensor:
-        return self._field(y, theta_j, self._generator(y, 0))
+        return self.original(y, theta_j, self._generator(y, 0))
 
     def p_dot(self, q: Tensor, theta_j: Theta) -> Tensor:
-        return self._field.p_dot(  # type: ignore[operator]
+        return self.original.p_dot(  # type: ignore[operator]
             q, theta_j, self._generator(q, 1)
         )
 
     def q_dot(self, p: Tensor, theta_j: Theta) -> Tensor:
-        return self._field.q_dot(  # type: ignore[operator]
+        return self.original.q_dot(  # type: ignore[operator]
             p, theta_j, self._generator(p, 2)
         )
 
@@ -290,6 +290,11 @@ def _scrambled(x: int) -> int:
 
 
 _64_BITS = (1 << 64) - 1
+
+
+def original(field: VectorField) -> VectorField:
+    """The field that a run has fixed, or the field itself."""
+    return field.original if isinstance(field, _Drawn) else field
 
 
 def _is_channels_last(y: Tensor) -> bool:

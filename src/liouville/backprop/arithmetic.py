@@ -1,0 +1,171 @@
+r"""Three ways to add a velocity to a part of the state, and to take it away again.
+
+| arithmetic | a part is kept as | undone |
+|---|---|---|
+| `Floating` | x | to a rounding of x per shear, which later layers amplify |
+| `Compensated` | x + e, two floating-point numbers (Kahan) | to a rounding of e: eps^2, not eps |
+| `Grid` | an integer, x = integer * spacing | to the last bit, whatever the depth |
+
+A part is a tuple of tensors. Parts belong to the run and are changed in place: nothing is allocated for them after the
+start, so that the resident memory does not depend on the depth.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Arithmetic", "Compensated", "Floating", "Grid", "Part"]
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from liouville.schemes.base import State
+
+Part = tuple[Tensor, ...]
+
+
+class Arithmetic(ABC):
+    """How the parts of a state are kept, and moved by a velocity."""
+
+    repeats: bool
+    """Whether a velocity must have the same bits each time it is evaluated, for the part to be restored so well."""
+
+    exact = False
+    """Whether the part is restored to the last bit."""
+
+    @abstractmethod
+    def enter(self, x: Tensor) -> Part:
+        """A part of its own, in the layout of x."""
+
+    @abstractmethod
+    def value(self, part: Part) -> Tensor:
+        """What the other part's velocity is evaluated at."""
+
+    @abstractmethod
+    def move(self, part: Part, velocity: Tensor, step: float) -> Part:
+        """The part moved by step * velocity; the same call with -step undoes it."""
+
+    def fingerprint(self, part: Part) -> Tensor:
+        """What a rebuilt part is compared with the original by: up to 512 of its entries, evenly spread."""
+        x = part[0]
+        x = x.permute(sorted(range(x.dim()), key=x.stride, reverse=True))  # in the order of memory: no copy
+        return x.flatten()[:: max(1, x.numel() // 512)].clone()
+
+    def require_range(self) -> None:
+        """Raise an `ArithmeticError` if a number left the range in which this arithmetic is what it says."""
+
+
+class Floating(Arithmetic):
+    """x += step * velocity."""
+
+    repeats = False
+
+    def enter(self, x: Tensor) -> Part:
+        return (x.detach().clone(memory_format=torch.preserve_format),)
+
+    def value(self, part: Part) -> Tensor:
+        return part[0]
+
+    def move(self, part: Part, velocity: Tensor, step: float) -> Part:
+        return (_add(part[0], velocity, step),)
+
+
+class Compensated(Arithmetic):
+    """(x, e) with x + e the state: x takes what it can hold of step * velocity + e, and e keeps the rest."""
+
+    repeats = True
+
+    def enter(self, x: Tensor) -> Part:
+        x = x.detach().clone(memory_format=torch.preserve_format)
+        return x, torch.zeros_like(x)
+
+    def value(self, part: Part) -> Tensor:
+        return part[0]
+
+    def move(self, part: Part, velocity: Tensor, step: float) -> Part:
+        """Two exact sums (Knuth, Dekker): x + increment + e is rounded once, to the precision of the pair."""
+        x, e = part
+        increment = _times(velocity, step, torch.result_type(x, velocity))
+        total = x + increment
+        shadow = total - x
+        e = e + ((x - (total - shadow)) + increment.sub_(shadow))
+        x = total + e
+        return x, e.sub_(shadow.copy_(x).sub_(total))
+
+
+class Grid(Arithmetic):
+    r"""Integers: x = integer * spacing, and integer += round(step * velocity / spacing), a bijection of the grid.
+
+    The spacing is a power of two, 2^-24 (float32 and lower) or 2^-52 (float64) times the power of two above the
+    largest entry of the first state. The range is 64 times that entry, or 1024 times; a state or a velocity beyond
+    it, or one that is not finite, raises an `ArithmeticError` at the end of the run.
+    """
+
+    repeats = True
+    exact = True
+
+    def __init__(self, state: State) -> None:
+        self.dtype = torch.promote_types(_dtype(state), torch.float32)
+        self.integer, self.bits = (torch.int64, 52) if self.dtype == torch.float64 else (torch.int32, 24)
+        self.limit = 2.0 ** (62 if self.dtype == torch.float64 else 30)
+        largest = max(float(x.detach().abs().max()) if x.numel() else 0.0 for x in state)
+        if not math.isfinite(largest):
+            raise ArithmeticError("the input of an exactly reversible run must be finite, and an entry of it is not.")
+        self.spacing = 2.0 ** ((math.frexp(largest)[1] if largest > 0 else 0) - self.bits)
+        self.output = _dtype(state)
+        self.furthest: Tensor | None = torch.zeros((), dtype=self.dtype, device=state[0].device)
+
+    def enter(self, x: Tensor) -> Part:
+        return (self._rounded(x.detach(), 1.0 / self.spacing),)
+
+    def value(self, part: Part) -> Tensor:
+        x = part[0].to(self.dtype).mul_(self.spacing)
+        self._note(x, 1.0 / self.spacing)
+        return x.to(self.output)
+
+    def move(self, part: Part, velocity: Tensor, step: float) -> Part:
+        return (part[0].add_(self._rounded(velocity, step / self.spacing)),)
+
+    def fingerprint(self, part: Part) -> Tensor:
+        """The sum of all integers, which a single differing bit changes."""
+        return part[0].sum().reshape(1)
+
+    def require_range(self) -> None:
+        if self.furthest is not None and not float(self.furthest) < self.limit:
+            raise ArithmeticError(
+                f"the state left the fixed-point range of Reversible(exact=True), +-{self.limit * self.spacing:.3g}, "
+                f"which is {self.limit * 2.0**-self.bits:.0f} times the input's: the network grows without bound "
+                "(take smaller steps or weights), or is meant to; then use Reversible(compensated=True)."
+            )
+        self.furthest = None  # the way back meets the same numbers
+
+    def _rounded(self, x: Tensor, factor: float) -> Tensor:
+        scaled = _times(x, factor, self.dtype)
+        self._note(scaled, 1.0)
+        return scaled.round_().to(self.integer)
+
+    def _note(self, x: Tensor, unit: float) -> None:
+        """Twice the range would still fit into the integers: a sum of two numbers within it cannot wrap around."""
+        if self.furthest is not None and x.numel():
+            furthest = torch.linalg.vector_norm(x, torch.inf)
+            torch.maximum(self.furthest, furthest.mul_(unit), out=self.furthest)
+
+
+def _add(x: Tensor, velocity: Tensor, step: float) -> Tensor:
+    """x + step * velocity, in place unless the velocity has the wider dtype."""
+    if torch.result_type(x, velocity) == x.dtype:
+        return x.add_(velocity, alpha=step)
+    return torch.add(x, velocity, alpha=step)
+
+
+def _times(x: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
+    """factor * x in ``dtype``, in memory of its own."""
+    return x * factor if x.dtype == dtype else x.to(dtype).mul_(factor)
+
+
+def _dtype(state: State) -> torch.dtype:
+    dtype = state[0].dtype
+    for x in state[1:]:
+        dtype = torch.promote_types(dtype, x.dtype)
+    return dtype

@@ -1,0 +1,57 @@
+r"""What an engine is, and the slices of the weights that a layer gets."""
+
+from __future__ import annotations
+
+__all__ = ["Backprop", "layer", "require_depth", "slices"]
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+from liouville.fields.base import Theta, VectorField
+from liouville.schemes.base import Scheme, State
+
+
+@dataclass(frozen=True, repr=False)
+class Backprop(ABC):
+    """How the depth is run and differentiated. Engines are values: equal settings, equal engines."""
+
+    def __repr__(self) -> str:
+        """The settings that differ from the defaults."""
+        changed = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in changed)})"
+
+    def check(self, scheme: Scheme, field: VectorField) -> None:
+        """Raise a `ValueError` that says what to use instead where this engine cannot run the pair."""
+
+    @abstractmethod
+    def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
+        """The state behind N layers; ``theta`` is stacked on axis 0 (length N, or 1 when shared).
+
+        ``field`` is fixed to the run (`VectorField.in_run`), and ``field.at_layer(j)`` is what layer j evaluates: an
+        engine draws nothing.
+        """
+
+
+def slices(theta: Theta, layers: int) -> Iterator[Theta]:
+    """theta_0 ... theta_{N-1}. One ``unbind`` per tensor: indexing a layer at a time costs autograd O(N) each."""
+    require_depth(theta, layers)
+    if not theta:
+        return (theta for _ in range(layers))
+    columns = [w.unbind(0) if len(w) == layers else w.unbind(0) * layers for w in theta]
+    return (type(theta)(*row) for row in zip(*columns, strict=True))
+
+
+def layer(theta: Theta, j: int) -> Theta:
+    """theta_j alone, detached, for an engine that differentiates by itself."""
+    return type(theta)(*(w.detach()[j if len(w) > 1 else 0] for w in theta))
+
+
+def require_depth(theta: Theta, layers: int) -> None:
+    """Raise unless axis 0 of every weight counts the layers, or has length 1."""
+    for name, w in zip(theta._fields, theta, strict=True):
+        if len(w) not in (1, layers):
+            raise ValueError(
+                f"axis 0 of theta().{name} must count the {layers} layers, or have length 1 when they share one "
+                f"weight; got the shape {tuple(w.shape)}."
+            )

@@ -1,0 +1,111 @@
+r"""What an engine that evaluates a layer twice needs of it, and how a breach is noticed.
+
+A velocity must be a function of its arguments alone. A second evaluation that draws other random numbers, or a
+gradient that leaves by another door than ``theta()``, would give a wrong gradient without a word; each check here raises
+instead.
+"""
+
+from __future__ import annotations
+
+__all__ = ["differentiable_once", "is_plain_autograd", "require_declared", "require_plain_autograd", "watched"]
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
+
+from liouville.fields.base import original
+
+_STORED = "use flow.with_backprop(lv.Stored()), the plain loop, for it"
+
+
+def is_plain_autograd(tensors: Sequence[Tensor]) -> bool:
+    """Whether neither a torch.func transform (grad, vmap, jvp, ...) nor forward-mode differentiation is at work."""
+    transformed = torch._C._are_functorch_transforms_active()
+    return not transformed and all(unpack_dual(t).tangent is None for t in tensors)
+
+
+def require_plain_autograd(tensors: Sequence[Tensor]) -> None:
+    """Raise where `is_plain_autograd` is False."""
+    if not is_plain_autograd(tensors):
+        raise RuntimeError(
+            f"the reversible engine gives reverse-mode gradients by torch.autograd only, not torch.func transforms, "
+            f"vmap or forward mode; {_STORED}."
+        )
+
+
+@contextlib.contextmanager
+def watched(field: Any, device: torch.device) -> Iterator[None]:
+    """Raise a `RuntimeError` if what runs inside draws from torch's global random streams or changes a buffer."""
+    streams, versions = _streams(device), [b._version for b in field.buffers()]
+    yield
+    if any(not torch.equal(a, b) for a, b in zip(streams, _streams(device), strict=True)):
+        raise RuntimeError(
+            f"random numbers were drawn from torch's global stream while the layers of {_name(field)} ran; "
+            "evaluated again they would differ, and the gradient would be wrong. Use lv.dropout(field, p), derive "
+            f"the field from StochasticField, or {_STORED}."
+        )
+    if versions != [b._version for b in field.buffers()]:
+        changed = [name for (name, b), v in zip(field.named_buffers(), versions, strict=True) if b._version != v]
+        raise RuntimeError(
+            f"the layers of {_name(field)} change the buffer {', '.join(changed)}; evaluated again they would "
+            f"change it twice and compute something else. Use a norm without running statistics, or {_STORED}."
+        )
+
+
+def require_declared(result: Tensor, inputs: Sequence[Tensor], field: Any, j: int) -> None:
+    """Raise if autograd could carry a gradient from ``result`` to any leaf but ``inputs``."""
+    if result.requires_grad and any(all(leaf is not x for x in inputs) for leaf in _leaves(result)):
+        raise RuntimeError(
+            f"layer {j} of {_name(field)} depends on a parameter that does not come through theta(); its "
+            f"gradient would be missing. Return the parameter from theta() and read it from theta_j, or {_STORED}."
+        )
+
+
+def _name(field: Any) -> str:
+    return type(original(field)).__name__
+
+
+def _streams(device: torch.device) -> list[Tensor]:
+    streams = [torch.get_rng_state()]
+    if device.type == "cuda":
+        streams.append(torch.cuda.get_rng_state(device))
+    return streams
+
+
+def differentiable_once(gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+    """The gradients; where autograd records what is done with them, with an error in place of their own gradient."""
+    if not torch.is_grad_enabled():
+        return gradients
+    tracer = torch.zeros((), requires_grad=True)  # so that autograd asks for a gradient, and meets the error
+    passed = iter(_Once.apply(tracer, *(g for g in gradients if g is not None)))
+    return [None if g is None else next(passed) for g in gradients]
+
+
+class _Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, tracer: Tensor, *gradients: Tensor) -> tuple[Tensor, ...]:  # type: ignore[no-untyped-def]
+        return tuple(g.view_as(g) for g in gradients)
+
+    @staticmethod
+    def backward(ctx, *_: Tensor) -> None:  # type: ignore[no-untyped-def]
+        raise RuntimeError(f"the reversible engine has no second derivatives; {_STORED}.")
+
+
+def _leaves(result: Tensor) -> Iterator[Tensor]:
+    """The leaves that autograd leads to from ``result``."""
+    if result.grad_fn is None:
+        yield result
+    seen: set[Any] = set()
+    nodes = [result.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        nodes.extend(before for before, _ in node.next_functions)

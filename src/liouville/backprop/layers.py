@@ -1,0 +1,145 @@
+r"""One layer forwards, and backwards: undone and differentiated. `Shears` does both with one evaluation."""
+
+from __future__ import annotations
+
+__all__ = ["Inverses", "Layers", "Shears"]
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from liouville.backprop.arithmetic import Arithmetic, Part
+from liouville.backprop.contract import require_declared
+from liouville.fields.base import Theta
+from liouville.schemes.base import ReversibleScheme, Shear, ShearScheme, State
+
+
+class Layers(ABC):
+    """Layer j of a run; the state is carried as parts, which belong to the run and may be changed in place.
+
+    Args:
+        scheme, field, h: the flow's.
+        arithmetic: how parts are kept.
+        traced: whether gradients will be asked for: layers are then checked, and evaluated as `backward` will.
+    """
+
+    def __init__(self, scheme: Any, field: Any, h: float, arithmetic: Arithmetic, traced: bool) -> None:
+        self.scheme, self.field, self.h, self.arithmetic, self.traced = scheme, field, h, arithmetic, traced
+
+    def enter(self, state: State) -> list[Part]:
+        """The parts of a state."""
+        return [self.arithmetic.enter(x) for x in state]
+
+    def leave(self, parts: Sequence[Part]) -> State:
+        """The state of the parts."""
+        return tuple(self.arithmetic.value(part) for part in parts)
+
+    @abstractmethod
+    def forward(self, parts: list[Part], j: int, theta_j: Theta) -> list[Part]:
+        """The parts behind layer j."""
+
+    @abstractmethod
+    def inverse(self, parts: list[Part], j: int, theta_j: Theta) -> list[Part]:
+        """The parts in front of layer j."""
+
+    @abstractmethod
+    def backward(
+        self, parts: list[Part], costate: list[Tensor], j: int, theta_j: Theta, sums: Sequence[Tensor]
+    ) -> list[Part]:
+        """The parts in front of layer j. The costate is taken there too, in place, and the gradients of those weights
+        that require one are added to ``sums``, in their order."""
+
+
+class Shears(Layers):
+    """Layers of a `ShearScheme`."""
+
+    scheme: ShearScheme
+
+    def forward(self, parts: list[Part], j: int, theta_j: Theta) -> list[Part]:
+        for shear in self._shears(j, theta_j):
+            velocity = self._velocity(shear, parts[1 - shear.moved], j, theta_j)
+            parts[shear.moved] = self.arithmetic.move(parts[shear.moved], velocity, shear.step)
+        return parts[::-1] if self.scheme.swaps else parts
+
+    def inverse(self, parts: list[Part], j: int, theta_j: Theta) -> list[Part]:
+        parts = parts[::-1] if self.scheme.swaps else parts
+        for shear in reversed(self._shears(j, theta_j)):
+            velocity = self._velocity(shear, parts[1 - shear.moved], j, theta_j)
+            parts[shear.moved] = self.arithmetic.move(parts[shear.moved], velocity, -shear.step)
+        return parts
+
+    def backward(
+        self, parts: list[Part], costate: list[Tensor], j: int, theta_j: Theta, sums: Sequence[Tensor]
+    ) -> list[Part]:
+        if self.scheme.swaps:
+            parts = parts[::-1]
+            costate.reverse()
+        leaves = [w for w in theta_j if w.requires_grad]
+        for moved, velocity, step in reversed(self._shears(j, theta_j)):
+            x = self.arithmetic.value(parts[1 - moved]).detach().requires_grad_()
+            with torch.enable_grad():
+                v = velocity(x)
+            if v.requires_grad:
+                _pull_back(v, costate[moved], step, (x, *leaves), (costate[1 - moved], *sums))
+            parts[moved] = self.arithmetic.move(parts[moved], v.detach(), -step)
+        return parts
+
+    def _shears(self, j: int, theta_j: Theta) -> tuple[Shear, ...]:
+        return self.scheme.shears(self.field.at_layer(j), theta_j, self.h)
+
+    def _velocity(self, shear: Shear, part: Part, j: int, theta_j: Theta) -> Tensor:
+        x = self.arithmetic.value(part)
+        if not self.traced:
+            return shear.velocity(x)
+        x = x.detach().requires_grad_(self.arithmetic.repeats)  # torch may take other kernels where a gradient is due
+        with torch.enable_grad():
+            v = shear.velocity(x)
+        require_declared(v, (x, *theta_j), self.field, j)
+        return v.detach()
+
+
+class Inverses(Layers):
+    """Layers of any other `ReversibleScheme`: inverted, then differentiated at the state that this gave."""
+
+    scheme: ReversibleScheme
+
+    def forward(self, parts: list[Part], j: int, theta_j: Theta) -> list[Part]:
+        with torch.set_grad_enabled(self.traced):
+            state = self.scheme.step(self.field.at_layer(j), self.leave(parts), theta_j, self.h)
+        for x in state:
+            require_declared(x, theta_j, self.field, j)
+        return [(x.detach(),) for x in state]
+
+    def inverse(self, parts: list[Part], j: int, theta_j: Theta) -> list[Part]:
+        with torch.no_grad():
+            return [(x,) for x in self.scheme.inverse(self.field.at_layer(j), self.leave(parts), theta_j, self.h)]
+
+    def backward(
+        self, parts: list[Part], costate: list[Tensor], j: int, theta_j: Theta, sums: Sequence[Tensor]
+    ) -> list[Part]:
+        parts = self.inverse(parts, j, theta_j)
+        inputs = [x.detach().requires_grad_() for x in self.leave(parts)]
+        leaves = [w for w in theta_j if w.requires_grad]
+        with torch.enable_grad():
+            state = self.scheme.step(self.field.at_layer(j), tuple(inputs), theta_j, self.h)
+        gradients = torch.autograd.grad(state, [*inputs, *leaves], costate, allow_unused=True)
+        for g, x in zip(costate, gradients, strict=False):
+            g.zero_() if x is None else g.copy_(x)
+        _add(gradients[len(inputs) :], sums, 1.0)
+        return parts
+
+
+def _pull_back(v: Tensor, g: Tensor, step: float, inputs: Sequence[Tensor], sums: Sequence[Tensor]) -> None:
+    """sums += step * (dv / d inputs)^T g."""
+    if v.dtype != g.dtype:  # as autograd would: the costate of step * v, rounded to the velocity's own precision
+        g, step = (g * step).to(v.dtype), 1.0
+    _add(torch.autograd.grad(v, inputs, g, allow_unused=True), sums, step)
+
+
+def _add(gradients: Sequence[Tensor | None], sums: Sequence[Tensor], factor: float) -> None:
+    for total, gradient in zip(sums, gradients, strict=True):
+        if gradient is not None:
+            total.add_(gradient, alpha=factor)
