@@ -5,7 +5,7 @@ its formulas, and all weights as stacked tensors; a layer is a slice of them.
 """
 
 from liouville.backprop.auto import Auto, Choice
-from liouville.backprop.base import Backprop, slices
+from liouville.backprop.base import Backprop, layer, slices
 from liouville.backprop.drift import DriftWarning
 from liouville.backprop.reversible import Reversible
 from liouville.backprop.storing import Checkpointed, Stored
@@ -17,4 +17,15 @@ ENGINES: dict[str, type[Backprop]] = {
     "reversible": Reversible,
 }
 
-__all__ = ["ENGINES", "Auto", "Backprop", "Checkpointed", "Choice", "DriftWarning", "Reversible", "Stored", "slices"]
+__all__ = [
+    "ENGINES",
+    "Auto",
+    "Backprop",
+    "Checkpointed",
+    "Choice",
+    "DriftWarning",
+    "Reversible",
+    "Stored",
+    "layer",
+    "slices",
+]
