@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from liouville.backprop import Reversible, layer
+from liouville.backprop.arithmetic import Part
 from liouville.flow import Flow
 
 
@@ -32,10 +33,12 @@ def reconstruction_error(flow: Flow, y: Tensor) -> Tensor:
     theta = flow.field.theta()
     run, state = flow.start(y, theta)
     layers = engine.layers(flow.scheme, run, state, flow.h)
-    parts, kept = layers.enter(state), []
-    for j in range(flow.layers):
-        kept.append([tuple(x.clone() for x in part) for part in parts])
-        parts = layers.forward(parts, j, layer(theta, j))
+    kept: list[list[Part]] = []
+    while not kept or not layers.arithmetic.in_range():
+        parts, kept = layers.enter(state), []
+        for j in range(flow.layers):
+            kept.append([tuple(x.clone() for x in part) for part in parts])
+            parts = layers.forward(parts, j, layer(theta, j))
     errors = y.new_zeros(flow.layers + 1, dtype=torch.float64)
     for j in reversed(range(flow.layers)):
         parts = layers.inverse(parts, j, layer(theta, j))

@@ -52,8 +52,15 @@ class Arithmetic(ABC):
         x = x.permute(sorted(range(x.dim()), key=x.stride, reverse=True))  # in the order of memory: no copy
         return x.flatten()[:: max(1, x.numel() // 512)].clone()
 
-    def require_range(self) -> None:
-        """Raise an `ArithmeticError` if a number left the range in which this arithmetic is what it says."""
+    def in_range(self) -> bool:
+        """Whether all numbers of the run so far kept the range that this arithmetic holds for.
+
+        If not, the range has been widened, and the run is to be repeated.
+
+        Raises:
+            ArithmeticError: if it cannot be widened any more.
+        """
+        return True
 
 
 class Floating(Arithmetic):
@@ -97,23 +104,28 @@ class Compensated(Arithmetic):
 class Grid(Arithmetic):
     r"""Integers: x = integer * spacing, and integer += round(step * velocity / spacing), a bijection of the grid.
 
-    The spacing is a power of two, 2^-24 (float32 and lower) or 2^-52 (float64) times the power of two above the
-    largest entry of the first state. The range is 64 times that entry, or 1024 times; a state or a velocity beyond
-    it, or one that is not finite, raises an `ArithmeticError` at the end of the run.
+    The spacing is a power of two: 2^-27 of the largest input entry in 32-bit integers (float32 and lower), 2^-57 in 64
+    bits (float64). A run whose state or velocity leaves the range, 8 times the largest input or 32 times, is repeated
+    on a grid 8 times as coarse, at most twice; then it is an `ArithmeticError`.
+
+    Args:
+        state: the first state.
+        wide: 64 bits also for float32.
     """
 
     repeats = True
     exact = True
 
-    def __init__(self, state: State) -> None:
-        self.dtype = torch.promote_types(_dtype(state), torch.float32)
-        self.integer, self.bits = (torch.int64, 52) if self.dtype == torch.float64 else (torch.int32, 24)
+    def __init__(self, state: State, wide: bool) -> None:
+        self.output = _dtype(state)
+        self.dtype = torch.promote_types(self.output, torch.float64 if wide else torch.float32)
+        self.integer, bits = (torch.int64, 57) if self.dtype == torch.float64 else (torch.int32, 27)
         self.limit = 2.0 ** (62 if self.dtype == torch.float64 else 30)
         largest = max(float(x.detach().abs().max()) if x.numel() else 0.0 for x in state)
         if not math.isfinite(largest):
             raise ArithmeticError("the input of an exactly reversible run must be finite, and an entry of it is not.")
-        self.spacing = 2.0 ** ((math.frexp(largest)[1] if largest > 0 else 0) - self.bits)
-        self.output = _dtype(state)
+        self.spacing = 2.0 ** ((math.frexp(largest)[1] if largest > 0 else 0) - bits)
+        self.coarsest = 64 * self.spacing
         self.furthest: Tensor | None = torch.zeros((), dtype=self.dtype, device=state[0].device)
 
     def enter(self, x: Tensor) -> Part:
@@ -131,14 +143,21 @@ class Grid(Arithmetic):
         """The sum of all integers, which a single differing bit changes."""
         return part[0].sum().reshape(1)
 
-    def require_range(self) -> None:
-        if self.furthest is not None and not float(self.furthest) < self.limit:
+    def in_range(self) -> bool:
+        furthest = 0.0 if self.furthest is None else float(self.furthest)
+        if furthest < self.limit:
+            self.furthest = None  # the way back meets the same numbers
+            return True
+        if self.spacing >= self.coarsest or not math.isfinite(furthest):
+            beyond = f"beyond the range of its coarsest grid, +-{self.limit * self.spacing:.3g}"
             raise ArithmeticError(
-                f"the state left the fixed-point range of Reversible(exact=True), +-{self.limit * self.spacing:.3g}, "
-                f"which is {self.limit * 2.0**-self.bits:.0f} times the input's: the network grows without bound "
-                "(take smaller steps or weights), or is meant to; then use Reversible(compensated=True)."
+                "a state or a velocity of an exactly reversible run is "
+                f"{beyond if math.isfinite(furthest) else 'not finite'}: the network grows without bound (take smaller "
+                "steps or weights), or is meant to grow; then use Reversible(compensated=True)."
             )
-        self.furthest = None  # the way back meets the same numbers
+        self.spacing *= 8
+        self.furthest = torch.zeros_like(self.furthest)  # type: ignore[arg-type]
+        return False
 
     def _rounded(self, x: Tensor, factor: float) -> Tensor:
         scaled = _times(x, factor, self.dtype)
@@ -146,7 +165,7 @@ class Grid(Arithmetic):
         return scaled.round_().to(self.integer)
 
     def _note(self, x: Tensor, unit: float) -> None:
-        """Twice the range would still fit into the integers: a sum of two numbers within it cannot wrap around."""
+        """Twice the limit would still fit into the integers: a sum of two numbers within it cannot wrap around."""
         if self.furthest is not None and x.numel():
             furthest = torch.linalg.vector_norm(x, torch.inf)
             torch.maximum(self.furthest, furthest.mul_(unit), out=self.furthest)

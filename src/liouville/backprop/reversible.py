@@ -41,19 +41,21 @@ class Reversible(Backprop):
             restores every bit at any depth, which every backward pass verifies. The gradient is that of the real layer
             maps at the grid states, the rounding passed straight through; that product of Jacobians is symplectic with
             determinant 1 and obeys both bounds exactly as the unrounded network's does. Of the rounded map itself
-            nothing is claimed.
-        compensated: carry with every entry of the state what rounding took from it (Kahan). Not exact in principle,
-            but inversion errs by eps^2 instead of eps. Twice the state.
+            nothing is claimed. Integers of 32 bits for float32, of 64 for float64; see `Grid`.
+        compensated: carry with every entry of the state what rounding took from it (Kahan), at twice the memory of a
+            state: inversion errs by eps^2 instead of eps, and sums lose nothing, so that gradients are closer to
+            float64 than those of `Stored` where h is small. Not exact in principle. With exact: 64-bit integers also
+            for float32, which gives both.
         anchors: store every ``anchors``-th state and start from it again on the way back; None stores none.
 
     Raises:
-        ValueError: if exact, compensated and anchors are combined; by a `Flow`, if the scheme has no inverse, or
-            is not made of shears for exact and compensated.
+        ValueError: if exact and anchors are combined; by a `Flow`, if the scheme has no inverse, or is not made of
+            shears for exact and compensated.
         RuntimeError: in the forward pass, if a layer reads a parameter that does not come through ``theta()``, draws
             from torch's global random stream or changes a buffer; in the backward pass, if a layer cannot be undone,
             or in exact mode if a bit differs; for second derivatives and under torch.func transforms.
-        ArithmeticError: in exact mode, if the state leaves the range of the grid, 64 times the largest input entry
-            (1,024 times for float64).
+        ArithmeticError: in exact mode, if a state or a velocity exceeds 512 times the largest input (2,048 times in 64
+            bits), or is not finite.
 
     Example:
         >>> import liouville as lv
@@ -70,10 +72,8 @@ class Reversible(Backprop):
     def __post_init__(self) -> None:
         if self.anchors is not None and self.anchors < 1:
             raise ValueError(f"anchors must be at least 1 layer from one stored state to the next, got {self.anchors}.")
-        if self.exact and (self.compensated or self.anchors is not None):
-            raise ValueError(
-                "exact=True restores every bit by itself; give it without compensated=True and without anchors."
-            )
+        if self.exact and self.anchors is not None:
+            raise ValueError("exact=True restores every bit, and anchors would only cost memory; give one of the two.")
 
     def check(self, scheme: Scheme, field: VectorField) -> None:
         if not isinstance(scheme, ReversibleScheme):
@@ -100,7 +100,7 @@ class Reversible(Backprop):
         self.check(scheme, field)
         if not isinstance(scheme, ShearScheme):
             return Inverses(scheme, field, h, Floating(), traced)
-        arithmetic = Grid(state) if self.exact else Compensated() if self.compensated else Floating()
+        arithmetic = Grid(state, self.compensated) if self.exact else Compensated() if self.compensated else Floating()
         return Shears(scheme, field, h, arithmetic, traced)
 
     def _run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
@@ -128,8 +128,14 @@ class _Run:
 
     def forward(self, state: State, theta: Sequence[Tensor], needed: Sequence[bool]) -> tuple[State, Kept]:
         """The last state, and what the way back will need."""
+        while True:
+            found = self._down(state, theta, needed)
+            if self.layers.arithmetic.in_range():
+                return found
+
+    def _down(self, state: State, theta: Sequence[Tensor], needed: Sequence[bool]) -> tuple[State, Kept]:
         layers, kept = self.layers, {}
-        weights = _Weights(self.theta, theta, needed if layers.arithmetic.repeats else ())
+        weights = _Weights(self.theta, theta, needed if layers.arithmetic.repeats else (False,) * len(needed))
         self.autocast = _autocast(state[0].device.type)
         with self.autocast():
             parts = layers.enter(state)
@@ -140,7 +146,6 @@ class _Run:
                     kept["probe", j] = [layers.arithmetic.fingerprint(part) for part in parts]
                 parts = layers.forward(parts, j, weights.layer(j))
             state = layers.leave(parts)
-        layers.arithmetic.require_range()
         kept["end", self.depth] = _flat(parts)
         return state, kept
 
@@ -149,11 +154,14 @@ class _Run:
     ) -> tuple[list[Tensor], list[Tensor | None]]:
         """The gradients of the first state and of the stacked weights."""
         weights = _Weights(self.theta, theta, needed)
+        gradients = weights.zeros()
+        sums = [g for g in gradients if g is not None]
         parts, errors = self._parts(kept["end", self.depth], len(costate)), {}
         costate = [torch.empty_like(x).copy_(g) for x, g in zip(self.layers.leave(parts), costate, strict=True)]
         with self.autocast():
             for j in reversed(range(self.depth)):
-                parts = self.layers.backward(parts, costate, j, weights.layer(j), weights.sums(j))
+                rows = [g[j if len(g) > 1 else 0] for g in sums]
+                parts = self.layers.backward(parts, costate, j, weights.layer(j), rows)
                 if ("probe", j) in kept:
                     now = [self.layers.arithmetic.fingerprint(part) for part in parts]
                     errors[j] = drift.error(now, kept["probe", j])
@@ -161,7 +169,7 @@ class _Run:
                     parts = self._parts(kept["anchor", j], len(costate))
         dtype = min((x.dtype for x in costate), key=lambda dtype: -torch.finfo(dtype).eps)
         drift.judge({j: float(e) for j, e in errors.items()}, self.layers, self.theta(*theta), dtype)
-        return costate, weights.gradients
+        return costate, gradients
 
     def _parts(self, flat: Sequence[Tensor], number: int) -> list[Part]:
         """Copies, grouped by the parts that they belong to: going back changes them in place."""
@@ -170,22 +178,19 @@ class _Run:
 
 
 class _Weights:
-    """theta_j as leaves that require a gradient where one is needed, and where those gradients are summed up."""
+    """theta_j, as leaves that require a gradient where one is needed."""
 
     def __init__(self, kind: Any, theta: Sequence[Tensor], needed: Sequence[bool]) -> None:
-        self.kind, self.theta = kind, [w.detach() for w in theta]
-        self.needed = needed or (False,) * len(theta)
-        self.gradients = [
-            torch.zeros(w.shape, dtype=w.dtype, device=w.device) if wanted else None
-            for w, wanted in zip(theta, self.needed, strict=True)
-        ]
+        self.kind, self.theta, self.needed = kind, [w.detach() for w in theta], needed
 
     def layer(self, j: int) -> Theta:
         rows = (w[j if len(w) > 1 else 0] for w in self.theta)
         return self.kind(*(w.detach().requires_grad_(n) for w, n in zip(rows, self.needed, strict=True)))
 
-    def sums(self, j: int) -> list[Tensor]:
-        return [g[j if len(g) > 1 else 0] for g in self.gradients if g is not None]
+    def zeros(self) -> list[Tensor | None]:
+        """Where the gradients are summed up: made at once, since what is made layer by layer scatters the heap."""
+        sizes = zip(self.theta, self.needed, strict=True)
+        return [torch.zeros(w.shape, dtype=w.dtype, device=w.device) if n else None for w, n in sizes]
 
 
 class _Inverted(torch.autograd.Function):
