@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SLOW   := not slow
 
-.PHONY: train test test-slow check test-oldest bench bench-depth docs clean
+.PHONY: train test test-slow check test-oldest bench bench-depth bench-memory bench-reversible docs clean
 .DEFAULT_GOAL := train
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -36,6 +36,13 @@ bench: $(VENV)/installed          ## Stored against the frozen hand-written loop
 
 bench-depth: $(VENV)/installed    ## 1024 layers: two stable networks beside a plain MLP (ten minutes)
 	$(BIN)/python benchmarks/depth.py --figure docs/images/depth.png
+
+bench-memory: $(VENV)/installed   ## resident memory by depth and engine, beside other packages (half an hour)
+	$(BIN)/pip install --quiet --no-deps revlib memcnn momentumnet revtorch
+	$(BIN)/python benchmarks/memory_vs_depth.py --page docs/depth-and-memory.md
+
+bench-reversible: $(VENV)/installed  ## what not storing the states costs, in time and in digits (ten minutes)
+	$(BIN)/python benchmarks/reversible.py --page docs/depth-and-memory.md
 
 docs: $(VENV)/installed           ## the documentation as a site, in site/
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

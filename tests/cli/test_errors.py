@@ -64,13 +64,17 @@ def assert_one_line(result, message, code=2):
         ("--J full", "the model 'h2' has no option 'J'; it belongs to h1."),
         (
             "--engine fused",
-            "this version of liouville has no fused engine; the engines are auto, stored, checkpointed.",
+            "this version of liouville has no fused engine; the engines are auto, stored, checkpointed, reversible.",
         ),
         (
-            "--engine reversible",
-            "this version of liouville has no reversible engine; the engines are auto, stored, checkpointed.",
+            "--model h1 --engine reversible",
+            "ForwardEuler has no inverse, so Reversible cannot run it; use Checkpointed(), or a reversible scheme: "
+            "SymplecticEuler, Verlet, Yoshida4, Midpoint, ImplicitMidpoint or ImplicitSymplecticEuler.",
         ),
-        ("--engine store", "unknown engine 'store'; did you mean 'stored'? Known engines: auto, stored, checkpointed."),
+        (
+            "--engine store",
+            "unknown engine 'store'; did you mean 'stored'? Known engines: auto, stored, checkpointed, reversible.",
+        ),
         ("--dtype double", "unknown dtype 'double'; known dtypes: float32, float64, bfloat16."),
         ("--threads 0", "threads must be at least 1, got 0."),
         (

@@ -17,7 +17,7 @@ KNOWN = {
     "data": SOURCES,
     "schemes": SCHEMES,
     "presets": PRESETS,
-    "engines": ["auto", *ENGINES],
+    "engines": list(ENGINES),
     "activations": ACTIVATIONS,
 }
 
