@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import liouville as lv
 import samples
 from liouville.testing import check_field
-from measure import randn
+from measure import at, randn
 
 
 @pytest.mark.parametrize("name", samples.FIELDS)
@@ -341,8 +341,11 @@ def test_noise_needs_a_run():
     field = samples.field("dropout")
     with pytest.raises(RuntimeError, match=r"use field\.in_run\(seed\)\.at_layer\(j\)"):
         field.at_layer(0)
+    y, theta_0 = samples.inputs(field), at(field.theta())
     assert field.eval().at_layer(0) is field
-    assert field.in_run() is field
+    quiet = field.in_run()
+    field.train()
+    assert torch.equal(quiet.at_layer(0)(y, theta_0), field.field(y, theta_0))  # a run that began without noise
     deterministic = samples.field("residual")
     assert deterministic.in_run(3).at_layer(1) is deterministic
 

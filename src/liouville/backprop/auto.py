@@ -106,16 +106,24 @@ class Auto(Backprop):
 
 
 def _bytes_per_layer(scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> float:
-    """What autograd keeps of one layer beyond the weights: measured on one sample, once per kind of input."""
+    """What autograd keeps of one layer for each sample: measured on one and on two, once per kind of input."""
     batch = len(state[0]) if state[0].dim() > 1 else 1
     if not batch:
         return 0.0
     costs = _costs.setdefault(original(field), {})
     key = (scheme, state[0].shape[1:], state[0].dtype, state[0].device, torch.is_autocast_enabled(state[0].device.type))
     if key not in costs:
-        one = tuple(x.detach()[:1] if x.dim() > 1 else x.detach() for x in state)
-        costs[key] = _kept(scheme, field, one, layer(theta, 0), h)
+        one, two = (
+            _kept(scheme, field, tuple(_samples(x, number) for x in state), layer(theta, 0), h) for number in (1, 2)
+        )
+        costs[key] = two - one  # what does not depend on the batch is a weight's size
     return batch * costs[key]
+
+
+def _samples(x: Tensor, number: int) -> Tensor:
+    """The first sample, ``number`` times."""
+    first = x.detach()[:1] if x.dim() > 1 else x.detach()[None]
+    return first.expand(number, *first.shape[1:]).clone()
 
 
 def _kept(scheme: Scheme, field: VectorField, state: State, theta_0: Theta, h: float) -> float:
@@ -125,7 +133,7 @@ def _kept(scheme: Scheme, field: VectorField, state: State, theta_0: Theta, h: f
         storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
         return x
 
-    state = tuple(x.clone().requires_grad_() for x in state)
+    state = tuple(x.requires_grad_() for x in state)
     theta_0 = type(theta_0)(*(w.requires_grad_() for w in theta_0))
     with (
         torch.random.fork_rng(devices=[]),
@@ -133,8 +141,7 @@ def _kept(scheme: Scheme, field: VectorField, state: State, theta_0: Theta, h: f
         torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x),
     ):
         scheme.step(field.at_layer(0), state, theta_0, h)
-    weights = {w.untyped_storage().data_ptr() for w in theta_0}
-    return float(sum(size for pointer, size in storages.items() if pointer not in weights))
+    return float(sum(storages.values()))
 
 
 def _amount(size: float) -> str:

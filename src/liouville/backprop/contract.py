@@ -24,8 +24,10 @@ _STORED = "use flow.with_backprop(lv.Stored()), the plain loop, for it"
 
 def is_plain_autograd(tensors: Sequence[Tensor]) -> bool:
     """Whether neither a torch.func transform (grad, vmap, jvp, ...) nor forward-mode differentiation is at work."""
-    transformed = torch._C._are_functorch_transforms_active()
-    return not transformed and all(unpack_dual(t).tangent is None for t in tensors)
+    if torch._C._are_functorch_transforms_active():
+        return False
+    batched = torch._C._functorch.is_legacy_batchedtensor  # torch.autograd.grad(..., is_grads_batched=True)
+    return not any(batched(t) or unpack_dual(t).tangent is not None for t in tensors)
 
 
 def require_plain_autograd(tensors: Sequence[Tensor]) -> None:
@@ -40,7 +42,8 @@ def require_plain_autograd(tensors: Sequence[Tensor]) -> None:
 @contextlib.contextmanager
 def watched(field: Any, device: torch.device) -> Iterator[None]:
     """Raise a `RuntimeError` if what runs inside draws from torch's global random streams or changes a buffer."""
-    streams, versions = _streams(device), [b._version for b in field.buffers()]
+    streams = _streams(device)
+    buffers: dict[str, tuple[Tensor, Tensor]] = {name: (b, b.detach().clone()) for name, b in field.named_buffers()}
     yield
     if any(not torch.equal(a, b) for a, b in zip(streams, _streams(device), strict=True)):
         raise RuntimeError(
@@ -48,8 +51,9 @@ def watched(field: Any, device: torch.device) -> Iterator[None]:
             "evaluated again they would differ, and the gradient would be wrong. Use lv.dropout(field, p), derive "
             f"the field from StochasticField, or {_STORED}."
         )
-    if versions != [b._version for b in field.buffers()]:
-        changed = [name for (name, b), v in zip(field.named_buffers(), versions, strict=True) if b._version != v]
+    now = dict(field.named_buffers())
+    changed = [name for name, (b, value) in buffers.items() if now.get(name) is not b or not torch.equal(b, value)]
+    if changed:
         raise RuntimeError(
             f"the layers of {_name(field)} change the buffer {', '.join(changed)}; evaluated again they would "
             f"change it twice and compute something else. Use a norm without running statistics, or {_STORED}."
@@ -76,19 +80,22 @@ def _streams(device: torch.device) -> list[Tensor]:
     return streams
 
 
-def differentiable_once(gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-    """The gradients; where autograd records what is done with them, with an error in place of their own gradient."""
+def differentiable_once(gradients: Sequence[Tensor | None], of: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """The gradients; where autograd records what is done with them, with an error in place of their own gradient.
+
+    ``of`` is what they depend on: autograd goes from a gradient towards any of it, and meets the error.
+    """
     if not torch.is_grad_enabled():
         return gradients
-    tracer = torch.zeros((), requires_grad=True)  # so that autograd asks for a gradient, and meets the error
-    passed = iter(_Once.apply(tracer, *(g for g in gradients if g is not None)))
+    found = [g for g in gradients if g is not None]
+    passed = iter(_Once.apply(len(found), *found, *of))
     return [None if g is None else next(passed) for g in gradients]
 
 
 class _Once(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, tracer: Tensor, *gradients: Tensor) -> tuple[Tensor, ...]:  # type: ignore[no-untyped-def]
-        return tuple(g.view_as(g) for g in gradients)
+    def forward(ctx, number: int, *tensors: Tensor) -> tuple[Tensor, ...]:  # type: ignore[no-untyped-def]
+        return tuple(g.view_as(g) for g in tensors[:number])
 
     @staticmethod
     def backward(ctx, *_: Tensor) -> None:  # type: ignore[no-untyped-def]

@@ -6,8 +6,9 @@ what it has rebuilt there. Nothing is read from the device before the end of the
 
 from __future__ import annotations
 
-__all__ = ["DriftWarning", "depths", "error", "judge"]
+__all__ = ["DriftWarning", "Probes", "depths", "judge"]
 
+import math
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
@@ -34,17 +35,38 @@ def depths(layers: int) -> set[int]:
     return {k * layers // _DEPTHS for k in range(_DEPTHS)} | {layers - 1}
 
 
-def error(now: Sequence[Tensor], kept: Sequence[Tensor]) -> Tensor:
-    """The largest difference over the largest entry, still on its device."""
-    off = [(a - b).double().abs() for a, b in zip(now, kept, strict=True)]
-    size = torch.cat([x.double().abs() for x in kept])
-    if not size.numel():
-        return size.new_zeros(())
-    return torch.cat(off).max() / size.max().clamp(min=torch.finfo(size.dtype).tiny)
+class Probes:
+    """What is found on the way back: at some layers, how far the state is off, and how large it should be.
+
+    Args:
+        end: fingerprints of the last state.
+    """
+
+    def __init__(self, end: Sequence[Tensor]) -> None:
+        self.size = _largest(end)
+        self.found: dict[int, Tensor] = {}
+
+    def compare(self, j: int, now: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
+        """Note the state rebuilt in front of layer j; one that was not finite to begin with has nothing to lose."""
+        before, self.size = self.size, _largest(kept)
+        off = _largest([a - b for a, b in zip(now, kept, strict=True)])
+        off = torch.where(off.isfinite(), off, torch.inf)
+        # zeros that moved away come back to a rounding of what they became
+        size = torch.maximum(0.01 * before, self.size)
+        self.found[j] = torch.where(size.isfinite(), off / size.clamp(min=torch.finfo(size.dtype).tiny), 0.0)
+
+    def errors(self) -> dict[int, float]:
+        """Relative errors by layer, in one transfer from the device."""
+        values = torch.stack(list(self.found.values())).tolist() if self.found else []
+        return dict(zip(self.found, values, strict=True))
 
 
-def judge(errors: Mapping[int, float], layers: Layers, theta: Theta, dtype: torch.dtype) -> None:
-    """Raise where a layer could not be undone; warn, once per field, where half of the digits are lost."""
+def judge(errors: Mapping[int, float], layers: Layers, theta: Theta, dtype: torch.dtype, anchors: int | None) -> None:
+    """Raise where a layer could not be undone; warn, once per field, where half of the digits are lost.
+
+    ``dtype`` is that of the state, or of autocast: a velocity of 16 bits that is evaluated at a state one rounding away
+    may itself differ by a rounding of 16 bits.
+    """
     field = original(layers.field)
     impure = (
         f"{type(field).__name__} gives another velocity each time it is asked (random numbers of its own, running "
@@ -58,23 +80,45 @@ def judge(errors: Mapping[int, float], layers: Layers, theta: Theta, dtype: torc
             )
         return
     half, last = torch.finfo(dtype).eps ** 0.5, layers.field.layers - 1
-    if errors[last] > half:
+    if not errors[last] <= half:
         raise RuntimeError(
             f"the last layer could not be undone: the state rebuilt in front of it is off by {errors[last]:.2g} of its "
             f"size. Either {impure}, or its steps are far too large{_margin(layers, theta)}. Stored() needs no inverse."
         )
-    lost = max((j for j, e in errors.items() if e > half), default=None)
+    lost = max((j for j, e in errors.items() if not e <= half), default=None)
     if lost is not None and field not in _warned:
         _warned.add(field)
         better = "Reversible(exact=True), " if isinstance(layers.scheme, ShearScheme) else ""
         warnings.warn(
             f"the states that Reversible rebuilt have lost half of the digits of {str(dtype).removeprefix('torch.')} "
             f"from layer {lost} of {last + 1} down (off by {errors[lost]:.1g} of their size there, "
-            f"{max(errors.values()):.1g} at worst{_margin(layers, theta)}), and the gradients with them. Use "
-            f"{better}Reversible(anchors={max(1, (last + 1 - lost) // 2)}), Checkpointed(), or smaller steps.",
+            f"{max(errors.values()):.1g} at worst{_margin(layers, theta)}), and the gradients with them. Use {better}"
+            f"Reversible(anchors={_bearable(errors, last + 1, half, anchors)}), Checkpointed(), or smaller steps.",
             DriftWarning,
             stacklevel=2,
         )
+
+
+def _bearable(errors: Mapping[int, float], layers: int, half: float, anchors: int | None) -> int:
+    """How far apart anchors may be: half of what the fastest growth seen takes from eps to sqrt(eps)."""
+    every = anchors or layers
+    rate = 0.0
+    seen = sorted(errors)
+    for i, a in enumerate(seen):
+        for b in seen[i + 1 : i + 5]:
+            start = max(errors[b], half**2)
+            if a // every == (b - 1) // every and start < errors[a] < 0.1:
+                rate = max(rate, math.log(errors[a] / start) / (b - a))
+    source = {j: min(layers, every * (j // every + 1)) for j in seen}
+    lost = min(source[j] - j for j, e in errors.items() if not e <= half)
+    safe = math.log(1 / half) / rate if rate else math.inf
+    return max(1, int(min(safe, lost) / 2))
+
+
+def _largest(tensors: Sequence[Tensor]) -> Tensor:
+    """The largest absolute entry, in float64 or exactly, still on its device; NaN if there is one."""
+    flat = torch.cat([x.double().abs() for x in tensors])
+    return flat.max() if flat.numel() else flat.new_zeros(())
 
 
 def _margin(layers: Layers, theta: Theta) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 __all__ = ["Inverses", "Layers", "Shears"]
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -24,10 +25,20 @@ class Layers(ABC):
         scheme, field, h: the flow's.
         arithmetic: how parts are kept.
         traced: whether gradients will be asked for: layers are then checked, and evaluated as `backward` will.
+        autocast: makes the context that every evaluation sees, forwards and backwards.
     """
 
-    def __init__(self, scheme: Any, field: Any, h: float, arithmetic: Arithmetic, traced: bool) -> None:
-        self.scheme, self.field, self.h, self.arithmetic, self.traced = scheme, field, h, arithmetic, traced
+    def __init__(
+        self,
+        scheme: Any,
+        field: Any,
+        h: float,
+        arithmetic: Arithmetic,
+        traced: bool,
+        autocast: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
+        self.scheme, self.field, self.h, self.arithmetic = scheme, field, h, arithmetic
+        self.traced, self.autocast = traced, autocast
 
     def enter(self, state: State) -> list[Part]:
         """The parts of a state."""
@@ -80,7 +91,7 @@ class Shears(Layers):
         leaves = [w for w in theta_j if w.requires_grad]
         for moved, velocity, step in reversed(self._shears(j, theta_j)):
             x = self.arithmetic.value(parts[1 - moved]).detach().requires_grad_()
-            with torch.enable_grad():
+            with torch.enable_grad(), self.autocast():
                 v = velocity(x)
             if v.requires_grad:
                 _pull_back(v, costate[moved], step, (x, *leaves), (costate[1 - moved], *sums))
@@ -93,9 +104,10 @@ class Shears(Layers):
     def _velocity(self, shear: Shear, part: Part, j: int, theta_j: Theta) -> Tensor:
         x = self.arithmetic.value(part)
         if not self.traced:
-            return shear.velocity(x)
+            with self.autocast():
+                return shear.velocity(x)
         x = x.detach().requires_grad_(self.arithmetic.repeats)  # torch may take other kernels where a gradient is due
-        with torch.enable_grad():
+        with torch.enable_grad(), self.autocast():
             v = shear.velocity(x)
         require_declared(v, (x, *theta_j), self.field, j)
         return v.detach()
@@ -107,14 +119,14 @@ class Inverses(Layers):
     scheme: ReversibleScheme
 
     def forward(self, parts: list[Part], j: int, theta_j: Theta) -> list[Part]:
-        with torch.set_grad_enabled(self.traced):
+        with torch.set_grad_enabled(self.traced), self.autocast():
             state = self.scheme.step(self.field.at_layer(j), self.leave(parts), theta_j, self.h)
         for x in state:
             require_declared(x, theta_j, self.field, j)
         return [(x.detach(),) for x in state]
 
     def inverse(self, parts: list[Part], j: int, theta_j: Theta) -> list[Part]:
-        with torch.no_grad():
+        with torch.no_grad(), self.autocast():
             return [(x,) for x in self.scheme.inverse(self.field.at_layer(j), self.leave(parts), theta_j, self.h)]
 
     def backward(
@@ -123,7 +135,7 @@ class Inverses(Layers):
         parts = self.inverse(parts, j, theta_j)
         inputs = [x.detach().requires_grad_() for x in self.leave(parts)]
         leaves = [w for w in theta_j if w.requires_grad]
-        with torch.enable_grad():
+        with torch.enable_grad(), self.autocast():
             state = self.scheme.step(self.field.at_layer(j), tuple(inputs), theta_j, self.h)
         gradients = torch.autograd.grad(state, [*inputs, *leaves], costate, allow_unused=True)
         for g, x in zip(costate, gradients, strict=False):

@@ -98,17 +98,19 @@ class Reversible(Backprop):
     def layers(self, scheme: Scheme, field: VectorField, state: State, h: float, traced: bool = False) -> Layers:
         """The layers of one run as this engine goes through them, forwards and backwards."""
         self.check(scheme, field)
+        autocast = _autocast(state[0].device.type)
         if not isinstance(scheme, ShearScheme):
-            return Inverses(scheme, field, h, Floating(), traced)
+            return Inverses(scheme, field, h, Floating(), traced, autocast)
         arithmetic = Grid(state, self.compensated) if self.exact else Compensated() if self.compensated else Floating()
-        return Shears(scheme, field, h, arithmetic, traced)
+        return Shears(scheme, field, h, arithmetic, traced, autocast)
 
     def _run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
         tensors = (*state, *theta)
         require_plain_autograd(tensors)
-        traced = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-        run = _Run(self.layers(scheme, field, state, h, traced), type(theta), self.anchors)
-        if traced:
+        traced = torch.is_grad_enabled()
+        needed = traced and any(t.requires_grad for t in tensors)
+        run = _Run(self.layers(scheme, field, state, h, traced), type(theta), self.anchors, needed)
+        if needed:
             return _Inverted.apply(run, len(state), *tensors)
         with torch.no_grad():
             return run.forward(state, theta, (False,) * len(theta))[0]
@@ -119,12 +121,13 @@ Kept = dict[tuple[str, int], list[Tensor]]
 
 
 class _Run:
-    """The N layers of one run, down and up, under the autocast that it was begun with."""
+    """The N layers of one run, down and up; ``returns`` says whether there will be a way back."""
 
-    def __init__(self, layers: Layers, theta: Any, anchors: int | None) -> None:
+    def __init__(self, layers: Layers, theta: Any, anchors: int | None, returns: bool) -> None:
         self.layers, self.theta, self.anchors = layers, theta, anchors
         self.depth = layers.field.layers
-        self.probed = drift.depths(self.depth) if layers.traced else set()
+        self.anchored = set(range(anchors, self.depth, anchors)) if anchors and returns else set()
+        self.probed = drift.depths(self.depth) if returns else set()
 
     def forward(self, state: State, theta: Sequence[Tensor], needed: Sequence[bool]) -> tuple[State, Kept]:
         """The last state, and what the way back will need."""
@@ -134,20 +137,17 @@ class _Run:
                 return found
 
     def _down(self, state: State, theta: Sequence[Tensor], needed: Sequence[bool]) -> tuple[State, Kept]:
-        layers, kept = self.layers, {}
+        layers, kept, self.device = self.layers, {}, state[0].device.type
         weights = _Weights(self.theta, theta, needed if layers.arithmetic.repeats else (False,) * len(needed))
-        self.autocast = _autocast(state[0].device.type)
-        with self.autocast():
-            parts = layers.enter(state)
-            for j in range(self.depth):
-                if self.anchors and j and j % self.anchors == 0 and layers.traced:
-                    kept["anchor", j] = [x.clone() for x in _flat(parts)]
-                if j in self.probed:
-                    kept["probe", j] = [layers.arithmetic.fingerprint(part) for part in parts]
-                parts = layers.forward(parts, j, weights.layer(j))
-            state = layers.leave(parts)
+        parts = layers.enter(state)
+        for j in range(self.depth):
+            if j in self.anchored:
+                kept["anchor", j] = [x.clone() for x in _flat(parts)]
+            if j in self.probed:
+                kept["probe", j] = self._fingerprints(parts)
+            parts = layers.forward(parts, j, weights.layer(j))
         kept["end", self.depth] = _flat(parts)
-        return state, kept
+        return layers.leave(parts), kept
 
     def backward(
         self, kept: Kept, costate: Sequence[Tensor], theta: Sequence[Tensor], needed: Sequence[bool]
@@ -156,20 +156,33 @@ class _Run:
         weights = _Weights(self.theta, theta, needed)
         gradients = weights.zeros()
         sums = [g for g in gradients if g is not None]
-        parts, errors = self._parts(kept["end", self.depth], len(costate)), {}
+        parts = self._parts(kept["end", self.depth], len(costate))
+        probes = drift.Probes(self._fingerprints(parts))
         costate = [torch.empty_like(x).copy_(g) for x, g in zip(self.layers.leave(parts), costate, strict=True)]
-        with self.autocast():
-            for j in reversed(range(self.depth)):
-                rows = [g[j if len(g) > 1 else 0] for g in sums]
-                parts = self.layers.backward(parts, costate, j, weights.layer(j), rows)
-                if ("probe", j) in kept:
-                    now = [self.layers.arithmetic.fingerprint(part) for part in parts]
-                    errors[j] = drift.error(now, kept["probe", j])
-                if ("anchor", j) in kept:
-                    parts = self._parts(kept["anchor", j], len(costate))
-        dtype = min((x.dtype for x in costate), key=lambda dtype: -torch.finfo(dtype).eps)
-        drift.judge({j: float(e) for j, e in errors.items()}, self.layers, self.theta(*theta), dtype)
+        for j in reversed(range(self.depth)):
+            rows = [g[j if len(g) > 1 else 0] for g in sums]
+            parts = self.layers.backward(parts, costate, j, weights.layer(j), rows)
+            if ("probe", j) in kept:
+                probes.compare(j, self._fingerprints(parts), kept["probe", j])
+            if ("anchor", j) in kept:
+                parts = self._parts(kept["anchor", j], len(costate))
+        drift.judge(probes.errors(), self.layers, self.theta(*theta), self._precision(costate), self.anchors)
         return costate, gradients
+
+    def shield(self) -> contextlib.AbstractContextManager[Any]:
+        """Against an autocast region around the backward pass that was not there in the forward pass."""
+        if self.layers.autocast is contextlib.nullcontext and _autocasts(self.device):
+            return torch.autocast(self.device, enabled=False)
+        return contextlib.nullcontext()
+
+    def _fingerprints(self, parts: Sequence[Part]) -> list[Tensor]:
+        return [self.layers.arithmetic.fingerprint(part) for part in parts]
+
+    def _precision(self, costate: Sequence[Tensor]) -> torch.dtype:
+        """The coarsest type that a state or a velocity of this run may have."""
+        with self.layers.autocast():
+            cast = [torch.get_autocast_dtype(self.device)] if _autocasts(self.device) else []
+        return max([x.dtype for x in costate] + cast, key=lambda dtype: torch.finfo(dtype).eps)
 
     def _parts(self, flat: Sequence[Tensor], number: int) -> list[Part]:
         """Copies, grouped by the parts that they belong to: going back changes them in place."""
@@ -201,21 +214,22 @@ class _Inverted(torch.autograd.Function):
         state, theta = tensors[:parts], tensors[parts:]
         with watched(run.layers.field, state[0].device):
             final, kept = run.forward(state, theta, ctx.needs_input_grad[2 + parts :])
-        ctx.save_for_backward(*theta, *(x for row in kept.values() for x in row))
+        ctx.save_for_backward(*theta, *final, *(x for row in kept.values() for x in row))
         ctx.run, ctx.kept = run, [(key, len(row)) for key, row in kept.items()]
         ctx.dtypes = [x.dtype for x in state]
         return final
 
     @staticmethod
     def backward(ctx, *costate: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+        require_plain_autograd(costate)  # a backward pass may be vmapped: is_grads_batched
         needed, parts = ctx.needs_input_grad[2:], len(ctx.dtypes)
         tensors = iter(ctx.saved_tensors)
-        theta = [next(tensors) for _ in needed[parts:]]
+        theta, final = [next(tensors) for _ in needed[parts:]], [next(tensors) for _ in range(parts)]
         kept = {key: [next(tensors) for _ in range(size)] for key, size in ctx.kept}
-        with torch.no_grad():
+        with torch.no_grad(), ctx.run.shield():
             first, weights = ctx.run.backward(kept, costate, theta, needed[parts:])
             first = [g.to(dtype) if n else None for g, dtype, n in zip(first, ctx.dtypes, needed, strict=False)]
-        return None, None, *differentiable_once([*first, *weights])
+        return None, None, *differentiable_once([*first, *weights], (*costate, *theta, *final))
 
 
 def _flat(parts: Sequence[Part]) -> list[Tensor]:
@@ -224,7 +238,10 @@ def _flat(parts: Sequence[Part]) -> list[Tensor]:
 
 def _autocast(device: str) -> Callable[[], contextlib.AbstractContextManager[Any]]:
     """The autocast of this moment, to be entered again; without its cache, which would keep every layer's weights."""
-    if not torch.amp.is_autocast_available(device):
+    if not _autocasts(device):
         return contextlib.nullcontext
-    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-    return functools.partial(torch.autocast, device, dtype=dtype, enabled=enabled, cache_enabled=False)
+    return functools.partial(torch.autocast, device, dtype=torch.get_autocast_dtype(device), cache_enabled=False)
+
+
+def _autocasts(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)

@@ -241,7 +241,7 @@ class StochasticField(VectorField):
 
     def in_run(self, seed: int | None = None) -> VectorField:
         if not self.training:
-            return self
+            return _Drawn(self, None)  # type: ignore[return-value]
         return _Drawn(self, int(torch.randint(2**31, ())) if seed is None else seed)  # type: ignore[return-value]
 
     def at_layer(self, j: int) -> VectorField:
@@ -251,12 +251,12 @@ class StochasticField(VectorField):
 
 
 class _Drawn:
-    """A stochastic field in one run, at one of its layers: the field with its generator given."""
+    """A stochastic field in one run, at one of its layers: the field with its generator given, or without noise."""
 
-    def __init__(self, field: StochasticField, seed: int, j: int = 0) -> None:
+    def __init__(self, field: StochasticField, seed: int | None, j: int = 0) -> None:
         self.original = field
         self._run = seed
-        self._seed = (seed << 24) + 4 * j
+        self._seed = 0 if seed is None else (seed << 24) + 4 * j
 
     def at_layer(self, j: int) -> _Drawn:
         return _Drawn(self.original, self._run, j)
@@ -277,8 +277,8 @@ class _Drawn:
             p, theta_j, self._generator(p, 2)
         )
 
-    def _generator(self, like: Tensor, stream: int) -> torch.Generator:
-        return torch.Generator(like.device).manual_seed(_scrambled(self._seed + stream))
+    def _generator(self, like: Tensor, stream: int) -> torch.Generator | None:
+        return None if self._run is None else torch.Generator(like.device).manual_seed(_scrambled(self._seed + stream))
 
 
 def _scrambled(x: int) -> int:

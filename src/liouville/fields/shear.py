@@ -163,9 +163,10 @@ def _settings(part: nn.Module) -> dict[str, Any]:
 
 def _reset(module: nn.Module) -> nn.Module:
     for part in module.modules():
-        reset: Any = getattr(part, "reset_parameters", None)
-        if callable(reset):
-            reset()
+        for name in ("reset_parameters", "_reset_parameters"):  # the second is that of `MultiheadAttention`
+            reset: Any = getattr(part, name, None)
+            if callable(reset):
+                reset()
     return module
 
 
