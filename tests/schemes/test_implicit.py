@@ -291,11 +291,11 @@ def test_weights_that_are_not_finite_propagate(scheme, h, grad, weight):
 
 @pytest.mark.parametrize("scheme", [MIDPOINT, EULER], ids=str)
 @pytest.mark.parametrize("h", [0.2, 1.6])
-@pytest.mark.parametrize("engine", samples.BACKPROPS.values(), ids=samples.BACKPROPS)
+@pytest.mark.parametrize("engine", ["stored", "checkpointed", "reversible", "reversible-anchors"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_autocast_does_not_reach_the_equation(scheme, h, engine, dtype):
     """Also for a state that autocast has rounded: its step and gradients are those of its float32 value."""
-    flow = lv.Flow(hamiltonian(1).float(), scheme, T=h, backprop=engine)
+    flow = lv.Flow(hamiltonian(1).float(), scheme, T=h, backprop=samples.BACKPROPS[engine])
     y = randn(3, 4, seed=4).to(dtype)
 
     def results(low):
