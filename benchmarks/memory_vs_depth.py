@@ -2,10 +2,12 @@
 
 Each figure is the highest resident memory during one step (forward, backward, gradients of all weights) over what the
 process held before it, less the bytes of the gradients: what is left is states, temporaries, and what the allocator
-did not give back (matrix products of 512 features take 16 MB at once, and glibc leaves such holes behind now and then:
-hence medians of three processes for the engines whose slope is judged). The slope is taken between the shallowest and
-the deepest network and given by layer, also as a share of what `Stored` keeps of a layer. The reversible packages of
-PyPI run the same updates, where they are installed (``pip install revlib memcnn momentumnet revtorch``). Linux only.
+did not give back. That last part varies from process to process (a matrix product of 512 features takes 16 MB at once,
+and glibc leaves such holes behind now and then), so the least of three processes is taken for the engines whose slope is
+judged, one process for the others, whose slopes are far above that. The slope is taken between the shallowest and the
+deepest network, by layer, also as a share of what `Stored` keeps of a layer.
+The reversible packages of PyPI run the same updates, where they are installed (``pip install revlib memcnn momentumnet
+revtorch``). Linux only.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ import json
 import os
 import platform
 import re
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -179,7 +180,7 @@ def grown(name: str, size: Size, limit: float) -> dict[int, float]:
         values = [in_a_process(name, size, layers) for _ in range(3 if judged else 1)]
         if None in values:
             break
-        found[layers] = statistics.median(v for v in values if v is not None)
+        found[layers] = min(v for v in values if v is not None)
     return found
 
 
@@ -196,7 +197,7 @@ def cells(name: str, found: dict[int, float], one_layer: float) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--limit", type=float, default=6.0, help="GiB beyond which an engine is not tried")
+    parser.add_argument("--limit", type=float, default=2.0, help="GiB beyond which an engine is not tried")
     parser.add_argument("--json", type=Path, help="write the records here")
     parser.add_argument("--page", type=Path, help="write the tables into this page")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)

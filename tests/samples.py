@@ -158,6 +158,7 @@ BACKPROPS = {
     "reversible": lv.Reversible(),
     "reversible-exact": lv.Reversible(exact=True),
     "reversible-compensated": lv.Reversible(compensated=True),
+    "reversible-exact-compensated": lv.Reversible(exact=True, compensated=True),
     "reversible-anchors": lv.Reversible(anchors=2),
 }
 

@@ -15,6 +15,12 @@ TESTED_ELSEWHERE = tuple(
 )
 # concrete to Python, but nothing to instantiate: it has no stages
 BASES = {schemes.SplittingScheme}
+# what the library hands out and nobody makes: no law runs over instances of these, so each names who makes it
+HANDED_OUT = {
+    backprop.Choice: "Auto.choose, see backprop/test_auto.py",
+    backprop.DriftWarning: "the backward pass of Reversible, see backprop/test_drift.py",
+    schemes.Shear: "ShearScheme.shears, of which every scheme made of shears has a sample",
+}
 
 
 def public_classes():
@@ -24,7 +30,7 @@ def public_classes():
     return {
         name: value
         for name, value in named.items()
-        if inspect.isclass(value) and not value.__module__.startswith(TESTED_ELSEWHERE)
+        if inspect.isclass(value) and not value.__module__.startswith(TESTED_ELSEWHERE) and value not in HANDED_OUT
     }
 
 
@@ -51,6 +57,24 @@ def test_a_class_without_a_sample_is_noticed():
     assert missing(classes, samples.everything()) == ["Forgotten"]
     without = [s for s in samples.everything() if not isinstance(s, lv.PairField)]
     assert missing(public_classes(), without) == ["PairField"]
+
+
+def test_what_the_library_hands_out_is_public_and_of_a_kind_that_is_handed_out():
+    """Records and warnings: nothing that a user would derive from, or that a law could be broken by."""
+    for handed_out in HANDED_OUT:
+        assert any(getattr(module, handed_out.__name__, None) is handed_out for module in MODULES)
+        assert issubclass(handed_out, tuple | Warning)
+    shears = {type(shear) for name, s in samples.SCHEMES.items() for shear in _shears(name, s)}
+    assert shears == {schemes.Shear}
+    assert type(lv.Auto().choose(lv.RK4(), samples.field("residual"), torch.zeros(3, 4).double())) is backprop.Choice
+
+
+def _shears(name, scheme):
+    if not isinstance(scheme, lv.ShearScheme):
+        return ()
+    field = samples.field(next(f for s, f in samples.PAIRS if s == name))
+    theta = field.theta()
+    return scheme.shears(field, type(theta)(*(w[0] for w in theta)), 0.1)
 
 
 def test_every_operator_activation_scheme_and_engine_of_the_tables_is_a_sample():

@@ -1,0 +1,242 @@
+"""`Auto`: which engine it takes, and why, is a function of shapes, dtypes, scheme and memory; and it is told."""
+
+import copy
+import pickle
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+import liouville as lv
+import samples
+from liouville.backprop import Choice
+from measure import generator, randn
+
+PLENTY = 2**40
+SIXTEEN_BITS = [torch.bfloat16, torch.float16]
+
+
+def choice(scheme, layers, dtype=torch.float32, memory=1, batch=64, features=4):
+    """What a field of little cost gets: 4 features in every sample of a batch."""
+    kind = lv.SeparableHamiltonianField if isinstance(scheme, lv.SplittingScheme) else lv.AntisymmetricField
+    if isinstance(scheme, lv.ImplicitSymplecticEuler):
+        kind = lv.HamiltonianField
+    field = kind(features, layers, generator=generator()).to(dtype)
+    return lv.Auto(memory=memory).choose(scheme, field, torch.zeros(batch, features, dtype=dtype))
+
+
+@dataclass(frozen=True)
+class NotShears(lv.ReversibleScheme):
+    """Some reversible scheme of a user's, which runs in 16 bits; the implicit ones of ours do not."""
+
+    order = 1
+
+    def step(self, field, state, theta_j, h):
+        return (state[0] + h * field(state[0], theta_j),)
+
+    def inverse(self, field, state, theta_j, h):
+        raise NotImplementedError
+
+
+# ---- the branches ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", samples.SCHEMES.values(), ids=samples.SCHEMES)
+@pytest.mark.parametrize("layers", [4, 4096])
+def test_what_fits_is_stored(scheme, layers):
+    engine, reason = choice(scheme, layers, memory=PLENTY)
+    assert engine == lv.Stored()
+    assert f"{layers} layers keep about" in reason
+    assert "within" in reason
+
+
+@pytest.mark.parametrize("scheme", [lv.ForwardEuler(), lv.RK4()], ids=repr)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *SIXTEEN_BITS], ids=str)
+def test_what_has_no_inverse_is_checkpointed(scheme, dtype):
+    engine, reason = choice(scheme, 4096, dtype)
+    assert engine == lv.Checkpointed()
+    assert f"{type(scheme).__name__} has no inverse" in reason
+
+
+@pytest.mark.parametrize("dtype", SIXTEEN_BITS, ids=str)
+@pytest.mark.parametrize("layers", [4, 4096])
+def test_sixteen_bits_are_exact_or_checkpointed(dtype, layers):
+    for scheme in (lv.SymplecticEuler(), lv.Verlet(), lv.Midpoint()):
+        engine, reason = choice(scheme, layers, dtype)
+        assert engine == lv.Reversible(exact=True)
+        assert "16 bits" in reason
+    assert choice(NotShears(), layers, dtype).engine == lv.Checkpointed()
+
+
+@pytest.mark.parametrize("dtype, safe", [(torch.float32, 64), (torch.float64, 1024)], ids=str)
+@pytest.mark.parametrize("scheme", [lv.SymplecticEuler(), lv.Midpoint(), lv.ImplicitMidpoint()], ids=repr)
+def test_few_layers_are_rebuilt_and_more_are_not(dtype, safe, scheme):
+    for layers in (2, safe):
+        engine, reason = choice(scheme, layers, dtype)
+        assert engine == lv.Reversible()
+        assert "can be rebuilt in this precision" in reason
+    assert choice(scheme, safe + 1, dtype).engine != lv.Reversible()
+
+
+@pytest.mark.parametrize("dtype, safe", [(torch.float32, 64), (torch.float64, 1024)], ids=str)
+@pytest.mark.parametrize("scheme", [lv.SymplecticEuler(), lv.ImplicitMidpoint()], ids=repr)
+def test_more_layers_are_anchored_while_half_of_the_memory_holds_the_anchors(dtype, safe, scheme):
+    """As densely as that allows, at least 16 apart and never further than a precision bears."""
+    layers = 4096
+    state = 64 * 4 * torch.finfo(dtype).bits // 8  # bytes
+    for apart in (1, 16, 33, safe):
+        memory = -(-2 * layers * state // apart)
+        if choice(scheme, layers, dtype, memory).engine == lv.Stored():
+            continue
+        engine, reason = choice(scheme, layers, dtype, memory)
+        assert engine == lv.Reversible(anchors=max(16, apart))
+        assert (layers // engine.anchors) * state <= memory / 2
+        assert f"every {max(16, apart)}th state is kept against drift" in reason
+    engine, reason = choice(scheme, layers, dtype, memory=2 * layers * state // (safe + 10))
+    shears = isinstance(scheme, lv.ShearScheme)
+    assert engine == (lv.Reversible(compensated=True) if shears else lv.Checkpointed())
+    assert "layers apart" in reason
+
+
+def test_the_precision_of_the_worst_part_counts():
+    """Under autocast half a step of a second-order network starts p in 16 bits."""
+    field = lv.SecondOrderField(lv.SymmetricField(4, 8), start="half")
+    y = torch.zeros(3, 4)
+    assert lv.Auto(memory=1).choose(lv.SymplecticEuler(), field, y).engine == lv.Reversible()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert lv.Auto(memory=1).choose(lv.SymplecticEuler(), field, y).engine == lv.Reversible(exact=True)
+
+
+# ---- what fits -------------------------------------------------------------------------------------------------
+
+DENSE = [(s, f) for s, f in samples.PAIRS if samples.field(f).feature_axis == -1 and "Implicit" not in s]
+KINDS = {type(samples.field(f)).__name__ + s: (s, f) for s, f in DENSE}
+
+
+def bytes_kept(flow, y):
+    """What autograd keeps of a run beside the weights, storage by storage."""
+    storages, weights = {}, {p.untyped_storage().data_ptr() for p in flow.parameters()}
+
+    def pack(x):
+        storages[x.untyped_storage().data_ptr()] = x.untyped_storage()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        out = flow(y.clone().requires_grad_())
+    assert out.requires_grad
+    return sum(s.nbytes() for pointer, s in storages.items() if pointer not in weights)
+
+
+@pytest.mark.parametrize("scheme, name", KINDS.values(), ids=KINDS)
+def test_what_is_said_to_fit_fits_and_what_fits_is_not_refused(scheme, name):
+    """Within a factor of two of what `Stored` keeps, on a batch so large that weights do not matter."""
+    flow = samples.flow(scheme, name)
+    y = samples.inputs(flow.field, batch=4096)
+    kept = bytes_kept(flow, y)
+
+    def engine(memory):
+        return lv.Auto(memory=int(memory)).choose(flow.scheme, flow.field, y).engine
+
+    assert engine(2 * kept) == lv.Stored()
+    assert engine(kept / 2) != lv.Stored()
+
+
+def test_a_batch_twice_as_large_needs_twice_as_much():
+    memory = 1
+    while choice(lv.SymplecticEuler(), 64, memory=memory, batch=100).engine != lv.Stored():
+        memory *= 1.01
+        memory = int(memory) + 1
+    assert choice(lv.SymplecticEuler(), 64, memory=memory, batch=103).engine != lv.Stored()
+    assert choice(lv.SymplecticEuler(), 64, memory=2 * memory, batch=200).engine == lv.Stored()
+    assert choice(lv.SymplecticEuler(), 128, memory=2 * memory, batch=100).engine == lv.Stored()
+    assert choice(lv.SymplecticEuler(), 128, memory=2 * memory, batch=103).engine != lv.Stored()
+
+
+def test_empty_batches_and_single_vectors_have_a_choice():
+    field = lv.SeparableHamiltonianField(4, 8)
+    assert lv.Auto(memory=1).choose(lv.Verlet(), field, torch.zeros(0, 4)).engine == lv.Stored()
+    assert lv.Auto(memory=1).choose(lv.Verlet(), field, torch.zeros(4)).engine == lv.Reversible()
+    assert lv.Auto(memory=1).choose(lv.Verlet(), field, torch.zeros(1, 4)).engine == lv.Reversible()
+
+
+@pytest.mark.parametrize(
+    "scheme, kind", [(lv.ImplicitMidpoint(), lv.ResidualField), (lv.ImplicitSymplecticEuler(), lv.HamiltonianField)]
+)
+def test_it_chooses_wherever_the_flow_runs(scheme, kind):
+    """With weights whose implicit equation has a solution at the flow's step, and none at a step of 1."""
+    field, y = kind(4, 8, init=lv.Normal(3.0), generator=generator(27)).double(), randn(8, 4, seed=27)
+    lv.Flow(field, scheme, T=0.08, backprop=lv.Auto(memory=1))(y).sum().backward()
+    assert lv.Auto(memory=1).choose(scheme, field, y).engine == lv.Reversible()
+
+
+# ---- what is told ----------------------------------------------------------------------------------------------
+
+
+def test_the_repr_shows_the_last_choice_and_its_reason():
+    auto = lv.Auto(memory=1)
+    flow = samples.flow("SymplecticEuler", "separable", backprop=auto)
+    assert repr(auto) == "Auto(memory=1)"
+    assert repr(lv.Auto()) == "Auto()"
+    y = samples.inputs(flow.field)
+    chosen = auto.choose(flow.scheme, flow.field, y)
+    assert isinstance(chosen, Choice)
+    assert repr(auto) == "Auto(memory=1)"  # asking is not running
+    flow(y)
+    assert repr(auto) == f"Auto(memory=1, chose {chosen.engine!r}: {chosen.reason})"
+    assert repr(auto) in repr(flow)
+    with torch.no_grad():
+        flow(y)
+    assert repr(auto) == "Auto(memory=1, chose Stored(): no gradient is asked for)"
+    torch.func.vmap(flow)(y)
+    assert "chose Stored(): torch.func and forward mode go through the plain loop" in repr(auto)
+    plain = lv.Auto()
+    samples.flow("RK4", "residual", backprop=plain)(randn(3, 4))
+    assert repr(plain).startswith("Auto(chose Stored(): 3 layers keep about ")
+
+
+def test_a_run_chooses_what_choose_says():
+    for scheme, name in (("SymplecticEuler", "separable"), ("Midpoint", "dropout"), ("RK4", "residual")):
+        for memory in (1, 1000, PLENTY):
+            auto = lv.Auto(memory=memory)
+            flow = samples.flow(scheme, name, backprop=auto)
+            y = samples.inputs(flow.field, batch=16)
+            flow(y)
+            assert repr(auto.choose(flow.scheme, flow.field, y).engine) in repr(auto)
+
+
+def test_the_last_choice_is_no_part_of_the_value():
+    used, fresh = lv.Auto(memory=1), lv.Auto(memory=1)
+    samples.flow("SymplecticEuler", "separable", backprop=used)(randn(3, 4))
+    assert repr(used) != repr(fresh)
+    assert used == fresh
+    assert hash(used) == hash(fresh)
+    assert len({used, fresh}) == 1
+    for copied in (copy.deepcopy(used), pickle.loads(pickle.dumps(used))):
+        assert copied == fresh
+    assert used != lv.Auto(memory=2)
+
+
+def test_choosing_draws_no_random_numbers_and_leaves_no_gradient():
+    for scheme, name in (("SymplecticEuler", "dropout-partitioned"), ("Midpoint", "dropout"), ("Verlet", "separable")):
+        field = samples.field(name)
+        stream = torch.get_rng_state()
+        for _ in range(2):
+            lv.Auto().choose(samples.SCHEMES[scheme], field, samples.inputs(field))
+        assert torch.equal(stream, torch.get_rng_state())
+        assert all(p.grad is None and p.requires_grad for p in field.parameters())
+
+
+def test_the_choice_does_not_depend_on_what_ran_before():
+    """What is remembered of a field is its cost for a kind of input, and nothing of another kind."""
+    field = samples.field("separable")
+    y = samples.inputs(field, batch=64)
+    auto = lv.Auto(memory=40_000)
+    order = [y, y[:, None].expand(-1, 9, -1), y[:8], y.float()]
+    first = []
+    for x in order:
+        fresh = copy.deepcopy(field).to(x.dtype)
+        first.append(auto.choose(lv.SymplecticEuler(), fresh, x))
+    shared = copy.deepcopy(field)
+    for x, expected in reversed(list(zip(order, first, strict=True))):
+        assert auto.choose(lv.SymplecticEuler(), shared.to(x.dtype), x) == expected
+    assert len({c.engine for c in first}) > 1
