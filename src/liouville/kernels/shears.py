@@ -1,0 +1,110 @@
+r"""One native call: from tensors to the structures of ``native/problem.h`` and back."""
+
+from __future__ import annotations
+
+__all__ = ["backward", "forward"]
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from liouville.kernels.library import Array, Part, ShearRun, Stage, Velocity, library
+from liouville.kernels.table import TRANSPOSED, ShearPlan
+
+_TYPES = {torch.float32: 0, torch.float64: 1}
+
+
+def forward(plan: ShearPlan, h: float, layers: int, state: Sequence[Tensor], theta: Sequence[Tensor]) -> list[Tensor]:
+    """The last state; parts are (batch, width)."""
+    state, theta = [_rows(x) for x in state], [w.contiguous() for w in theta]
+    out = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in state]
+    run = _run(plan, h, layers, state, theta)
+    for part, x, result in zip(run.parts, state, out, strict=True):
+        part.value = _array(x, result)
+    library().lv_shear_forward(ctypes.byref(run))
+    return out
+
+
+def backward(
+    plan: ShearPlan,
+    h: float,
+    layers: int,
+    final: Sequence[Tensor],
+    costate: Sequence[Tensor],
+    theta: Sequence[Tensor],
+    needed: Sequence[bool],
+    start: Sequence[Tensor] = (),
+) -> tuple[list[Tensor | None], float]:
+    """The gradients of the first state's parts and of theta where they are needed, and the relative drift.
+
+    The drift is how far the rebuilt first state is from ``start``, over its largest entry.
+    """
+    final, costate = [_rows(x) for x in final], [_rows(g) for g in costate]
+    theta, start = [w.contiguous() for w in theta], [_rows(x) for x in start]
+    gradients = [
+        torch.empty_like(x, memory_format=torch.contiguous_format) if wanted else None
+        for x, wanted in zip((*final, *theta), needed, strict=True)
+    ]
+    run = _run(plan, h, layers, final, theta, gradients[2:])
+    for k, part in enumerate(run.parts):
+        part.value, part.costate = _array(final[k]), _array(costate[k], gradients[k])
+        if start:
+            part.start = _array(start[k])
+    library().lv_shear_backward(ctypes.byref(run))
+    return gradients, run.error / max(run.size, torch.finfo(final[0].dtype).tiny)
+
+
+def _run(
+    plan: ShearPlan,
+    h: float,
+    layers: int,
+    state: Sequence[Tensor],
+    theta: Sequence[Tensor],
+    gradients: Sequence[Tensor | None] = (),
+) -> ShearRun:
+    stages = (Stage * len(plan.stages))(*((moved, c * h) for moved, c in plan.stages))
+    run = ShearRun(
+        type=_TYPES[state[0].dtype],
+        activation=plan.activation,
+        threads=torch.get_num_threads(),
+        batch=len(state[0]),
+        layers=layers,
+        stages=len(stages),
+        stage=stages,
+    )
+    for x, part in zip(state, run.parts, strict=True):
+        part.width = x.shape[1]
+    for k, (kind, K, b) in enumerate(plan.velocities):
+        run.velocities[k] = _velocity(kind, theta[K], theta[b])
+        if gradients:
+            run.velocities[k].K_gradient = _pointer(gradients[K])
+            run.velocities[k].b_gradient = _pointer(gradients[b])
+    return run
+
+
+def _velocity(kind: int, K: Tensor, b: Tensor) -> Velocity:
+    layers, rows, columns = K.shape
+    return Velocity(
+        kind=kind,
+        rows=rows,
+        columns=columns,
+        K=K.data_ptr(),
+        b=b.data_ptr(),
+        K_stride=rows * columns if layers > 1 else 0,
+        b_stride=(columns if kind == TRANSPOSED else rows) if len(b) > 1 else 0,
+    )
+
+
+def _array(x: Tensor, out: Tensor | None = None) -> Array:
+    return Array(x.data_ptr(), x.stride(0), _pointer(out))
+
+
+def _pointer(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def _rows(x: Tensor) -> Tensor:
+    """x with dense rows, which may lie apart: a half of a state is used where it is."""
+    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()
