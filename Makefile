@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SLOW   := not slow
 
-.PHONY: train test test-slow check test-oldest bench bench-depth docs clean
+.PHONY: train test test-slow check test-oldest kernel bench bench-depth docs clean
 .DEFAULT_GOAL := train
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -31,6 +31,10 @@ test-oldest:                      ## the tests on the oldest torch that pyprojec
 	.venv-oldest/bin/pip install --quiet 'torch==2.6.0' -e '.[test]'
 	.venv-oldest/bin/python -m pytest -n 2 -m '$(SLOW)'
 
+kernel:                           ## the native kernel alone, put beside its Python side: for PYTHONPATH=src
+	cmake -S . -B build/kernel && cmake --build build/kernel --parallel 2
+	cmake -E copy build/kernel/libliouville_kernel.* src/liouville/kernels/
+
 bench: $(VENV)/installed          ## Stored against the frozen hand-written loop
 	$(BIN)/python benchmarks/stored_overhead.py
 
@@ -42,4 +46,4 @@ docs: $(VENV)/installed           ## the documentation as a site, in site/
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv .venv-oldest site
+	rm -rf .venv .venv-oldest site build src/liouville/kernels/libliouville_kernel.*

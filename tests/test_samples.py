@@ -11,7 +11,7 @@ from liouville import activations, backprop, fields, network, operators, schemes
 
 MODULES = (activations, operators, fields, schemes, backprop, network)
 TESTED_ELSEWHERE = tuple(
-    f"liouville.{m}" for m in ("analysis", "checkpoint", "data", "recipes", "report", "train", "zoo")
+    f"liouville.{m}" for m in ("analysis", "checkpoint", "data", "kernels", "recipes", "report", "train", "zoo")
 )
 # concrete to Python, but nothing to instantiate: it has no stages
 BASES = {schemes.SplittingScheme}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Fused"]
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 from liouville.backprop.base import Backprop, require_depth
-from liouville.backprop.contract import is_plain_autograd
+from liouville.backprop.contract import differentiable_once, is_plain_autograd
+from liouville.backprop.drift import DriftWarning
 from liouville.fields.base import Theta, VectorField
 from liouville.kernels import shears
 from liouville.kernels.library import library
@@ -79,13 +81,25 @@ class _Direct(torch.autograd.Function):
     def backward(ctx: Any, *costate: Tensor) -> tuple[Tensor | None, ...]:
         *final, p, q = ctx.saved_tensors[:4]
         theta, needed = ctx.saved_tensors[4:], ctx.needs_input_grad[3:]
-        gradients, drift = shears.backward(*ctx.run, final, costate, theta, needed, (p, q))
-        return None, None, None, *gradients
+        plan, h, layers = ctx.run
+        gradients, drift = shears.backward(plan, h, layers, final, costate, theta, needed, (p, q))
+        if drift > torch.finfo(p.dtype).eps ** 0.5:
+            _warn(drift, p.dtype)
+        return None, None, None, *differentiable_once(gradients)
+
+
+def _warn(drift: float, dtype: torch.dtype) -> None:
+    warnings.warn(
+        f"the states that Fused rebuilt have lost half of the digits of {str(dtype).removeprefix('torch.')} by the "
+        f"first layer (off by {drift:.1g} of their size there), and the gradients with them. Use "
+        "Reversible(exact=True), Checkpointed(), or smaller steps.",
+        DriftWarning,
+        stacklevel=2,
+    )
 
 
 def _require_supported(state: State, theta: Theta) -> None:
     """Raise a `ValueError` that names `Stored` where the kernel would compute something else, or nothing."""
-    library()
     tensors = (*state, *theta)
     dtype, device = state[0].dtype, state[0].device.type
     if torch.is_autocast_enabled(device):
@@ -95,5 +109,8 @@ def _require_supported(state: State, theta: Theta) -> None:
         raise ValueError(f"the fused kernel takes float32 or float64, one of them throughout, got {found}; {_STORED}.")
     if device != "cpu":
         raise ValueError(f"the fused kernel runs on the CPU, got a tensor on {device}; {_STORED}.")
-    if not torch.compiler.is_compiling() and not is_plain_autograd(tensors):
+    if torch.compiler.is_compiling():  # the operator will look for its library when it runs
+        return
+    library()
+    if not is_plain_autograd(tensors):
         raise ValueError(f"the fused kernel gives reverse-mode gradients only, not torch.func transforms; {_STORED}.")

@@ -6,14 +6,14 @@ __all__ = ["Array", "Part", "ShearRun", "Stage", "Velocity", "is_built", "isa", 
 
 import ctypes
 import functools
+import sys
 from ctypes import POINTER, Structure, c_char_p, c_double, c_int64, c_uint64, c_void_p
 from pathlib import Path
 
-_FOLDER = Path(__file__).parent
 _VERSION = 1
 _MISSING = (
     "liouville was installed without its native kernel, because no C++ compiler was found; install one (GCC or Clang) "
-    "and run `pip install` again, or `make kernel` in a source tree; lv.Stored() and every other engine work without it."
+    "and run `pip install` again, or `make kernel` in a source tree; every engine but lv.Fused() works without it."
 )
 
 
@@ -99,5 +99,7 @@ def isa() -> str:
 
 
 def _path() -> Path | None:
-    names = ("libliouville_kernel.so", "libliouville_kernel.dylib")
-    return next((_FOLDER / name for name in names if (_FOLDER / name).exists()), None)
+    """In any folder of this package: an editable install has the sources in one and what was built in another."""
+    folders = map(Path, sys.modules[__package__].__path__)
+    found = (folder / f"libliouville_kernel.{end}" for folder in folders for end in ("so", "dylib"))
+    return next((path for path in found if path.exists()), None)

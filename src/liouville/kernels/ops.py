@@ -37,9 +37,7 @@ def _decoded(code: Sequence[int], factors: Sequence[float]) -> tuple[ShearPlan, 
 
 
 @torch.library.custom_op("liouville::shears", mutates_args=(), device_types="cpu")
-def _shears(
-    p: Tensor, q: Tensor, theta: list[Tensor], code: list[int], factors: list[float]
-) -> tuple[Tensor, Tensor]:
+def _shears(p: Tensor, q: Tensor, theta: list[Tensor], code: list[int], factors: list[float]) -> tuple[Tensor, Tensor]:
     p, q = shears.forward(*_decoded(code, factors), (p, q), theta)
     return p, q
 

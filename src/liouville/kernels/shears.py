@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from liouville.kernels.library import Array, Part, ShearRun, Stage, Velocity, library
+from liouville.kernels.library import Array, ShearRun, Stage, Velocity, library
 from liouville.kernels.table import TRANSPOSED, ShearPlan
 
 _TYPES = {torch.float32: 0, torch.float64: 1}
@@ -64,7 +64,7 @@ def _run(
     theta: Sequence[Tensor],
     gradients: Sequence[Tensor | None] = (),
 ) -> ShearRun:
-    stages = (Stage * len(plan.stages))(*((moved, c * h) for moved, c in plan.stages))
+    stages = (Stage * len(plan.stages))(*(Stage(moved, c * h) for moved, c in plan.stages))
     run = ShearRun(
         type=_TYPES[state[0].dtype],
         activation=plan.activation,

@@ -43,7 +43,9 @@ def kernel_for(scheme: Scheme, field: VectorField, device: str = "cpu") -> Shear
     field = original(field)
     make = _TABLE.get((type(scheme), type(field), device))
     if make is None:
-        raise _no_kernel(f"{type(scheme).__name__} on {type(field).__name__}" + ("" if device == "cpu" else f" on {device}"))
+        raise _no_kernel(
+            f"{type(scheme).__name__} on {type(field).__name__}" + ("" if device == "cpu" else f" on {device}")
+        )
     return make(scheme, field)
 
 

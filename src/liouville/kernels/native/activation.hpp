@@ -4,7 +4,7 @@
 //
 // with a polynomial for (e^{2r} - 1) / r of least relative error (fitted in 40 digits). Near 0, n = 0 and A keeps its
 // relative precision, so no second formula and no branch is needed; far from 0 errors of A hardly move the quotient.
-// Beyond +-end the correctly rounded value is +-1. NaN fails both comparisons and passes through. -0 gives 0.
+// Beyond +-end the correctly rounded value is +-1. NaN passes through. -0 gives 0.
 #pragma once
 
 #include "simd.hpp"
@@ -47,9 +47,8 @@ struct Tanh {
     template <class T>
     static inline Vec<T> value(Vec<T> x) {
         using E = Exponential<T>;
-        const Vec<T> end = broadcast(E::end), shift = broadcast(E::shift);
-        x = x > end ? end : x;
-        x = x < -end ? -end : x;
+        const Vec<T> shift = broadcast(E::shift);
+        x = clamped<T>(x, E::end);
         // adding the shift rounds to an integer n, and leaves n + bias in the low bits: shifted up, they are 2^n
         const Vec<T> shifted = fma<T>(x, broadcast(T(2.885390081777926814719849)), shift);
         const Vec<T> power = as_floating<T>(as_integer<T>(shifted) << E::mantissa);

@@ -1,7 +1,7 @@
 // A whole run: blocks of samples through all layers, and back.
 #pragma once
 
-#include "shear.hpp"
+#include "small.hpp"
 #include "workspace.hpp"
 
 namespace LV_ISA {
@@ -186,6 +186,13 @@ private:
 
     template <bool back, bool gradient>
     void shear(const Weights<T>& w, T step, const Part<T>& x, const Part<T>& y) {
+        const bool square = w.W.rows == w.W.columns;
+        switch (square ? w.W.rows : 0) {
+            case 1: return small<back, gradient, 1>(w, step, x, y);
+            case 2: return small<back, gradient, 2>(w, step, x, y);
+            case 3: return small<back, gradient, 3>(w, step, x, y);
+            case 4: return small<back, gradient, 4>(w, step, x, y);
+        }
         for (int panel = 0; panel < block_.panels(); ++panel) {
             switch (block_.width(panel)) {
                 case 1: one<back, gradient, 1>(w, step, x, y, panel); break;
@@ -196,26 +203,51 @@ private:
         if constexpr (back) weight_gradients<T, gradient>(block_, w, step, x, y, a_, d_);
     }
 
+    template <bool back, bool gradient, int M>
+    void small(const Weights<T>& w, T step, const Part<T>& x, const Part<T>& y) {
+        constexpr int U = kRegisters >= 32 ? 2 : 1;
+        SmallShear<T, Sigma, gradient, M> shear(w, step);
+        for (int panel = 0; panel < block_.panels(); ++panel) {
+            const int size = block_.width(panel) * lanes<T>;
+            const T *from = x.x + x.at(panel), *g_y = y.g + y.at(panel);
+            T* g_x = x.g + x.at(panel);
+            const auto move = mover<back>(y, panel, step);
+            int at = 0;
+            for (; at + U * lanes<T> <= size; at += U * lanes<T>) {
+                if constexpr (back)
+                    shear.template backward<U>(from, g_x, g_y, at, size, move);
+                else
+                    shear.template forward<U>(from, at, size, move);
+            }
+            for (; at < size; at += lanes<T>) {
+                if constexpr (back)
+                    shear.template backward<1>(from, g_x, g_y, at, size, move);
+                else
+                    shear.template forward<1>(from, at, size, move);
+            }
+        }
+        if constexpr (back) shear.flush(w);
+    }
+
     template <bool back, bool gradient, int C>
     void one(const Weights<T>& w, T step, const Part<T>& x, const Part<T>& y, int panel) {
         const int64_t scratch = int64_t(panel) * w.W.rows * panel_lanes<T>;
         const Shear<T, Sigma, gradient, C> shear{w, x.x + x.at(panel), a_ + scratch, d_ + scratch};
-        if constexpr (exact) {
-            const T grid_step = T(step / run_.spacing);
-            const auto move = rounded(y, y.at(panel), back ? -grid_step : grid_step);
-            pass<back>(shear, move, step, x.g + x.at(panel), y.g + y.at(panel));
-        } else {
-            const Floating<T> move{y.x + y.at(panel), back ? -step : step};
-            pass<back>(shear, move, step, x.g + x.at(panel), y.g + y.at(panel));
-        }
-    }
-
-    template <bool back, class Shear, class Move>
-    static void pass(const Shear& shear, const Move& move, T step, T* g_x, const T* g_y) {
+        const auto move = mover<back>(y, panel, step);
         if constexpr (back)
-            shear.backward(move, step, g_x, g_y);
+            shear.backward(move, step, x.g + x.at(panel), y.g + y.at(panel));
         else
             shear.forward(move);
+    }
+
+    /// What moves y by a velocity, or takes it back.
+    template <bool back>
+    auto mover(const Part<T>& y, int panel, T step) {
+        const T signed_step = back ? -step : step;
+        if constexpr (exact)
+            return rounded(y, y.at(panel), T(signed_step / run_.spacing));
+        else
+            return Floating<T>{y.x + y.at(panel), signed_step};
     }
 
     Weights<T> weights(int moved, int64_t layer) const {

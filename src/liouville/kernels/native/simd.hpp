@@ -82,6 +82,13 @@ inline Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {
     return a * b + c;
 }
 
+/// x within +-end; NaN stays NaN.
+template <class T>
+inline Vec<T> clamped(Vec<T> x, T end) {
+    x = x > broadcast(end) ? broadcast(end) : x;
+    return x < broadcast(-end) ? broadcast(-end) : x;
+}
+
 /// About 1 / x: to 2^-14 (AVX-512), 2^-11 (AVX2, float), or all bits.
 template <class T>
 inline Vec<T> reciprocal_estimate(Vec<T> x) {
@@ -101,6 +108,16 @@ inline Vec<T> nearest(Vec<T> x) {
 }
 
 #if defined(__AVX512F__)
+template <>
+inline Vec<float> clamped<float>(Vec<float> x, float end) {  // min and max answer with their second operand for NaN
+    const __m512 above = _mm512_min_ps(__m512(broadcast(end)), __m512(x));
+    return Vec<float>(_mm512_max_ps(__m512(broadcast(-end)), above));
+}
+template <>
+inline Vec<double> clamped<double>(Vec<double> x, double end) {  // min and max answer with their second operand for NaN
+    const __m512d above = _mm512_min_pd(__m512d(broadcast(end)), __m512d(x));
+    return Vec<double>(_mm512_max_pd(__m512d(broadcast(-end)), above));
+}
 template <>
 inline Vec<float> fma<float>(Vec<float> a, Vec<float> b, Vec<float> c) {
     return Vec<float>(_mm512_fmadd_ps(__m512(a), __m512(b), __m512(c)));
@@ -130,6 +147,16 @@ inline Vec<double> nearest<double>(Vec<double> x) {
     return Vec<double>(_mm512_roundscale_pd(__m512d(x), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 #elif defined(__AVX2__)
+template <>
+inline Vec<float> clamped<float>(Vec<float> x, float end) {  // min and max answer with their second operand for NaN
+    const __m256 above = _mm256_min_ps(__m256(broadcast(end)), __m256(x));
+    return Vec<float>(_mm256_max_ps(__m256(broadcast(-end)), above));
+}
+template <>
+inline Vec<double> clamped<double>(Vec<double> x, double end) {  // min and max answer with their second operand for NaN
+    const __m256d above = _mm256_min_pd(__m256d(broadcast(end)), __m256d(x));
+    return Vec<double>(_mm256_max_pd(__m256d(broadcast(-end)), above));
+}
 template <>
 inline Vec<float> fma<float>(Vec<float> a, Vec<float> b, Vec<float> c) {
     return Vec<float>(_mm256_fmadd_ps(__m256(a), __m256(b), __m256(c)));
@@ -170,20 +197,23 @@ inline Vec<T> merged(Vec<T> a, Vec<T> b) {
     return __builtin_shuffle(a, b, index);
 }
 
-/// One level of `sums`: vectors v and v + d become one, their lanes added across bit d.
-template <class T, int d>
+/// One level of `sums`: vectors v and v + d become one, their lanes added across bit d; of `count` that there are.
+template <class T, int d, int count>
 inline void fold(Vec<T>* v) {
 #pragma GCC unroll 16
-    for (int k = 0; k < d; ++k) v[k] = merged<T, d, false>(v[k], v[k + d]) + merged<T, d, true>(v[k], v[k + d]);
+    for (int k = 0; k < d && k < count; ++k) {
+        const Vec<T> other = k + d < count ? v[k + d] : v[k];
+        v[k] = merged<T, d, false>(v[k], other) + merged<T, d, true>(v[k], other);
+    }
 }
 
-/// Lane i of the result is the sum over the lanes of v[i]: a transposition that adds. `v` is used up.
-template <class T>
+/// Lane i < count of the result is the sum over the lanes of v[i]: a transposition that adds. `v` is used up.
+template <class T, int count = lanes<T>>
 inline Vec<T> sums(Vec<T>* v) {
-    if constexpr (lanes<T> >= 16) fold<T, 8>(v);
-    if constexpr (lanes<T> >= 8) fold<T, 4>(v);
-    if constexpr (lanes<T> >= 4) fold<T, 2>(v);
-    fold<T, 1>(v);
+    if constexpr (lanes<T> >= 16) fold<T, 8, count>(v);
+    if constexpr (lanes<T> >= 8) fold<T, 4, (count < 8 ? count : 8)>(v);
+    if constexpr (lanes<T> >= 4) fold<T, 2, (count < 4 ? count : 4)>(v);
+    fold<T, 1, (count < 2 ? count : 2)>(v);
     return v[0];
 }
 
