@@ -33,7 +33,7 @@ test-oldest:                      ## the tests on the oldest torch that pyprojec
 
 kernel:                           ## the native kernel alone, put beside its Python side: for PYTHONPATH=src
 	cmake -S . -B build/kernel && cmake --build build/kernel --parallel 2
-	cmake -E copy build/kernel/libliouville_kernel.* src/liouville/kernels/
+	cp build/kernel/libliouville_kernel.* src/liouville/kernels/native/
 
 bench: $(VENV)/installed          ## Stored against the frozen hand-written loop
 	$(BIN)/python benchmarks/stored_overhead.py
@@ -46,4 +46,4 @@ docs: $(VENV)/installed           ## the documentation as a site, in site/
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv .venv-oldest site build src/liouville/kernels/libliouville_kernel.*
+	rm -rf .venv .venv-oldest site build src/liouville/kernels/native/libliouville_kernel.*

@@ -218,6 +218,37 @@ def test_two_runs_before_one_backward_pass_and_threads_of_python():
             assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
+# ---- exact ------------------------------------------------------------------------------------------------------
+
+
+@fields
+def test_exact_runs_differ_from_stored_by_the_grid(make):
+    for n in (4, 12, 40):
+        flow, y = lv.Flow(make(n), lv.Verlet(), T=0.7), randn(70, n)
+        same = outcome(flow, lv.Fused(exact=True), y), outcome(flow, lv.Stored(), y)
+        equal(*same, flow, 70)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_exact_runs_restore_every_bit_where_rounded_ones_are_lost(dtype):
+    field = lv.SeparableHamiltonianField(4, 3000, init=lv.Normal(1.0), generator=generator(0)).to(dtype)
+    flow, y = lv.Flow(field, lv.SymplecticEuler(), T=600.0), torch.randn(33, 4, generator=generator(1), dtype=dtype)
+    for engine in (lv.Fused(exact=True), lv.Reversible(exact=True)):
+        x = y.clone().requires_grad_()
+        flow.with_backprop(engine)(x).sum().backward()  # verifies the sum of all integers
+        assert x.grad.isfinite().all()
+
+
+def test_leaving_the_grid_is_an_arithmetic_error():
+    flow = lv.Flow(separable(4, activation="relu"), lv.SymplecticEuler(), T=2000.0, backprop=lv.Fused(exact=True))
+    with pytest.raises(ArithmeticError, match=r"fixed-point range of Fused\(exact=True\)"):
+        flow(randn(5, 4))
+    y = randn(5, 4)
+    y[2, 1] = math.nan
+    with pytest.raises(ArithmeticError, match="finite"):
+        flow(y)
+
+
 # ---- torch's own doors ------------------------------------------------------------------------------------------
 
 
@@ -314,7 +345,7 @@ def test_drift_is_measured():
 
 def test_engines_are_values_and_travel():
     assert lv.Fused() == lv.Fused() == pickle.loads(pickle.dumps(lv.Fused()))
-    assert repr(lv.Fused()) == "Fused()"
+    assert (repr(lv.Fused()), repr(lv.Fused(exact=True))) == ("Fused()", "Fused(exact=True)")
 
 
 def test_memory_does_not_grow_with_depth():

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from liouville.backprop.arithmetic import Grid
 from liouville.backprop.base import Backprop, require_depth
 from liouville.backprop.contract import differentiable_once, is_plain_autograd
 from liouville.backprop.drift import DriftWarning
@@ -34,17 +35,24 @@ class Fused(Backprop):
     rebuilt first state is off is measured in every backward pass. Threads follow `torch.get_num_threads()`, and the
     bits are the same for a fixed number of them. First derivatives of float32 and float64 only.
 
+    Args:
+        exact: keep the state on the fixed-point grid of ``Reversible(exact=True)``: inversion then restores every bit
+            at any depth, which every backward pass verifies.
+
     Raises:
         NoKernelError: (a `ValueError`) by a `Flow`, if there is no kernel for its scheme and field; it lists those
             that there are.
         RuntimeError: if the package was installed without its native library; for second derivatives.
         ValueError: for another dtype or device, under autocast, and under torch.func transforms.
+        ArithmeticError: in exact mode, if the state leaves the range of the grid.
 
     Example:
         >>> import liouville as lv
         >>> lv.Flow(lv.SeparableHamiltonianField(4, layers=8), lv.SymplecticEuler(), T=1.0, backprop=Fused()).backprop
         Fused()
     """
+
+    exact: bool = False
 
     def check(self, scheme: Scheme, field: VectorField) -> None:
         kernel_for(scheme, field)
@@ -56,36 +64,56 @@ class Fused(Backprop):
         batch = state[0].shape[:-1]
         parts = state if len(batch) == 1 else tuple(x.reshape(-1, x.shape[-1]) for x in state)
         tensors = (*parts, *theta)
-        if torch.compiler.is_compiling() or any(type(t) not in _PLAIN for t in tensors):
+        if self.exact:  # a declared graph break: what it keeps between the passes is no operator's output
+            final: Sequence[Tensor] = torch.compiler.disable(_exactly)(plan, h, field.layers, parts, theta)
+        elif torch.compiler.is_compiling() or any(type(t) not in _PLAIN for t in tensors):
             from liouville.kernels.ops import shear_flow
 
-            final: Sequence[Tensor] = shear_flow(plan, h, field.layers, parts, theta)
+            final = shear_flow(plan, h, field.layers, parts, theta)
         elif torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            final = _Direct.apply(plan, h, field.layers, *tensors)
+            final = _Direct.apply(plan, h, field.layers, None, *tensors)
         else:
-            final = shears.forward(plan, h, field.layers, parts, theta)
+            final, _ = shears.forward(plan, h, field.layers, parts, theta)
         return tuple(final) if len(batch) == 1 else tuple(x.reshape(*batch, x.shape[-1]) for x in final)
+
+
+def _exactly(plan: ShearPlan, h: float, layers: int, state: State, theta: Theta) -> State:
+    """The run on the grid that the input determines."""
+    grid = Grid(state)
+    exact = shears.Exact(grid.spacing, grid.limit)
+    return _Direct.apply(plan, h, layers, exact, *state, *theta)
 
 
 class _Direct(torch.autograd.Function):
     """The operator of `liouville.kernels.ops` without torch's dispatcher, which would cost more than a short run."""
 
     @staticmethod
-    def forward(ctx: Any, plan: ShearPlan, h: float, layers: int, p: Tensor, q: Tensor, *theta: Tensor) -> Any:
-        final = shears.forward(plan, h, layers, (p, q), theta)
-        ctx.save_for_backward(*final, p, q, *theta)
-        ctx.run = plan, h, layers
-        return tuple(final)
+    def forward(
+        ctx: Any,
+        plan: ShearPlan,
+        h: float,
+        layers: int,
+        exact: shears.Exact | None,
+        p: Tensor,
+        q: Tensor,
+        *theta: Tensor,
+    ) -> Any:
+        final, ctx.checksum = shears.forward(plan, h, layers, (p, q), theta, exact)
+        ctx.save_for_backward(*final[:2], *(final[2:] if exact else (p, q)), *theta)
+        ctx.run = plan, h, layers, exact
+        return tuple(final[:2])
 
     @staticmethod
     def backward(ctx: Any, *costate: Tensor) -> tuple[Tensor | None, ...]:
-        *final, p, q = ctx.saved_tensors[:4]
-        theta, needed = ctx.saved_tensors[4:], ctx.needs_input_grad[3:]
-        plan, h, layers = ctx.run
-        gradients, drift = shears.backward(plan, h, layers, final, costate, theta, needed, (p, q))
-        if drift > torch.finfo(p.dtype).eps ** 0.5:
-            _warn(drift, p.dtype)
-        return None, None, None, *differentiable_once(gradients)
+        (*final, a, b), theta, needed = ctx.saved_tensors[:4], ctx.saved_tensors[4:], ctx.needs_input_grad[4:]
+        plan, h, layers, exact = ctx.run
+        kept = {"exact": exact, "integers": (a, b)} if exact else {"start": (a, b)}
+        gradients, drift, checksum = shears.backward(plan, h, layers, final, costate, theta, needed, **kept)
+        if exact and checksum != ctx.checksum:
+            raise RuntimeError("the exact inversion did not restore every bit; please report it, and use Reversible().")
+        if not exact and drift > torch.finfo(a.dtype).eps ** 0.5:
+            _warn(drift, a.dtype)
+        return None, None, None, None, *differentiable_once(gradients)
 
 
 def _warn(drift: float, dtype: torch.dtype) -> None:

@@ -1,4 +1,4 @@
-r"""The native library: found beside this file, loaded by ctypes, and described as ``native/problem.h`` lays it out."""
+r"""The native library: found, loaded by ctypes, and described as ``native/problem.h`` lays it out."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def isa() -> str:
 
 
 def _path() -> Path | None:
-    """In any folder of this package: an editable install has the sources in one and what was built in another."""
+    """Under any folder of this package: an editable install has the sources in one and what was built in another."""
     folders = map(Path, sys.modules[__package__].__path__)
-    found = (folder / f"libliouville_kernel.{end}" for folder in folders for end in ("so", "dylib"))
+    found = (folder / "native" / f"libliouville_kernel.{end}" for folder in folders for end in ("so", "dylib"))
     return next((path for path in found if path.exists()), None)

@@ -38,7 +38,7 @@ def _decoded(code: Sequence[int], factors: Sequence[float]) -> tuple[ShearPlan, 
 
 @torch.library.custom_op("liouville::shears", mutates_args=(), device_types="cpu")
 def _shears(p: Tensor, q: Tensor, theta: list[Tensor], code: list[int], factors: list[float]) -> tuple[Tensor, Tensor]:
-    p, q = shears.forward(*_decoded(code, factors), (p, q), theta)
+    (p, q), _ = shears.forward(*_decoded(code, factors), (p, q), theta)
     return p, q
 
 
@@ -59,7 +59,7 @@ def _shears_backward(
     factors: list[float],
 ) -> list[Tensor]:
     """Gradients of p, q and theta; an empty tensor for each that is not needed."""
-    gradients, _ = shears.backward(*_decoded(code, factors), (p, q), (g_p, g_q), theta, needed)
+    gradients, *_ = shears.backward(*_decoded(code, factors), (p, q), (g_p, g_q), theta, needed)
     return [p.new_empty(0) if g is None else g for g in gradients]
 
 

@@ -2,10 +2,11 @@ r"""One native call: from tensors to the structures of ``native/problem.h`` and 
 
 from __future__ import annotations
 
-__all__ = ["backward", "forward"]
+__all__ = ["Exact", "backward", "forward"]
 
 import ctypes
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,17 +15,46 @@ from liouville.kernels.library import Array, ShearRun, Stage, Velocity, library
 from liouville.kernels.table import TRANSPOSED, ShearPlan
 
 _TYPES = {torch.float32: 0, torch.float64: 1}
+_INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 
-def forward(plan: ShearPlan, h: float, layers: int, state: Sequence[Tensor], theta: Sequence[Tensor]) -> list[Tensor]:
-    """The last state; parts are (batch, width)."""
+class Exact(NamedTuple):
+    """An exact run's grid, as `backprop.arithmetic.Grid` lays it: x = integer * spacing, |integer| < limit."""
+
+    spacing: float
+    limit: float
+
+
+def forward(
+    plan: ShearPlan,
+    h: float,
+    layers: int,
+    state: Sequence[Tensor],
+    theta: Sequence[Tensor],
+    exact: Exact | None = None,
+) -> tuple[list[Tensor], int]:
+    """The last state, parts (batch, width); in an exact run its integers too, and the sum of the first state's.
+
+    Raises:
+        ArithmeticError: if an exact run leaves the range of its grid.
+    """
     state, theta = [_rows(x) for x in state], [w.contiguous() for w in theta]
     out = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in state]
     run = _run(plan, h, layers, state, theta)
     for part, x, result in zip(run.parts, state, out, strict=True):
         part.value = _array(x, result)
+    if exact:
+        out += [torch.empty_like(x, dtype=_INTEGERS[x.dtype]) for x in out]
+        run.spacing, run.limit = exact
+        for part, integers in zip(run.parts, out[2:], strict=True):
+            part.grid.out = integers.data_ptr()
     library().lv_shear_forward(ctypes.byref(run))
-    return out
+    if run.left_range:
+        raise ArithmeticError(
+            f"the state left the fixed-point range of Fused(exact=True), +-{run.limit * run.spacing:.3g}: the network "
+            "grows without bound (take smaller steps or weights), or is meant to; then use Reversible(compensated=True)."
+        )
+    return out, run.checksum
 
 
 def backward(
@@ -36,10 +66,13 @@ def backward(
     theta: Sequence[Tensor],
     needed: Sequence[bool],
     start: Sequence[Tensor] = (),
-) -> tuple[list[Tensor | None], float]:
-    """The gradients of the first state's parts and of theta where they are needed, and the relative drift.
+    exact: Exact | None = None,
+    integers: Sequence[Tensor] = (),
+) -> tuple[list[Tensor | None], float, int]:
+    """The gradients of the first state's parts and of theta where they are needed, the relative drift, the checksum.
 
-    The drift is how far the rebuilt first state is from ``start``, over its largest entry.
+    The drift is how far the rebuilt first state is from ``start``, over its largest entry; an exact run goes back from
+    ``integers`` and has a checksum instead, the sum of the integers that it arrived at.
     """
     final, costate = [_rows(x) for x in final], [_rows(g) for g in costate]
     theta, start = [w.contiguous() for w in theta], [_rows(x) for x in start]
@@ -52,8 +85,12 @@ def backward(
         part.value, part.costate = _array(final[k]), _array(costate[k], gradients[k])
         if start:
             part.start = _array(start[k])
+        if exact:
+            part.grid = _array(integers[k])
+    if exact:
+        run.spacing, run.limit = exact
     library().lv_shear_backward(ctypes.byref(run))
-    return gradients, run.error / max(run.size, torch.finfo(final[0].dtype).tiny)
+    return gradients, run.error / max(run.size, torch.finfo(final[0].dtype).tiny), run.checksum
 
 
 def _run(

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -23,69 +24,82 @@ inline void pause() {
 #endif
 }
 
+/// Which pieces of a round are still to be taken, in one word that is changed by compare-and-swap: so a worker that
+/// comes late cannot take a piece of another round, and the caller takes what no worker has begun.
+struct Ticket {
+    uint32_t round;
+    uint16_t number, next;
+};
+
 class Pool {
 public:
     void run(int number, Work work, void* data) {
-        if (number < 2 || !busy_.try_lock()) return alone(number, work, data);
+        if (number < 2 || number > kMost || !busy_.try_lock()) return alone(number, work, data);
         while (int(threads_.size()) < number - 1) start();
+        work_.store(work, std::memory_order_relaxed);
+        data_.store(data, std::memory_order_relaxed);
+        done_.store(0, std::memory_order_relaxed);
         {
-            std::lock_guard<std::mutex> lock(wake_);
-            work_ = work, data_ = data, number_ = number;
-            left_.store(int(threads_.size()), std::memory_order_relaxed);
-            round_.fetch_add(1, std::memory_order_release);
+            std::lock_guard<std::mutex> lock(wake_);  // a worker is either asleep, or sees the new round
+            ticket_.store({ticket_.load().round + 1, uint16_t(number), 0});
         }
         if (sleeping_.load() > 0) woken_.notify_all();
-        work(data, 0);
-        while (left_.load(std::memory_order_acquire) > 0) pause();
+        take();
+        while (done_.load(std::memory_order_acquire) < number) pause();
         busy_.unlock();
     }
 
-    ~Pool() {
-        {
-            std::lock_guard<std::mutex> lock(wake_);
-            stop_ = true;
-            round_.fetch_add(1, std::memory_order_release);
-        }
-        woken_.notify_all();
-        for (std::thread& thread : threads_) thread.join();
-    }
-
 private:
+    static constexpr int kMost = 60000;
     std::mutex busy_, wake_;
     std::condition_variable woken_;
     std::vector<std::thread> threads_;
-    std::atomic<unsigned> round_{0};
-    std::atomic<int> left_{0}, sleeping_{0};
-    bool stop_ = false;
-    Work work_ = nullptr;
-    void* data_ = nullptr;
-    int number_ = 0;
+    std::atomic<Ticket> ticket_{Ticket{0, 0, 0}};
+    std::atomic<int> done_{0}, sleeping_{0};
+    std::atomic<Work> work_{nullptr};
+    std::atomic<void*> data_{nullptr};
 
     static void alone(int number, Work work, void* data) {
         for (int index = 0; index < number; ++index) work(data, index);
     }
 
-    void start() {
-        const int index = int(threads_.size()) + 1;
-        threads_.emplace_back([this, index, seen = round_.load()]() mutable {
-            while (next(seen)) {
-                if (index < number_) work_(data_, index);
-                left_.fetch_sub(1, std::memory_order_release);
+    /// Runs pieces of the present round until none is left. While one is left, nobody can begin the next round: so
+    /// what was read before the swap belongs to the piece that the swap took.
+    void take() {
+        Ticket ticket = ticket_.load(std::memory_order_acquire);
+        while (ticket.next < ticket.number) {
+            const Work work = work_.load(std::memory_order_relaxed);
+            void* data = data_.load(std::memory_order_relaxed);
+            const Ticket taken = {ticket.round, ticket.number, uint16_t(ticket.next + 1)};
+            if (ticket_.compare_exchange_weak(ticket, taken, std::memory_order_acq_rel)) {
+                work(data, ticket.next);
+                done_.fetch_add(1, std::memory_order_release);
+                ticket = ticket_.load(std::memory_order_acquire);
             }
-        });
+        }
     }
 
-    /// Waits for a round that this worker has not seen; false when the pool ends.
-    bool next(unsigned& seen) {
-        for (int spin = 0; spin < kSpins && round_.load(std::memory_order_acquire) == seen; ++spin) pause();
-        if (round_.load(std::memory_order_acquire) == seen) {
+    void start() {
+        threads_.emplace_back([this, seen = ticket_.load().round]() mutable {
+            for (;;) {
+                wait(seen);
+                take();
+            }
+        });
+        threads_.back().detach();
+    }
+
+    /// Until a round begins that this worker has not seen.
+    void wait(uint32_t& seen) {
+        const auto begun = [&] { return ticket_.load(std::memory_order_acquire).round != seen; };
+        for (int spin = 0; spin < kSpins && !begun(); ++spin) pause();
+        if (!begun()) {
             std::unique_lock<std::mutex> lock(wake_);
             sleeping_.fetch_add(1);
-            woken_.wait(lock, [&] { return round_.load(std::memory_order_acquire) != seen; });
+            woken_.wait(lock, begun);
             sleeping_.fetch_sub(1);
         }
-        seen = round_.load(std::memory_order_acquire);
-        return !stop_;
+        seen = ticket_.load(std::memory_order_acquire).round;
     }
 };
 
