@@ -6,6 +6,7 @@ __all__ = ["Array", "Part", "ShearRun", "Stage", "Velocity", "is_built", "isa", 
 
 import ctypes
 import functools
+import os
 import sys
 from ctypes import POINTER, Structure, c_char_p, c_double, c_int64, c_uint64, c_void_p
 from pathlib import Path
@@ -99,7 +100,12 @@ def isa() -> str:
 
 
 def _path() -> Path | None:
-    """Under any folder of this package: an editable install has the sources in one and what was built in another."""
-    folders = map(Path, sys.modules[__package__].__path__)
-    found = (folder / "native" / f"libliouville_kernel.{end}" for folder in folders for end in ("so", "dylib"))
+    """Under any folder of this package: an editable install has the sources in one and what was built in another.
+
+    The folder that the environment variable LIOUVILLE_KERNEL names comes first: a build with sanitizers, for example.
+    """
+    folders = [Path(folder) / "native" for folder in sys.modules[__package__].__path__]
+    if "LIOUVILLE_KERNEL" in os.environ:
+        folders.insert(0, Path(os.environ["LIOUVILLE_KERNEL"]))
+    found = (folder / f"libliouville_kernel.{end}" for folder in folders for end in ("so", "dylib"))
     return next((path for path in found if path.exists()), None)
