@@ -2,8 +2,8 @@
 
 All run in turn in one process on the same weights; figures are medians, ratios are over the frozen hand-written loop
 of ``reference_loop.py``. Peers: Stored, Reversible, torch.utils.checkpoint, and with ``--compile`` torch.compile of the
-reference loop (slow to start: a third of a second per layer). GFLOP/s count what inversion really does, 8 B n^2 per layer
-(`docs/theory/kernel.md`), beside this machine's own float32 GEMM rate, measured in the same process.
+reference loop (slow to start: a third of a second per layer). GFLOP/s count what inversion really does, 8 B n^2 per
+layer (`docs/theory/kernel.md`), beside this machine's own float32 GEMM rate, measured in the same process.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 r"""What an engine that evaluates a layer twice needs of it, and how a breach is noticed.
 
 A velocity must be a function of its arguments alone. A second evaluation that draws other random numbers, or a
-gradient that leaves by another door than ``theta()``, would give a wrong gradient without a word; each check here raises
-instead.
+gradient that leaves by another door than ``theta()``, would give a wrong gradient without a word; each check here
+raises instead.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def forward(
     if run.left_range:
         raise ArithmeticError(
             f"the state left the fixed-point range of Fused(exact=True), +-{run.limit * run.spacing:.3g}: the network "
-            "grows without bound (take smaller steps or weights), or is meant to; then use Reversible(compensated=True)."
+            "grows without bound (take smaller steps or weights) or is meant to; then use Reversible(compensated=True)."
         )
     return out, run.checksum
 
