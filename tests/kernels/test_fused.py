@@ -277,6 +277,17 @@ def test_compiled_models_get_the_same_gradients():
     equal(gradients(compiled), gradients(model), flow, 9)
 
 
+def test_an_exact_run_in_a_compiled_model_is_a_graph_break():
+    flow, y = lv.Flow(separable(6), lv.SymplecticEuler(), T=0.7, backprop=lv.Fused(exact=True)), randn(9, 6)
+    torch._dynamo.reset()
+    compiled = torch.compile(flow, backend="aot_eager")
+
+    def gradients(run):
+        return torch.autograd.grad(run(y).square().sum(), list(flow.parameters()))
+
+    equal(gradients(compiled), gradients(flow), flow, 9)
+
+
 def test_export_sees_one_operator():
     flow = lv.Flow(separable(6), lv.SymplecticEuler(), T=0.7, backprop=lv.Fused()).requires_grad_(False)
     y = randn(9, 6)

@@ -64,8 +64,10 @@ class Fused(Backprop):
         batch = state[0].shape[:-1]
         parts = state if len(batch) == 1 else tuple(x.reshape(-1, x.shape[-1]) for x in state)
         tensors = (*parts, *theta)
-        if self.exact:  # a declared graph break: what it keeps between the passes is no operator's output
-            final: Sequence[Tensor] = torch.compiler.disable(_exactly)(plan, h, field.layers, parts, theta)
+        if self.exact:
+            # a declared graph break where it is compiled: what it keeps between the passes is no operator's output
+            exactly = torch.compiler.disable(_exactly) if torch.compiler.is_compiling() else _exactly
+            final: Sequence[Tensor] = exactly(plan, h, field.layers, parts, theta)
         elif torch.compiler.is_compiling() or any(type(t) not in _PLAIN for t in tensors):
             from liouville.kernels.ops import shear_flow
 
