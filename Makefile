@@ -33,7 +33,7 @@ test-oldest:                      ## the tests on the oldest torch that pyprojec
 
 kernel:                           ## the native kernel alone, put beside its Python side: for PYTHONPATH=src
 	cmake -S . -B build/kernel && cmake --build build/kernel --parallel 2
-	cp build/kernel/libliouville_kernel.* src/liouville/kernels/native/
+	install -m 755 build/kernel/libliouville_kernel.* src/liouville/kernels/native/
 
 kernel-sanitized:                 ## the kernel's tests under the address and undefined-behaviour sanitizers (PYTHON needs torch, pytest)
 	cmake -S . -B build/sanitized -DLIOUVILLE_SANITIZE=ON && cmake --build build/sanitized --parallel 2

@@ -51,7 +51,7 @@ struct Tanh {
         x = clamped<T>(x, E::end);
         // adding the shift rounds to an integer n, and leaves n + bias in the low bits: shifted up, they are 2^n
         const Vec<T> shifted = fma<T>(x, broadcast(T(2.885390081777926814719849)), shift);
-        const Vec<T> power = as_floating<T>(as_integer<T>(shifted) << E::mantissa);
+        const Vec<T> power = as_floating<T>(as_bits<T>(shifted) << E::mantissa);
         const Vec<T> r = fma<T>(shifted - shift, broadcast(T(-0.3465735902799726547086161)), x);
         const Vec<T> A = fma<T>(power, r * polynomial<T>(E::coefficients, r), power - broadcast<T>(1));
         return quotient<T>(A, A + broadcast<T>(2));

@@ -75,11 +75,14 @@ struct Rounded {
 
     void operator()(int at, Vec<T> v) const {
         const Vec<T> increment = nearest<T>(broadcast(step) * v);
-        const auto sum = *reinterpret_cast<IntegerVec<T>*>(z + at) + __builtin_convertvector(increment, IntegerVec<T>);
-        *reinterpret_cast<IntegerVec<T>*>(z + at) = sum;
+        const IntegerVec<T> fits = within(increment);
+        const IntegerVec<T> whole = __builtin_convertvector(fits ? increment : Vec<T>{}, IntegerVec<T>);
+        // a run that has left the range is thrown away, but until then its sums must be allowed to wrap around
+        auto& sum = *reinterpret_cast<IntegerVec<T>*>(z + at);
+        sum = IntegerVec<T>(UnsignedVec<T>(sum) + UnsignedVec<T>(whole));
         const Vec<T> image = __builtin_convertvector(sum, Vec<T>);
         store(y + at, image * broadcast(spacing));
-        *left |= ~within(increment) | ~within(image);
+        *left |= ~fits | ~within(image);
     }
     IntegerVec<T> within(Vec<T> x) const { return (x < broadcast(limit)) & (x > broadcast(-limit)); }
 };

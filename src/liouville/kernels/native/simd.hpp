@@ -35,10 +35,12 @@ struct IntegerOf;
 template <>
 struct IntegerOf<float> {
     using type = int32_t;
+    using without_sign = uint32_t;
 };
 template <>
 struct IntegerOf<double> {
     using type = int64_t;
+    using without_sign = uint64_t;
 };
 
 /// The integer of the same size, in which a grid state is kept.
@@ -47,6 +49,9 @@ using Integer = typename IntegerOf<T>::type;
 
 template <class T>
 using IntegerVec = typename VectorOf<Integer<T>>::type;
+
+template <class T>
+using UnsignedVec = typename VectorOf<typename IntegerOf<T>::without_sign>::type;
 
 template <class T>
 constexpr int lanes = kBytes / int(sizeof(T));
@@ -66,13 +71,13 @@ inline Vec<T> broadcast(T x) {
     return x - Vec<T>{};
 }
 
-/// The bits of a floating-point vector as integers, and back.
+/// The bits of a floating-point vector, and back.
 template <class T>
-inline IntegerVec<T> as_integer(Vec<T> x) {
-    return reinterpret_cast<IntegerVec<T>&>(x);
+inline UnsignedVec<T> as_bits(Vec<T> x) {
+    return reinterpret_cast<UnsignedVec<T>&>(x);
 }
 template <class T>
-inline Vec<T> as_floating(IntegerVec<T> x) {
+inline Vec<T> as_floating(UnsignedVec<T> x) {
     return reinterpret_cast<Vec<T>&>(x);
 }
 
