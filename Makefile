@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SLOW   := not slow
 
-.PHONY: train test test-slow check test-oldest bench bench-depth bench-memory bench-reversible docs clean
+.PHONY: train test test-slow check test-oldest kernel kernel-sanitized bench bench-step bench-depth bench-memory bench-reversible docs clean
 .DEFAULT_GOAL := train
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -31,8 +31,20 @@ test-oldest:                      ## the tests on the oldest torch that pyprojec
 	.venv-oldest/bin/pip install --quiet 'torch==2.6.0' -e '.[test]'
 	.venv-oldest/bin/python -m pytest -n 2 -m '$(SLOW)'
 
+kernel:                           ## the native kernel alone, put beside its Python side: for PYTHONPATH=src
+	cmake -S . -B build/kernel && cmake --build build/kernel --parallel 2
+	install -m 755 build/kernel/libliouville_kernel.* src/liouville/kernels/native/
+
+kernel-sanitized:                 ## the kernel's tests under the address and undefined-behaviour sanitizers (PYTHON needs torch, pytest)
+	cmake -S . -B build/sanitized -DLIOUVILLE_SANITIZE=ON && cmake --build build/sanitized --parallel 2
+	LIOUVILLE_KERNEL=$(CURDIR)/build/sanitized PYTHONPATH=src LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 $(PYTHON) -m pytest -q -p no:xdist tests/kernels -k 'not compiled and not export and not contract'
+
 bench: $(VENV)/installed          ## Stored against the frozen hand-written loop
 	$(BIN)/python benchmarks/stored_overhead.py
+
+bench-step: $(VENV)/installed     ## a training step in the fused kernel and in its alternatives
+	$(BIN)/python benchmarks/step_time.py
 
 bench-depth: $(VENV)/installed    ## 1024 layers: two stable networks beside a plain MLP (ten minutes)
 	$(BIN)/python benchmarks/depth.py --figure docs/images/depth.png
@@ -49,4 +61,4 @@ docs: $(VENV)/installed           ## the documentation as a site, in site/
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv .venv-oldest site
+	rm -rf .venv .venv-oldest site build src/liouville/kernels/native/libliouville_kernel.*

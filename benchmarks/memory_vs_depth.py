@@ -3,11 +3,10 @@
 Each figure is the highest resident memory during one step (forward, backward, gradients of all weights) over what the
 process held before it, less the bytes of the gradients: what is left is states, temporaries, and what the allocator
 did not give back. That last part varies from process to process (a matrix product of 512 features takes 16 MB at once,
-and glibc leaves such holes behind now and then), so the least of three processes is taken for the engines whose slope is
-judged, one process for the others, whose slopes are far above that. The slope is taken between the shallowest and the
-deepest network, by layer, also as a share of what `Stored` keeps of a layer.
-The reversible packages of PyPI run the same updates, where they are installed (``pip install revlib memcnn momentumnet
-revtorch``). Linux only.
+and glibc leaves such holes behind now and then), so the least of three processes is taken for the engines whose slope
+is judged, one process for the others, whose slopes are far above that. The slope is taken between the shallowest and
+the deepest network, by layer, also as a share of what `Stored` keeps of a layer. The reversible packages of PyPI run
+the same updates, where they are installed (``pip install revlib memcnn momentumnet revtorch``). Linux only.
 """
 
 from __future__ import annotations

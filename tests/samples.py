@@ -198,6 +198,7 @@ def everything():
         *(field(name) for name in FIELDS),
         *SCHEMES.values(),
         *BACKPROPS.values(),
+        lv.Fused(),  # which needs the native library to run: its laws are in kernels/
         *INITIALS.values(),
         *(make()[0] for make in PARTS.values()),
     ]

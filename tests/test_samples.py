@@ -7,9 +7,9 @@ import torch
 
 import liouville as lv
 import samples
-from liouville import activations, backprop, fields, network, operators, schemes
+from liouville import activations, backprop, fields, kernels, network, operators, schemes
 
-MODULES = (activations, operators, fields, schemes, backprop, network)
+MODULES = (activations, operators, fields, schemes, backprop, kernels, network)
 TESTED_ELSEWHERE = tuple(
     f"liouville.{m}" for m in ("analysis", "checkpoint", "data", "recipes", "report", "train", "zoo")
 )
@@ -17,8 +17,9 @@ TESTED_ELSEWHERE = tuple(
 BASES = {schemes.SplittingScheme}
 # what the library hands out and nobody makes: no law runs over instances of these, so each names who makes it
 HANDED_OUT = {
-    backprop.Choice: "Auto.choose, see backprop/test_auto.py",
+    kernels.Choice: "Auto.choose, see kernels/test_auto.py",
     backprop.DriftWarning: "the backward pass of Reversible, see backprop/test_drift.py",
+    kernels.NoKernelError: "a pair without a kernel, see kernels/test_fused.py",
     schemes.Shear: "ShearScheme.shears, of which every scheme made of shears has a sample",
 }
 
@@ -63,10 +64,10 @@ def test_what_the_library_hands_out_is_public_and_of_a_kind_that_is_handed_out()
     """Records and warnings: nothing that a user would derive from, or that a law could be broken by."""
     for handed_out in HANDED_OUT:
         assert any(getattr(module, handed_out.__name__, None) is handed_out for module in MODULES)
-        assert issubclass(handed_out, tuple | Warning)
+        assert issubclass(handed_out, tuple | Warning | ValueError)
     shears = {type(shear) for name, s in samples.SCHEMES.items() for shear in _shears(name, s)}
     assert shears == {schemes.Shear}
-    assert type(lv.Auto().choose(lv.RK4(), samples.field("residual"), torch.zeros(3, 4).double())) is backprop.Choice
+    assert type(lv.Auto().choose(lv.RK4(), samples.field("residual"), torch.zeros(3, 4).double())) is kernels.Choice
 
 
 def _shears(name, scheme):
@@ -79,7 +80,8 @@ def _shears(name, scheme):
 
 def test_every_operator_activation_scheme_and_engine_of_the_tables_is_a_sample():
     assert {type(s) for s in samples.SCHEMES.values()} == set(schemes.SCHEMES.values())
-    assert set(backprop.ENGINES.values()) == {type(e) for e in samples.BACKPROPS.values()}
+    engines = {type(e) for e in samples.BACKPROPS.values()} | {lv.Fused}  # whose laws are in kernels/
+    assert set(kernels.ENGINES.values()) == engines
 
 
 def test_every_field_runs_with_some_scheme_and_every_scheme_with_some_field():

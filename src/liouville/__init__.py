@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         checkpoint,
         data,
         fields,
+        kernels,
         operators,
         plan,
         recipes,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
         zoo,
     )
     from liouville.activations import Activation
-    from liouville.backprop import Auto, Backprop, Checkpointed, DriftWarning, Reversible, Stored
+    from liouville.backprop import Backprop, Checkpointed, DriftWarning, Reversible, Stored
     from liouville.checkpoint import load, save
     from liouville.fields import (
         AntisymmetricField,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         dropout,
     )
     from liouville.flow import Flow
+    from liouville.kernels import Auto, Fused, NoKernelError
     from liouville.network import Connector, Lift, Network
     from liouville.operators import Conv, Dense
     from liouville.schemes import (
@@ -76,7 +78,7 @@ __version__ = "0.1.0"
 # Names are imported when they are first used: `liouville --help` need not wait for torch.
 _HOMES = {
     "liouville.activations": ("Activation",),
-    "liouville.backprop": ("Auto", "Backprop", "Checkpointed", "DriftWarning", "Reversible", "Stored"),
+    "liouville.backprop": ("Backprop", "Checkpointed", "DriftWarning", "Reversible", "Stored"),
     "liouville.fields": (
         "AntisymmetricField",
         "HamiltonianField",
@@ -95,6 +97,7 @@ _HOMES = {
         "dropout",
     ),
     "liouville.flow": ("Flow",),
+    "liouville.kernels": ("Auto", "Fused", "NoKernelError"),
     "liouville.network": ("Connector", "Lift", "Network"),
     "liouville.operators": ("Conv", "Dense"),
     "liouville.schemes": (
@@ -122,6 +125,7 @@ _MODULES = {
     "checkpoint",
     "data",
     "fields",
+    "kernels",
     "operators",
     "plan",
     "recipes",
@@ -146,12 +150,14 @@ __all__ = [
     "DriftWarning",
     "Flow",
     "ForwardEuler",
+    "Fused",
     "HamiltonianField",
     "ImplicitMidpoint",
     "ImplicitSymplecticEuler",
     "Lift",
     "Midpoint",
     "Network",
+    "NoKernelError",
     "Normal",
     "PairField",
     "PartitionedField",
@@ -181,6 +187,7 @@ __all__ = [
     "data",
     "dropout",
     "fields",
+    "kernels",
     "load",
     "operators",
     "plan",

@@ -25,7 +25,6 @@ import torch
 from torch import Tensor, nn
 
 from liouville.activations import ACTIVATIONS, Activation
-from liouville.backprop import ENGINES
 from liouville.fields import (
     AntisymmetricField,
     DropoutField,
@@ -41,6 +40,7 @@ from liouville.fields import (
 )
 from liouville.files import atomic
 from liouville.flow import Flow
+from liouville.kernels import ENGINES
 from liouville.names import suggestion
 from liouville.network import ChannelsLast, Connector, Half, Lift, Network
 from liouville.operators import Conv, Dense

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from liouville import data
-from liouville.backprop import ENGINES, Backprop
+from liouville.backprop import Backprop
 from liouville.data import Split
 from liouville.fields import (
     ActivatedField,
@@ -29,6 +29,7 @@ from liouville.fields import (
     Smooth,
 )
 from liouville.flow import Flow
+from liouville.kernels import ENGINES
 from liouville.names import lookup
 from liouville.network import Network
 from liouville.recipes import recipe
@@ -40,7 +41,6 @@ INITS: dict[str, type[Initial]] = {"smooth": Smooth, "normal": Normal}
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
 DEVICES = ("auto", "cpu", "cuda")
 LIFTS = ("front", "ends", "p", "q", "linear")
-_LATER = {"fused": "fused engine"}
 _COMMON = ("features", "layers", "T", "operator", "init", "generator", "backprop")
 
 
@@ -57,7 +57,7 @@ class Plan:
         dropout: dropout of every layer's velocity.
         init: initial weights of the flows.
         settings: of `liouville.train.fit`.
-        engine: a name of ``liouville.backprop.ENGINES``.
+        engine: a name of ``liouville.kernels.ENGINES``.
         dtype: ``"float32"``, ``"float64"``, or ``"bfloat16"`` (autocast; weights stay float32).
         device: ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA for images where there is a device, else the CPU.
         threads: of torch; None leaves them as they are.
@@ -236,8 +236,6 @@ def engine(name: str) -> Backprop:
     Raises:
         ValueError: for an engine that this version does not have; the message names those that it has.
     """
-    if name in _LATER:
-        raise ValueError(f"this version of liouville has no {_LATER[name]}; the engines are {', '.join(ENGINES)}.")
     return lookup(ENGINES, name, "engine")()
 
 

@@ -212,6 +212,29 @@ def test_a_field_with_noise_of_its_own_raises(engine, scheme, kind, layers):
     assert all(p.grad is None for p in flow.parameters())
 
 
+class OwnDropout(OwnNoise, lv.SeparableHamiltonianField):
+    """What someone writes who does not know of `lv.dropout`."""
+
+    def p_dot(self, q, theta_j):
+        v = super().p_dot(q, theta_j)
+        return v * (self.noise(torch.zeros_like(v), theta_j) > 0)
+
+
+@pytest.mark.parametrize("engine", MODES.values(), ids=MODES)
+@pytest.mark.parametrize("low", [None, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("layers, T", [(8, 0.8), (64, 6.4), (1024, 1.0)])
+def test_dropout_with_a_generator_of_its_own_raises_at_any_step_and_precision(engine, low, layers, T):
+    """Half of a velocity comes back as another half: however little it moves the state, the gradient is wrong."""
+    field = OwnDropout(4, layers, generator=generator())
+    y = torch.randn(8, 4, generator=generator())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", lv.DriftWarning)
+        with torch.autocast("cpu", low or torch.bfloat16, enabled=low is not None):
+            out = lv.Flow(field, lv.SymplecticEuler(), T, backprop=engine)(y)
+        with pytest.raises(RuntimeError, match="OwnDropout"):
+            out.float().sum().backward()
+
+
 @pytest.mark.parametrize("engine", MODES.values(), ids=MODES)
 @pytest.mark.parametrize("only", [0, 1, 4, 5])
 def test_noise_in_one_layer_alone_does_not_pass_in_silence(engine, only):

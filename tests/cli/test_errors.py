@@ -63,8 +63,10 @@ def assert_one_line(result, message, code=2):
         ("--gamma 0.1", "the model 'h2' has no option 'gamma'; it belongs to ms2, antisymmetric, midpoint."),
         ("--J full", "the model 'h2' has no option 'J'; it belongs to h1."),
         (
-            "--engine fused",
-            "this version of liouville has no fused engine; the engines are auto, stored, checkpointed, reversible.",
+            "--model h1 --engine fused",
+            "there is no fused kernel for ForwardEuler on HamiltonianField; there is one on the CPU for dense fields "
+            "with tanh or relu: SeparableHamiltonianField (X None or a number) with SymplecticEuler or Verlet or Yoshida4; "
+            "PairField (any widths) with SymplecticEuler or Verlet or Yoshida4. Use lv.Stored() or lv.Reversible().",
         ),
         (
             "--model h1 --engine reversible",
@@ -73,7 +75,8 @@ def assert_one_line(result, message, code=2):
         ),
         (
             "--engine store",
-            "unknown engine 'store'; did you mean 'stored'? Known engines: auto, stored, checkpointed, reversible.",
+            "unknown engine 'store'; did you mean 'stored'? "
+            "Known engines: auto, stored, checkpointed, reversible, fused.",
         ),
         ("--dtype double", "unknown dtype 'double'; known dtypes: float32, float64, bfloat16."),
         ("--threads 0", "threads must be at least 1, got 0."),

@@ -5,9 +5,9 @@ import io
 import pytest
 
 from liouville.activations import ACTIVATIONS
-from liouville.backprop import ENGINES
 from liouville.cli.output import table
 from liouville.data import SOURCES
+from liouville.kernels import ENGINES
 from liouville.recipes import PRESETS
 from liouville.schemes import SCHEMES
 from liouville.zoo import MODELS

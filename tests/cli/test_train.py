@@ -184,7 +184,7 @@ def test_help_names_exactly_what_there_is():
         ("device", DEVICES),
         ("optimizer", settings.OPTIMIZERS),
         ("schedule", settings.SCHEDULES),
-        ("engine", lv.backprop.ENGINES),
+        ("engine", lv.kernels.ENGINES),
     ):
         assert sorted(shown[name].split("|")) == sorted(known)
 

@@ -4,25 +4,14 @@ An engine decides what is kept between forward and backward, never what is compu
 its formulas, and all weights as stacked tensors; a layer is a slice of them.
 """
 
-from liouville.backprop.auto import Auto, Choice
 from liouville.backprop.base import Backprop, layer, slices
 from liouville.backprop.drift import DriftWarning
 from liouville.backprop.reversible import Reversible
 from liouville.backprop.storing import Checkpointed, Stored
 
-ENGINES: dict[str, type[Backprop]] = {
-    "auto": Auto,
-    "stored": Stored,
-    "checkpointed": Checkpointed,
-    "reversible": Reversible,
-}
-
 __all__ = [
-    "ENGINES",
-    "Auto",
     "Backprop",
     "Checkpointed",
-    "Choice",
     "DriftWarning",
     "Reversible",
     "Stored",

@@ -34,7 +34,7 @@ def require_plain_autograd(tensors: Sequence[Tensor]) -> None:
     """Raise where `is_plain_autograd` is False."""
     if not is_plain_autograd(tensors):
         raise RuntimeError(
-            f"the reversible engine gives reverse-mode gradients by torch.autograd only, not torch.func transforms, "
+            f"this engine gives reverse-mode gradients by torch.autograd only, not torch.func transforms, "
             f"vmap or forward mode; {_STORED}."
         )
 
@@ -99,7 +99,7 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *_: Tensor) -> None:  # type: ignore[no-untyped-def]
-        raise RuntimeError(f"the reversible engine has no second derivatives; {_STORED}.")
+        raise RuntimeError(f"this engine has no second derivatives; {_STORED}.")
 
 
 def _leaves(result: Tensor) -> Iterator[Tensor]:

@@ -60,7 +60,7 @@ def _presets() -> Rows:
 
 
 def _engines() -> Rows:
-    from liouville.backprop import ENGINES
+    from liouville.kernels import ENGINES
 
     return [(name, _first_line(engine)) for name, engine in ENGINES.items()]
 

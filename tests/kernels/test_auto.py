@@ -9,7 +9,8 @@ import torch
 
 import liouville as lv
 import samples
-from liouville.backprop import Choice
+from backprop.runs import compare
+from liouville.kernels import Choice
 from measure import generator, randn
 
 PLENTY = 2**40
@@ -36,6 +37,15 @@ class NotShears(lv.ReversibleScheme):
 
     def inverse(self, field, state, theta_j, h):
         raise NotImplementedError
+
+
+@pytest.fixture
+def no_kernel(monkeypatch):
+    """As on a machine where the kernel was not built."""
+    monkeypatch.setattr("liouville.kernels.auto.is_built", lambda: False)
+
+
+pytestmark = pytest.mark.usefixtures("no_kernel")
 
 
 # ---- the branches ----------------------------------------------------------------------------------------------
@@ -157,6 +167,14 @@ def test_empty_batches_and_single_vectors_have_a_choice():
     assert lv.Auto(memory=1).choose(lv.Verlet(), field, torch.zeros(0, 4)).engine == lv.Stored()
     assert lv.Auto(memory=1).choose(lv.Verlet(), field, torch.zeros(4)).engine == lv.Reversible()
     assert lv.Auto(memory=1).choose(lv.Verlet(), field, torch.zeros(1, 4)).engine == lv.Reversible()
+
+
+@pytest.mark.parametrize("scheme, name", [("SymplecticEuler", "separable-images"), ("Midpoint", "hamiltonian-signal")])
+@pytest.mark.parametrize("memory", [1, PLENTY], ids=str)
+def test_an_image_without_a_batch_has_a_choice(scheme, name, memory):
+    """Its first axis is that of the features, and no number of samples."""
+    flow = samples.flow(scheme, name)
+    compare(flow, lv.Auto(memory=memory), samples.inputs(flow.field)[0])
 
 
 @pytest.mark.parametrize(

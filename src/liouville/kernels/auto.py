@@ -17,6 +17,9 @@ from liouville.backprop.contract import is_plain_autograd
 from liouville.backprop.reversible import Reversible
 from liouville.backprop.storing import Checkpointed, Stored
 from liouville.fields.base import Theta, VectorField, original
+from liouville.kernels.fused import Fused
+from liouville.kernels.library import is_built
+from liouville.kernels.table import NoKernelError, kernel_for
 from liouville.schemes.base import ReversibleScheme, Scheme, ShearScheme, State
 
 _costs: weakref.WeakKeyDictionary[VectorField, dict[Any, float]] = weakref.WeakKeyDictionary()
@@ -31,12 +34,17 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Auto(Backprop):
-    r"""`Stored` while what it keeps fits into ``memory``; else `Reversible`, or `Checkpointed` without an inverse.
+    r"""The native kernel where there is one, else `Stored` while it fits into ``memory``, else what needs less.
+
+    `Fused` for a pair of scheme and field that has a kernel, on the CPU in float32 or float64: it is the fastest, and
+    its memory does not grow with the depth. Otherwise `Stored` while what it keeps fits into ``memory``; then
+    `Reversible` where the scheme inverts, or `Checkpointed`.
 
     Where the states have to be rebuilt through more layers than their precision bears, 64 in float32 and 1,024 in
-    float64, anchors are stored as densely as half of ``memory`` allows; if that is still too far apart,
-    ``Reversible(compensated=True)`` is taken, and for states of 16 bits always ``Reversible(exact=True)``. The choice
-    depends on shapes, dtypes, scheme and ``memory`` alone, so that a run can be repeated; its repr shows the last one.
+    float64, the kernel runs on the exact grid; `Reversible` stores anchors as densely as half of ``memory`` allows, or
+    is compensated if they would still be too far apart, and for states of 16 bits always exact. The choice depends on
+    shapes, dtypes, scheme, ``memory`` and on whether the kernel was built, so that a run can be repeated; its repr
+    shows the last one.
 
     Args:
         memory: bytes that the states kept for the backward pass may take, 1 GiB by default.
@@ -46,7 +54,7 @@ class Auto(Backprop):
 
     Example:
         >>> import liouville as lv
-        >>> flow = lv.zoo.h2(64, layers=1024, T=1.0)
+        >>> flow = lv.zoo.leapfrog(64, layers=1024, T=1.0)
         >>> Auto().choose(flow.scheme, flow.field, torch.zeros(4096, 64)).engine
         Reversible(anchors=16)
     """
@@ -59,12 +67,11 @@ class Auto(Backprop):
 
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
         tensors = (*state, *theta)
-        if not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
-            choice = Choice(Stored(), "no gradient is asked for")
-        elif not is_plain_autograd(tensors):
+        if not is_plain_autograd(tensors):
             choice = Choice(Stored(), "torch.func and forward mode go through the plain loop")
         else:
-            choice = self._choose(scheme, field, state, theta, h)
+            traced = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+            choice = self._choose(scheme, field, state, theta, h, traced)
         if not torch.compiler.is_compiling():
             object.__setattr__(self, "_last", choice)  # to be read by people; no setting, and not compared
         return choice.engine.run(scheme, field, state, theta, h)
@@ -74,15 +81,21 @@ class Auto(Backprop):
         run, theta = field.in_run(0), field.theta()
         with torch.no_grad():
             state = scheme.init(run.at_layer(0), y, layer(theta, 0), 1.0)
-        return self._choose(scheme, run, state, theta, 1.0)
+        return self._choose(scheme, run, state, theta, 1.0, traced=True)
 
     def __repr__(self) -> str:
         chosen = getattr(self, "_last", None)
         said = super().__repr__()
         return said if chosen is None else f"{said[:-1]}{', ' * (said[-2] != '(')}chose {chosen[0]}: {chosen[1]})"
 
-    def _choose(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> Choice:
+    def _choose(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float, traced: bool) -> Choice:
         N = field.layers
+        digits = max(torch.finfo(x.dtype).eps for x in state)
+        safe = 64 if digits > 1e-10 else 1024
+        if _has_kernel(scheme, field, state, theta):
+            return Choice(Fused(exact=safe < N), "there is a native kernel for this scheme and field")
+        if not traced:
+            return Choice(Stored(), "no gradient is asked for")
         stored = N * _bytes_per_layer(scheme, field, state, theta, h)
         fits = f"{N} layers keep about {_amount(stored)}"
         if stored <= self.memory:
@@ -90,12 +103,10 @@ class Auto(Backprop):
         fits = f"{fits}, more than {_amount(self.memory)}"
         if not isinstance(scheme, ReversibleScheme):
             return Choice(Checkpointed(), f"{fits}, and {type(scheme).__name__} has no inverse")
-        digits = max(torch.finfo(x.dtype).eps for x in state)
         shears = isinstance(scheme, ShearScheme)
         if digits > 1e-4:
             short = "states of 16 bits cannot be rebuilt by rounded sums"
             return Choice(Reversible(exact=True) if shears else Checkpointed(), f"{fits}; {short}")
-        safe = 64 if digits > 1e-10 else 1024
         if safe >= N:
             return Choice(Reversible(), f"{fits}; {N} layers can be rebuilt in this precision")
         anchors = max(16, math.ceil(N * sum(x.nbytes for x in state) / (self.memory / 2)))
@@ -105,25 +116,36 @@ class Auto(Backprop):
         return Choice(Reversible(compensated=True) if shears else Checkpointed(), far)
 
 
+def _has_kernel(scheme: Scheme, field: VectorField, state: State, theta: Theta) -> bool:
+    """Whether `Fused` can run it, here and now."""
+    tensors = (*state, *theta)
+    one_type = {t.dtype for t in tensors} in ({torch.float32}, {torch.float64})
+    if not one_type or any(t.device.type != "cpu" for t in tensors) or torch.is_autocast_enabled("cpu"):
+        return False
+    try:
+        kernel_for(scheme, field)
+    except NoKernelError:
+        return False
+    return is_built()
+
+
 def _bytes_per_layer(scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> float:
     """What autograd keeps of one layer for each sample: measured on one and on two, once per kind of input."""
-    batch = len(state[0]) if state[0].dim() > 1 else 1
+    axes = state[0].dim() + field.feature_axis  # those of the batch
+    shape = state[0].shape[axes:]
+    batch = state[0].numel() // max(1, shape.numel())
     if not batch:
         return 0.0
     costs = _costs.setdefault(original(field), {})
-    key = (scheme, state[0].shape[1:], state[0].dtype, state[0].device, torch.is_autocast_enabled(state[0].device.type))
+    key = (scheme, shape, state[0].dtype, state[0].device, torch.is_autocast_enabled(state[0].device.type))
     if key not in costs:
+        samples = [x.detach().reshape(-1, *x.shape[axes:])[:1] for x in state]
         one, two = (
-            _kept(scheme, field, tuple(_samples(x, number) for x in state), layer(theta, 0), h) for number in (1, 2)
+            _kept(scheme, field, tuple(x.expand(number, *x.shape[1:]).clone() for x in samples), layer(theta, 0), h)
+            for number in (1, 2)
         )
         costs[key] = two - one  # what does not depend on the batch is a weight's size
     return batch * costs[key]
-
-
-def _samples(x: Tensor, number: int) -> Tensor:
-    """The first sample, ``number`` times."""
-    first = x.detach()[:1] if x.dim() > 1 else x.detach()[None]
-    return first.expand(number, *first.shape[1:]).clone()
 
 
 def _kept(scheme: Scheme, field: VectorField, state: State, theta_0: Theta, h: float) -> float:

@@ -1,0 +1,150 @@
+r"""The fused engine: the whole depth in one native call, forwards and backwards."""
+
+from __future__ import annotations
+
+__all__ = ["Fused"]
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from liouville.backprop.arithmetic import Grid
+from liouville.backprop.base import Backprop, require_depth
+from liouville.backprop.contract import differentiable_once, is_plain_autograd, require_plain_autograd
+from liouville.backprop.drift import DriftWarning
+from liouville.fields.base import Theta, VectorField
+from liouville.kernels import shears
+from liouville.kernels.library import library
+from liouville.kernels.table import ShearPlan, kernel_for
+from liouville.schemes.base import Scheme, State
+
+_STORED = "use flow.with_backprop(lv.Stored()), the plain loop, for it"
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+@dataclass(frozen=True, repr=False)
+class Fused(Backprop):
+    r"""A native CPU kernel: a block of samples goes through all layers, and back, without leaving the cache.
+
+    Equal to `Stored` in value and gradient, to rounding. Like `Reversible` it keeps the last state only and rebuilds
+    the others by inverting the shears, so its memory does not grow with N beyond the weights' gradients; how far the
+    rebuilt first state is off is measured in every backward pass. Threads follow `torch.get_num_threads()`, and the
+    bits are the same for a fixed number of them. First derivatives of float32 and float64 only.
+
+    Args:
+        exact: keep the state on the fixed-point grid of ``Reversible(exact=True)``: inversion then restores every bit
+            at any depth, which every backward pass verifies.
+
+    Raises:
+        NoKernelError: (a `ValueError`) by a `Flow`, if there is no kernel for its scheme and field; it lists those
+            that there are.
+        RuntimeError: if the package was installed without its native library; for second derivatives.
+        ValueError: for another dtype or device, under autocast, and under torch.func transforms.
+        ArithmeticError: in exact mode, if the state leaves the range of the coarsest grid, as for `Reversible`.
+
+    Example:
+        >>> import liouville as lv
+        >>> lv.Flow(lv.SeparableHamiltonianField(4, layers=8), lv.SymplecticEuler(), T=1.0, backprop=Fused()).backprop
+        Fused()
+    """
+
+    exact: bool = False
+
+    def check(self, scheme: Scheme, field: VectorField) -> None:
+        kernel_for(scheme, field)
+
+    def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
+        plan = kernel_for(scheme, field)
+        require_depth(theta, field.layers)
+        _require_supported(state, theta)
+        batch = state[0].shape[:-1]
+        parts = state if len(batch) == 1 else tuple(x.reshape(-1, x.shape[-1]) for x in state)
+        tensors = (*parts, *theta)
+        if self.exact:
+            # a declared graph break where it is compiled: what it keeps between the passes is no operator's output
+            exactly = torch.compiler.disable(_exactly) if torch.compiler.is_compiling() else _exactly
+            final: Sequence[Tensor] = exactly(plan, h, field.layers, parts, theta)
+        elif torch.compiler.is_compiling() or any(type(t) not in _PLAIN for t in tensors):
+            from liouville.kernels.ops import shear_flow
+
+            final = shear_flow(plan, h, field.layers, parts, theta)
+        elif torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+            final = _Direct.apply(plan, h, field.layers, None, *tensors)
+        else:
+            final, *_ = shears.forward(plan, h, field.layers, parts, theta)
+        return tuple(final) if len(batch) == 1 else tuple(x.reshape(*batch, x.shape[-1]) for x in final)
+
+
+def _exactly(plan: ShearPlan, h: float, layers: int, state: State, theta: Theta) -> State:
+    """The run on the grid that the input determines."""
+    grid = Grid(state, wide=False)
+    exact = shears.Exact(grid.spacing, grid.limit, grid.coarsest)
+    return _Direct.apply(plan, h, layers, exact, *state, *theta)
+
+
+class _Direct(torch.autograd.Function):
+    """The operator of `liouville.kernels.ops` without torch's dispatcher, which would cost more than a short run."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        plan: ShearPlan,
+        h: float,
+        layers: int,
+        exact: shears.Exact | None,
+        p: Tensor,
+        q: Tensor,
+        *theta: Tensor,
+    ) -> Any:
+        final, ctx.checksum, left = shears.forward(plan, h, layers, (p, q), theta, exact)
+        while exact is not None and left:
+            exact = exact.widened()
+            final, ctx.checksum, left = shears.forward(plan, h, layers, (p, q), theta, exact)
+        ctx.save_for_backward(*final[:2], *(final[2:] if exact else (p, q)), *theta)
+        ctx.run = plan, h, layers, exact
+        return tuple(final[:2])
+
+    @staticmethod
+    def backward(ctx: Any, *costate: Tensor) -> tuple[Tensor | None, ...]:
+        require_plain_autograd(costate)
+        (*final, a, b), theta, needed = ctx.saved_tensors[:4], ctx.saved_tensors[4:], ctx.needs_input_grad[4:]
+        plan, h, layers, exact = ctx.run
+        kept = {"exact": exact, "integers": (a, b)} if exact else {"start": (a, b)}
+        gradients, drift, checksum = shears.backward(plan, h, layers, final, costate, theta, needed, **kept)
+        if exact and checksum != ctx.checksum:
+            raise RuntimeError("the exact inversion did not restore every bit; please report it, and use Reversible().")
+        if not exact and drift > torch.finfo(a.dtype).eps ** 0.5:
+            _warn(drift, a.dtype)
+        return None, None, None, None, *differentiable_once(gradients, (*costate, *final, *theta))
+
+
+def _warn(drift: float, dtype: torch.dtype) -> None:
+    warnings.warn(
+        f"the states that Fused rebuilt have lost half of the digits of {str(dtype).removeprefix('torch.')} by the "
+        f"first layer (off by {drift:.1g} of their size there), and the gradients with them. Use "
+        "Reversible(exact=True), Checkpointed(), or smaller steps.",
+        DriftWarning,
+        stacklevel=2,
+    )
+
+
+def _require_supported(state: State, theta: Theta) -> None:
+    """Raise a `ValueError` that names `Stored` where the kernel would compute something else, or nothing."""
+    tensors = (*state, *theta)
+    dtype, device = state[0].dtype, state[0].device.type
+    if torch.is_autocast_enabled(device):
+        raise ValueError(f"the fused kernel computes in float32 or float64 and not under autocast; {_STORED}.")
+    if dtype not in (torch.float32, torch.float64) or any(t.dtype != dtype for t in tensors):
+        found = ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in tensors}))
+        raise ValueError(f"the fused kernel takes float32 or float64, one of them throughout, got {found}; {_STORED}.")
+    if device != "cpu":
+        raise ValueError(f"the fused kernel runs on the CPU, got a tensor on {device}; {_STORED}.")
+    if torch.compiler.is_compiling():  # the operator will look for its library when it runs
+        return
+    library()
+    if not is_plain_autograd(tensors):
+        raise ValueError(f"the fused kernel gives reverse-mode gradients only, not torch.func transforms; {_STORED}.")

@@ -1,0 +1,111 @@
+r"""The native library: found, loaded by ctypes, and described as ``native/problem.h`` lays it out."""
+
+from __future__ import annotations
+
+__all__ = ["Array", "Part", "ShearRun", "Stage", "Velocity", "is_built", "isa", "library"]
+
+import ctypes
+import functools
+import os
+import sys
+from ctypes import POINTER, Structure, c_char_p, c_double, c_int64, c_uint64, c_void_p
+from pathlib import Path
+
+_VERSION = 1
+_MISSING = (
+    "liouville was installed without its native kernel, because no C++ compiler was found; install one (GCC or Clang) "
+    "and run `pip install` again, or `make kernel` in a source tree; every engine but lv.Fused() works without it."
+)
+
+
+class Array(Structure):
+    """``lv_array``."""
+
+    _fields_ = (("source", c_void_p), ("stride", c_int64), ("out", c_void_p))
+
+
+class Part(Structure):
+    """``lv_part``."""
+
+    _fields_ = (("width", c_int64), ("value", Array), ("costate", Array), ("grid", Array), ("start", Array))
+
+
+class Velocity(Structure):
+    """``lv_velocity``."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("kind", "rows", "columns")),
+        *((name, c_void_p) for name in ("K", "b")),
+        *((name, c_int64) for name in ("K_stride", "b_stride")),
+        *((name, c_void_p) for name in ("K_gradient", "b_gradient")),
+    )
+
+
+class Stage(Structure):
+    """``lv_stage``."""
+
+    _fields_ = (("moved", c_int64), ("factor", c_double))
+
+
+class ShearRun(Structure):
+    """``lv_shear_run``."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("type", "activation", "threads", "batch", "layers", "stages")),
+        ("parts", Part * 2),
+        ("velocities", Velocity * 2),
+        ("stage", POINTER(Stage)),
+        *((name, c_double) for name in ("spacing", "limit")),
+        ("left_range", c_int64),
+        ("checksum", c_uint64),
+        *((name, c_double) for name in ("error", "size")),
+    )
+
+
+def is_built() -> bool:
+    """Whether the native library is there."""
+    return _path() is not None
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The loaded library.
+
+    Raises:
+        RuntimeError: if it is not there, or belongs to another version of the package.
+    """
+    path = _path()
+    if path is None:
+        raise RuntimeError(_MISSING)
+    kernel = ctypes.CDLL(str(path))
+    kernel.lv_isa.restype = c_char_p
+    for name in ("lv_version", "lv_shear_run_size"):
+        getattr(kernel, name).restype = c_int64
+    for name in ("lv_shear_forward", "lv_shear_backward"):
+        getattr(kernel, name).argtypes = [POINTER(ShearRun)]
+        getattr(kernel, name).restype = None
+    kernel.lv_activation.argtypes = [c_int64, c_int64, c_int64, c_void_p, c_void_p]
+    kernel.lv_activation.restype = None
+    if kernel.lv_version() != _VERSION or kernel.lv_shear_run_size() != ctypes.sizeof(ShearRun):
+        raise RuntimeError(
+            f"the native kernel at {path.name} was built from another version of liouville; run `pip install` again, "
+            "or `make kernel` in a source tree."
+        )
+    return kernel
+
+
+def isa() -> str:
+    """Which instruction set the kernel runs on here: ``"avx512"``, ``"avx2"`` or ``"portable"``."""
+    return library().lv_isa().decode()
+
+
+def _path() -> Path | None:
+    """Under any folder of this package: an editable install has the sources in one and what was built in another.
+
+    The folder that the environment variable LIOUVILLE_KERNEL names comes first: a build with sanitizers, for example.
+    """
+    folders = [Path(folder) / "native" for folder in sys.modules[__package__].__path__]
+    if "LIOUVILLE_KERNEL" in os.environ:
+        folders.insert(0, Path(os.environ["LIOUVILLE_KERNEL"]))
+    found = (folder / f"libliouville_kernel.{end}" for folder in folders for end in ("so", "dylib"))
+    return next((path for path in found if path.exists()), None)

@@ -1,0 +1,90 @@
+// A block of samples on its way through the layers: state and costate feature by feature, in memory of this thread.
+#pragma once
+
+#include "problem.h"
+#include "tiles.hpp"
+
+namespace LV_ISA {
+
+/// One part of the state of a block: x, its costate g, and the integers z that x is the image of in exact runs.
+template <class T>
+struct Part {
+    int width;
+    T *x, *g;
+    Integer<T>* z;
+
+    /// Where panel number `panel` begins.
+    int64_t at(int panel) const { return int64_t(panel) * width * panel_lanes<T>; }
+};
+
+/// Where the samples of a block lie in the caller's arrays.
+struct Range {
+    int64_t first, count;
+};
+
+/// Rows of the caller to panels. Lanes behind the last sample repeat it, so that they never meet a number that no
+/// sample has met; their costate is 0, so that they add nothing to a gradient.
+template <class T>
+void gather(const Block& block, const lv_array& array, int width, Range range, bool repeat, T* to) {
+    const T* from = static_cast<const T*>(array.in) + range.first * array.in_stride;
+    for (int panel = 0; panel < block.panels(); ++panel) {
+        const int size = block.width(panel) * lanes<T>;
+        const int64_t done = int64_t(panel) * panel_lanes<T>;
+        const int real = range.count - done < size ? int(range.count - done) : size;
+        T* out = to + int64_t(panel) * width * panel_lanes<T>;
+        for (int k = 0; k < width; ++k, out += size) {
+            const T* in = from + done * array.in_stride + k;
+            for (int s = 0; s < real; ++s) out[s] = in[s * array.in_stride];
+            for (int s = real; s < size; ++s) out[s] = repeat ? out[real - 1] : T(0);
+        }
+    }
+}
+
+/// Panels to rows of the caller, if they are wanted.
+template <class T>
+void scatter(const Block& block, const lv_array& array, int width, Range range, const T* from) {
+    if (!array.out) return;
+    T* to = static_cast<T*>(array.out) + range.first * width;
+    for (int panel = 0; panel < block.panels(); ++panel) {
+        const int size = block.width(panel) * lanes<T>;
+        const int64_t done = int64_t(panel) * panel_lanes<T>;
+        const int real = range.count - done < size ? int(range.count - done) : size;
+        const T* in = from + int64_t(panel) * width * panel_lanes<T>;
+        for (int k = 0; k < width; ++k, in += size)
+            for (int s = 0; s < real; ++s) to[(done + s) * width + k] = in[s];
+    }
+}
+
+/// y += step * v, in floating point.
+template <class T>
+struct Floating {
+    T* y;
+    T step;
+
+    void operator()(int at, Vec<T> v) const { store(y + at, fma<T>(broadcast(step), v, load(y + at))); }
+};
+
+/// z += round(step * v), y = spacing * z: a bijection of the grid. Notes whether a number left the range, which a sum of
+/// two numbers within it cannot do unseen.
+template <class T>
+struct Rounded {
+    T* y;
+    Integer<T>* z;
+    T step, spacing, limit;
+    IntegerVec<T>* left;
+
+    void operator()(int at, Vec<T> v) const {
+        const Vec<T> increment = nearest<T>(broadcast(step) * v);
+        const IntegerVec<T> fits = within(increment);
+        const IntegerVec<T> whole = __builtin_convertvector(fits ? increment : Vec<T>{}, IntegerVec<T>);
+        // a run that has left the range is thrown away, but until then its sums must be allowed to wrap around
+        auto& sum = *reinterpret_cast<IntegerVec<T>*>(z + at);
+        sum = IntegerVec<T>(UnsignedVec<T>(sum) + UnsignedVec<T>(whole));
+        const Vec<T> image = __builtin_convertvector(sum, Vec<T>);
+        store(y + at, image * broadcast(spacing));
+        *left |= ~fits | ~within(image);
+    }
+    IntegerVec<T> within(Vec<T> x) const { return (x < broadcast(limit)) & (x > broadcast(-limit)); }
+};
+
+}  // namespace LV_ISA

@@ -1,0 +1,68 @@
+// The C interface, and the choice of the instruction set: once, when the library is loaded.
+#include <cstdlib>
+#include <cstring>
+
+#include "problem.h"
+
+#define LV_DECLARE(isa)                                                                       \
+    namespace isa {                                                                           \
+    void shear_run(lv_shear_run& run, bool back);                                             \
+    void activation(int64_t type, int64_t kind, int64_t count, const void* in, void* out);    \
+    }
+
+LV_DECLARE(portable)
+#if defined(LV_X86)
+LV_DECLARE(avx2)
+LV_DECLARE(avx512)
+#endif
+
+namespace {
+
+struct Isa {
+    const char* name;
+    void (*shear_run)(lv_shear_run&, bool);
+    void (*activation)(int64_t, int64_t, int64_t, const void*, void*);
+};
+
+#define LV_TABLE(isa) \
+    Isa { #isa, isa::shear_run, isa::activation }
+
+/// The best one this machine has; LIOUVILLE_ISA=portable or avx2 asks for less, to test and to compare.
+Isa choose() {
+#if defined(LV_X86)
+    const char* asked = std::getenv("LIOUVILLE_ISA");
+    const auto wanted = [asked](const char* name) { return !asked || !std::strcmp(asked, name); };
+    __builtin_cpu_init();
+    const bool fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool wide = fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+    if (wide && wanted("avx512")) return LV_TABLE(avx512);
+    if (fma && (wanted("avx2") || (asked && !std::strcmp(asked, "avx512")))) return LV_TABLE(avx2);
+#endif
+    return LV_TABLE(portable);
+}
+
+const Isa& isa() {
+    static const Isa chosen = choose();
+    return chosen;
+}
+
+}  // namespace
+
+extern "C" {
+
+#define LV_EXPORT __attribute__((visibility("default")))
+
+/// The layout of problem.h; the Python side refuses a library that was built from another one.
+LV_EXPORT int64_t lv_version(void) { return 1; }
+LV_EXPORT int64_t lv_shear_run_size(void) { return sizeof(lv_shear_run); }
+LV_EXPORT const char* lv_isa(void) { return isa().name; }
+
+LV_EXPORT void lv_shear_forward(lv_shear_run* run) { isa().shear_run(*run, false); }
+LV_EXPORT void lv_shear_backward(lv_shear_run* run) { isa().shear_run(*run, true); }
+
+/// sigma of `count` numbers: for tests.
+LV_EXPORT void lv_activation(int64_t type, int64_t kind, int64_t count, const void* in, void* out) {
+    isa().activation(type, kind, count, in, out);
+}
+}

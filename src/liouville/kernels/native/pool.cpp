@@ -1,0 +1,127 @@
+// The thread pool. Workers spin for a moment after a piece of work, because a training step's backward pass comes
+// microseconds after its forward pass and waking a sleeping thread takes longer than many runs; then they sleep.
+#include "pool.hpp"
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+
+namespace lv {
+namespace {
+
+constexpr int kSpins = 2000;
+
+inline void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+}
+
+/// Which pieces of a round are still to be taken, in one word that is changed by compare-and-swap: so a worker that
+/// comes late cannot take a piece of another round, and the caller takes what no worker has begun.
+struct Ticket {
+    uint32_t round;
+    uint16_t number, next;
+};
+
+class Pool {
+public:
+    void run(int number, Work work, void* data) {
+        if (number < 2 || number > kMost || !busy_.try_lock()) return alone(number, work, data);
+        while (int(threads_.size()) < number - 1) start();
+        work_.store(work, std::memory_order_relaxed);
+        data_.store(data, std::memory_order_relaxed);
+        done_.store(0, std::memory_order_relaxed);
+        {
+            std::lock_guard<std::mutex> lock(wake_);  // a worker is either asleep, or sees the new round
+            ticket_.store({ticket_.load().round + 1, uint16_t(number), 0});
+        }
+        if (sleeping_.load() > 0) woken_.notify_all();
+        take();
+        while (done_.load(std::memory_order_acquire) < number) pause();
+        busy_.unlock();
+    }
+
+private:
+    static constexpr int kMost = 60000;
+    std::mutex busy_, wake_;
+    std::condition_variable woken_;
+    std::vector<std::thread> threads_;
+    std::atomic<Ticket> ticket_{Ticket{0, 0, 0}};
+    std::atomic<int> done_{0}, sleeping_{0};
+    std::atomic<Work> work_{nullptr};
+    std::atomic<void*> data_{nullptr};
+
+    static void alone(int number, Work work, void* data) {
+        for (int index = 0; index < number; ++index) work(data, index);
+    }
+
+    /// Runs pieces of the present round until none is left. While one is left, nobody can begin the next round: so
+    /// what was read before the swap belongs to the piece that the swap took.
+    void take() {
+        Ticket ticket = ticket_.load(std::memory_order_acquire);
+        while (ticket.next < ticket.number) {
+            const Work work = work_.load(std::memory_order_relaxed);
+            void* data = data_.load(std::memory_order_relaxed);
+            const Ticket taken = {ticket.round, ticket.number, uint16_t(ticket.next + 1)};
+            if (ticket_.compare_exchange_weak(ticket, taken, std::memory_order_acq_rel)) {
+                work(data, ticket.next);
+                done_.fetch_add(1, std::memory_order_release);
+                ticket = ticket_.load(std::memory_order_acquire);
+            }
+        }
+    }
+
+    void start() {
+        threads_.emplace_back([this, seen = ticket_.load().round]() mutable {
+            for (;;) {
+                wait(seen);
+                take();
+            }
+        });
+        threads_.back().detach();
+    }
+
+    /// Until a round begins that this worker has not seen.
+    void wait(uint32_t& seen) {
+        const auto begun = [&] { return ticket_.load(std::memory_order_acquire).round != seen; };
+        for (int spin = 0; spin < kSpins && !begun(); ++spin) pause();
+        if (!begun()) {
+            std::unique_lock<std::mutex> lock(wake_);
+            sleeping_.fetch_add(1);
+            woken_.wait(lock, begun);
+            sleeping_.fetch_sub(1);
+        }
+        seen = ticket_.load(std::memory_order_acquire).round;
+    }
+};
+
+std::atomic<Pool*> pool{nullptr};
+
+/// A forked child has none of its parent's threads: it gets a pool of its own, and the parent's is left where it is.
+void forget() { pool.store(new Pool); }
+
+struct Owner {
+    Owner() {
+        pool.store(new Pool);
+#if defined(__unix__) || defined(__APPLE__)
+        pthread_atfork(nullptr, nullptr, forget);
+#endif
+    }
+};
+
+}  // namespace
+
+void parallel(int number, Work work, void* data) {
+    static Owner owner;  // never destroyed: a thread of another library may still compute while the process ends
+    pool.load()->run(number, work, data);
+}
+
+}  // namespace lv

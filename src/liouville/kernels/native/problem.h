@@ -1,0 +1,57 @@
+/* What one call computes, in plain C: the Python side fills these structures (liouville/kernels/library.py).
+ *
+ * All arrays are row-major. States and costates are (batch, width) with a row stride and dense rows. Weights are
+ * stacked over the layers with a stride per layer, 0 where all layers share one weight. Pointers to gradients may be
+ * null: then they are not wanted.
+ */
+#pragma once
+#include <stdint.h>
+
+enum lv_type { LV_FLOAT32 = 0, LV_FLOAT64 = 1 };
+enum lv_activation { LV_TANH = 0, LV_RELU = 1 };
+
+/* A velocity v(x) of widths rows x columns, by K (layers, rows, columns) and b. */
+enum lv_velocity_kind {
+    LV_GRADIENT = 0,  /* v = K^T sigma(K x + b) */
+    LV_PLAIN = 1,     /* v = sigma(K x + b)     */
+    LV_TRANSPOSED = 2 /* v = sigma(K^T x + b)   */
+};
+
+typedef struct {
+    int64_t kind, rows, columns;
+    const void *K, *b;
+    int64_t K_stride, b_stride; /* from one layer to the next, in entries; 0: shared */
+    void *K_gradient, *b_gradient;
+} lv_velocity;
+
+/* One part of the state (or of the costate): where it comes from and where its result goes. */
+typedef struct {
+    const void* in;
+    int64_t in_stride; /* from one sample to the next */
+    void* out;         /* (batch, width), dense rows; may be null */
+} lv_array;
+
+typedef struct {
+    int64_t width;
+    lv_array value, costate;
+    lv_array grid;  /* exact runs only: the integers of which `value` is the floating-point image */
+    lv_array start; /* backward: the first state as it was, to measure what inversion lost; `in` may be null */
+} lv_part;
+
+/* parts[moved] += factor * velocity[moved](parts[1 - moved]) */
+typedef struct {
+    int64_t moved;
+    double factor;
+} lv_stage;
+
+typedef struct {
+    int64_t type, activation, threads, batch, layers, stages;
+    lv_part parts[2];
+    lv_velocity velocities[2];
+    const lv_stage* stage;
+    /* exact runs: entries are integers times `spacing`, which must stay below `limit`; 0: ordinary floating point */
+    double spacing, limit;
+    int64_t left_range;  /* set to 1 where an entry or an increment reached the limit, or was not finite */
+    uint64_t checksum;   /* sum of all integers: of the first state (forward), of the rebuilt one (backward) */
+    double error, size; /* backward: largest difference of the rebuilt first state, and its largest entry */
+} lv_shear_run;

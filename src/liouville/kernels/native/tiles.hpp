@@ -1,0 +1,145 @@
+// The two matrix products of a layer, on panels of samples; lanes are samples, so that one code serves every width.
+//
+// A panel holds C vectors of samples, feature after feature: entry (k, s) of a panel of width m is at k * C * lanes + s.
+// A product's tile keeps R x C sums in registers and runs over all features; weights are broadcast from where they lie.
+// A weight gradient's tile keeps 4 x 4 vectors in registers, runs over all samples and adds up their lanes at the end.
+#pragma once
+
+#include "simd.hpp"
+
+namespace LV_ISA {
+
+/// Vectors per panel, and rows per tile: R * C sums, C inputs and a weight fill the registers.
+constexpr int kPanel = kRegisters >= 32 ? 4 : 2;
+constexpr int kRows = 6;
+
+template <class T>
+constexpr int panel_lanes = kPanel * lanes<T>;
+
+/// W(i, k) = at[i * row + k * column]: K or its transpose, without moving it.
+template <class T>
+struct Matrix {
+    const T* at;
+    int rows, columns, row, column;
+};
+
+template <class T, int R, int C, class Use>
+inline void tile(const Matrix<T>& W, int first, const T* bias, const T* in, Use use) {
+    Vec<T> sum[R][C];
+    const T* w = W.at + first * W.row;
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+        for (int c = 0; c < C; ++c) sum[r][c] = broadcast(bias ? bias[first + r] : T(0));
+    for (int k = 0; k < W.columns; ++k) {
+        Vec<T> x[C];
+#pragma GCC unroll 8
+        for (int c = 0; c < C; ++c) x[c] = load(in + (k * C + c) * lanes<T>);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+            const Vec<T> weight = broadcast(w[r * W.row + k * W.column]);
+#pragma GCC unroll 8
+            for (int c = 0; c < C; ++c) sum[r][c] = fma<T>(weight, x[c], sum[r][c]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+        for (int c = 0; c < C; ++c) use(((first + r) * C + c) * lanes<T>, sum[r][c]);
+}
+
+/// use(offset, (W in + bias)[offset]) for every vector of the result. Tiles differ by one row at most.
+template <class T, int C, class Use>
+inline void product(const Matrix<T>& W, const T* bias, const T* in, Use use) {
+    const int tiles = (W.rows + kRows - 1) / kRows;
+    int first = 0;
+    for (int t = 0; t < tiles; ++t) {
+        const int rows = (W.rows - first + tiles - t - 1) / (tiles - t);
+        switch (rows) {
+            case 1: tile<T, 1, C>(W, first, bias, in, use); break;
+            case 2: tile<T, 2, C>(W, first, bias, in, use); break;
+            case 3: tile<T, 3, C>(W, first, bias, in, use); break;
+            case 4: tile<T, 4, C>(W, first, bias, in, use); break;
+            case 5: tile<T, 5, C>(W, first, bias, in, use); break;
+            default: tile<T, 6, C>(W, first, bias, in, use);
+        }
+        first += rows;
+    }
+}
+
+/// A block of samples: `full` panels of kPanel vectors, and perhaps a narrower one of `tail` vectors behind them.
+struct Block {
+    int full, tail;
+    int panels() const { return full + (tail ? 1 : 0); }
+    int vectors() const { return full * kPanel + tail; }
+    int width(int panel) const { return panel < full ? kPanel : tail; }
+};
+
+/// One factor pair of an outer product summed over the samples: gradient(i, j) += sum_s left(i, s) right(j, s).
+template <class T>
+struct Factors {
+    const T *left, *right;
+};
+
+constexpr int kOuterRows = kRegisters >= 32 ? 4 : 2, kOuterColumns = 4;
+
+/// gradient(i, j) += scale * sum over the pairs and samples, for one tile whose rows and columns beyond the matrix
+/// repeat its last ones and are dropped.
+template <class T, int pairs>
+inline void outer_tile(const Block& block, const Factors<T> (&f)[pairs], Matrix<T> W, int i, int j, T scale, T* to) {
+    constexpr int R = kOuterRows, C = kOuterColumns;
+    Vec<T> sum[R * C] = {};
+    for (int p = 0; p < pairs; ++p) {
+        for (int panel = 0; panel < block.panels(); ++panel) {
+            const int width = block.width(panel) * lanes<T>;
+            const T *left[R], *right[C];
+            for (int r = 0; r < R; ++r)
+                left[r] = f[p].left + panel * W.rows * panel_lanes<T> + (i + r < W.rows ? i + r : W.rows - 1) * width;
+            for (int c = 0; c < C; ++c)
+                right[c] =
+                    f[p].right + panel * W.columns * panel_lanes<T> + (j + c < W.columns ? j + c : W.columns - 1) * width;
+            for (int s = 0; s < width; s += lanes<T>) {
+                Vec<T> x[C];
+#pragma GCC unroll 8
+                for (int c = 0; c < C; ++c) x[c] = load(right[c] + s);
+#pragma GCC unroll 8
+                for (int r = 0; r < R; ++r) {
+                    const Vec<T> d = load(left[r] + s);
+#pragma GCC unroll 8
+                    for (int c = 0; c < C; ++c) sum[r * C + c] = fma<T>(d, x[c], sum[r * C + c]);
+                }
+            }
+        }
+    }
+    alignas(kBytes) T total[R * C];
+#pragma GCC unroll 8
+    for (int k = 0; k < R * C; k += lanes<T>) store(total + k, sums<T>(sum + k));
+    for (int r = 0; r < R && i + r < W.rows; ++r)
+        for (int c = 0; c < C && j + c < W.columns; ++c)
+            to[(i + r) * W.row + (j + c) * W.column] += scale * total[r * C + c];
+}
+
+/// gradient += scale * sum over samples of left right^T, of the shape and strides of W.
+template <class T, int pairs>
+inline void outer(const Block& block, const Factors<T> (&f)[pairs], const Matrix<T>& W, T scale, T* gradient) {
+    for (int i = 0; i < W.rows; i += kOuterRows)
+        for (int j = 0; j < W.columns; j += kOuterColumns) outer_tile<T, pairs>(block, f, W, i, j, scale, gradient);
+}
+
+/// gradient(i) += scale * sum_s d(i, s): of a bias.
+template <class T>
+inline void row_sums(const Block& block, const T* d, int rows, T scale, T* gradient) {
+    for (int i = 0; i < rows; i += lanes<T>) {
+        Vec<T> sum[lanes<T>] = {};
+        for (int panel = 0; panel < block.panels(); ++panel) {
+            const int width = block.width(panel) * lanes<T>;
+            const T* row = d + panel * rows * panel_lanes<T> + i * width;
+            for (int r = 0; r < lanes<T> && i + r < rows; ++r)
+                for (int s = 0; s < width; s += lanes<T>) sum[r] += load(row + r * width + s);
+        }
+        const Vec<T> total = sums<T>(sum);
+        for (int r = 0; r < lanes<T> && i + r < rows; ++r) gradient[i + r] += scale * total[r];
+    }
+}
+
+}  // namespace LV_ISA

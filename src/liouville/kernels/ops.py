@@ -1,0 +1,100 @@
+r"""The kernel as torch operators: opaque to torch.compile and torch.export, with shapes and gradients declared.
+
+A plan travels as two flat lists, since an operator's arguments are tensors and numbers.
+"""
+
+from __future__ import annotations
+
+__all__ = ["shear_flow"]
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from liouville.kernels import shears
+from liouville.kernels.table import ShearPlan
+
+
+def shear_flow(
+    plan: ShearPlan, h: float, layers: int, state: Sequence[Tensor], theta: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The state behind ``layers`` layers, through the operator ``liouville::shears``."""
+    code, factors = _encoded(plan, h, layers)
+    return _shears(state[0], state[1], list(theta), code, factors)
+
+
+def _encoded(plan: ShearPlan, h: float, layers: int) -> tuple[list[int], list[float]]:
+    code = [plan.activation, layers, *plan.velocities[0], *plan.velocities[1], *(moved for moved, _ in plan.stages)]
+    return code, [h, *(c for _, c in plan.stages)]
+
+
+def _decoded(code: Sequence[int], factors: Sequence[float]) -> tuple[ShearPlan, float, int]:
+    first, second = code[2:5], code[5:8]
+    stages = tuple(zip(code[8:], factors[1:], strict=True))
+    return ShearPlan(code[0], (tuple(first), tuple(second)), stages), factors[0], code[1]  # type: ignore[arg-type]
+
+
+@torch.library.custom_op("liouville::shears", mutates_args=(), device_types="cpu")
+def _shears(p: Tensor, q: Tensor, theta: list[Tensor], code: list[int], factors: list[float]) -> tuple[Tensor, Tensor]:
+    (p, q), *_ = shears.forward(*_decoded(code, factors), (p, q), theta)
+    return p, q
+
+
+@_shears.register_fake
+def _(p: Tensor, q: Tensor, theta: list[Tensor], code: list[int], factors: list[float]) -> tuple[Tensor, Tensor]:
+    return p.new_empty(p.shape), q.new_empty(q.shape)
+
+
+@torch.library.custom_op("liouville::shears_backward", mutates_args=(), device_types="cpu")
+def _shears_backward(
+    p: Tensor,
+    q: Tensor,
+    g_p: Tensor,
+    g_q: Tensor,
+    theta: list[Tensor],
+    needed: list[bool],
+    code: list[int],
+    factors: list[float],
+) -> list[Tensor]:
+    """Gradients of p, q and theta; an empty tensor for each that is not needed."""
+    gradients, *_ = shears.backward(*_decoded(code, factors), (p, q), (g_p, g_q), theta, needed)
+    return [p.new_empty(0) if g is None else g for g in gradients]
+
+
+@_shears_backward.register_fake
+def _(
+    p: Tensor,
+    q: Tensor,
+    g_p: Tensor,
+    g_q: Tensor,
+    theta: list[Tensor],
+    needed: list[bool],
+    code: list[int],
+    factors: list[float],
+) -> list[Tensor]:
+    return [p.new_empty(x.shape if n else 0) for x, n in zip((p, q, *theta), needed, strict=True)]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    p, q, theta, ctx.code, ctx.factors = inputs
+    ctx.needed = [x.requires_grad for x in (p, q, *theta)]
+    ctx.save_for_backward(*output, *theta)
+
+
+def _differentiate(ctx: Any, g_p: Tensor, g_q: Tensor) -> tuple[Any, ...]:
+    p, q, *theta = ctx.saved_tensors
+    gradients = _shears_backward(p, q, g_p, g_q, theta, ctx.needed, ctx.code, ctx.factors)
+    first, second, *weights = (g if n else None for g, n in zip(gradients, ctx.needed, strict=True))
+    return first, second, weights, None, None
+
+
+def _only_once(ctx: Any, *gradients: Any) -> None:
+    raise RuntimeError(
+        "the fused kernel has no second derivatives; use flow.with_backprop(lv.Stored()), the plain loop, for them."
+    )
+
+
+_shears.register_autograd(_differentiate, setup_context=_save)
+_shears_backward.register_autograd(_only_once)

@@ -1,0 +1,154 @@
+r"""One native call: from tensors to the structures of ``native/problem.h`` and back."""
+
+from __future__ import annotations
+
+__all__ = ["Exact", "backward", "forward"]
+
+import ctypes
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from liouville.kernels.library import Array, ShearRun, Stage, Velocity, library
+from liouville.kernels.table import TRANSPOSED, ShearPlan
+
+_TYPES = {torch.float32: 0, torch.float64: 1}
+_INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
+
+
+class Exact(NamedTuple):
+    """An exact run's grid, as `backprop.arithmetic.Grid` lays it: x = integer * spacing, |integer| < limit."""
+
+    spacing: float
+    limit: float
+    coarsest: float
+
+    def widened(self) -> Exact:
+        """A grid 8 times as coarse, for a run that left this one.
+
+        Raises:
+            ArithmeticError: if there is none.
+        """
+        if self.spacing >= self.coarsest:
+            raise ArithmeticError(
+                "a state or a velocity of an exactly reversible run is not finite, or beyond the range of its coarsest "
+                f"grid, +-{self.limit * self.spacing:.3g}: the network grows without bound (take smaller steps or "
+                "weights), or is meant to grow; then use Reversible(compensated=True)."
+            )
+        return self._replace(spacing=8 * self.spacing)
+
+
+def forward(
+    plan: ShearPlan,
+    h: float,
+    layers: int,
+    state: Sequence[Tensor],
+    theta: Sequence[Tensor],
+    exact: Exact | None = None,
+) -> tuple[list[Tensor], int, bool]:
+    """The last state, parts (batch, width); in an exact run its integers too, the sum of the first state's, and whether
+    the run left its grid, so that all of it means nothing."""
+    state, theta = [_rows(x) for x in state], [w.contiguous() for w in theta]
+    out = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in state]
+    run = _run(plan, h, layers, state, theta)
+    for part, x, result in zip(run.parts, state, out, strict=True):
+        part.value = _array(x, result)
+    if exact:
+        out += [torch.empty_like(x, dtype=_INTEGERS[x.dtype]) for x in out]
+        run.spacing, run.limit = exact[:2]
+        for part, integers in zip(run.parts, out[2:], strict=True):
+            part.grid.out = integers.data_ptr()
+    library().lv_shear_forward(ctypes.byref(run))
+    return out, run.checksum, bool(run.left_range)
+
+
+def backward(
+    plan: ShearPlan,
+    h: float,
+    layers: int,
+    final: Sequence[Tensor],
+    costate: Sequence[Tensor],
+    theta: Sequence[Tensor],
+    needed: Sequence[bool],
+    start: Sequence[Tensor] = (),
+    exact: Exact | None = None,
+    integers: Sequence[Tensor] = (),
+) -> tuple[list[Tensor | None], float, int]:
+    """The gradients of the first state's parts and of theta where they are needed, the relative drift, the checksum.
+
+    The drift is how far the rebuilt first state is from ``start``, over its largest entry; an exact run goes back from
+    ``integers`` and has a checksum instead, the sum of the integers that it arrived at.
+    """
+    final, costate = [_rows(x) for x in final], [_rows(g) for g in costate]
+    theta, start = [w.contiguous() for w in theta], [_rows(x) for x in start]
+    gradients = [
+        torch.empty_like(x, memory_format=torch.contiguous_format) if wanted else None
+        for x, wanted in zip((*final, *theta), needed, strict=True)
+    ]
+    run = _run(plan, h, layers, final, theta, gradients[2:])
+    for k, part in enumerate(run.parts):
+        part.value, part.costate = _array(final[k]), _array(costate[k], gradients[k])
+        if start:
+            part.start = _array(start[k])
+        if exact:
+            part.grid = _array(integers[k])
+    if exact:
+        run.spacing, run.limit = exact[:2]
+    library().lv_shear_backward(ctypes.byref(run))
+    return gradients, run.error / max(run.size, torch.finfo(final[0].dtype).tiny), run.checksum
+
+
+def _run(
+    plan: ShearPlan,
+    h: float,
+    layers: int,
+    state: Sequence[Tensor],
+    theta: Sequence[Tensor],
+    gradients: Sequence[Tensor | None] = (),
+) -> ShearRun:
+    stages = (Stage * len(plan.stages))(*(Stage(moved, c * h) for moved, c in plan.stages))
+    run = ShearRun(
+        type=_TYPES[state[0].dtype],
+        activation=plan.activation,
+        threads=torch.get_num_threads(),
+        batch=len(state[0]),
+        layers=layers,
+        stages=len(stages),
+        stage=stages,
+    )
+    for x, part in zip(state, run.parts, strict=True):
+        part.width = x.shape[1]
+    for k, (kind, K, b) in enumerate(plan.velocities):
+        run.velocities[k] = _velocity(kind, theta[K], theta[b])
+        if gradients:
+            run.velocities[k].K_gradient = _pointer(gradients[K])
+            run.velocities[k].b_gradient = _pointer(gradients[b])
+    return run
+
+
+def _velocity(kind: int, K: Tensor, b: Tensor) -> Velocity:
+    layers, rows, columns = K.shape
+    return Velocity(
+        kind=kind,
+        rows=rows,
+        columns=columns,
+        K=K.data_ptr(),
+        b=b.data_ptr(),
+        K_stride=rows * columns if layers > 1 else 0,
+        b_stride=(columns if kind == TRANSPOSED else rows) if len(b) > 1 else 0,
+    )
+
+
+def _array(x: Tensor, out: Tensor | None = None) -> Array:
+    return Array(x.data_ptr(), x.stride(0), _pointer(out))
+
+
+def _pointer(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def _rows(x: Tensor) -> Tensor:
+    """x with dense rows, which may lie apart: a half of a state is used where it is."""
+    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()

@@ -1,0 +1,61 @@
+"""`Auto` takes the native kernel where there is one for the pair, and says so; elsewhere it chooses as without it."""
+
+import pytest
+import torch
+
+import liouville as lv
+import samples
+from liouville.kernels import is_built
+from measure import near, randn, rounding
+
+pytestmark = pytest.mark.skipif(not is_built(), reason="the native library was not built; see `make kernel`")
+
+
+def chosen(flow, y, memory=2**30):
+    return lv.Auto(memory=memory).choose(flow.scheme, flow.field, y)
+
+
+@pytest.mark.parametrize("memory", [1, 2**40])
+@pytest.mark.parametrize("dtype, exact_beyond", [(torch.float32, 64), (torch.float64, 1024)], ids=str)
+def test_the_kernel_is_taken_and_is_exact_where_many_layers_are_rebuilt(memory, dtype, exact_beyond):
+    for layers, exact in ((exact_beyond, False), (exact_beyond + 1, True)):
+        flow = lv.zoo.h2(4, layers, T=1.0).to(dtype)
+        engine, reason = chosen(flow, torch.zeros(3, 4, dtype=dtype), memory)
+        assert engine == lv.Fused(exact=exact)
+        assert "native kernel" in reason
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        lambda: lv.zoo.h1(4, 8, T=1.0),
+        lambda: lv.zoo.h2(4, 8, T=1.0, operator=lv.Conv(3)),
+        lambda: lv.zoo.h2(4, 8, T=1.0, activation="softplus"),
+        lambda: lv.Flow(lv.dropout(lv.SeparableHamiltonianField(4, 8), 0.1), lv.SymplecticEuler(), T=1.0),
+    ],
+    ids=["another scheme", "images", "another activation", "noise"],
+)
+def test_what_has_no_kernel_is_stored(flow):
+    flow = flow()
+    y = samples.inputs(flow.field).float()
+    if not isinstance(chosen(flow, y).engine, lv.Fused):  # forward Euler may get a kernel one day
+        assert chosen(flow, y).engine == lv.Stored()
+
+
+def test_sixteen_bits_and_autocast_have_no_kernel():
+    flow = lv.zoo.h2(4, 8, T=1.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert chosen(flow, torch.zeros(3, 4)).engine == lv.Stored()
+    assert chosen(flow.bfloat16(), torch.zeros(3, 4, dtype=torch.bfloat16)).engine == lv.Stored()
+
+
+def test_a_flow_says_what_was_chosen_and_computes_what_stored_does():
+    flow, y = lv.zoo.h2(4, 8, T=1.0).double(), randn(5, 4)
+    auto = flow.with_backprop(lv.Auto())
+    for a, b in zip(gradients(auto, y), gradients(flow, y), strict=True):
+        near(a, b, rounding(b, terms=80, factor=10))
+    assert "chose Fused(): there is a native kernel for this scheme and field" in repr(auto)
+
+
+def gradients(flow, y):
+    return torch.autograd.grad(flow(y).square().sum(), tuple(flow.parameters()))
