@@ -65,7 +65,8 @@ def assert_one_line(result, message, code=2):
         (
             "--model h1 --engine fused",
             "there is no fused kernel for ForwardEuler on HamiltonianField; there is one on the CPU for dense fields "
-            "with tanh or relu: SeparableHamiltonianField (X None or a number) with SymplecticEuler or Verlet or Yoshida4; "
+            "with tanh or relu: SeparableHamiltonianField (X None or a number) with SymplecticEuler or Verlet or "
+            "Yoshida4; "
             "PairField (any widths) with SymplecticEuler or Verlet or Yoshida4. Use lv.Stored() or lv.Reversible().",
         ),
         (
