@@ -202,11 +202,16 @@ def test_the_repr_shows_the_last_choice_and_its_reason():
     flow(y)
     assert repr(auto) == f"Auto(memory=1, chose {chosen.engine!r}: {chosen.reason})"
     assert repr(auto) in repr(flow)
+    said = repr(auto)
     with torch.no_grad():
         flow(y)
-    assert repr(auto) == "Auto(memory=1, chose Stored(): no gradient is asked for)"
-    torch.func.vmap(flow)(y)
-    assert "chose Stored(): torch.func and forward mode go through the plain loop" in repr(auto)
+    assert repr(auto) == said  # an evaluation between two steps of training does not hide what training takes
+    fresh = lv.Auto(memory=1)
+    with torch.no_grad():
+        flow.with_backprop(fresh)(y)
+    assert repr(fresh) == "Auto(memory=1, chose Stored(): no gradient is asked for)"
+    torch.func.vmap(flow.with_backprop(fresh))(y)
+    assert "chose Stored(): torch.func and forward mode go through the plain loop" in repr(fresh)
     plain = lv.Auto()
     samples.flow("RK4", "residual", backprop=plain)(randn(3, 4))
     assert repr(plain).startswith("Auto(chose Stored(): 3 layers keep about ")

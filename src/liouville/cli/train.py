@@ -118,7 +118,7 @@ def train(
     if quiet:
         say(str(folder))
     else:
-        _report(folder, history, drawn, watch.laps, split)
+        _report(folder, network, history, drawn, watch.laps, split)
 
 
 class _Watch:
@@ -211,7 +211,9 @@ def _describe(plan: Plan, split: Split, network: Network) -> str:
     )
 
 
-def _report(folder: Path, history: History, drawn: list[Path], laps: dict[str, float], split: Split) -> None:
+def _report(
+    folder: Path, network: Network, history: History, drawn: list[Path], laps: dict[str, float], split: Split
+) -> None:
     name = history.score_name
     rows = []
     for part, note in (("train", ""), ("validation", f"best epoch {history.best_epoch}"), ("test", "read once, now")):
@@ -223,6 +225,7 @@ def _report(folder: Path, history: History, drawn: list[Path], laps: dict[str, f
     table("result", ("part", name, "loss", ""), rows)
     spent = ", ".join(f"{lap} {seconds:.1f}" for lap, seconds in laps.items())
     say(f"{sum(laps.values()):.1f} s ({spent}); {history.stopped}")
+    say("engine: " + "; ".join(dict.fromkeys(repr(flow.backprop) for flow in network.flows())))
     say(f"run: {folder}")
     for path in drawn:
         say(f"     {path}")

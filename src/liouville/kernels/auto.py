@@ -44,7 +44,7 @@ class Auto(Backprop):
     float64, the kernel runs on the exact grid; `Reversible` stores anchors as densely as half of ``memory`` allows, or
     is compensated if they would still be too far apart, and for states of 16 bits always exact. The choice depends on
     shapes, dtypes, scheme, ``memory`` and on whether the kernel was built, so that a run can be repeated; its repr
-    shows the last one.
+    shows the last one for training.
 
     Args:
         memory: bytes that the states kept for the backward pass may take, 1 GiB by default.
@@ -67,12 +67,12 @@ class Auto(Backprop):
 
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
         tensors = (*state, *theta)
-        if not is_plain_autograd(tensors):
-            choice = Choice(Stored(), "torch.func and forward mode go through the plain loop")
-        else:
-            traced = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+        traced = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+        if is_plain_autograd(tensors):
             choice = self._choose(scheme, field, state, theta, h, traced)
-        if not torch.compiler.is_compiling():
+        else:
+            choice = Choice(Stored(), "torch.func and forward mode go through the plain loop")
+        if not torch.compiler.is_compiling() and (traced or not hasattr(self, "_last")):
             object.__setattr__(self, "_last", choice)  # to be read by people; no setting, and not compared
         return choice.engine.run(scheme, field, state, theta, h)
 
