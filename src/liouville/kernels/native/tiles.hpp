@@ -75,6 +75,21 @@ struct Block {
     int width(int panel) const { return panel < full ? kPanel : tail; }
 };
 
+template <int n>
+struct Number {
+    static constexpr int value = n;
+};
+
+/// use(Number<width>), for the widths of panels that there are.
+template <class Use>
+inline void with_width(int width, Use use) {
+    switch (width) {
+        case 1: return use(Number<1>{});
+        case 2: return use(Number<2>{});
+        default: return use(Number<kPanel>{});
+    }
+}
+
 /// One factor pair of an outer product summed over the samples: gradient(i, j) += sum_s left(i, s) right(j, s).
 template <class T>
 struct Factors {
