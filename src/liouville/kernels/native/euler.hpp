@@ -1,7 +1,7 @@
-// Forward Euler: blocks of samples through all layers, and back from states that are computed again, a segment at a time.
+// Forward Euler: blocks of samples through all layers, and back from states computed again, a segment at a time.
 //
-// A step of forward Euler has no inverse, so the way back needs states of the way down. One in `segment` goes to memory;
-// from each the states and activations of its segment are rebuilt next to the core, and read there.
+// A step of forward Euler has no inverse, so the way back needs states of the way down. One in `segment` goes to
+// memory; from each the states and activations of its segment are rebuilt next to the core, and read there.
 #pragma once
 
 #include "small.hpp"
@@ -38,7 +38,7 @@ public:
 
     void backward(Range range) {
         const int64_t longest = run_.segment < run_.layers ? run_.segment : run_.layers;
-        each_block<T>(range, panels_in_cache(panel_bytes(longest)), [&](Range part) {
+        each_block<T>(range, panels_in_turn(panel_bytes(longest)), [&](Range part) {
             prepare(part.count, longest);
             gather(block_, run_.costate, width_, part, false, g_);
             for (int64_t last = run_.layers, first; last > 0; last = first) {
