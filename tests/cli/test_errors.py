@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import liouville as lv
 import liouville.plan
 from liouville.__main__ import main
 from liouville.recipes import PRESETS
@@ -63,11 +64,9 @@ def assert_one_line(result, message, code=2):
         ("--gamma 0.1", "the model 'h2' has no option 'gamma'; it belongs to ms2, antisymmetric, midpoint."),
         ("--J full", "the model 'h2' has no option 'J'; it belongs to h1."),
         (
-            "--model h1 --engine fused",
-            "there is no fused kernel for ForwardEuler on HamiltonianField; there is one on the CPU for dense fields "
-            "with tanh or relu: SeparableHamiltonianField (X None or a number) with SymplecticEuler or Verlet or "
-            "Yoshida4; "
-            "PairField (any widths) with SymplecticEuler or Verlet or Yoshida4. Use lv.Stored() or lv.Reversible().",
+            "--model leapfrog --engine fused",
+            "there is no fused kernel for SymplecticEuler on SecondOrderField; there is one on the CPU for dense fields "
+            f"with tanh or relu: {'; '.join(lv.kernels.supported())}. Use lv.Stored() or lv.Reversible().",
         ),
         (
             "--model h1 --engine reversible",

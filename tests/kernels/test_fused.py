@@ -12,6 +12,7 @@ import torch
 
 import liouville as lv
 import samples
+from kernels_against_stored import equal, outcome, same_as_stored
 from liouville.kernels import is_built, ops, supported
 from liouville.kernels.table import kernel_for
 from liouville.testing import check_engine
@@ -45,26 +46,6 @@ FIELDS = {
     "pair-shared": lambda n: pair(n, shared=True),
 }
 fields = pytest.mark.parametrize("make", FIELDS.values(), ids=FIELDS)
-
-
-def outcome(flow, engine, y):
-    """The final state, and the gradients of one loss of it."""
-    x = y.clone().requires_grad_()
-    states = flow.with_backprop(engine).final_state(x)
-    loss = sum((s.square() + torch.sin(3 * s)).sum() for s in states)
-    return [*(s.detach() for s in states), *torch.autograd.grad(loss, [x, *flow.parameters()])]
-
-
-def equal(actual, expected, flow, batch):
-    """To within a rounding for each of the N layers and n + B terms of a sum; weights of norm about 1 keep growth
-    and cancellation of these few layers below 100, inversion's included."""
-    allowed = 100 * torch.finfo(actual[0].dtype).eps * flow.layers * (flow.field.features + batch)
-    for a, b in zip(actual, expected, strict=True):
-        near(a, b, allowed * max(1.0, float(b.abs().max()) if b.numel() else 1.0))
-
-
-def same_as_stored(flow, y):
-    equal(outcome(flow, lv.Fused(), y), outcome(flow, lv.Stored(), y), flow, len(y))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: type(s).__name__)

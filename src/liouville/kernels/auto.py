@@ -41,10 +41,10 @@ class Auto(Backprop):
     `Reversible` where the scheme inverts, or `Checkpointed`.
 
     Where the states have to be rebuilt through more layers than their precision bears, 64 in float32 and 1,024 in
-    float64, the kernel runs on the exact grid; `Reversible` stores anchors as densely as half of ``memory`` allows, or
-    is compensated if they would still be too far apart, and for states of 16 bits always exact. The choice depends on
-    shapes, dtypes, scheme, ``memory`` and on whether the kernel was built, so that a run can be repeated; its repr
-    shows the last one for training.
+    float64, the kernel runs on the exact grid if it inverts; `Reversible` stores anchors as densely as half of
+    ``memory`` allows, or is compensated if they would still be too far apart, and for states of 16 bits always exact.
+    The choice depends on shapes, dtypes, scheme, ``memory`` and on whether the kernel was built, so that a run can be
+    repeated; its repr shows the last one for training.
 
     Args:
         memory: bytes that the states kept for the backward pass may take, 1 GiB by default.
@@ -93,7 +93,8 @@ class Auto(Backprop):
         digits = max(torch.finfo(x.dtype).eps for x in state)
         safe = 64 if digits > 1e-10 else 1024
         if _has_kernel(scheme, field, state, theta):
-            return Choice(Fused(exact=safe < N), "there is a native kernel for this scheme and field")
+            exact = safe < N and isinstance(scheme, ShearScheme)
+            return Choice(Fused(exact=exact), "there is a native kernel for this scheme and field")
         if not traced:
             return Choice(Stored(), "no gradient is asked for")
         stored = N * _bytes_per_layer(scheme, field, state, theta, h)

@@ -17,9 +17,9 @@ from liouville.backprop.base import Backprop, require_depth
 from liouville.backprop.contract import differentiable_once, is_plain_autograd, require_plain_autograd
 from liouville.backprop.drift import DriftWarning
 from liouville.fields.base import Theta, VectorField
-from liouville.kernels import shears
+from liouville.kernels import euler, shears
 from liouville.kernels.library import library
-from liouville.kernels.table import ShearPlan, kernel_for
+from liouville.kernels.table import EulerPlan, ShearPlan, kernel_for
 from liouville.schemes.base import Scheme, State
 
 _STORED = "use flow.with_backprop(lv.Stored()), the plain loop, for it"
@@ -30,20 +30,23 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 class Fused(Backprop):
     r"""A native CPU kernel: a block of samples goes through all layers, and back, without leaving the cache.
 
-    Equal to `Stored` in value and gradient, to rounding. Like `Reversible` it keeps the last state only and rebuilds
-    the others by inverting the shears, so its memory does not grow with N beyond the weights' gradients; how far the
-    rebuilt first state is off is measured in every backward pass. Threads follow `torch.get_num_threads()`, and the
-    bits are the same for a fixed number of them. First derivatives of float32 and float64 only.
+    Equal to `Stored` in value and gradient, to rounding. For splitting schemes it keeps the last state only, like
+    `Reversible`, and rebuilds the others by inverting the shears, so its memory does not grow with N beyond the
+    weights' gradients; how far the rebuilt first state is off is measured in every backward pass. For forward Euler,
+    which has no inverse, it keeps every 16th state and computes those between again. Threads follow
+    `torch.get_num_threads()`, and the bits are the same for a fixed number of them. First derivatives of float32 and
+    float64 only.
 
     Args:
         exact: keep the state on the fixed-point grid of ``Reversible(exact=True)``: inversion then restores every bit
-            at any depth, which every backward pass verifies.
+            at any depth, which every backward pass verifies. Splitting schemes only.
 
     Raises:
         NoKernelError: (a `ValueError`) by a `Flow`, if there is no kernel for its scheme and field; it lists those
             that there are.
         RuntimeError: if the package was installed without its native library; for second derivatives.
-        ValueError: for another dtype or device, under autocast, and under torch.func transforms.
+        ValueError: for another dtype or device, under autocast, and under torch.func transforms; by a `Flow` for
+            ``exact=True`` with forward Euler.
         ArithmeticError: in exact mode, if the state leaves the range of the coarsest grid, as for `Reversible`.
 
     Example:
@@ -55,28 +58,63 @@ class Fused(Backprop):
     exact: bool = False
 
     def check(self, scheme: Scheme, field: VectorField) -> None:
-        kernel_for(scheme, field)
+        self._plan(scheme, field)
+
+    def _plan(self, scheme: Scheme, field: VectorField) -> ShearPlan | EulerPlan:
+        plan = kernel_for(scheme, field)
+        if self.exact and isinstance(plan, EulerPlan):
+            raise ValueError(
+                f"Fused(exact=True) goes back by the inverse of every step, and {type(scheme).__name__} has none; use "
+                "Fused(), which computes its states again from some that it keeps, Stored() or Checkpointed()."
+            )
+        return plan
 
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
-        plan = kernel_for(scheme, field)
+        plan = self._plan(scheme, field)
         require_depth(theta, field.layers)
         _require_supported(state, theta)
         batch = state[0].shape[:-1]
         parts = state if len(batch) == 1 else tuple(x.reshape(-1, x.shape[-1]) for x in state)
-        tensors = (*parts, *theta)
-        if self.exact:
+        if isinstance(plan, EulerPlan):
+            final: Sequence[Tensor] = (_euler(plan, h, field.layers, parts[0], theta),)
+        elif self.exact:
             # a declared graph break where it is compiled: what it keeps between the passes is no operator's output
             exactly = torch.compiler.disable(_exactly) if torch.compiler.is_compiling() else _exactly
-            final: Sequence[Tensor] = exactly(plan, h, field.layers, parts, theta)
-        elif torch.compiler.is_compiling() or any(type(t) not in _PLAIN for t in tensors):
-            from liouville.kernels.ops import shear_flow
-
-            final = shear_flow(plan, h, field.layers, parts, theta)
-        elif torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            final = _Direct.apply(plan, h, field.layers, None, *tensors)
+            final = exactly(plan, h, field.layers, parts, theta)
         else:
-            final, *_ = shears.forward(plan, h, field.layers, parts, theta)
+            final = _shears(plan, h, field.layers, parts, theta)
         return tuple(final) if len(batch) == 1 else tuple(x.reshape(*batch, x.shape[-1]) for x in final)
+
+
+def _shears(plan: ShearPlan, h: float, layers: int, parts: State, theta: Theta) -> Sequence[Tensor]:
+    """The run through the door that fits: torch's dispatcher, autograd alone, or neither."""
+    if _needs_dispatcher(tensors := (*parts, *theta)):
+        from liouville.kernels.ops import shear_flow
+
+        return shear_flow(plan, h, layers, parts, theta)
+    if _needs_gradient(tensors):
+        return _Direct.apply(plan, h, layers, None, *tensors)
+    return shears.forward(plan, h, layers, parts, theta)[0]
+
+
+def _euler(plan: EulerPlan, h: float, layers: int, y: Tensor, theta: Theta) -> Tensor:
+    """The same for forward Euler."""
+    weights = plan.weights(theta)
+    if _needs_dispatcher(tensors := (y, *weights)):
+        from liouville.kernels.ops import euler_flow
+
+        return euler_flow(plan.activation, h, layers, y, weights)
+    if _needs_gradient(tensors):
+        return _DirectEuler.apply(plan.activation, h, layers, *tensors)
+    return euler.forward(plan.activation, h, layers, y, weights, False)[0]
+
+
+def _needs_dispatcher(tensors: Sequence[Tensor]) -> bool:
+    return torch.compiler.is_compiling() or any(type(t) not in _PLAIN for t in tensors)
+
+
+def _needs_gradient(tensors: Sequence[Tensor]) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
 def _exactly(plan: ShearPlan, h: float, layers: int, state: State, theta: Theta) -> State:
@@ -120,6 +158,26 @@ class _Direct(torch.autograd.Function):
         if not exact and drift > torch.finfo(a.dtype).eps ** 0.5:
             _warn(drift, a.dtype)
         return None, None, None, None, *differentiable_once(gradients, (*costate, *final, *theta))
+
+
+class _DirectEuler(torch.autograd.Function):
+    """The same for forward Euler."""
+
+    @staticmethod
+    def forward(ctx: Any, activation: int, h: float, layers: int, y: Tensor, *weights: Tensor) -> Tensor:
+        out, kept = euler.forward(activation, h, layers, y, weights, True)
+        ctx.save_for_backward(y, kept, *weights)
+        ctx.run = activation, h, layers
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, costate: Tensor) -> tuple[Tensor | None, ...]:
+        require_plain_autograd((costate,))
+        y, kept, *weights = ctx.saved_tensors
+        activation, h, layers = ctx.run
+        needed = ctx.needs_input_grad[3:]
+        gradients = euler.backward(activation, h, layers, y, kept, costate, weights, needed)
+        return None, None, None, *differentiable_once(gradients, (costate, y, *weights))
 
 
 def _warn(drift: float, dtype: torch.dtype) -> None:

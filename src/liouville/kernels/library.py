@@ -2,7 +2,7 @@ r"""The native library: found, loaded by ctypes, and described as ``native/probl
 
 from __future__ import annotations
 
-__all__ = ["Array", "Part", "ShearRun", "Stage", "Velocity", "is_built", "isa", "library"]
+__all__ = ["Array", "EulerRun", "Part", "ShearRun", "Stage", "Velocity", "is_built", "isa", "library"]
 
 import ctypes
 import functools
@@ -11,7 +11,7 @@ import sys
 from ctypes import POINTER, Structure, c_char_p, c_double, c_int64, c_uint64, c_void_p
 from pathlib import Path
 
-_VERSION = 1
+_VERSION = 2
 _MISSING = (
     "liouville was installed without its native kernel, because no C++ compiler was found; install one (GCC or Clang) "
     "and run `pip install` again, or `make kernel` in a source tree; every engine but lv.Fused() works without it."
@@ -62,6 +62,19 @@ class ShearRun(Structure):
     )
 
 
+class EulerRun(Structure):
+    """``lv_euler_run``."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("type", "activation", "threads", "batch", "layers", "width", "segment")),
+        ("step", c_double),
+        ("value", Array),
+        ("costate", Array),
+        ("weights", Velocity * 2),
+        ("kept", c_void_p),
+    )
+
+
 def is_built() -> bool:
     """Whether the native library is there."""
     return _path() is not None
@@ -79,14 +92,18 @@ def library() -> ctypes.CDLL:
         raise RuntimeError(_MISSING)
     kernel = ctypes.CDLL(str(path))
     kernel.lv_isa.restype = c_char_p
-    for name in ("lv_version", "lv_shear_run_size"):
-        getattr(kernel, name).restype = c_int64
-    for name in ("lv_shear_forward", "lv_shear_backward"):
-        getattr(kernel, name).argtypes = [POINTER(ShearRun)]
-        getattr(kernel, name).restype = None
+    kernel.lv_version.restype = c_int64
+    is_ours = kernel.lv_version() == _VERSION
+    for kind, run in {"shear": ShearRun, "euler": EulerRun}.items() if is_ours else ():
+        size = getattr(kernel, f"lv_{kind}_run_size")
+        size.restype = c_int64
+        is_ours = is_ours and size() == ctypes.sizeof(run)
+        for way in ("forward", "backward"):
+            getattr(kernel, f"lv_{kind}_{way}").argtypes = [POINTER(run)]
+            getattr(kernel, f"lv_{kind}_{way}").restype = None
     kernel.lv_activation.argtypes = [c_int64, c_int64, c_int64, c_void_p, c_void_p]
     kernel.lv_activation.restype = None
-    if kernel.lv_version() != _VERSION or kernel.lv_shear_run_size() != ctypes.sizeof(ShearRun):
+    if not is_ours:
         raise RuntimeError(
             f"the native kernel at {path.name} was built from another version of liouville; run `pip install` again, "
             "or `make kernel` in a source tree."

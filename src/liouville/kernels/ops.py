@@ -5,7 +5,7 @@ A plan travels as two flat lists, since an operator's arguments are tensors and 
 
 from __future__ import annotations
 
-__all__ = ["shear_flow"]
+__all__ = ["euler_flow", "shear_flow"]
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liouville.kernels import shears
+from liouville.kernels import euler, shears
 from liouville.kernels.table import ShearPlan
 
 
@@ -98,3 +98,66 @@ def _only_once(ctx: Any, *gradients: Any) -> None:
 
 _shears.register_autograd(_differentiate, setup_context=_save)
 _shears_backward.register_autograd(_only_once)
+
+
+def euler_flow(activation: int, h: float, layers: int, y: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """The state behind ``layers`` layers of forward Euler, through the operator ``liouville::euler``."""
+    return _euler(y, list(weights), activation, layers, h)[0]
+
+
+@torch.library.custom_op("liouville::euler", mutates_args=(), device_types="cpu")
+def _euler(y: Tensor, weights: list[Tensor], activation: int, layers: int, h: float) -> tuple[Tensor, Tensor]:
+    """The last state and the states kept."""
+    return euler.forward(activation, h, layers, y, weights, True)
+
+
+@_euler.register_fake
+def _(y: Tensor, weights: list[Tensor], activation: int, layers: int, h: float) -> tuple[Tensor, Tensor]:
+    return y.new_empty(y.shape), y.new_empty(euler.states_kept(layers), *y.shape)
+
+
+@torch.library.custom_op("liouville::euler_backward", mutates_args=(), device_types="cpu")
+def _euler_backward(
+    y: Tensor,
+    kept: Tensor,
+    g: Tensor,
+    weights: list[Tensor],
+    needed: list[bool],
+    activation: int,
+    layers: int,
+    h: float,
+) -> list[Tensor]:
+    """Gradients of y and the weights; an empty tensor for each that is not needed."""
+    gradients = euler.backward(activation, h, layers, y, kept, g, weights, needed)
+    return [y.new_empty(0) if x is None else x for x in gradients]
+
+
+@_euler_backward.register_fake
+def _(
+    y: Tensor,
+    kept: Tensor,
+    g: Tensor,
+    weights: list[Tensor],
+    needed: list[bool],
+    activation: int,
+    layers: int,
+    h: float,
+) -> list[Tensor]:
+    return [y.new_empty(x.shape if n else 0) for x, n in zip((y, *weights), needed, strict=True)]
+
+
+def _save_euler(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    y, weights, *ctx.run = inputs
+    ctx.needed = [x.requires_grad for x in (y, *weights)]
+    ctx.save_for_backward(y, output[1], *weights)
+
+
+def _differentiate_euler(ctx: Any, g: Tensor, g_kept: Tensor) -> tuple[Any, ...]:
+    y, kept, *weights = ctx.saved_tensors
+    gradients = _euler_backward(y, kept, g, weights, ctx.needed, *ctx.run)
+    first, *others = (x if n else None for x, n in zip(gradients, ctx.needed, strict=True))
+    return first, others, None, None, None
+
+
+_euler.register_autograd(_differentiate_euler, setup_context=_save_euler)
+_euler_backward.register_autograd(_only_once)

@@ -2,7 +2,7 @@ r"""One native call: from tensors to the structures of ``native/problem.h`` and 
 
 from __future__ import annotations
 
-__all__ = ["Exact", "backward", "forward"]
+__all__ = ["TYPES", "Exact", "array", "backward", "forward", "pointer", "rows", "velocity"]
 
 import ctypes
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 from liouville.kernels.library import Array, ShearRun, Stage, Velocity, library
 from liouville.kernels.table import TRANSPOSED, ShearPlan
 
-_TYPES = {torch.float32: 0, torch.float64: 1}
+TYPES = {torch.float32: 0, torch.float64: 1}
 _INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 
@@ -50,11 +50,11 @@ def forward(
 ) -> tuple[list[Tensor], int, bool]:
     """The last state, parts (batch, width); in an exact run its integers too, the sum of the first state's, and whether
     the run left its grid, so that all of it means nothing."""
-    state, theta = [_rows(x) for x in state], [w.contiguous() for w in theta]
+    state, theta = [rows(x) for x in state], [w.contiguous() for w in theta]
     out = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in state]
     run = _run(plan, h, layers, state, theta)
     for part, x, result in zip(run.parts, state, out, strict=True):
-        part.value = _array(x, result)
+        part.value = array(x, result)
     if exact:
         out += [torch.empty_like(x, dtype=_INTEGERS[x.dtype]) for x in out]
         run.spacing, run.limit = exact[:2]
@@ -81,19 +81,19 @@ def backward(
     The drift is how far the rebuilt first state is from ``start``, over its largest entry; an exact run goes back from
     ``integers`` and has a checksum instead, the sum of the integers that it arrived at.
     """
-    final, costate = [_rows(x) for x in final], [_rows(g) for g in costate]
-    theta, start = [w.contiguous() for w in theta], [_rows(x) for x in start]
+    final, costate = [rows(x) for x in final], [rows(g) for g in costate]
+    theta, start = [w.contiguous() for w in theta], [rows(x) for x in start]
     gradients = [
         torch.empty_like(x, memory_format=torch.contiguous_format) if wanted else None
         for x, wanted in zip((*final, *theta), needed, strict=True)
     ]
     run = _run(plan, h, layers, final, theta, gradients[2:])
     for k, part in enumerate(run.parts):
-        part.value, part.costate = _array(final[k]), _array(costate[k], gradients[k])
+        part.value, part.costate = array(final[k]), array(costate[k], gradients[k])
         if start:
-            part.start = _array(start[k])
+            part.start = array(start[k])
         if exact:
-            part.grid = _array(integers[k])
+            part.grid = array(integers[k])
     if exact:
         run.spacing, run.limit = exact[:2]
     library().lv_shear_backward(ctypes.byref(run))
@@ -110,7 +110,7 @@ def _run(
 ) -> ShearRun:
     stages = (Stage * len(plan.stages))(*(Stage(moved, c * h) for moved, c in plan.stages))
     run = ShearRun(
-        type=_TYPES[state[0].dtype],
+        type=TYPES[state[0].dtype],
         activation=plan.activation,
         threads=torch.get_num_threads(),
         batch=len(state[0]),
@@ -121,34 +121,37 @@ def _run(
     for x, part in zip(state, run.parts, strict=True):
         part.width = x.shape[1]
     for k, (kind, K, b) in enumerate(plan.velocities):
-        run.velocities[k] = _velocity(kind, theta[K], theta[b])
+        run.velocities[k] = velocity(kind, theta[K], theta[b])
         if gradients:
-            run.velocities[k].K_gradient = _pointer(gradients[K])
-            run.velocities[k].b_gradient = _pointer(gradients[b])
+            run.velocities[k].K_gradient = pointer(gradients[K])
+            run.velocities[k].b_gradient = pointer(gradients[b])
     return run
 
 
-def _velocity(kind: int, K: Tensor, b: Tensor) -> Velocity:
-    layers, rows, columns = K.shape
+def velocity(kind: int, K: Tensor, b: Tensor | None) -> Velocity:
+    """``lv_velocity`` of one stack of weights."""
+    layers, m, n = K.shape
     return Velocity(
         kind=kind,
-        rows=rows,
-        columns=columns,
+        rows=m,
+        columns=n,
         K=K.data_ptr(),
-        b=b.data_ptr(),
-        K_stride=rows * columns if layers > 1 else 0,
-        b_stride=(columns if kind == TRANSPOSED else rows) if len(b) > 1 else 0,
+        b=pointer(b),
+        K_stride=m * n if layers > 1 else 0,
+        b_stride=0 if b is None or len(b) == 1 else n if kind == TRANSPOSED else m,
     )
 
 
-def _array(x: Tensor, out: Tensor | None = None) -> Array:
-    return Array(x.data_ptr(), x.stride(0), _pointer(out))
+def array(x: Tensor, out: Tensor | None = None) -> Array:
+    """``lv_array`` of a state that comes from x and goes to ``out``."""
+    return Array(x.data_ptr(), x.stride(0), pointer(out))
 
 
-def _pointer(x: Tensor | None) -> int | None:
+def pointer(x: Tensor | None) -> int | None:
+    """The address of x, null where there is none."""
     return None if x is None else x.data_ptr()
 
 
-def _rows(x: Tensor) -> Tensor:
+def rows(x: Tensor) -> Tensor:
     """x with dense rows, which may lie apart: a half of a state is used where it is."""
     return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()

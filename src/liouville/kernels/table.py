@@ -2,16 +2,22 @@ r"""Which pairs of scheme and field have a kernel, and what the kernel is told o
 
 from __future__ import annotations
 
-__all__ = ["NoKernelError", "ShearPlan", "kernel_for", "supported"]
+__all__ = ["EulerPlan", "NoKernelError", "ShearPlan", "kernel_for", "supported"]
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-from liouville.fields.base import VectorField, original
-from liouville.fields.hamiltonian import SeparableHamiltonianField
+import torch
+from torch import Tensor
+
+from liouville.fields.antisymmetric import AntisymmetricField, AntisymmetricTheta
+from liouville.fields.base import ActivatedField, Theta, VectorField, original
+from liouville.fields.hamiltonian import HamiltonianField, SeparableHamiltonianField
 from liouville.fields.pair import PairField
+from liouville.fields.residual import ResidualField
 from liouville.operators import Dense
 from liouville.schemes.base import Scheme, SplittingScheme
+from liouville.schemes.euler import ForwardEuler
 from liouville.schemes.symplectic import SymplecticEuler, Verlet, Yoshida4
 
 ACTIVATIONS = {"tanh": 0, "relu": 1}
@@ -34,7 +40,18 @@ class ShearPlan(NamedTuple):
     stages: tuple[tuple[int, float], ...]
 
 
-def kernel_for(scheme: Scheme, field: VectorField, device: str = "cpu") -> ShearPlan:
+class EulerPlan(NamedTuple):
+    """A run of forward Euler, as the kernel sees it.
+
+    weights(theta) = (K, b) for y' = sigma(K y + b), (K, b, G) for y' = G^T sigma(K y + b): stacks of all layers, made
+    from theta by ordinary autograd.
+    """
+
+    activation: int
+    weights: Callable[[Theta], tuple[Tensor, ...]]
+
+
+def kernel_for(scheme: Scheme, field: VectorField, device: str = "cpu") -> ShearPlan | EulerPlan:
     """The plan of a pair.
 
     Raises:
@@ -71,6 +88,31 @@ def _pair(scheme: SplittingScheme, field: PairField) -> ShearPlan:
     return _plan(scheme, field, ((TRANSPOSED, 0, 2), (PLAIN, 0, 1)), (-1.0, 1.0))
 
 
+def _hamiltonian(scheme: ForwardEuler, field: HamiltonianField) -> EulerPlan:
+    """y' = J K^T sigma(K y + b): G = K J^T, for a J of any form, of one layer or all, trained or not."""
+    _require(field)
+    return EulerPlan(
+        ACTIVATIONS[field.activation.name], lambda theta: (theta.K, theta.b, theta.K @ field.structure(theta).mT)
+    )
+
+
+def _antisymmetric(scheme: ForwardEuler, field: AntisymmetricField) -> EulerPlan:
+    """y' = sigma((A - factor gamma I) y + b)."""
+    _require(field)
+
+    def weights(theta: AntisymmetricTheta) -> tuple[Tensor, ...]:
+        eye = torch.eye(field.features, dtype=theta.A.dtype, device=theta.A.device)
+        return (torch.sub(theta.A, eye, alpha=field.factor * field.gamma) if field.gamma else theta.A), theta.b
+
+    return EulerPlan(ACTIVATIONS[field.activation.name], weights)
+
+
+def _residual(scheme: ForwardEuler, field: ResidualField) -> EulerPlan:
+    """y' = sigma(K y + b)."""
+    _require(field)
+    return EulerPlan(ACTIVATIONS[field.activation.name], tuple)
+
+
 def _plan(
     scheme: SplittingScheme,
     field: SeparableHamiltonianField | PairField,
@@ -81,7 +123,7 @@ def _plan(
     return ShearPlan(ACTIVATIONS[field.activation.name], velocities, stages)
 
 
-def _require(field: SeparableHamiltonianField | PairField) -> None:
+def _require(field: ActivatedField) -> None:
     if not isinstance(field.operator, Dense):
         raise _no_kernel(f"{type(field).__name__} with operator {field.operator}")
     if field.activation.name not in ACTIVATIONS:
@@ -97,8 +139,17 @@ def _no_kernel(what: str) -> NoKernelError:
 
 _Key = tuple[type[Scheme], type[VectorField], str]
 # the third key is the kind of device: a GPU kernel is a line ("cuda") beside each of these
-_TABLE: dict[_Key, Callable[..., ShearPlan]] = {
+_TABLE: dict[_Key, Callable[..., ShearPlan | EulerPlan]] = {
     **{(scheme, SeparableHamiltonianField, "cpu"): _separable for scheme in (SymplecticEuler, Verlet, Yoshida4)},
     **{(scheme, PairField, "cpu"): _pair for scheme in (SymplecticEuler, Verlet, Yoshida4)},
+    (ForwardEuler, HamiltonianField, "cpu"): _hamiltonian,
+    (ForwardEuler, AntisymmetricField, "cpu"): _antisymmetric,
+    (ForwardEuler, ResidualField, "cpu"): _residual,
 }
-_CONDITIONS = {"SeparableHamiltonianField": "X None or a number", "PairField": "any widths"}
+_CONDITIONS = {
+    "SeparableHamiltonianField": "X None or a number",
+    "PairField": "any widths",
+    "HamiltonianField": "any J and hidden",
+    "AntisymmetricField": "any gamma, factor and bias",
+    "ResidualField": "vector or scalar bias",
+}

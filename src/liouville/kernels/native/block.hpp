@@ -22,6 +22,32 @@ struct Range {
     int64_t first, count;
 };
 
+/// The share of thread `index` of `threads`, in whole vectors of samples.
+template <class T>
+inline Range share(int64_t batch, int index, int threads) {
+    const int64_t vectors = (batch + lanes<T> - 1) / lanes<T>;
+    const int64_t from = vectors * index / threads * lanes<T>, to = vectors * (index + 1) / threads * lanes<T>;
+    return {from, (to < batch ? to : batch) - from};
+}
+
+/// use(part) for blocks of `range` of about one size, `panels` panels at most.
+template <class T, class Use>
+inline void each_block(Range range, int64_t panels, Use use) {
+    const int64_t most = panels * panel_lanes<T>;
+    const int number = range.count > 0 ? int((range.count + most - 1) / most) : 0;
+    for (int k = 0; k < number; ++k) {
+        const Range part = share<T>(range.count, k, number);
+        use(Range{range.first + part.first, part.count});
+    }
+}
+
+template <class T>
+inline Block block_of(int64_t samples) {
+    const int vectors = int((samples + lanes<T> - 1) / lanes<T>);
+    const int tail = vectors % kPanel;
+    return {vectors / kPanel, tail == 3 ? 4 : tail};  // widths 1, 2 and 4 are compiled
+}
+
 /// Rows of the caller to panels. Lanes behind the last sample repeat it, so that they never meet a number that no
 /// sample has met; their costate is 0, so that they add nothing to a gradient.
 template <class T>
@@ -62,6 +88,15 @@ struct Floating {
     T step;
 
     void operator()(int at, Vec<T> v) const { store(y + at, fma<T>(broadcast(step), v, load(y + at))); }
+};
+
+/// y = x + step * v, in floating point, into another place.
+template <class T>
+struct Advance {
+    const T* x;
+    T *y, step;
+
+    void operator()(int at, Vec<T> v) const { store(y + at, fma<T>(broadcast(step), v, load(x + at))); }
 };
 
 /// z += round(step * v), y = spacing * z: a bijection of the grid. Notes whether a number left the range, which a sum of

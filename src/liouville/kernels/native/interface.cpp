@@ -7,6 +7,7 @@
 #define LV_DECLARE(isa)                                                                       \
     namespace isa {                                                                           \
     void shear_run(lv_shear_run& run, bool back);                                             \
+    void euler_run(lv_euler_run& run, bool back);                                             \
     void activation(int64_t type, int64_t kind, int64_t count, const void* in, void* out);    \
     }
 
@@ -21,11 +22,12 @@ namespace {
 struct Isa {
     const char* name;
     void (*shear_run)(lv_shear_run&, bool);
+    void (*euler_run)(lv_euler_run&, bool);
     void (*activation)(int64_t, int64_t, int64_t, const void*, void*);
 };
 
 #define LV_TABLE(isa) \
-    Isa { #isa, isa::shear_run, isa::activation }
+    Isa { #isa, isa::shear_run, isa::euler_run, isa::activation }
 
 /// The best one this machine has; LIOUVILLE_ISA=portable or avx2 asks for less, to test and to compare.
 Isa choose() {
@@ -54,12 +56,15 @@ extern "C" {
 #define LV_EXPORT __attribute__((visibility("default")))
 
 /// The layout of problem.h; the Python side refuses a library that was built from another one.
-LV_EXPORT int64_t lv_version(void) { return 1; }
+LV_EXPORT int64_t lv_version(void) { return 2; }
 LV_EXPORT int64_t lv_shear_run_size(void) { return sizeof(lv_shear_run); }
+LV_EXPORT int64_t lv_euler_run_size(void) { return sizeof(lv_euler_run); }
 LV_EXPORT const char* lv_isa(void) { return isa().name; }
 
 LV_EXPORT void lv_shear_forward(lv_shear_run* run) { isa().shear_run(*run, false); }
 LV_EXPORT void lv_shear_backward(lv_shear_run* run) { isa().shear_run(*run, true); }
+LV_EXPORT void lv_euler_forward(lv_euler_run* run) { isa().euler_run(*run, false); }
+LV_EXPORT void lv_euler_backward(lv_euler_run* run) { isa().euler_run(*run, true); }
 
 /// sigma of `count` numbers: for tests.
 LV_EXPORT void lv_activation(int64_t type, int64_t kind, int64_t count, const void* in, void* out) {

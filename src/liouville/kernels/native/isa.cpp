@@ -1,53 +1,55 @@
 // Everything that depends on the instruction set; compiled once for each, with LV_ISA its name.
+#include "euler.hpp"
 #include "run.hpp"
 
 namespace LV_ISA {
 namespace {
 
 /// Fewer threads where a run is too short to be worth waking them: a function of the sizes alone.
-int useful_threads(const lv_shear_run& run, int64_t vectors) {
-    const int64_t width = run.parts[0].width + run.parts[1].width;
-    const int64_t work = vectors * run.layers * run.stages * (width * width + 16 * width);
-    const int64_t most = 1 + work / 20000;
-    const int64_t threads = run.threads < most ? run.threads : most;
-    return int(threads < vectors ? threads : vectors);
+template <class T>
+int useful_threads(int64_t batch, int64_t threads, int64_t work_per_vector) {
+    const int64_t vectors = (batch + lanes<T> - 1) / lanes<T>;
+    const int64_t most = 1 + vectors * work_per_vector / 20000;
+    threads = threads < most ? threads : most;
+    threads = threads < vectors ? threads : vectors;
+    return int(threads > 1 ? threads : 1);
 }
 
-template <class T, class Sigma, bool exact, bool back>
+/// One run on several threads, each a `Part` of it.
+template <class T, class Part, class Run, bool back>
 struct Call {
-    lv_shear_run& run;
+    Run& run;
     int threads;
     GradientSums<T> sums;
-    struct Result {
-        uint64_t checksum;
-        bool left;
-        double error, size;
-    };
-    Result* results;
+    typename Part::Result* results;
 
     static void part(void* data, int index) {
         Call& call = *static_cast<Call*>(data);
-        ShearRun<T, Sigma, exact> part(call.run, call.sums.of(index));
+        Part part(call.run, call.sums.of(index));
         const Range range = share<T>(call.run.batch, index, call.threads);
         if (back)
             part.backward(range);
         else
             part.forward(range);
-        call.results[index] = {part.checksum(), part.left_range(), part.error(), part.size()};
+        call.results[index] = part.result();
     }
 
     static void reduce(void* data, int index) { static_cast<Call*>(data)->sums.reduce(index); }
+
+    void perform() {
+        lv::parallel(threads, part, this);
+        if (back && threads > 1) lv::parallel(threads, reduce, this);
+    }
 };
 
 template <class T, class Sigma, bool exact, bool back>
 void perform(lv_shear_run& run) {
-    using Run = Call<T, Sigma, exact, back>;
-    const int64_t vectors = (run.batch + lanes<T> - 1) / lanes<T>;
-    const int threads = vectors ? useful_threads(run, vectors) : 1;
-    auto* results = static_cast<typename Run::Result*>(std::calloc(threads, sizeof(typename Run::Result)));
-    Run call{run, threads, {run.velocities, run.layers, threads}, results};
-    lv::parallel(threads, Run::part, &call);
-    if (back && threads > 1) lv::parallel(threads, Run::reduce, &call);
+    using Part = ShearRun<T, Sigma, exact>;
+    const int64_t width = run.parts[0].width + run.parts[1].width;
+    const int threads =
+        useful_threads<T>(run.batch, run.threads, run.layers * run.stages * (width * width + 16 * width));
+    auto* results = static_cast<typename Part::Result*>(std::calloc(threads, sizeof(typename Part::Result)));
+    Call<T, Part, lv_shear_run, back>{run, threads, {run.velocities, run.layers, threads}, results}.perform();
     run.checksum = 0, run.left_range = 0, run.error = 0, run.size = 0;
     for (int t = 0; t < threads; ++t) {
         run.checksum += results[t].checksum;
@@ -59,16 +61,34 @@ void perform(lv_shear_run& run) {
 }
 
 template <class T, class Sigma>
-void choose_arithmetic(lv_shear_run& run, bool back) {
+void choose_formula(lv_shear_run& run, bool back) {
     if (run.spacing > 0)
         back ? perform<T, Sigma, true, true>(run) : perform<T, Sigma, true, false>(run);
     else
         back ? perform<T, Sigma, false, true>(run) : perform<T, Sigma, false, false>(run);
 }
 
-template <class T>
-void choose_activation(lv_shear_run& run, bool back) {
-    run.activation == LV_RELU ? choose_arithmetic<T, Relu>(run, back) : choose_arithmetic<T, Tanh>(run, back);
+template <class T, class Sigma, Form form, bool back>
+void perform(lv_euler_run& run) {
+    using Part = EulerRun<T, Sigma, form>;
+    const int64_t work = run.layers * (2 * run.width * run.weights[0].rows + 16 * run.weights[0].rows);
+    const int threads = useful_threads<T>(run.batch, run.threads, work);
+    auto* results = static_cast<typename Part::Result*>(std::calloc(threads, sizeof(typename Part::Result)));
+    Call<T, Part, lv_euler_run, back>{run, threads, {run.weights, run.layers, threads}, results}.perform();
+    std::free(results);
+}
+
+template <class T, class Sigma>
+void choose_formula(lv_euler_run& run, bool back) {
+    if (run.weights[1].K)
+        back ? perform<T, Sigma, Form::turned, true>(run) : perform<T, Sigma, Form::turned, false>(run);
+    else
+        back ? perform<T, Sigma, Form::plain, true>(run) : perform<T, Sigma, Form::plain, false>(run);
+}
+
+template <class T, class Run>
+void choose_activation(Run& run, bool back) {
+    run.activation == LV_RELU ? choose_formula<T, Relu>(run, back) : choose_formula<T, Tanh>(run, back);
 }
 
 template <class T>
@@ -85,6 +105,10 @@ void activate(int64_t activation, int64_t count, const T* in, T* out) {
 }  // namespace
 
 void shear_run(lv_shear_run& run, bool back) {
+    run.type == LV_FLOAT64 ? choose_activation<double>(run, back) : choose_activation<float>(run, back);
+}
+
+void euler_run(lv_euler_run& run, bool back) {
     run.type == LV_FLOAT64 ? choose_activation<double>(run, back) : choose_activation<float>(run, back);
 }
 

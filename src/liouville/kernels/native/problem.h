@@ -55,3 +55,15 @@ typedef struct {
     uint64_t checksum;   /* sum of all integers: of the first state (forward), of the rebuilt one (backward) */
     double error, size; /* backward: largest difference of the rebuilt first state, and its largest entry */
 } lv_shear_run;
+
+/* Forward Euler: y += step * v(y) in every layer, v = sigma(K y + b) or v = G^T sigma(K y + b).
+ *
+ * weights[0] has K and b; weights[1] has G as its K, of the same shape, null where v has none. The state behind every
+ * `segment` layers goes to `kept` (all but the last state), from where the way back runs each segment once more. */
+typedef struct {
+    int64_t type, activation, threads, batch, layers, width, segment;
+    double step;
+    lv_array value, costate;
+    lv_velocity weights[2];
+    void* kept; /* ((layers - 1) / segment, batch, width); may be null on the way down: nothing is kept */
+} lv_euler_run;

@@ -6,38 +6,26 @@
 
 namespace LV_ISA {
 
-/// The share of thread `index` of `threads`, in whole vectors of samples.
-template <class T>
-inline Range share(int64_t batch, int index, int threads) {
-    const int64_t vectors = (batch + lanes<T> - 1) / lanes<T>;
-    const int64_t from = vectors * index / threads * lanes<T>, to = vectors * (index + 1) / threads * lanes<T>;
-    return {from, (to < batch ? to : batch) - from};
-}
-
-template <class T>
-inline Block block_of(int64_t samples) {
-    const int vectors = int((samples + lanes<T> - 1) / lanes<T>);
-    const int tail = vectors % kPanel;
-    return {vectors / kPanel, tail == 3 ? 4 : tail};  // widths 1, 2 and 4 are compiled
-}
-
 /// One thread's part of a run; it sums up gradients in `gradients`.
 template <class T, class Sigma, bool exact>
 class ShearRun {
 public:
+    struct Result {
+        uint64_t checksum;
+        bool left;
+        double error, size;
+    };
+
     ShearRun(const lv_shear_run& run, Gradients<T> gradients) : run_(run), gradients_(gradients) {}
 
     void forward(Range range) { blocks(range, false); }
     void backward(Range range) { blocks(range, true); }
 
-    bool left_range() const {
-        for (int i = 0; i < lanes<T>; ++i)
-            if (left_[i]) return true;
-        return false;
+    Result result() const {
+        bool left = false;
+        for (int i = 0; i < lanes<T>; ++i) left |= left_[i] != 0;
+        return {checksum_, left, error_, size_};
     }
-    uint64_t checksum() const { return checksum_; }
-    double error() const { return error_; }
-    double size() const { return size_; }
 
 private:
     const lv_shear_run& run_;
@@ -50,16 +38,10 @@ private:
     T *a_ = nullptr, *d_ = nullptr;
 
     void blocks(Range range, bool back) {
-        if (range.count <= 0) return;
         const int64_t rows = hidden();
         const int64_t features = run_.parts[0].width + run_.parts[1].width;
         const int64_t panel = panel_lanes<T> * int64_t(sizeof(T)) * ((2 + exact) * features + 2 * rows);
-        const int64_t most = panels_in_cache(panel) * panel_lanes<T>;
-        const int64_t number = (range.count + most - 1) / most;
-        const int64_t vectors = (range.count + lanes<T> - 1) / lanes<T>;
-        for (int64_t k = 0; k < number; ++k) {
-            const int64_t from = vectors * k / number * lanes<T>, to = vectors * (k + 1) / number * lanes<T>;
-            const Range part = {range.first + from, (to < range.count ? to : range.count) - from};
+        each_block<T>(range, panels_in_cache(panel), [&](Range part) {
             prepare(part.count, panel);
             enter(part, back);
             if (back)
@@ -67,7 +49,7 @@ private:
             else
                 down();
             leave(part, back);
-        }
+        });
     }
 
     int64_t hidden() const {
@@ -179,65 +161,47 @@ private:
         const int moved = int(stage.moved);
         const Weights<T> w = weights(moved, layer);
         if (run_.velocities[moved].kind == LV_GRADIENT)
-            shear<back, true>(w, T(stage.factor), parts_[1 - moved], parts_[moved]);
+            shear<back, Form::gradient>(w, T(stage.factor), parts_[1 - moved], parts_[moved]);
         else
-            shear<back, false>(w, T(stage.factor), parts_[1 - moved], parts_[moved]);
+            shear<back, Form::plain>(w, T(stage.factor), parts_[1 - moved], parts_[moved]);
     }
 
-    template <bool back, bool gradient>
+    template <bool back, Form form>
     void shear(const Weights<T>& w, T step, const Part<T>& x, const Part<T>& y) {
-        const bool square = w.W.rows == w.W.columns;
-        switch (square ? w.W.rows : 0) {
-            case 1: return small<back, gradient, 1>(w, step, x, y);
-            case 2: return small<back, gradient, 2>(w, step, x, y);
-            case 3: return small<back, gradient, 3>(w, step, x, y);
-            case 4: return small<back, gradient, 4>(w, step, x, y);
-        }
-        for (int panel = 0; panel < block_.panels(); ++panel) {
-            switch (block_.width(panel)) {
-                case 1: one<back, gradient, 1>(w, step, x, y, panel); break;
-                case 2: one<back, gradient, 2>(w, step, x, y, panel); break;
-                default: one<back, gradient, kPanel>(w, step, x, y, panel);
-            }
-        }
-        if constexpr (back) weight_gradients<T, gradient>(block_, w, step, x, y, a_, d_);
+        if (w.W.rows == w.W.columns && w.W.rows <= kSmall)
+            return with_small(w.W.rows, [&](auto M) { small<back, form, M.value>(w, step, x, y); });
+        for (int panel = 0; panel < block_.panels(); ++panel)
+            with_width(block_.width(panel), [&](auto C) { one<back, form, C.value>(w, step, x, y, panel); });
+        if constexpr (back) weight_gradients<T, form>(block_, w, step, x.x, y.g, a_, d_);
     }
 
-    template <bool back, bool gradient, int M>
+    template <bool back, Form form, int M>
     void small(const Weights<T>& w, T step, const Part<T>& x, const Part<T>& y) {
-        constexpr int U = kRegisters >= 32 ? 2 : 1;
-        SmallShear<T, Sigma, gradient, M> shear(w, step);
+        SmallShear<T, Sigma, form, M> shear(w, step);
         for (int panel = 0; panel < block_.panels(); ++panel) {
             const int size = block_.width(panel) * lanes<T>;
             const T *from = x.x + x.at(panel), *g_y = y.g + y.at(panel);
             T* g_x = x.g + x.at(panel);
             const auto move = mover<back>(y, panel, step);
-            int at = 0;
-            for (; at + U * lanes<T> <= size; at += U * lanes<T>) {
+            in_flight<T>(size, [&](auto U, int at) {
                 if constexpr (back)
-                    shear.template backward<U>(from, g_x, g_y, at, size, move);
+                    shear.template backward<U.value>(from, g_x, g_y, at, size, move);
                 else
-                    shear.template forward<U>(from, at, size, move);
-            }
-            for (; at < size; at += lanes<T>) {
-                if constexpr (back)
-                    shear.template backward<1>(from, g_x, g_y, at, size, move);
-                else
-                    shear.template forward<1>(from, at, size, move);
-            }
+                    shear.template forward<U.value>(from, at, size, move);
+            });
         }
         if constexpr (back) shear.flush(w);
     }
 
-    template <bool back, bool gradient, int C>
+    template <bool back, Form form, int C>
     void one(const Weights<T>& w, T step, const Part<T>& x, const Part<T>& y, int panel) {
         const int64_t scratch = int64_t(panel) * w.W.rows * panel_lanes<T>;
-        const Shear<T, Sigma, gradient, C> shear{w, x.x + x.at(panel), a_ + scratch, d_ + scratch};
+        const Shear<T, Sigma, form, C> shear{w, x.x + x.at(panel), a_ + scratch, d_ + scratch};
         const auto move = mover<back>(y, panel, step);
-        if constexpr (back)
-            shear.backward(move, step, x.g + x.at(panel), y.g + y.at(panel));
-        else
-            shear.forward(move);
+        shear.activate();
+        if constexpr (back) shear.differentiate(y.g + y.at(panel));
+        shear.shift(move);
+        if constexpr (back) shear.pull(step, x.g + x.at(panel));
     }
 
     /// What moves y by a velocity, or takes it back.
@@ -258,7 +222,7 @@ private:
         const Matrix<T> W = v.kind == LV_TRANSPOSED ? Matrix<T>{K, columns, rows, 1, columns}
                                                     : Matrix<T>{K, rows, columns, columns, 1};
         T *K_gradient = gradients_.K[moved], *b_gradient = gradients_.b[moved];
-        return {W, b, K_gradient ? K_gradient + layer * v.K_stride : nullptr,
+        return {W, W, b, K_gradient ? K_gradient + layer * v.K_stride : nullptr, nullptr,
                 b_gradient ? b_gradient + layer * v.b_stride : nullptr};
     }
 };

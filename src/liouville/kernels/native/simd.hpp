@@ -12,6 +12,9 @@
 #include <immintrin.h>
 #endif
 
+/// For what is only fast where its arrays of vectors stay in registers.
+#define LV_INLINE __attribute__((always_inline)) inline
+
 namespace LV_ISA {
 
 #if defined(__AVX512F__)
@@ -204,7 +207,7 @@ inline Vec<T> merged(Vec<T> a, Vec<T> b) {
 
 /// One level of `sums`: vectors v and v + d become one, their lanes added across bit d; of `count` that there are.
 template <class T, int d, int count>
-inline void fold(Vec<T>* v) {
+LV_INLINE void fold(Vec<T>* v) {
 #pragma GCC unroll 16
     for (int k = 0; k < d && k < count; ++k) {
         const Vec<T> other = k + d < count ? v[k + d] : v[k];
@@ -214,7 +217,7 @@ inline void fold(Vec<T>* v) {
 
 /// Lane i < count of the result is the sum over the lanes of v[i]: a transposition that adds. `v` is used up.
 template <class T, int count = lanes<T>>
-inline Vec<T> sums(Vec<T>* v) {
+LV_INLINE Vec<T> sums(Vec<T>* v) {
     if constexpr (lanes<T> >= 16) fold<T, 8, count>(v);
     if constexpr (lanes<T> >= 8) fold<T, 4, (count < 8 ? count : 8)>(v);
     if constexpr (lanes<T> >= 4) fold<T, 2, (count < 4 ? count : 4)>(v);

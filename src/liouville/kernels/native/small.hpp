@@ -10,7 +10,27 @@ namespace LV_ISA {
 
 constexpr int kSmall = 4;  // the widest half that the registers hold
 
-template <class T, class Sigma, bool gradient, int M>
+/// use(Number<M>), for M = 1 ... kSmall.
+template <class Use>
+inline void with_small(int M, Use use) {
+    switch (M) {
+        case 1: return use(Number<1>{});
+        case 2: return use(Number<2>{});
+        case 3: return use(Number<3>{});
+        default: return use(Number<kSmall>{});
+    }
+}
+
+/// use(Number<U>, at) for a panel of `size` lanes: U vectors at a time, then one.
+template <class T, class Use>
+inline void in_flight(int size, Use use) {
+    constexpr int U = kRegisters >= 32 ? 2 : 1;
+    int at = 0;
+    for (; at + U * lanes<T> <= size; at += U * lanes<T>) use(Number<U>{}, at);
+    for (; at < size; at += lanes<T>) use(Number<1>{}, at);
+}
+
+template <class T, class Sigma, Form form, int M>
 class SmallShear {
 public:
     SmallShear(const Weights<T>& w, T step) : step_(broadcast(step)) {
@@ -18,7 +38,10 @@ public:
         for (int i = 0; i < M; ++i) {
             b_[i] = broadcast(w.b[i]);
 #pragma GCC unroll 8
-            for (int j = 0; j < M; ++j) K_[i][j] = broadcast(w.W.at[i * w.W.row + j * w.W.column]);
+            for (int j = 0; j < M; ++j) {
+                K_[i][j] = broadcast(w.W.at[i * w.W.row + j * w.W.column]);
+                if constexpr (turned) G_[i][j] = broadcast(w.G.at[i * w.G.row + j * w.G.column]);
+            }
         }
     }
 
@@ -42,7 +65,7 @@ public:
                 Vec<T> w = gradient ? Vec<T>{} : g[i][c];
                 if constexpr (gradient)
 #pragma GCC unroll 8
-                    for (int j = 0; j < M; ++j) w = fma<T>(K_[i][j], g[j][c], w);
+                    for (int j = 0; j < M; ++j) w = fma<T>(outward(i, j), g[j][c], w);
                 d[i][c] = w * Sigma::template derivative<T>(s[i][c]);
             }
         shift<U>(s, at, size, move);
@@ -69,14 +92,26 @@ public:
                                                                    : sums<T, kLast>(sum_ + k * lanes<T>)));
         for (int i = 0; i < M; ++i) {
             if (w.b_gradient) w.b_gradient[i] += total[M * M + i];
-            for (int j = 0; j < M; ++j)
+            for (int j = 0; j < M; ++j) {
                 if (w.W_gradient) w.W_gradient[i * w.W.row + j * w.W.column] += total[i * M + j];
+                if (turned && w.G_gradient) w.G_gradient[i * w.G.row + j * w.G.column] += total[kOutward + i * M + j];
+            }
         }
     }
 
 private:
-    static constexpr int kSums = M * M + M, kLast = (kSums - 1) % lanes<T> + 1;
-    Vec<T> K_[M][M], b_[M], step_, sum_[kSums] = {};
+    static constexpr bool gradient = form != Form::plain, turned = form == Form::turned;
+    static constexpr int kOutward = turned ? M * M + M : 0, kSums = M * M + M + (turned ? M * M : 0);
+    static constexpr int kLast = (kSums - 1) % lanes<T> + 1;
+    Vec<T> K_[M][M], G_[turned ? M : 1][M], b_[M], step_, sum_[kSums] = {};
+
+    /// What takes sigma to the velocity, transposed: G, or K once more.
+    Vec<T> outward(int i, int j) const {
+        if constexpr (turned)
+            return G_[i][j];
+        else
+            return K_[i][j];
+    }
 
     template <int U>
     static void read(const T* from, int size, Vec<T> (&to)[M][U]) {
@@ -105,7 +140,7 @@ private:
             for (int c = 0; c < U; ++c) s[i][c] = Sigma::template value<T>(s[i][c]);
     }
 
-    /// Moves y by K^T s, or by s itself.
+    /// Moves y by K^T s, by G^T s, or by s itself.
     template <int U, class Move>
     void shift(const Vec<T> (&s)[M][U], int at, int size, const Move& move) const {
 #pragma GCC unroll 8
@@ -115,7 +150,7 @@ private:
                 Vec<T> v = gradient ? Vec<T>{} : s[j][c];
                 if constexpr (gradient)
 #pragma GCC unroll 8
-                    for (int i = 0; i < M; ++i) v = fma<T>(K_[i][j], s[i][c], v);
+                    for (int i = 0; i < M; ++i) v = fma<T>(outward(i, j), s[i][c], v);
                 move(at + j * size + c * lanes<T>, v);
             }
     }
@@ -133,7 +168,8 @@ private:
 #pragma GCC unroll 8
                 for (int j = 0; j < M; ++j) {
                     sum_[i * M + j] = fma<T>(d[i][c], x[j][c], sum_[i * M + j]);
-                    if constexpr (gradient) sum_[i * M + j] = fma<T>(s[i][c], g[j][c], sum_[i * M + j]);
+                    if constexpr (gradient)
+                        sum_[kOutward + i * M + j] = fma<T>(s[i][c], g[j][c], sum_[kOutward + i * M + j]);
                 }
             }
     }

@@ -75,6 +75,21 @@ struct Block {
     int width(int panel) const { return panel < full ? kPanel : tail; }
 };
 
+template <int n>
+struct Number {
+    static constexpr int value = n;
+};
+
+/// use(Number<width>), for the widths of panels that there are.
+template <class Use>
+inline void with_width(int width, Use use) {
+    switch (width) {
+        case 1: return use(Number<1>{});
+        case 2: return use(Number<2>{});
+        default: return use(Number<kPanel>{});
+    }
+}
+
 /// One factor pair of an outer product summed over the samples: gradient(i, j) += sum_s left(i, s) right(j, s).
 template <class T>
 struct Factors {
@@ -86,7 +101,7 @@ constexpr int kOuterRows = kRegisters >= 32 ? 4 : 2, kOuterColumns = 4;
 /// gradient(i, j) += scale * sum over the pairs and samples, for one tile whose rows and columns beyond the matrix
 /// repeat its last ones and are dropped.
 template <class T, int pairs>
-inline void outer_tile(const Block& block, const Factors<T> (&f)[pairs], Matrix<T> W, int i, int j, T scale, T* to) {
+LV_INLINE void outer_tile(const Block& block, const Factors<T> (&f)[pairs], Matrix<T> W, int i, int j, T scale, T* to) {
     constexpr int R = kOuterRows, C = kOuterColumns;
     Vec<T> sum[R * C] = {};
     for (int p = 0; p < pairs; ++p) {
@@ -119,9 +134,11 @@ inline void outer_tile(const Block& block, const Factors<T> (&f)[pairs], Matrix<
             to[(i + r) * W.row + (j + c) * W.column] += scale * total[r * C + c];
 }
 
-/// gradient += scale * sum over samples of left right^T, of the shape and strides of W.
+/// gradient += scale * sum over samples of left right^T, of the shape and strides of W. A function of its own, with all
+/// of its tile inside: where the compiler decides by the caller's size, a tile's sums go through memory.
 template <class T, int pairs>
-inline void outer(const Block& block, const Factors<T> (&f)[pairs], const Matrix<T>& W, T scale, T* gradient) {
+__attribute__((noinline)) void outer(const Block& block, const Factors<T> (&f)[pairs], const Matrix<T>& W, T scale,
+                                     T* gradient) {
     for (int i = 0; i < W.rows; i += kOuterRows)
         for (int j = 0; j < W.columns; j += kOuterColumns) outer_tile<T, pairs>(block, f, W, i, j, scale, gradient);
 }

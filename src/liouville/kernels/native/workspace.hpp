@@ -18,6 +18,12 @@ inline int64_t panels_in_cache(int64_t bytes) {
     return most > 1 ? most : 1;
 }
 
+/// The same for a block whose bytes are read in turn, a layer at a time: it may fill the second level and more.
+inline int64_t panels_in_turn(int64_t bytes) {
+    const int64_t most = 2 * kFar / bytes;
+    return most > 8 ? 8 : most > 1 ? most : 1;
+}
+
 /// Pieces of this thread's memory, aligned for vectors and valid until this thread makes the next Workspace. It is kept
 /// between runs: fresh pages would cost more than a short run.
 class Workspace {
