@@ -143,6 +143,7 @@ def gradients(flow: lv.Flow, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=("time", "digits"), default=("time", "digits"))
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write the records here")
@@ -150,31 +151,37 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    timed = {title: times(flow, y, arguments.repeats) for title, (flow, y, _) in workloads().items()}
-    exact = {f"{t}, {n} layers": digits(*r, n) for t, r in REGIMES.items() for n in DEPTHS}
-    note = f"torch {torch.__version__}, {platform.machine()}, {arguments.threads} threads, {arguments.repeats} repeats."
-    head = [
-        "one step",
-        "stored, ms",
-        "checkpointed",
-        "reversible",
-        "black box",
-        "compensated",
-        "exact",
-        "exact, compensated",
-    ]
-    lines = [[t, f"{r['stored ms']:.1f}", *(f"{r[k]:.2f}" for k in head[2:])] for t, r in timed.items()]
+    print(
+        f"torch {torch.__version__}, {platform.machine()}, {arguments.threads} threads, {arguments.repeats} repeats.\n"
+    )
+    records, good = {}, True
+    for part in arguments.parts:
+        if part == "time":
+            found = {title: times(flow, y, arguments.repeats) for title, (flow, y, _) in workloads().items()}
+            table, fine = time_table(found), all(in_time(found))
+        else:
+            found = {f"{t}, {n} layers": digits(*r, n) for t, r in REGIMES.items() for n in DEPTHS}
+            table, fine = digits_table(found), all(in_digits(found))
+        print(tables.plain(*table), "\n", flush=True)
+        records[part], good = found, good and fine
+        if arguments.page:
+            tables.write(arguments.page, part, tables.markdown(*table))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(records, indent=1))
+    return int(not good)
+
+
+def time_table(timed: dict[str, dict[str, float]]) -> tuple[list[str], list[list[str]]]:
+    columns = ["checkpointed", "reversible", "black box", "compensated", "exact", "exact, compensated"]
+    rows = [[t, f"{r['stored ms']:.1f}", *(f"{r[k]:.2f}" for k in columns)] for t, r in timed.items()]
+    return ["one step", "stored, ms", *columns], rows
+
+
+def digits_table(exact: dict[str, dict[str, float]]) -> tuple[list[str], list[list[str]]]:
     columns = ["stored", "reversible", "anchors 64", "compensated", "exact", "exact, compensated"]
     columns += ["reversible, input", "compensated, input", "exact, input"]
     rows = [[t, f"{r['growth']:.0e}", *(f"{r[k]:.1e}" if r[k] else "0" for k in columns)] for t, r in exact.items()]
-    for top, body in ((head, lines), (["float32", "growth", *columns], rows)):
-        print(tables.plain(top, body), "\n")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"time": timed, "digits": exact}, indent=1))
-    if arguments.page:
-        tables.write(arguments.page, "time", f"{note}\n\n{tables.markdown(head, lines)}")
-        tables.write(arguments.page, "digits", tables.markdown(["float32", "growth", *columns], rows))
-    return int(not all([*in_time(timed), *in_digits(exact)]))
+    return ["float32", "growth", *columns], rows
 
 
 def in_time(timed: dict[str, dict[str, float]]) -> list[bool]:

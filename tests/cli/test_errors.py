@@ -65,8 +65,8 @@ def assert_one_line(result, message, code=2):
         ("--J full", "the model 'h2' has no option 'J'; it belongs to h1."),
         (
             "--model leapfrog --engine fused",
-            "there is no fused kernel for SymplecticEuler on SecondOrderField; there is one on the CPU for dense fields "
-            f"with tanh or relu: {'; '.join(lv.kernels.supported())}. Use lv.Stored() or lv.Reversible().",
+            "there is no fused kernel for SymplecticEuler on SecondOrderField; there is one on the CPU for dense "
+            f"fields with tanh or relu: {'; '.join(lv.kernels.supported())}. Use lv.Stored() or lv.Reversible().",
         ),
         (
             "--model h1 --engine reversible",
