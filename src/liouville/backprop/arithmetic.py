@@ -12,7 +12,7 @@ start, so that the resident memory does not depend on the depth.
 
 from __future__ import annotations
 
-__all__ = ["Arithmetic", "Compensated", "Floating", "Grid", "Part"]
+__all__ = ["Arithmetic", "Compensated", "Floating", "Grid", "Part", "sample"]
 
 import math
 from abc import ABC, abstractmethod
@@ -48,9 +48,7 @@ class Arithmetic(ABC):
 
     def fingerprint(self, part: Part) -> Tensor:
         """What a rebuilt part is compared with the original by: up to 512 of its entries, evenly spread."""
-        x = part[0]
-        x = x.permute(sorted(range(x.dim()), key=x.stride, reverse=True))  # in the order of memory: no copy
-        return x.flatten()[:: max(1, x.numel() // 512)].clone()
+        return sample(part[0])
 
     def in_range(self) -> bool:
         """Whether all numbers of the run so far kept the range that this arithmetic holds for.
@@ -169,6 +167,12 @@ class Grid(Arithmetic):
         if self.furthest is not None and x.numel():
             furthest = torch.linalg.vector_norm(x, torch.inf)
             torch.maximum(self.furthest, furthest.mul_(unit), out=self.furthest)
+
+
+def sample(x: Tensor) -> Tensor:
+    """Up to 512 entries of x, evenly spread."""
+    x = x.permute(sorted(range(x.dim()), key=x.stride, reverse=True))  # in the order of memory: no copy
+    return x.flatten()[:: max(1, -(-x.numel() // 512))].clone()
 
 
 def _add(x: Tensor, velocity: Tensor, step: float) -> Tensor:

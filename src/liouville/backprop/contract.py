@@ -7,7 +7,14 @@ raises instead.
 
 from __future__ import annotations
 
-__all__ = ["differentiable_once", "is_plain_autograd", "require_declared", "require_plain_autograd", "watched"]
+__all__ = [
+    "differentiable_once",
+    "is_declared",
+    "is_plain_autograd",
+    "require_declared",
+    "require_plain_autograd",
+    "watched",
+]
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -60,9 +67,14 @@ def watched(field: Any, device: torch.device) -> Iterator[None]:
         )
 
 
+def is_declared(result: Tensor, inputs: Sequence[Tensor]) -> bool:
+    """Whether autograd carries gradients from ``result`` to ``inputs`` at most."""
+    return not result.requires_grad or all(any(leaf is x for x in inputs) for leaf in _leaves(result))
+
+
 def require_declared(result: Tensor, inputs: Sequence[Tensor], field: Any, j: int) -> None:
-    """Raise if autograd could carry a gradient from ``result`` to any leaf but ``inputs``."""
-    if result.requires_grad and any(all(leaf is not x for x in inputs) for leaf in _leaves(result)):
+    """Raise where it is not `is_declared`."""
+    if not is_declared(result, inputs):
         raise RuntimeError(
             f"layer {j} of {_name(field)} depends on a parameter that does not come through theta(); its "
             f"gradient would be missing. Return the parameter from theta() and read it from theta_j, or {_STORED}."

@@ -45,6 +45,7 @@ class Probes:
     def __init__(self, end: Sequence[Tensor]) -> None:
         self.size = _largest(end)
         self.found: dict[int, Tensor] = {}
+        self.impurity = torch.zeros_like(self.size)
 
     def compare(self, j: int, now: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
         """Note the state rebuilt in front of layer j; one that was not finite to begin with has nothing to lose."""
@@ -55,19 +56,26 @@ class Probes:
         size = torch.maximum(0.01 * before, self.size)
         self.found[j] = torch.where(size.isfinite(), off / size.clamp(min=torch.finfo(size.dtype).tiny), 0.0)
 
+    def repeat(self, now: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
+        """Compare the last layer's velocities with what they were, in units of what their own precision allows."""
+        for a, b in zip(now, kept, strict=True):
+            off, size = _largest([a - b]), _largest([b])
+            bearable = torch.finfo(b.dtype).eps ** 0.5 * size.clamp(min=torch.finfo(size.dtype).tiny)
+            self.impurity = torch.maximum(self.impurity, torch.where(size.isfinite(), off / bearable, 0.0))
+
     def errors(self) -> dict[int, float]:
         """Relative errors by layer, in one transfer from the device."""
         values = torch.stack(list(self.found.values())).tolist() if self.found else []
         return dict(zip(self.found, values, strict=True))
 
 
-def judge(errors: Mapping[int, float], layers: Layers, theta: Theta, dtype: torch.dtype, anchors: int | None) -> None:
+def judge(probes: Probes, layers: Layers, theta: Theta, dtype: torch.dtype, anchors: int | None) -> None:
     """Raise where a layer could not be undone; warn, once per field, where half of the digits are lost.
 
     ``dtype`` is that of the state, or of autocast: a velocity of 16 bits that is evaluated at a state one rounding away
     may itself differ by a rounding of 16 bits.
     """
-    field = original(layers.field)
+    field, errors = original(layers.field), probes.errors()
     impure = (
         f"{type(field).__name__} gives another velocity each time it is asked (random numbers of its own, running "
         "statistics: use lv.dropout, or derive it from StochasticField)"
@@ -79,6 +87,8 @@ def judge(errors: Mapping[int, float], layers: Layers, theta: Theta, dtype: torc
                 "deterministic here; call torch.use_deterministic_algorithms(True), or use Reversible()."
             )
         return
+    if not float(probes.impurity) <= 1:
+        raise RuntimeError(f"the last layer gave another velocity in the backward pass: {impure}.")
     half, last = torch.finfo(dtype).eps ** 0.5, layers.field.layers - 1
     if not errors[last] <= half:
         raise RuntimeError(

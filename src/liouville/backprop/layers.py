@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liouville.backprop.arithmetic import Arithmetic, Part
-from liouville.backprop.contract import require_declared
+from liouville.backprop.arithmetic import Arithmetic, Part, sample
+from liouville.backprop.contract import is_declared, require_declared
 from liouville.fields.base import Theta
 from liouville.schemes.base import ReversibleScheme, Shear, ShearScheme, State
 
@@ -26,6 +26,8 @@ class Layers(ABC):
         arithmetic: how parts are kept.
         traced: whether gradients will be asked for: layers are then checked, and evaluated as `backward` will.
         autocast: makes the context that every evaluation sees, forwards and backwards.
+
+    ``seen`` has samples of the velocities of the last layer that it went through, to be compared between the passes.
     """
 
     def __init__(
@@ -39,6 +41,8 @@ class Layers(ABC):
     ) -> None:
         self.scheme, self.field, self.h, self.arithmetic = scheme, field, h, arithmetic
         self.traced, self.autocast = traced, autocast
+        self.graph = arithmetic.repeats
+        self.seen: list[Tensor] = []
 
     def enter(self, state: State) -> list[Part]:
         """The parts of a state."""
@@ -70,8 +74,10 @@ class Shears(Layers):
     scheme: ShearScheme
 
     def forward(self, parts: list[Part], j: int, theta_j: Theta) -> list[Part]:
+        self.seen = []
         for shear in self._shears(j, theta_j):
             velocity = self._velocity(shear, parts[1 - shear.moved], j, theta_j)
+            self._see(velocity, j)
             parts[shear.moved] = self.arithmetic.move(parts[shear.moved], velocity, shear.step)
         return parts[::-1] if self.scheme.swaps else parts
 
@@ -88,15 +94,21 @@ class Shears(Layers):
         if self.scheme.swaps:
             parts = parts[::-1]
             costate.reverse()
+        self.seen = []
         leaves = [w for w in theta_j if w.requires_grad]
         for moved, velocity, step in reversed(self._shears(j, theta_j)):
             x = self.arithmetic.value(parts[1 - moved]).detach().requires_grad_()
             with torch.enable_grad(), self.autocast():
                 v = velocity(x)
+            self._see(v.detach(), j)
             if v.requires_grad:
                 _pull_back(v, costate[moved], step, (x, *leaves), (costate[1 - moved], *sums))
             parts[moved] = self.arithmetic.move(parts[moved], v.detach(), -step)
         return parts
+
+    def _see(self, velocity: Tensor, j: int) -> None:
+        if self.traced and j == self.field.layers - 1:
+            self.seen.append(sample(velocity))
 
     def _shears(self, j: int, theta_j: Theta) -> tuple[Shear, ...]:
         return self.scheme.shears(self.field.at_layer(j), theta_j, self.h)
@@ -106,9 +118,12 @@ class Shears(Layers):
         if not self.traced:
             with self.autocast():
                 return shear.velocity(x)
-        x = x.detach().requires_grad_(self.arithmetic.repeats)  # torch may take other kernels where a gradient is due
+        x = x.detach().requires_grad_(self.graph)  # torch may take other kernels where a gradient is due
         with torch.enable_grad(), self.autocast():
             v = shear.velocity(x)
+        if not self.graph and not is_declared(v, theta_j):
+            self.graph = True  # a field that differentiates by itself may make a leaf of an x that is none
+            return self._velocity(shear, part, j, theta_j)
         require_declared(v, (x, *theta_j), self.field, j)
         return v.detach()
 
@@ -119,10 +134,14 @@ class Inverses(Layers):
     scheme: ReversibleScheme
 
     def forward(self, parts: list[Part], j: int, theta_j: Theta) -> list[Part]:
+        before = tuple(x.detach().requires_grad_(self.graph) for x in self.leave(parts))
         with torch.set_grad_enabled(self.traced), self.autocast():
-            state = self.scheme.step(self.field.at_layer(j), self.leave(parts), theta_j, self.h)
+            state = self.scheme.step(self.field.at_layer(j), before, theta_j, self.h)
+        if not self.graph and not all(is_declared(x, theta_j) for x in state):
+            self.graph = True
+            return self.forward(parts, j, theta_j)
         for x in state:
-            require_declared(x, theta_j, self.field, j)
+            require_declared(x, (*before, *theta_j), self.field, j)
         return [(x.detach(),) for x in state]
 
     def inverse(self, parts: list[Part], j: int, theta_j: Theta) -> list[Part]:

@@ -147,6 +147,7 @@ class _Run:
                 kept["probe", j] = self._fingerprints(parts)
             parts = layers.forward(parts, j, weights.layer(j))
         kept["end", self.depth] = _flat(parts)
+        kept["velocity", self.depth] = layers.seen
         return layers.leave(parts), kept
 
     def backward(
@@ -162,11 +163,13 @@ class _Run:
         for j in reversed(range(self.depth)):
             rows = [g[j if len(g) > 1 else 0] for g in sums]
             parts = self.layers.backward(parts, costate, j, weights.layer(j), rows)
+            if j == self.depth - 1:
+                probes.repeat(self.layers.seen[::-1], kept["velocity", self.depth])
             if ("probe", j) in kept:
                 probes.compare(j, self._fingerprints(parts), kept["probe", j])
             if ("anchor", j) in kept:
                 parts = self._parts(kept["anchor", j], len(costate))
-        drift.judge(probes.errors(), self.layers, self.theta(*theta), self._precision(costate), self.anchors)
+        drift.judge(probes, self.layers, self.theta(*theta), self._precision(costate), self.anchors)
         return costate, gradients
 
     def shield(self) -> contextlib.AbstractContextManager[Any]:
