@@ -108,7 +108,7 @@ class Shears(Layers):
 
     def _see(self, velocity: Tensor, j: int) -> None:
         if self.traced and j == self.field.layers - 1:
-            self.seen.append(sample(velocity))
+            self.seen.append(sample(velocity.contiguous()))  # another kernel may lay it out in another way
 
     def _shears(self, j: int, theta_j: Theta) -> tuple[Shear, ...]:
         return self.scheme.shears(self.field.at_layer(j), theta_j, self.h)
