@@ -25,6 +25,15 @@ def test_the_kernel_is_taken_and_is_exact_where_many_layers_are_rebuilt(memory, 
         assert "native kernel" in reason
 
 
+def test_a_run_without_gradient_is_not_rounded_to_a_grid_that_its_other_samples_set():
+    flow = lv.zoo.h2(4, 128, T=1.0).with_backprop(lv.Auto())
+    y = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    y[1] *= 1e4  # an outlier would leave the first sample the digits of a grid 1e4 times as coarse
+    with torch.no_grad():
+        assert torch.equal(flow(y)[:1], flow(y[:1]))
+    assert "Fused()" in repr(flow)
+
+
 @pytest.mark.parametrize(
     "flow",
     [

@@ -6,8 +6,8 @@ r"""Three ways to add a velocity to a part of the state, and to take it away aga
 | `Compensated` | x + e, two floating-point numbers (Kahan) | to a rounding of e: eps^2, not eps |
 | `Grid` | an integer, x = integer * spacing | to the last bit, whatever the depth |
 
-A part is a tuple of tensors. Parts belong to the run and are changed in place: nothing is allocated for them after the
-start, so that the resident memory does not depend on the depth.
+A part is a tuple of tensors that belongs to the run and is changed in place, so that the resident memory does not
+depend on the depth; what a sum needs besides, it frees at once.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Probes:
 
     def errors(self) -> dict[int, float]:
         """Relative errors by layer, in one transfer from the device."""
-        values = torch.stack(list(self.found.values())).tolist() if self.found else []
+        values = torch.stack(list(self.found.values())).tolist()
         return dict(zip(self.found, values, strict=True))
 
 

@@ -89,7 +89,6 @@ class Reversible(Backprop):
             )
 
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
-        self.check(scheme, field)
         require_depth(theta, field.layers)
         if torch.compiler.is_compiling():  # a declared graph break: a compiler must not look inside
             return torch.compiler.disable(self._run)(scheme, field, state, theta, h)

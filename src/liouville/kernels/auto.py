@@ -93,7 +93,7 @@ class Auto(Backprop):
         digits = max(torch.finfo(x.dtype).eps for x in state)
         safe = 64 if digits > 1e-10 else 1024
         if _has_kernel(scheme, field, state, theta):
-            exact = safe < N and isinstance(scheme, ShearScheme)
+            exact = traced and safe < N and isinstance(scheme, ShearScheme)  # what is not rebuilt cannot drift
             return Choice(Fused(exact=exact), "there is a native kernel for this scheme and field")
         if not traced:
             return Choice(Stored(), "no gradient is asked for")
