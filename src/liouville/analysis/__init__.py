@@ -1,7 +1,19 @@
 """What can be said of a flow: pure functions of a flow and an input."""
 
 from liouville.analysis.inversion import reconstruction_error
+from liouville.analysis.jacobians import flat_states, layer_jacobians
 from liouville.analysis.memory import MemoryReport, MemoryUse, memory
+from liouville.analysis.sensitivity import backward_sensitivity
 from liouville.analysis.stability import first_nonfinite_layer, margin
 
-__all__ = ["MemoryReport", "MemoryUse", "first_nonfinite_layer", "margin", "memory", "reconstruction_error"]
+__all__ = [
+    "MemoryReport",
+    "MemoryUse",
+    "backward_sensitivity",
+    "first_nonfinite_layer",
+    "flat_states",
+    "layer_jacobians",
+    "margin",
+    "memory",
+    "reconstruction_error",
+]

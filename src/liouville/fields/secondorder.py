@@ -64,6 +64,14 @@ class SecondOrderField(PartitionedField):
         """q' = p."""
         return p
 
+    def p_jacobian(self, q: Tensor, theta: Theta) -> Tensor | None:
+        """The force's."""
+        return self.force.jacobian(q, theta)
+
+    def q_jacobian(self, p: Tensor, theta: Theta) -> Tensor | None:
+        """I."""
+        return torch.eye(p.shape[-1]).to(p).expand(*p.shape, -1) if self.feature_axis == -1 else None
+
     def check_scheme(self, scheme: Scheme) -> None:
         """Stages of p and q are needed, and for the start "half" those of symplectic Euler."""
         stages = getattr(scheme, "stages", None)
