@@ -12,7 +12,15 @@ __all__ = ["STATEMENTS", "Finding", "Number", "Record", "Statement", "select", "
 from collections.abc import Iterable, Iterator
 
 from liouville.names import lookup
-from liouville.verify import p1_propagation, p1_schemes  # noqa: F401 (they enter their statements)
+from liouville.verify import (  # noqa: F401 (they enter their statements)
+    learning,
+    p1_propagation,
+    p1_schemes,
+    p2_networks,
+    p2_sensitivity,
+    p2_wider,
+    p3_unified,
+)
 from liouville.verify.statements import STATEMENTS, Finding, Number, Record, Statement
 
 
@@ -31,7 +39,8 @@ def select(names: Iterable[str] = ()) -> list[Statement]:
     for name in names:
         whole = [known for known in STATEMENTS if known.startswith(f"{name}-")] if name in papers else []
         chosen.update(whole or [lookup(STATEMENTS, name, "statement").name])
-    return [s for s in STATEMENTS.values() if not chosen or s.name in chosen]
+    ordered = sorted(STATEMENTS.values(), key=lambda s: s.name.split("-")[0])
+    return [s for s in ordered if not chosen or s.name in chosen]
 
 
 def verify(names: Iterable[str] = ()) -> Iterator[Record]:

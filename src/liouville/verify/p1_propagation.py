@@ -55,7 +55,7 @@ def _residual() -> Number:
     flow = zoo.resnet(4, 3, 0.6, scalar_bias=True, init=Normal(0.7), generator=generator())
     y = torch.randn(5, 4, generator=generator(1))
     by_hand = y
-    for K, b in zip(flow.field.K, flow.field.b, strict=True):
+    for K, b in zip(*flow.field.theta(), strict=True):
         by_hand = by_hand + flow.h * torch.tanh(by_hand @ K.T + b)
     return at_most("difference", (flow(y) - by_hand).abs().max(), CANCELLATION * 4 * EPS)
 
@@ -137,7 +137,10 @@ def _lemma_1() -> Finding:
         grown = torch.linalg.matrix_norm(torch.linalg.matrix_power(A / rho, 1000), ord=2) ** 1e-3
         ratios.append(float(grown))
     return Finding(
-        (Number("least", min(ratios), 0.99, 1.01), Number("largest (growth per layer) / max |1 + h lambda|", max(ratios), 0.99, 1.01)),
+        (
+            Number("least", min(ratios), 0.99, 1.01),
+            Number("largest (growth per layer) / max |1 + h lambda|", max(ratios), 0.99, 1.01),
+        ),
         (at_most("||dy_20/dy_0|| of two layers in turn, each with |1 + h lambda| = 1/2", alternating, 1.0),),
     )
 
@@ -173,7 +176,9 @@ def _rotation() -> tuple[Number, ...]:
     )
 
 
-@statement("p1-3.11", "P1 (3.11)", "forward and inverse problem are well posed where Re lambda(K) ~ 0, only forward where << 0")
+@statement(
+    "p1-3.11", "P1 (3.11)", "forward and inverse problem are well posed where Re lambda(K) ~ 0, only forward where << 0"
+)
 def _well_posed() -> tuple[Number, ...]:
     B = torch.randn(4, 4, generator=generator())
     skew = B - B.T
@@ -198,7 +203,7 @@ def _antisymmetric() -> Number:
     flow = zoo.antisymmetric(4, 3, 0.6, gamma=0.3, init=Normal(0.7), generator=generator())
     y = torch.randn(5, 4, generator=generator(1))
     by_hand = y
-    for K, b in zip(flow.field.W, flow.field.b, strict=True):
+    for K, b in zip(flow.field.get_parameter("W"), flow.field.get_parameter("b"), strict=True):
         by_hand = by_hand + flow.h * torch.tanh(0.5 * by_hand @ (K - K.T - 0.3 * torch.eye(4)).T + b)
     return at_most("difference", (flow(y) - by_hand).abs().max(), CANCELLATION * 4 * EPS)
 
@@ -212,19 +217,27 @@ def _imaginary(fields: list[tuple[object, int]]) -> Number:
     return at_most("max |Re lambda| / ||J||", worst, CANCELLATION * 4 * EPS)
 
 
-@statement("p1-imaginary", "P1 sec. 4.1", "the Jacobian of the antisymmetric network has an imaginary spectrum for sigma' > 0")
+@statement(
+    "p1-imaginary",
+    "P1 (4.12), gamma = 0",
+    "the Jacobian of the antisymmetric network has an imaginary spectrum for sigma' > 0",
+)
 def _antisymmetric_spectrum() -> Number:
     init = Normal(0.5)
     return _imaginary([(AntisymmetricField(4, 1, init=init, generator=generator(i)), 4) for i in range(100)])
 
 
-@statement("p1-augmented", "P1 sec. 4.2", "[0, K; -K^T, 0] has an imaginary spectrum for every K, rectangular ones included")
+@statement(
+    "p1-augmented", "P1 sec. 4.2", "[0, K; -K^T, 0] has an imaginary spectrum for every K, rectangular ones included"
+)
 def _augmented() -> Number:
     init = Normal(0.5)
     return _imaginary([(PairField(5, 1, p_features=2, init=init, generator=generator(i)), 5) for i in range(100)])
 
 
-@statement("p1-semidefinite", "P1 sec. 4.2", "K(C) = -C^T C gives the second-order network a real, non-positive spectrum")
+@statement(
+    "p1-semidefinite", "P1 sec. 4.2", "K(C) = -C^T C gives the second-order network a real, non-positive spectrum"
+)
 def _semidefinite() -> tuple[Number, ...]:
     imaginary, real = [], []
     for i in range(100):
@@ -235,4 +248,6 @@ def _semidefinite() -> tuple[Number, ...]:
         real.append(float(values.real.max()))
     # the eigenbasis of D C^T C is D^(1/2) times an orthogonal one, of condition max(D / D')^(1/2) <= 1e3 here
     tolerance = 1e3 * CANCELLATION * EPS
-    return at_most("max |Im lambda| / ||J||", max(imaginary), tolerance), at_most("max Re lambda / ||J||", max(real), tolerance)
+    return at_most("max |Im lambda| / ||J||", max(imaginary), tolerance), at_most(
+        "max Re lambda / ||J||", max(real), tolerance
+    )

@@ -51,41 +51,65 @@ def _limit(scheme: Scheme, field: VectorField, limit: float, grows_at_limit: boo
         # 0.1 % from the limit the eigenvalues are a distance of 0.09 apart: their error is 10 times that of the matrix
         at_most("radius - 1 below", radius(below) - 1, 10 * CANCELLATION * EPS),
         at_least("above", radius(above) - 1, 1e-3),
-        at_least("norm of 1000 layers at it", powers, 1000.0) if grows_at_limit else near("at it", radius(at), 1, 1e-12),
+        at_least("norm of 1000 layers at it", powers, 1000.0)
+        if grows_at_limit
+        else near("at it", radius(at), 1, 1e-12),
     )
 
 
-@statement("p1-verlet-limit", "P1 sec. 4.3", "the Verlet network (zoo.verlet) is stable for h omega < 2, not at 2")
+@statement(
+    "p1-verlet-limit",
+    "P1 sec. 4.3, limit derived here",
+    "the Verlet network (zoo.verlet) is stable for h omega < 2, not at 2",
+)
 def _verlet_limit() -> tuple[Number, ...]:
     return _limit(SymplecticEuler(), _pair(), 2.0, grows_at_limit=True)
 
 
-@statement("p1-stormer-limit", "P1 sec. 4.3", "the second-order Verlet scheme is stable for h omega < 2, not at 2")
+@statement(
+    "p1-stormer-limit",
+    "P1 sec. 4.3, limit derived here",
+    "the second-order Verlet scheme is stable for h omega < 2, not at 2",
+)
 def _stormer_limit() -> tuple[Number, ...]:
     return _limit(Verlet(), _oscillator(), 2.0, grows_at_limit=True)
 
 
-@statement("p1-leapfrog-limit", "P1 sec. 4.3", "leapfrog is stable for h omega < 2, not at 2")
+@statement("p1-leapfrog-limit", "P1 sec. 4.3, limit derived here", "leapfrog is stable for h omega < 2, not at 2")
 def _leapfrog_limit() -> tuple[Number, ...]:
     return _limit(SymplecticEuler(), _spring(), 2.0, grows_at_limit=True)
 
 
-@statement("p1-midpoint-limit", "P4, midpoint network", "the two-step midpoint scheme is stable for h omega < 1, not at 1")
+@statement(
+    "p1-midpoint-limit",
+    "P4, midpoint, limit derived here",
+    "the two-step midpoint scheme is stable for h omega < 1, not at 1",
+)
 def _midpoint_limit() -> tuple[Number, ...]:
     return _limit(Midpoint(), _oscillator(), 1.0, grows_at_limit=True)
 
 
-@statement("p1-rk4-limit", "P1 sec. 4.1", "RK4 is stable on the imaginary axis for h omega < 2 sqrt 2, and neutral at it")
+@statement(
+    "p1-rk4-limit",
+    "P1 (4.12), another integrator",
+    "RK4 is stable on the imaginary axis for h omega < 2 sqrt 2, and neutral at it",
+)
 def _rk4_limit() -> tuple[Number, ...]:
     return _limit(RK4(), _oscillator(), 8**0.5, grows_at_limit=False)
 
 
-@statement("p1-euler-unstable", "P1 sec. 4.1", "forward Euler grows on the imaginary axis by |1 + i h omega| at every step size")
+@statement(
+    "p1-euler-unstable",
+    "P1 (4.12), gamma = 0",
+    "forward Euler grows on the imaginary axis by |1 + i h omega| at every step size",
+)
 def _euler() -> tuple[Number, ...]:
     steps = (1e-3, 1e-2, 0.1, 1.0, 10.0)
     radii = [float(radius(step_matrix(ForwardEuler(), _oscillator(), torch.zeros(2), h))) for h in steps]
     error = max(abs(r / (1 + h * h) ** 0.5 - 1) for r, h in zip(radii, steps, strict=True))
-    return at_least("least growth - 1, at h omega = 0.001", min(radii) - 1, 1e-7), at_most("relative error of the formula", error, CANCELLATION * EPS)
+    return at_least("least growth - 1, at h omega = 0.001", min(radii) - 1, 1e-7), at_most(
+        "relative error of the formula", error, CANCELLATION * EPS
+    )
 
 
 @statement(
@@ -101,7 +125,7 @@ def _gamma() -> tuple[Number, ...]:
         h, gamma = torch.rand(2, generator=random).mul(torch.tensor([0.5, 2.0])).tolist()
         field = AntisymmetricField(4, 1, gamma=gamma, factor=0.5, init=Normal(), generator=random)
         mu = torch.linalg.matrix_norm(fill(field).theta().A[0], ord=2)
-        excess = gamma - h * (gamma**2 / 4 + float(mu) ** 2)
+        excess = gamma - h * (gamma**2 / 4 + float(mu.detach()) ** 2)
         growth = float(radius(step_matrix(ForwardEuler(), field, origin, h))) - 1
         stable += growth <= 0
         wrong += (growth <= 0) != (excess >= 0)

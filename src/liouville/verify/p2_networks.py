@@ -60,12 +60,16 @@ def _inputs() -> Tensor:
 def _h1() -> Number:
     flow = zoo.h1(_n, _N, _N * _h, J="full", init=Normal(0.7), generator=generator())
     by_hand, J = _inputs(), torch.ones(_n, _n).triu(1) - torch.ones(_n, _n).tril(-1)
-    for K, b in zip(flow.field.K, flow.field.b, strict=True):
+    for K, b in zip(*flow.field.theta(), strict=True):
         by_hand = by_hand + _h * torch.tanh(by_hand @ K.T + b) @ K @ J.T
     return _difference(flow, by_hand, _inputs())
 
 
-@statement("p2-h2", "P2, H2-DNN", "H2 is y + h J K^T sigma(K (p_{j+1}, q_j) + b) with J = [0, -X^T; X, 0] and K = blkdiag(K_p, K_q)")
+@statement(
+    "p2-h2",
+    "P2, H2-DNN",
+    "H2 is y + h J K^T sigma(K (p_{j+1}, q_j) + b) with J = [0, -X^T; X, 0] and K = blkdiag(K_p, K_q)",
+)
 def _h2() -> Number:
     X = torch.randn(2, 2, generator=generator(2))
     flow = zoo.h2(_n, _N, _N * _h, X=X, init=Normal(0.7), generator=generator())
@@ -93,7 +97,9 @@ def _ms2() -> Number:
     return _difference(flow, other(_inputs()), _inputs(), torch.linalg.cond(K).max().detach())
 
 
-@statement("p2-ms3", "P3 MS3, embedding; P2", "MS3 is J K^T sigma(K y + b) with K = [0, K1; K2, 0] and J = [0, I; -I, 0]")
+@statement(
+    "p2-ms3", "P3 MS3, embedding; P2", "MS3 is J K^T sigma(K y + b) with K = [0, K1; K2, 0] and J = [0, I; -I, 0]"
+)
 def _ms3() -> Number:
     flow = zoo.ms3(_n, _N, _N * _h, init=Normal(0.7), generator=generator())
     w, zero, eye = flow.field.theta(), torch.zeros(_N, 2, 2), torch.eye(2)
@@ -112,7 +118,11 @@ def _free(flow: Flow) -> int:
     return int(torch.linalg.matrix_rank(torch.stack(rows)))
 
 
-@statement("p1-parameters", "P1 (2.1), (4.12), sec. 4.2", "a layer has n^2 + 1 (residual), n (n - 1)/2 + 1 (antisymmetric), n_y n_z + 1 (Verlet) parameters")
+@statement(
+    "p1-parameters",
+    "P1 (2.1), (4.12), sec. 4.2",
+    "a layer has n^2 + 1 (residual), n (n - 1)/2 + 1 (antisymmetric), n_y n_z + 1 (Verlet) parameters",
+)
 def _p1_parameters() -> Number:
     wrong = 0
     for n in (2, 4, 6):
@@ -122,7 +132,11 @@ def _p1_parameters() -> Number:
     return at_most("wrong counts among 9", wrong, 0)
 
 
-@statement("p3-parameters", "P3, parameters per layer", "MS1 n^2/4 + n, MS2 (n^2 + n)/2, MS3 n^2/2 + n, H1 and H2 (its J2) n^2 + n")
+@statement(
+    "p3-parameters",
+    "P3, parameters per layer",
+    "MS1 n^2/4 + n, MS2 (n^2 + n)/2, MS3 n^2/2 + n, H1 and H2 (its J2) n^2 + n",
+)
 def _p3_parameters() -> tuple[Number, ...]:
     counts = {4: (8, 10, 12, 20, 20)}  # the paper's own row
     for n in (2, 6):

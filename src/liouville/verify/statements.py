@@ -109,8 +109,7 @@ class Record:
         printed = "; ".join(str(number) for number in self.as_printed)
         word = "holds" if all(number.inside for number in self.as_printed) else "fails"
         return (
-            f"{self.source}: {self.statement}: as printed: {word} ({printed}); "
-            f"corrected: {self.correction}: {numbers}"
+            f"{self.source}: {self.statement}: as printed: {word} ({printed}); corrected: {self.correction}: {numbers}"
         )
 
 
