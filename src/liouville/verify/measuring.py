@@ -6,6 +6,7 @@ __all__ = [
     "LINEAR",
     "field_matrix",
     "fill",
+    "float64",
     "flow_matrix",
     "four_norms",
     "generator",
@@ -15,8 +16,9 @@ __all__ = [
     "step_matrix",
 ]
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -30,6 +32,17 @@ from liouville.testing.measure import jacobian
 
 LINEAR = Activation("linear", lambda x: x, lambda x: 0.5 * x.square(), torch.ones_like, lipschitz=1.0, monotone=True)
 """sigma(x) = x, so that D = I everywhere."""
+
+
+@contextlib.contextmanager
+def float64() -> Iterator[None]:
+    """float64 as torch's default inside; behind it the default is what it was."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def generator(seed: int = 0) -> torch.Generator:

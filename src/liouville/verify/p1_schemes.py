@@ -12,6 +12,7 @@ __all__: list[str] = []
 import torch
 
 from liouville import zoo
+from liouville.backprop import layer
 from liouville.fields import (
     AntisymmetricField,
     Normal,
@@ -46,7 +47,7 @@ def _limit(scheme: Scheme, field: VectorField, limit: float, grows_at_limit: boo
     """What is beside the limit, 0.1 % below and above, and what 1000 layers do at it."""
     origin = torch.zeros(field.features)
     below, at, above = (step_matrix(scheme, field, origin, share * limit) for share in (0.999, 1.0, 1.001))
-    powers = torch.linalg.matrix_norm(torch.linalg.matrix_power(at, 1000), ord=2)
+    powers = torch.linalg.matrix_norm(torch.linalg.matrix_power(at, 1000))
     return (
         # 0.1 % from the limit the eigenvalues are a distance of 0.09 apart: their error is 10 times that of the matrix
         at_most("radius - 1 below", radius(below) - 1, 10 * CANCELLATION * EPS),
@@ -154,8 +155,7 @@ def _leapfrog_start() -> Finding:
     def as_printed(N: int) -> float:
         """The velocity p_0 = y_0 / h gives q_1 = q_0 + h (p_0 + h f) = 2 q_0 + h^2 f."""
         scheme, h, f = SymplecticEuler(), T / N, field(N)
-        theta_0, state = next(zip(*f.theta(), strict=True)), (y / h, y)
-        theta_0 = type(f.theta())(*theta_0)
+        theta_0, state = layer(f.theta(), 0), (y / h, y)
         for _ in range(N):
             state = scheme.step(f, state, theta_0, h)  # type: ignore[assignment]
         return float((state[1].detach() - exact).abs().max())

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 __all__ = ["STATEMENTS", "Finding", "Number", "Record", "Statement", "at_least", "at_most", "near", "statement"]
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
+from liouville.verify.measuring import float64
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class Statement:
 
     def verify(self) -> Record:
         """Measure it, in float64."""
-        with _float64():
+        with float64():
             finding = self.check()
         corrected = bool(self.correction)
         shown = not all(number.inside for number in finding.printed)
@@ -161,16 +160,6 @@ def statement(name: str, source: str, text: str, *, correction: str = "") -> Cal
         return check
 
     return enter
-
-
-@contextlib.contextmanager
-def _float64() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _finding(found: Finding | tuple[Number, ...] | Number) -> Finding:
