@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
 import liouville as lv
-from liouville.analysis import backward_sensitivity, flat_states, layer_jacobians
-from measure import EPS, at, flat, near, norm, randn, step_jacobian
-from samples import FIELDS, PAIRS, SCHEMES, field, inputs
+from liouville.analysis import backward_sensitivity, layer_jacobians
+from measure import EPS, near, norm, step_jacobian
+from samples import FIELDS, PAIRS, inputs
 from samples import flow as flow_of
 
 
