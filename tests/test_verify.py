@@ -1,7 +1,9 @@
-"""The papers' statements hold, each check can fail, and the records say what was measured."""
+"""The papers' statements hold, each check can fail, the records say what was measured, and the pages name the checks."""
 
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -348,3 +350,19 @@ def test_what_fails_as_printed():
         "p3-lemma-4",
         "p3-marginal",
     }
+
+
+THEORY = Path(__file__).parent.parent / "docs" / "theory"
+
+
+def test_the_pages_name_checks_that_exist_and_all_that_are_about_a_law():
+    named = {name for page in THEORY.glob("*.md") for name in re.findall(r"`(p[123]-[^`]+)`", page.read_text())}
+    assert named <= set(STATEMENTS)
+    definitions = {"p1-residual", "p1-4.12", "p1-hypothesis", "p1-smoothness", "p3-13", "p3-energy", "p3-gradient"}
+    counts = {"p1-parameters", "p2-parameters", "p3-parameters"}
+    assert set(STATEMENTS) - named == definitions | counts
+
+
+def test_the_page_lists_what_fails_as_printed():
+    rows = re.findall(r"^\| `(p[^`]+)` \|", (THEORY / "index.md").read_text(), re.M)
+    assert rows == [s.name for s in select() if s.correction]

@@ -1,5 +1,8 @@
 """Figures of the theory: they draw the numbers they were given, and say the least of them."""
 
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -96,7 +99,7 @@ def test_phase_planes_draw_the_trajectories_and_the_direction_of_the_field():
     points = torch.tensor(arrows.get_offsets())
     velocity = flow.field(points, type(flow.field.theta())(*(w[0] for w in flow.field.theta()))).detach()
     drawn = torch.stack((torch.tensor(arrows.U), torch.tensor(arrows.V)), -1).flatten(0, -2)
-    assert torch.allclose(drawn, velocity / velocity.norm(dim=-1, keepdim=True), atol=1e-12)
+    assert torch.allclose(drawn * velocity.norm(dim=-1, keepdim=True), velocity, atol=1e-12)  # 0 at the origin
     assert len(paths) == 3 and figure.get_suptitle() == "title"
 
 
@@ -135,3 +138,9 @@ def test_growth_over_time_draws_a_line_of_slope_one_through_the_end():
     assert list(first.get_ydata()) == (2 * t).tolist() and list(second.get_ydata()) == t.tolist()
     assert list(guide.get_ydata()) == pytest.approx((2 * t).tolist())
     assert "power 1.000" in figure.get_suptitle()
+
+
+def test_the_tutorial_draws_its_figure(tmp_path):
+    script = Path(__file__).parents[2] / "docs" / "tutorials" / "sensitivities.py"
+    runpy.run_path(str(script))["main"](tmp_path / "training.png", iterations=4, every=2)
+    assert (tmp_path / "training.png").stat().st_size > 20_000

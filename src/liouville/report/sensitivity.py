@@ -108,7 +108,7 @@ def singular_values_by_depth(spectra: Mapping[str, Tensor]) -> Figure:
         title = (
             f"{name}: behind {values.shape[1]} layers the largest singular value is {_number(values[0, -1].median())}"
         )
-        heading(figure, f"{title}, the smallest {_number(values[-1, -1].median())} (medians)", _NOTE)
+        heading(figure, f"{title}, the smallest {_number(values[-1, -1].median())} (medians)", _PAIRS)
     return figure
 
 
@@ -135,7 +135,9 @@ def growth_over_time(times: Tensor, norms: Mapping[str, Tensor], slope: float) -
     return figure
 
 
-_NOTE = "line: median of the samples; band: least to largest sample; dashed: the lower bound 1 of Hamiltonian networks"
+_SAMPLES = "line: median of the samples; band: least to largest sample; "
+_NOTE = f"{_SAMPLES}dashed: the lower bound 1 of Hamiltonian networks"
+_PAIRS = f"{_SAMPLES}dashed: 1, about which those of a symplectic network with X = I lie in pairs (s, 1/s)"
 
 
 def _by_distance(values: Tensor, axis: int = 0) -> Tensor:

@@ -73,8 +73,7 @@ def _singular_values() -> Figure:
 
 
 def _deep() -> dict[str, Flow]:
-    build = {"h2": zoo.h2, "ms2": zoo.ms2, "resnet": zoo.resnet}
-    return {name: zoo_of(4, 64, 6.4, generator=generator()) for name, zoo_of in build.items()}
+    return {name: zoo.MODELS[name](4, 64, 6.4, generator=generator()) for name in ("h2", "ms2", "resnet")}
 
 
 def _mlp() -> list[nn.Module]:
