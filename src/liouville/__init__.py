@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         schemes,
         testing,
         train,
+        verify,
         zoo,
     )
     from liouville.activations import Activation
@@ -134,6 +135,7 @@ _MODULES = {
     "schemes",
     "testing",
     "train",
+    "verify",
     "zoo",
 }
 
@@ -199,6 +201,7 @@ __all__ = [
     "schemes",
     "testing",
     "train",
+    "verify",
     "zoo",
 ]
 

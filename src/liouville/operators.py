@@ -56,6 +56,10 @@ class Operator(ABC):
     def norm(self, weight: Tensor) -> Tensor:
         """An upper bound of ||K||_2, one number per leading (layer) index of a stack of weights."""
 
+    def matrix(self, weight: Tensor) -> Tensor | None:
+        """K as a matrix over the features, where it is no more than that; None for stencils."""
+        return None
+
     def broadcast(self, bias: Tensor) -> Tensor:
         """A vector over features, shaped so that it adds to a state."""
         return bias.reshape(bias.shape[-1:] + (1,) * (-1 - self.feature_axis))
@@ -93,6 +97,9 @@ class Dense(Operator):
 
     def norm(self, weight: Tensor) -> Tensor:
         return spectral_norm(weight)
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        return weight
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,52 @@
-"""What can be said of a flow: pure functions of a flow and an input."""
+"""What can be said of a flow, or of any chain of modules: pure functions of a network and an input."""
 
+from liouville.analysis.depth import DepthCheck, depth_check
+from liouville.analysis.extremes import SingularExtremes, extreme_singular_values
+from liouville.analysis.invariants import EnergyBalance, energy_balance, structure, symplectic_defect
 from liouville.analysis.inversion import reconstruction_error
+from liouville.analysis.jacobians import layer_jacobians
 from liouville.analysis.memory import MemoryReport, MemoryUse, memory
-from liouville.analysis.stability import first_nonfinite_layer, margin
+from liouville.analysis.regions import amplification, imaginary_limit, layer_spectra
+from liouville.analysis.sensitivity import backward_sensitivity, gradient_norms
+from liouville.analysis.spectra import (
+    Norms,
+    gradient_alignment,
+    growth_exponents,
+    log_determinants,
+    norms,
+    singular_spectra,
+)
+from liouville.analysis.stability import StepMargin, first_nonfinite_layer, margin, step_margin
+from liouville.analysis.states import flat_states
 
-__all__ = ["MemoryReport", "MemoryUse", "first_nonfinite_layer", "margin", "memory", "reconstruction_error"]
+__all__ = [
+    "DepthCheck",
+    "EnergyBalance",
+    "MemoryReport",
+    "MemoryUse",
+    "Norms",
+    "SingularExtremes",
+    "StepMargin",
+    "amplification",
+    "backward_sensitivity",
+    "depth_check",
+    "energy_balance",
+    "extreme_singular_values",
+    "first_nonfinite_layer",
+    "flat_states",
+    "gradient_alignment",
+    "gradient_norms",
+    "growth_exponents",
+    "imaginary_limit",
+    "layer_jacobians",
+    "layer_spectra",
+    "log_determinants",
+    "margin",
+    "memory",
+    "norms",
+    "reconstruction_error",
+    "singular_spectra",
+    "step_margin",
+    "structure",
+    "symplectic_defect",
+]

@@ -87,6 +87,14 @@ class AntisymmetricField(ActivatedField):
             pre = torch.add(pre, y, alpha=-self.factor * self.gamma)
         return self.activation(pre)
 
+    def jacobian(self, y: Tensor, theta: AntisymmetricTheta) -> Tensor | None:
+        """D (A - factor gamma I), D = diag(sigma'(...))."""
+        A = self.operator.matrix(theta.A)
+        if A is None:
+            return None
+        M = A - self.factor * self.gamma * torch.eye(self.features).to(A)
+        return self.slope(M, y, theta.b).unsqueeze(-1) * M.unsqueeze(-3)
+
     def _mean(self, outputs: int, inputs: int) -> Tensor:
         """W - W^T = [[0, -I], [I, 0]], a quarter turn (of all but the middle feature where their number is odd)."""
         half = inputs // 2

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from liouville.activations import Activation, activation
@@ -66,6 +67,14 @@ class VectorField(nn.Module, ABC):
         raise NotImplementedError(
             f"{type(self).__name__} states no rate; override rate(theta) to get a step-size margin."
         )
+
+    def jacobian(self, y: Tensor, theta: Theta) -> Tensor | None:
+        """df/dy in closed form, (..., B, n, n), at y (..., B, n), weights of one layer or stacked; None without one.
+
+        A class that changes what ``forward`` computes gives its own, or returns None: `liouville.analysis` then
+        differentiates ``forward``.
+        """
+        return None
 
     def check_scheme(self, scheme: Scheme) -> None:
         """Raise a `ValueError` that says what to use instead where ``scheme`` does not fit this field.
@@ -142,6 +151,10 @@ class ActivatedField(VectorField):
         """1^T sigma_int(x), summed over features and positions: one number per sample."""
         return self.activation.primitive(x).sum(tuple(range(self.feature_axis, 0)))
 
+    def slope(self, K: Tensor, y: Tensor, b: Tensor) -> Tensor:
+        """sigma'(K y + b), (..., B, m), at y (..., B, n), for matrices K (..., m, n)."""
+        return self.activation.derivative(y @ K.mT + b.unsqueeze(-2))
+
     def _weight(self, outputs: int, inputs: int, generator: torch.Generator | None) -> nn.Parameter:
         shape = self.operator.weight_shape(outputs, inputs)
         layers = 1 if self.shared else self.layers
@@ -197,6 +210,22 @@ class PartitionedField(VectorField):
     @abstractmethod
     def q_dot(self, p: Tensor, theta_j: Theta) -> Tensor:
         """q', a function of p alone."""
+
+    def p_jacobian(self, q: Tensor, theta: Theta) -> Tensor | None:
+        """d p_dot / dq in closed form, like `VectorField.jacobian`."""
+        return None
+
+    def q_jacobian(self, p: Tensor, theta: Theta) -> Tensor | None:
+        """d q_dot / dp in closed form, like `VectorField.jacobian`."""
+        return None
+
+    def jacobian(self, y: Tensor, theta: Theta) -> Tensor | None:
+        """[[0, d p_dot / dq], [d q_dot / dp, 0]], from the halves."""
+        p, q = self.split(y)
+        upper, lower = self.p_jacobian(q, theta), self.q_jacobian(p, theta)
+        if upper is None or lower is None:
+            return None
+        return torch.cat((F.pad(upper, (p.shape[-1], 0)), F.pad(lower, (0, q.shape[-1]))), -2)
 
     def split(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """y -> (p, q)."""
@@ -290,6 +319,22 @@ def _scrambled(x: int) -> int:
 
 
 _64_BITS = (1 << 64) - 1
+
+
+def weighted(left: Tensor, slope: Tensor, right: Tensor) -> Tensor:
+    """left diag(slope) right of every sample, (..., B, l, r), from (..., l, m), (..., B, m) and (..., m, r)."""
+    rows = (left.unsqueeze(-3) * slope.unsqueeze(-2)).flatten(-3, -2)  # one product per layer, not one per sample
+    return (rows @ right).unflatten(-2, (slope.shape[-2], left.shape[-2]))
+
+
+def is_closed(field: VectorField, name: str) -> bool:
+    """Whether no subclass has changed what the field computes since its Jacobian was written down."""
+    for cls in type(field).__mro__:
+        if name in vars(cls):
+            return True
+        if vars(cls).keys() & {"forward", "p_dot", "q_dot", "gradient"}:
+            return False
+    return False
 
 
 def original(field: VectorField) -> VectorField:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from liouville.activations import Activation
-from liouville.fields.base import ActivatedField, PartitionedField
+from liouville.fields.base import ActivatedField, PartitionedField, weighted
 from liouville.fields.initial import Initial, Smooth
 from liouville.names import lookup
 from liouville.operators import Dense, Operator, spectral_norm
@@ -156,6 +156,11 @@ class HamiltonianField(ActivatedField):
         """y' = J K^T sigma(K y + b)."""
         return self.operator.mix(self.structure(theta_j), self.gradient(y, theta_j))
 
+    def jacobian(self, y: Tensor, theta: GeneralTheta | GeneralThetaJ) -> Tensor | None:
+        """J K^T D K, D = diag(sigma'(K y + b))."""
+        K = self.operator.matrix(theta.K)
+        return None if K is None else weighted(self.structure(theta) @ K.mT, self.slope(K, y, theta.b), K)
+
     def structure(self, theta_j: GeneralTheta | GeneralThetaJ) -> Tensor:
         """J of this layer."""
         return theta_j.J if isinstance(theta_j, GeneralThetaJ) else self.J
@@ -245,6 +250,22 @@ class SeparableHamiltonianField(PartitionedField, ActivatedField):
         if self.X is not None:
             velocity = self.operator.mix(self.X, velocity)
         return _times(self.sign, velocity)
+
+    def p_jacobian(self, q: Tensor, theta: SeparableTheta) -> Tensor | None:
+        """-X^T K_q^T D_q K_q."""
+        K = self.operator.matrix(theta.K_q)
+        if K is None:
+            return None
+        left = K.mT if self.X is None else self.X.mT @ K.mT
+        return weighted(-self.sign * left, self.slope(K, q, theta.b_q), K)
+
+    def q_jacobian(self, p: Tensor, theta: SeparableTheta) -> Tensor | None:
+        """X K_p^T D_p K_p."""
+        K = self.operator.matrix(theta.K_p)
+        if K is None:
+            return None
+        left = K.mT if self.X is None else self.X @ K.mT
+        return weighted(self.sign * left, self.slope(K, p, theta.b_p), K)
 
     def energy(self, y: Tensor, theta_j: SeparableTheta) -> Tensor:
         """H = 1^T sigma_int(K_p p + b_p) + 1^T sigma_int(K_q q + b_q), one number per sample."""

@@ -84,6 +84,16 @@ class PairField(PartitionedField, ActivatedField):
         """q' = sigma(K p + b)."""
         return self.activation(self.operator.apply(theta_j.K, p, theta_j.b))
 
+    def p_jacobian(self, q: Tensor, theta: PairTheta) -> Tensor | None:
+        """-D K^T, D = diag(sigma'(K^T q + c))."""
+        K = self.operator.matrix(theta.K)
+        return None if K is None else -self.slope(K.mT, q, theta.c).unsqueeze(-1) * K.mT.unsqueeze(-3)
+
+    def q_jacobian(self, p: Tensor, theta: PairTheta) -> Tensor | None:
+        """D K, D = diag(sigma'(K p + b))."""
+        K = self.operator.matrix(theta.K)
+        return None if K is None else self.slope(K, p, theta.b).unsqueeze(-1) * K.unsqueeze(-3)
+
     def rate(self, theta: PairTheta) -> Tensor:
         """s_max ||K|| of each layer."""
         return self.activation.lipschitz * self.operator.norm(theta.K)

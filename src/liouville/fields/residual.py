@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from liouville.activations import Activation
-from liouville.fields.base import ActivatedField
+from liouville.fields.base import ActivatedField, weighted
 from liouville.fields.initial import Initial, Smooth
 from liouville.operators import Dense, Operator
 
@@ -70,6 +70,11 @@ class ResidualField(ActivatedField):
         """y' = sigma(K y + b)."""
         return self.activation(self.operator.apply(theta_j.K, y, theta_j.b))
 
+    def jacobian(self, y: Tensor, theta: ResidualTheta) -> Tensor | None:
+        """D K, D = diag(sigma'(K y + b))."""
+        K = self.operator.matrix(theta.K)
+        return None if K is None else self.slope(K, y, theta.b).unsqueeze(-1) * K.unsqueeze(-3)
+
     def _mean(self, outputs: int, inputs: int) -> None:
         """Around 0: a mean of either sign would make every layer grow, or every layer decay."""
 
@@ -121,6 +126,11 @@ class SymmetricField(ActivatedField):
     def forward(self, y: Tensor, theta_j: ResidualTheta) -> Tensor:
         """y' = -K^T sigma(K y + b)."""
         return -self.operator.apply_transpose(theta_j.K, self.activation(self.operator.apply(theta_j.K, y, theta_j.b)))
+
+    def jacobian(self, y: Tensor, theta: ResidualTheta) -> Tensor | None:
+        """-K^T D K, D = diag(sigma'(K y + b))."""
+        K = self.operator.matrix(theta.K)
+        return None if K is None else weighted(-K.mT, self.slope(K, y, theta.b), K)
 
     def potential(self, y: Tensor, theta_j: ResidualTheta) -> Tensor:
         """V(y) = 1^T sigma_int(K y + b), one number per sample; the field is -grad V."""
@@ -175,6 +185,14 @@ class SemidefiniteField(ActivatedField):
         """y' = sigma(-C^T C y + b)."""
         CtC = self.operator.apply_transpose(theta_j.C, self.operator.apply(theta_j.C, y))
         return self.activation(self.operator.broadcast(theta_j.b) - CtC)
+
+    def jacobian(self, y: Tensor, theta: SemidefiniteTheta) -> Tensor | None:
+        """-D C^T C, D = diag(sigma'(b - C^T C y))."""
+        C = self.operator.matrix(theta.C)
+        if C is None:
+            return None
+        CtC = C.mT @ C
+        return self.slope(-CtC, y, theta.b).unsqueeze(-1) * -CtC.unsqueeze(-3)
 
     def rate(self, theta: SemidefiniteTheta) -> Tensor:
         """s_max ||C||^2 of each layer."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from liouville.fields.base import PartitionedField, Theta, VectorField
+from liouville.fields.base import PartitionedField, Theta, VectorField, is_closed
 
 if TYPE_CHECKING:
     from liouville.schemes.base import Scheme
@@ -63,6 +63,14 @@ class SecondOrderField(PartitionedField):
     def q_dot(self, p: Tensor, theta_j: Theta) -> Tensor:
         """q' = p."""
         return p
+
+    def p_jacobian(self, q: Tensor, theta: Theta) -> Tensor | None:
+        """The force's."""
+        return self.force.jacobian(q, theta) if is_closed(self.force, "jacobian") else None
+
+    def q_jacobian(self, p: Tensor, theta: Theta) -> Tensor | None:
+        """I."""
+        return torch.eye(p.shape[-1]).to(p).expand(*p.shape, -1) if self.feature_axis == -1 else None
 
     def check_scheme(self, scheme: Scheme) -> None:
         """Stages of p and q are needed, and for the start "half" those of symplectic Euler."""

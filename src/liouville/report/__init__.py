@@ -1,8 +1,16 @@
-"""Figures of a training run. matplotlib is imported with the first one; its global state stays as it is."""
+"""Figures of runs and of the theory. matplotlib is imported with the first one; its global state stays as it is."""
 
 from liouville.report.figures import draw_all
 from liouville.report.images import hardest_mistakes
+from liouville.report.phase import phase_planes
 from liouville.report.plane import decision_regions, features_at_depths
+from liouville.report.regions import spectra_over_regions
+from liouville.report.sensitivity import (
+    growth_over_time,
+    sensitivity_by_depth,
+    sensitivity_by_iteration,
+    singular_values_by_depth,
+)
 from liouville.report.style import save
 from liouville.report.training import predictions, training_curves
 
@@ -10,8 +18,14 @@ __all__ = [
     "decision_regions",
     "draw_all",
     "features_at_depths",
+    "growth_over_time",
     "hardest_mistakes",
+    "phase_planes",
     "predictions",
     "save",
+    "sensitivity_by_depth",
+    "sensitivity_by_iteration",
+    "singular_values_by_depth",
+    "spectra_over_regions",
     "training_curves",
 ]

@@ -1,0 +1,136 @@
+r"""Any chain of modules, seen as a network whose layers are the modules: x_{j+1} = module_j(x_j), axis 0 the batch."""
+
+from __future__ import annotations
+
+__all__ = ["Chain", "chain_jacobians", "chain_sensitivity", "chain_states", "modules_of"]
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from liouville.analysis.rows import copies, pull_back, repeat, require_memory, rows
+
+Chain = nn.Sequential | nn.ModuleList | Sequence[nn.Module]
+
+
+def modules_of(chain: Chain) -> list[nn.Module]:
+    """The modules of an ``nn.Sequential``, an ``nn.ModuleList`` or a sequence, once each is fit to be analysed.
+
+    Raises:
+        ValueError: if it is no chain, or a module of it is random or couples the samples of a batch.
+    """
+    if isinstance(chain, nn.Module) and not isinstance(chain, nn.Sequential | nn.ModuleList):
+        raise ValueError(
+            f"expected a Flow, an nn.Sequential or a sequence of modules, got {type(chain).__name__}; give its layers "
+            "in order, for example [network.lift, network.body, network.head]."
+        )
+    modules = list(chain)
+    if not modules or not all(isinstance(m, nn.Module) for m in modules):
+        raise ValueError(f"expected one nn.Module or more, got {[type(m).__name__ for m in modules]}.")
+    for j, module in enumerate(modules):
+        for part in module.modules():
+            _require_deterministic(j, part)
+    return modules
+
+
+def chain_states(modules: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
+    """x_0 ... x_N, detached.
+
+    Raises:
+        ValueError: if a module gives no tensor of floating-point numbers, cannot be differentiated, or gives one
+            sample another output when the rest of the batch changes.
+    """
+    states = [x.detach()]
+    for j, module in enumerate(modules):
+        name = f"module {j} ({type(module).__name__})"
+        with torch.enable_grad():
+            y = module(_own(states[-1].requires_grad_()))
+            _require_tensor(name, y, len(x))
+            if not y.requires_grad or torch.autograd.grad(y.sum(), states[-1], allow_unused=True)[0] is None:
+                raise ValueError(
+                    f"the output of {name} has no derivative by its input; leave it out, or start behind it (behind "
+                    "an embedding, for example)."
+                )
+        states[-1].requires_grad_(False)
+        states.append(y.detach())
+        _require_independent(name, module, states[-2], states[-1])
+    return states
+
+
+def chain_sensitivity(chain: Chain, x: Tensor, memory: int) -> list[Tensor]:
+    """dx_N/dx_j of every sample, [(B, n_N, n_j)]: all j by one backward pass over a repeated batch."""
+    modules = modules_of(chain)
+    states = chain_states(modules, _floating(x))
+    B, widths = len(x), [s[0].numel() for s in states]
+    m = widths[-1]
+    require_memory(B * m * sum(widths) * x.element_size(), memory, f"the {len(states)} matrices of {B} samples")
+    out = [x.new_empty(B, m, n) for n in widths]
+    for some in torch.arange(m).split(copies(m, B * sum(widths))):
+        inputs = [repeat(states[0], len(some)).requires_grad_()]
+        with torch.enable_grad():
+            for module in modules:
+                inputs.append(module(_own(inputs[-1])))
+        blocks = pull_back(inputs[-1].flatten(1), inputs, some, B).split(widths, -1)
+        for matrix, block in zip(out, blocks, strict=True):
+            matrix[:, some] = block
+    return out
+
+
+def chain_jacobians(chain: Chain, x: Tensor, memory: int) -> list[Tensor]:
+    """dx_{j+1}/dx_j of every sample, [(B, n_{j+1}, n_j)]."""
+    modules = modules_of(chain)
+    states = chain_states(modules, _floating(x))
+    widths = [s[0].numel() for s in states]
+    size = sum(a * b for a, b in zip(widths[1:], widths, strict=False)) * len(x) * x.element_size()
+    require_memory(size, memory, f"the {len(modules)} matrices of {len(x)} samples")
+    return [rows(lambda s, m=m: m(_own(s)), s) for m, s in zip(modules, states, strict=False)]
+
+
+def _own(x: Tensor) -> Tensor:
+    """A copy, for a module that works in place (``ReLU(inplace=True)``)."""
+    return x.clone()
+
+
+def _floating(x: Tensor) -> Tensor:
+    if not x.is_floating_point() or x.dim() < 2:
+        raise ValueError(
+            f"expected floating-point inputs with the batch on axis 0, got {x.dtype} of shape {tuple(x.shape)}; "
+            "start behind an embedding."
+        )
+    return x
+
+
+def _require_deterministic(j: int, part: nn.Module) -> None:
+    name = f"module {j} has {type(part).__name__}"
+    if isinstance(part, _BatchNorm) and part.running_mean is None:
+        raise ValueError(f"{name} without running statistics, which couples the samples of a batch.")
+    if isinstance(part, _BatchNorm) and part.training:
+        raise ValueError(f"{name} in training mode, which couples the samples of a batch; call .eval() first.")
+    drops = part.p if isinstance(part, _DropoutNd) else getattr(part, "dropout", 0.0)
+    if part.training and isinstance(drops, float) and drops > 0:
+        raise ValueError(f"{name} in training mode, which drops entries at random; call .eval() first.")
+
+
+def _require_tensor(name: str, y: Any, samples: int) -> None:
+    if not isinstance(y, Tensor) or y.dim() == 0 or len(y) != samples:
+        what = f"the shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
+        raise ValueError(
+            f"{name} must give one tensor with a row for each of {samples} samples, got {what}; wrap it in a module "
+            "that does."
+        )
+
+
+@torch.no_grad()
+def _require_independent(name: str, module: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Raise if the first sample's output changes by more than rounding when other samples stand beside it."""
+    beside = module(torch.cat((x[:1], -x[:1], 2 * x[:1])))[:1]
+    tolerance = torch.finfo(y.dtype).eps ** 0.5 * y[:1].abs().amax()
+    if y[:1].isfinite().all() and not (beside - y[:1]).abs().amax() <= tolerance:
+        raise ValueError(
+            f"{name} couples the samples of a batch, so that no sample has a Jacobian of its own; call .eval(), or "
+            "leave it out."
+        )

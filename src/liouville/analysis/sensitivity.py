@@ -1,0 +1,103 @@
+r"""Backward sensitivities: how the last state moves with every state before it, per sample.
+
+    dState_N / dState_j = A_{N-1} ... A_{j+1} A_j,        A_l = d State_{l+1} / d State_l
+
+One sweep from the end gives all j: each product is the last one times one more layer. The gradient that reaches layer
+j is (dState_N/dState_j)^T dL/dState_N, so these matrices say whether it vanishes or explodes, whatever the loss. They
+belong to one sample each; the mean over a batch has no such meaning, and no bound holds for it.
+"""
+
+from __future__ import annotations
+
+__all__ = ["backward_sensitivity", "gradient_norms"]
+
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from liouville.analysis.chain import Chain, chain_sensitivity
+from liouville.analysis.jacobians import MEMORY, fill_layer_jacobians
+from liouville.analysis.rows import allocate
+from liouville.analysis.states import run_of
+from liouville.backprop import slices
+from liouville.flow import Flow
+
+
+@overload
+def backward_sensitivity(flow: Flow, y: Tensor, *, memory: int = MEMORY) -> Tensor: ...
+
+
+@overload
+def backward_sensitivity(flow: Chain, y: Tensor, *, memory: int = MEMORY) -> list[Tensor]: ...
+
+
+@torch.no_grad()
+def backward_sensitivity(flow: Flow | Chain, y: Tensor, *, memory: int = MEMORY) -> Tensor | list[Tensor]:
+    r"""dState_N / dState_j for j = 0 ... N, exact to rounding, in the dtype of y.
+
+    Reference: Galimberti et al. 2023 (2105.13205), the backward sensitivity matrix, there transposed.
+
+    Args:
+        flow: a `Flow`, or any chain of modules: an ``nn.Sequential`` or a sequence of modules, axis 0 the batch.
+        y: the input, (*batch, features) or (B, C, H, W); the chain's own otherwise.
+        memory: most bytes that the result may take.
+
+    Returns:
+        (N + 1, *batch, n, n) for a flow, entry [j] = dState_N/dState_j in numerator layout, [N] the identity; n is the
+        size of one sample's full state: p and q together, the pair (y_{j-1}, y_j) for the two-step scheme, images
+        flattened. For a chain the list of N + 1 matrices (B, n_N, n_j), as the width may change.
+
+    Raises:
+        ValueError: if the result would not fit into ``memory``, or a layer is random, couples the samples of a batch
+            or has no derivative.
+
+    Example:
+        >>> import liouville as lv
+        >>> matrices = backward_sensitivity(lv.zoo.h2(4, layers=64, T=6.4), torch.randn(10, 4))
+        >>> matrices.shape
+        torch.Size([65, 10, 4, 4])
+        >>> bool((torch.linalg.matrix_norm(matrices, ord=2) > 0.999).all())
+        True
+    """
+    if not isinstance(flow, Flow):
+        return chain_sensitivity(flow, y, memory)
+    run = run_of(flow, y)
+    n = run.size
+    out = allocate((flow.layers + 1, *run.batch, n, n), y, memory)
+    matrices = out.view(flow.layers + 1, -1, n, n)
+    fill_layer_jacobians(flow, run, matrices[:-1])
+    matrices[-1] = torch.eye(n, dtype=y.dtype, device=y.device)
+    for j in reversed(range(flow.layers)):
+        matrices[j] = matrices[j + 1] @ matrices[j]
+    return out
+
+
+def gradient_norms(flow: Flow, y: Tensor, gradient: Tensor) -> Tensor:
+    r"""||dL/dState_j|| of every sample for j = 0 ... N, (N + 1, *batch), by one backward pass through the plain loop.
+
+    Args:
+        flow: the flow; its own engine is not asked, so that it works where the engine hides the layers.
+        y: the input.
+        gradient: dL/dy_N, shaped like the output.
+
+    Example:
+        >>> import liouville as lv
+        >>> flow, y = lv.zoo.h2(4, layers=64, T=6.4), torch.randn(10, 4)
+        >>> gradient_norms(flow, y, torch.ones(10, 4)).shape
+        torch.Size([65, 10])
+    """
+    states, end = [], -flow.field.feature_axis
+    with torch.enable_grad():
+        theta = flow.field.theta()
+        theta = type(theta)(*(w.detach() for w in theta))
+        run, state = flow.start(y.detach().requires_grad_(), theta)
+        for j, theta_j in enumerate(slices(theta, flow.layers)):
+            states.append(state := tuple(x.view_as(x) for x in state))  # a part may live on in the next state
+            state = flow.scheme.step(run.at_layer(j), state, theta_j, flow.h)
+        states.append(state := tuple(x.view_as(x) for x in state))
+        out = flow.scheme.final(flow.field, state)
+    parts = [x for state in states for x in state]
+    gradients = torch.autograd.grad(out, parts, gradient, materialize_grads=True)
+    squares = torch.stack([g.square().sum(tuple(range(-end, 0))) for g in gradients])
+    return squares.unflatten(0, (flow.layers + 1, -1)).sum(1).sqrt()

@@ -1,0 +1,62 @@
+"""``liouville verify``: every statement of the papers as a check that runs."""
+
+from __future__ import annotations
+
+__all__ = ["verify_command"]
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from liouville.verify import Record
+
+
+@click.command("verify", short_help="Check every statement of the papers that the library rests on.")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print the records as one JSON object.")
+@click.option(
+    "--figures", type=click.Path(file_okay=False, path_type=Path), help="Draw the pictures of the theory into DIR."
+)
+def verify_command(names: tuple[str, ...], as_json: bool, figures: Path | None) -> int:
+    """Check the statements called NAME, those of a paper (p1, p2, p3), or all.
+
+    A line for each: the verdict, its name, the source, the statement, and what was measured with what is expected. A
+    statement that fails as the paper prints it is shown to fail, beside the correction that holds. The exit code is 1
+    if a check fails.
+    """
+    from liouville.verify import select
+
+    statements, start = select(names), time.perf_counter()
+    records = []
+    for statement in statements:
+        records.append(statement.verify())
+        if not as_json:
+            click.echo(_line(records[-1], max(len(s.name) for s in statements)))
+    seconds = time.perf_counter() - start
+    click.echo(_json(records, seconds) if as_json else _summary(records, seconds))
+    if figures is not None:
+        from liouville.verify.pictures import draw_pictures
+
+        for path in draw_pictures(figures):
+            click.echo(f"wrote {path}", err=as_json)
+    return 0 if all(record.holds for record in records) else 1
+
+
+def _line(record: Record, width: int) -> str:
+    return f"{'holds' if record.holds else 'FAILS'}  {record.name.ljust(width)}  {record}"
+
+
+def _summary(records: list[Record], seconds: float) -> str:
+    failed = [record.name for record in records if not record.holds]
+    corrected = sum(bool(record.correction) for record in records)
+    verdict = f"FAILED: {', '.join(failed)}" if failed else "all hold"
+    return f"{len(records)} statements in {seconds:.1f} s, {verdict}; {corrected} of them only as corrected."
+
+
+def _json(records: list[Record], seconds: float) -> str:
+    holds = all(record.holds for record in records)
+    return json.dumps({"holds": holds, "seconds": seconds, "statements": [r.as_dict() for r in records]}, indent=2)

@@ -1,0 +1,183 @@
+r"""How far the last layer still feels the first: norms and singular values of dState_N/dState_j by depth.
+
+Every sample counts by itself: lines are medians, bands reach from the least to the largest sample. The lower bound 1 is
+one of single samples; the mean of their matrices obeys none.
+"""
+
+from __future__ import annotations
+
+__all__ = ["growth_over_time", "sensitivity_by_depth", "sensitivity_by_iteration", "singular_values_by_depth"]
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from liouville.report.style import DARK, GREY, canvas, colours, heading, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DASHES: Any = (0, (4, 3))
+_FLOOR = 1e-30  # what is smaller, or 0, is drawn here
+
+
+def sensitivity_by_depth(norms: Mapping[str, Tensor]) -> Figure:
+    """||dState_N/dState_j|| over the number of layers N - j between, one panel for each network, on one log scale.
+
+    Args:
+        norms: by network, (N + 1, *batch) with j = 0 ... N, as ``analysis.norms(analysis.backward_sensitivity(flow,
+            y)).two`` gives them.
+
+    Raises:
+        ValueError: if there is no network, or one of no layers.
+
+    Example:
+        >>> import liouville as lv
+        >>> y = torch.randn(10, 4)
+        >>> matrices = lv.analysis.backward_sensitivity(lv.zoo.h2(4, layers=8, T=1.0), y)
+        >>> figure = sensitivity_by_depth({"h2": torch.linalg.matrix_norm(matrices, ord=2)})
+    """
+    curves = {name: _by_distance(values) for name, values in norms.items()}
+    with styled():
+        figure, panels = _panels(curves)
+        for axes, (name, values), colour in zip(panels, curves.items(), colours(len(curves)), strict=True):
+            _band(axes, values, colour)
+            axes.set_title(f"{name}: {_number(values.min())} to {_number(values.max())}")
+            _bound(axes)
+        panels[0].set_ylabel(r"$\|\partial y_N / \partial y_{N-l}\|$")
+        through = ", ".join(f"{_number(values[-1].median())} ({name})" for name, values in curves.items())
+        heading(figure, f"Median norm through all layers: {through}", _NOTE)
+    return figure
+
+
+def sensitivity_by_iteration(iterations: Sequence[int], norms: Mapping[str, Tensor], lines: int = 6) -> Figure:
+    """||dState_N/dState_j|| over the training iterations, a colour for each of some depths.
+
+    Args:
+        iterations: at which the norms were taken, (I,).
+        norms: by network, (I, N + 1, *batch).
+        lines: how many depths are drawn, from the first layer to the last but one.
+
+    Raises:
+        ValueError: if there is no network, or the iterations do not match.
+    """
+    curves = {name: torch.stack([_by_distance(values) for values in stack]) for name, stack in norms.items()}
+    if any(len(values) != len(iterations) for values in curves.values()):
+        raise ValueError(f"expected norms of {len(iterations)} iterations, got {[len(v) for v in curves.values()]}.")
+    with styled():
+        figure, panels = _panels(curves, height=4.4)
+        for axes, (name, values) in zip(panels, curves.items(), strict=True):
+            N = values.shape[1]
+            depths = torch.linspace(1, N, min(lines, N)).round().long().tolist()
+            for length, colour in zip(depths, _shades(len(depths)), strict=True):
+                chosen = values[:, length - 1]
+                axes.plot(iterations, chosen.median(1).values, color=colour, label=f"$l$ = {length}")
+                axes.fill_between(iterations, chosen.amin(1), chosen.amax(1), color=colour, alpha=0.12, linewidth=0)
+            axes.set_title(f"{name}: {_number(values.min())} to {_number(values.max())}")
+            axes.set_xlabel("iteration")
+            _bound(axes)
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, handlelength=1.2, columnspacing=1.0)
+        panels[0].set_ylabel(r"$\|\partial y_N / \partial y_{N-l}\|$")
+        least = ", ".join(f"{name} {_number(values.min())}" for name, values in curves.items())
+        heading(figure, f"Least norm of any sample in training: {least}", _NOTE)
+    return figure
+
+
+def singular_values_by_depth(spectra: Mapping[str, Tensor]) -> Figure:
+    """All singular values of dState_N/dState_j over N - j: what grows, what shrinks, and whether they pair as (s, 1/s).
+
+    Args:
+        spectra: by network, (N + 1, *batch, n), largest first, as ``analysis.singular_spectra`` gives them.
+
+    Raises:
+        ValueError: if there is no network, or one of no layers.
+    """
+    curves = {name: _by_distance(values.movedim(-1, 0), axis=1) for name, values in spectra.items()}
+    with styled():
+        figure, panels = _panels(curves)
+        for axes, (name, values) in zip(panels, curves.items(), strict=True):
+            for one, colour in zip(values, _shades(len(values)), strict=True):
+                _band(axes, one, colour)
+            axes.set_title(f"{name}: {_number(values.min())} to {_number(values.max())}")
+            _bound(axes)
+        panels[0].set_ylabel(r"singular values of $\partial y_N / \partial y_{N-l}$")
+        name, values = next(iter(curves.items()))
+        title = (
+            f"{name}: behind {values.shape[1]} layers the largest singular value is {_number(values[0, -1].median())}"
+        )
+        heading(figure, f"{title}, the smallest {_number(values[-1, -1].median())} (medians)", _PAIRS)
+    return figure
+
+
+def growth_over_time(times: Tensor, norms: Mapping[str, Tensor], slope: float) -> Figure:
+    """Norms over time, both on log scales, beside a straight line of slope 1.
+
+    Args:
+        times: (M,), positive.
+        norms: by curve, (M,).
+        slope: the measured one, for the title.
+    """
+    with styled():
+        figure = canvas(6.4, 4.2)
+        axes = figure.subplots()
+        for (name, values), colour in zip(norms.items(), colours(len(norms)), strict=True):
+            axes.plot(times, values, color=colour, label=name)
+        start = next(iter(norms.values()))[-1] / times[-1]
+        axes.plot(times, start * times, color=GREY, linewidth=0.9, linestyle=_DASHES, label="slope 1")
+        axes.set(xscale="log", yscale="log", xlabel="t", ylabel=r"$\|\partial y(T) / \partial y(T-t)\|$")
+        axes.set_ylim(bottom=0.8)
+        axes.grid()
+        axes.legend(loc="upper left")
+        heading(figure, f"The norm grows like t to the power {slope:.3f}, at determinant 1")
+    return figure
+
+
+_SAMPLES = "line: median of the samples; band: least to largest sample; "
+_NOTE = f"{_SAMPLES}dashed: the lower bound 1 of Hamiltonian networks"
+_PAIRS = f"{_SAMPLES}dashed: 1, about which those of a symplectic network with X = I lie in pairs (s, 1/s)"
+
+
+def _by_distance(values: Tensor, axis: int = 0) -> Tensor:
+    """(N + 1, *batch) over j -> (N, samples) over l = N - j = 1 ... N; further axes in front stay."""
+    values = values.detach().double().cpu()
+    if values.shape[axis] < 2:
+        raise ValueError(f"expected N + 1 >= 2 matrices, got {values.shape[axis]}; give those of all j = 0 ... N.")
+    return values.flip(axis).narrow(axis, 1, values.shape[axis] - 1).flatten(axis + 1).clamp(min=_FLOOR)
+
+
+def _panels(curves: Mapping[str, Tensor], height: float = 3.9) -> tuple[Figure, list[Axes]]:
+    if not curves:
+        raise ValueError("there is no network to draw.")
+    figure = canvas(1.6 + 2.7 * len(curves), height)
+    panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0].tolist()
+    for axes in panels:
+        axes.set_yscale("log")
+        axes.set_xlabel("layers between, $l$")
+        axes.grid(axis="y")
+    return figure, panels
+
+
+def _band(axes: Axes, values: Tensor, colour: Any) -> None:
+    """Median and extremes of (N, samples)."""
+    lengths = range(1, len(values) + 1)
+    axes.fill_between(lengths, values.amin(1), values.amax(1), color=colour, alpha=0.22, linewidth=0)
+    axes.plot(lengths, values.median(1).values, color=colour)
+
+
+def _bound(axes: Axes) -> None:
+    axes.axhline(1.0, color=DARK, linewidth=0.9, linestyle=_DASHES, zorder=1)
+
+
+def _shades(number: int) -> list[Any]:
+    """Light to dark along one scale, for what has an order."""
+    import matplotlib
+
+    return [matplotlib.colormaps["viridis"](0.9 - 0.85 * k / max(1, number - 1)) for k in range(number)]
+
+
+def _number(value: Tensor) -> str:
+    x = float(value)
+    return f"{x:.4g}" if 1e-3 <= x < 1e4 else f"{x:.0e}".replace("e-0", "e-").replace("e+0", "e")

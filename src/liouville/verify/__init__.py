@@ -1,0 +1,53 @@
+r"""Every statement of the papers that the library rests on, as a check that runs.
+
+P1 is Haber & Ruthotto 2017 (1705.03341), P2 Galimberti et al. 2023 (2105.13205), P3 its predecessor (2104.13166), P4
+Chang et al. 2018 (1709.03698). Each check measures numbers in float64 and compares them with the interval that the
+statement allows; a statement that fails as printed is shown to fail, beside the correction that holds.
+"""
+
+from __future__ import annotations
+
+__all__ = ["STATEMENTS", "Finding", "Number", "Record", "Statement", "select", "verify"]
+
+from collections.abc import Iterable, Iterator
+
+from liouville.names import lookup
+from liouville.verify import (  # noqa: F401 (they enter their statements)
+    learning,
+    p1_propagation,
+    p1_schemes,
+    p2_networks,
+    p2_sensitivity,
+    p2_wider,
+    p3_unified,
+)
+from liouville.verify.statements import STATEMENTS, Finding, Number, Record, Statement
+
+
+def select(names: Iterable[str] = ()) -> list[Statement]:
+    """The statements of these names, in the order of the papers; a paper's name stands for all of its; all if none.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest right one.
+
+    Example:
+        >>> [s.name for s in select(["p1-lemma-1"])]
+        ['p1-lemma-1']
+    """
+    papers = {name.split("-")[0] for name in STATEMENTS}
+    chosen: set[str] = set()
+    for name in names:
+        whole = [known for known in STATEMENTS if known.startswith(f"{name}-")] if name in papers else []
+        chosen.update(whole or [lookup(STATEMENTS, name, "statement").name])
+    ordered = sorted(STATEMENTS.values(), key=lambda s: s.name.split("-")[0])
+    return [s for s in ordered if not chosen or s.name in chosen]
+
+
+def verify(names: Iterable[str] = ()) -> Iterator[Record]:
+    """Check these statements, or all, one after the other.
+
+    Example:
+        >>> [record.holds for record in verify(["p1-3.7"])]
+        [True]
+    """
+    return (statement.verify() for statement in select(names))
