@@ -70,7 +70,7 @@ class Flow(nn.Module):
         """y_0 -> the state behind the last layer: (p, q), (y_{N-1}, y_N) or (y_N,), by the scheme."""
         theta = self.field.theta()
         run, state = self.start(y, theta)
-        return self.backprop.run(self.scheme, run, state, theta, self.h)
+        return self.backprop.run(self.scheme, run, state, theta, self.T / run.layers)
 
     def trajectory(self, y: Tensor) -> Tensor:
         """y_0 ... y_N, stacked: (N + 1, *y.shape)."""
@@ -118,12 +118,12 @@ class Flow(nn.Module):
 
     def start(self, y: Tensor, theta: Theta) -> tuple[VectorField, State]:
         """The field of a new run, which draws its seed here and nowhere else, and the first state."""
-        self._check(y)
+        self._check(y, theta)
         run = self.field.in_run()
         theta_0 = type(theta)(*(w[0] for w in theta))
         return run, self.scheme.init(run.at_layer(0), y, theta_0, self.h)
 
-    def _check(self, y: Tensor) -> None:
+    def _check(self, y: Tensor, theta: Theta = ()) -> None:
         axis = self.field.feature_axis
         if y.dim() < -axis or y.shape[axis] != self.field.features:
             raise ValueError(
@@ -132,7 +132,7 @@ class Flow(nn.Module):
             )
         if not y.is_floating_point():
             raise ValueError(f"expected a floating-point input, got {y.dtype}; convert it with .float().")
-        weight = next(self.field.parameters(), y)
+        weight = theta[0] if theta else next(self.field.parameters(), y)
         if weight.dtype != y.dtype and not torch.is_autocast_enabled(y.device.type):
             raise ValueError(f"the weights are {weight.dtype} and the input is {y.dtype}; convert one with .to(dtype).")
 

@@ -59,30 +59,18 @@ class Lift(nn.Module):
                 f"expected {self.inputs} inputs on axis {self.axis}, got {width} (shape {tuple(x.shape)})."
             )
         first = self.features // 2 if self.place == "q" else 0
-        if width > self.features - first:
+        rest = self.features - first - width
+        if rest < 0:
             raise ValueError(f"an input of width {width} does not fit into {self.features - first} features.")
-        zeros = x.new_zeros(self._shape(x, self.features - width))
+        behind = (0, 0) * ((-1 - self.axis) % x.dim())
         if self.place == "ends":
-            return torch.cat((*_halve(x, self.axis, zeros),), self.axis)
-        parts = (
-            zeros.narrow(self.axis, 0, first),
-            x,
-            zeros.narrow(self.axis, first, self.features - width - first),
-        )
-        return torch.cat(parts, self.axis)
-
-    def _shape(self, x: Tensor, width: int) -> list[int]:
-        shape = list(x.shape)
-        shape[self.axis] = width
-        return shape
+            front = (width + 1) // 2
+            x, end = x.split((front, width - front), self.axis)
+            return torch.cat((F.pad(x, (*behind, 0, rest)), end), self.axis)
+        return F.pad(x, (*behind, first, rest))
 
     def extra_repr(self) -> str:
         return f"features={self.features}, inputs={self.inputs}, place={self.place!r}, axis={self.axis}"
-
-
-def _halve(x: Tensor, axis: int, between: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    front = (x.shape[axis] + 1) // 2
-    return x.narrow(axis, 0, front), between, x.narrow(axis, front, x.shape[axis] - front)
 
 
 class Connector(nn.Module):

@@ -50,7 +50,7 @@ def layer(theta: Theta, j: int) -> Theta:
 def require_depth(theta: Theta, layers: int) -> None:
     """Raise unless axis 0 of every weight counts the layers, or has length 1."""
     for name, w in zip(theta._fields, theta, strict=True):
-        if len(w) not in (1, layers):
+        if w.shape[0] not in (1, layers):
             raise ValueError(
                 f"axis 0 of theta().{name} must count the {layers} layers, or have length 1 when they share one "
                 f"weight; got the shape {tuple(w.shape)}."

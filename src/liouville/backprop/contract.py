@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
+from torch.autograd import forward_ad
 
 from liouville.fields.base import original
 
@@ -34,7 +34,9 @@ def is_plain_autograd(tensors: Sequence[Tensor]) -> bool:
     if torch._C._are_functorch_transforms_active():
         return False
     batched = torch._C._functorch.is_legacy_batchedtensor  # torch.autograd.grad(..., is_grads_batched=True)
-    return not any(batched(t) or unpack_dual(t).tangent is not None for t in tensors)
+    if any(batched(t) for t in tensors):
+        return False
+    return forward_ad._current_level < 0 or all(forward_ad.unpack_dual(t).tangent is None for t in tensors)
 
 
 def require_plain_autograd(tensors: Sequence[Tensor]) -> None:

@@ -6,7 +6,7 @@ what it has rebuilt there. Nothing is read from the device before the end of the
 
 from __future__ import annotations
 
-__all__ = ["DriftWarning", "Probes", "depths", "judge"]
+__all__ = ["DriftWarning", "Probes", "depths", "judge", "warn_once"]
 
 import math
 import warnings
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from liouville.backprop.layers import Layers
-from liouville.fields.base import Theta, original
+from liouville.fields.base import Theta, VectorField, original
 from liouville.schemes.base import ShearScheme
 
 _DEPTHS = 32
@@ -96,17 +96,22 @@ def judge(probes: Probes, layers: Layers, theta: Theta, dtype: torch.dtype, anch
             f"size. Either {impure}, or its steps are far too large{_margin(layers, theta)}. Stored() needs no inverse."
         )
     lost = max((j for j, e in errors.items() if not e <= half), default=None)
-    if lost is not None and field not in _warned:
-        _warned.add(field)
+    if lost is not None:
         better = "Reversible(exact=True), " if isinstance(layers.scheme, ShearScheme) else ""
-        warnings.warn(
+        warn_once(
+            field,
             f"the states that Reversible rebuilt have lost half of the digits of {str(dtype).removeprefix('torch.')} "
             f"from layer {lost} of {last + 1} down (off by {errors[lost]:.1g} of their size there, "
             f"{max(errors.values()):.1g} at worst{_margin(layers, theta)}), and the gradients with them. Use {better}"
             f"Reversible(anchors={_bearable(errors, last + 1, half, anchors)}), Checkpointed(), or smaller steps.",
-            DriftWarning,
-            stacklevel=2,
         )
+
+
+def warn_once(field: VectorField, text: str) -> None:
+    """A `DriftWarning`, the first time that it is about this field."""
+    if field not in _warned:
+        _warned.add(field)
+        warnings.warn(text, DriftWarning, stacklevel=3)
 
 
 def _bearable(errors: Mapping[int, float], layers: int, half: float, anchors: int | None) -> int:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 __all__ = ["Fused"]
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +14,8 @@ from torch import Tensor
 from liouville.backprop.arithmetic import Grid
 from liouville.backprop.base import Backprop, require_depth
 from liouville.backprop.contract import differentiable_once, is_plain_autograd, require_plain_autograd
-from liouville.backprop.drift import DriftWarning
-from liouville.fields.base import Theta, VectorField
+from liouville.backprop.drift import warn_once
+from liouville.fields.base import Theta, VectorField, original
 from liouville.kernels import euler, shears
 from liouville.kernels.library import library
 from liouville.kernels.table import EulerPlan, ShearPlan, kernel_for
@@ -80,21 +79,31 @@ class Fused(Backprop):
         elif self.exact:
             # a declared graph break where it is compiled: what it keeps between the passes is no operator's output
             exactly = torch.compiler.disable(_exactly) if torch.compiler.is_compiling() else _exactly
-            final = exactly(plan, h, field.layers, parts, theta)
+            final = exactly(plan, field, h, parts, theta)
         else:
-            final = _shears(plan, h, field.layers, parts, theta)
+            final = _shears(plan, field, h, parts, theta)
         return tuple(final) if len(batch) == 1 else tuple(x.reshape(*batch, x.shape[-1]) for x in final)
 
 
-def _shears(plan: ShearPlan, h: float, layers: int, parts: State, theta: Theta) -> Sequence[Tensor]:
+class _Run(NamedTuple):
+    """What a run of shears is beside its tensors."""
+
+    plan: ShearPlan
+    h: float
+    layers: int
+    exact: shears.Exact | None
+    field: VectorField
+
+
+def _shears(plan: ShearPlan, field: VectorField, h: float, parts: State, theta: Theta) -> Sequence[Tensor]:
     """The run through the door that fits: torch's dispatcher, autograd alone, or neither."""
     if _needs_dispatcher(tensors := (*parts, *theta)):
         from liouville.kernels.ops import shear_flow
 
-        return shear_flow(plan, h, layers, parts, theta)
+        return shear_flow(plan, h, field.layers, parts, theta)
     if _needs_gradient(tensors):
-        return _Direct.apply(plan, h, layers, None, *tensors)
-    return shears.forward(plan, h, layers, parts, theta)[0]
+        return _Direct.apply(_Run(plan, h, field.layers, None, original(field)), *tensors)
+    return shears.forward(plan, h, field.layers, parts, theta)[0]
 
 
 def _euler(plan: EulerPlan, h: float, layers: int, y: Tensor, theta: Theta) -> Tensor:
@@ -117,47 +126,40 @@ def _needs_gradient(tensors: Sequence[Tensor]) -> bool:
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
-def _exactly(plan: ShearPlan, h: float, layers: int, state: State, theta: Theta) -> State:
+def _exactly(plan: ShearPlan, field: VectorField, h: float, state: State, theta: Theta) -> State:
     """The run on the grid that the input determines."""
     grid = Grid(state, wide=False)
     exact = shears.Exact(grid.spacing, grid.limit, grid.coarsest)
-    return _Direct.apply(plan, h, layers, exact, *state, *theta)
+    return _Direct.apply(_Run(plan, h, field.layers, exact, original(field)), *state, *theta)
 
 
 class _Direct(torch.autograd.Function):
     """The operator of `liouville.kernels.ops` without torch's dispatcher, which would cost more than a short run."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        plan: ShearPlan,
-        h: float,
-        layers: int,
-        exact: shears.Exact | None,
-        p: Tensor,
-        q: Tensor,
-        *theta: Tensor,
-    ) -> Any:
+    def forward(ctx: Any, run: _Run, p: Tensor, q: Tensor, *theta: Tensor) -> Any:
+        plan, h, layers, exact, _ = run
         final, ctx.checksum, left = shears.forward(plan, h, layers, (p, q), theta, exact)
         while exact is not None and left:
             exact = exact.widened()
             final, ctx.checksum, left = shears.forward(plan, h, layers, (p, q), theta, exact)
         ctx.save_for_backward(*final[:2], *(final[2:] if exact else (p, q)), *theta)
-        ctx.run = plan, h, layers, exact
+        ctx.run = run._replace(exact=exact) if exact else run
         return tuple(final[:2])
 
     @staticmethod
     def backward(ctx: Any, *costate: Tensor) -> tuple[Tensor | None, ...]:
         require_plain_autograd(costate)
-        (*final, a, b), theta, needed = ctx.saved_tensors[:4], ctx.saved_tensors[4:], ctx.needs_input_grad[4:]
-        plan, h, layers, exact = ctx.run
+        saved = ctx.saved_tensors
+        (*final, a, b), theta, needed = saved[:4], saved[4:], ctx.needs_input_grad[1:]
+        plan, h, layers, exact, field = ctx.run
         kept = {"exact": exact, "integers": (a, b)} if exact else {"start": (a, b)}
         gradients, drift, checksum = shears.backward(plan, h, layers, final, costate, theta, needed, **kept)
         if exact and checksum != ctx.checksum:
             raise RuntimeError("the exact inversion did not restore every bit; please report it, and use Reversible().")
         if not exact and drift > torch.finfo(a.dtype).eps ** 0.5:
-            _warn(drift, a.dtype)
-        return None, None, None, None, *differentiable_once(gradients, (*costate, *final, *theta))
+            _warn(field, drift, a.dtype)
+        return None, *differentiable_once(gradients, (*costate, *final, *theta))
 
 
 class _DirectEuler(torch.autograd.Function):
@@ -180,27 +182,27 @@ class _DirectEuler(torch.autograd.Function):
         return None, None, None, *differentiable_once(gradients, (costate, y, *weights))
 
 
-def _warn(drift: float, dtype: torch.dtype) -> None:
-    warnings.warn(
+def _warn(field: VectorField, drift: float, dtype: torch.dtype) -> None:
+    warn_once(
+        field,
         f"the states that Fused rebuilt have lost half of the digits of {str(dtype).removeprefix('torch.')} by the "
-        f"first layer (off by {drift:.1g} of their size there), and the gradients with them. Use "
-        "Reversible(exact=True), Checkpointed(), or smaller steps.",
-        DriftWarning,
-        stacklevel=2,
+        f"first layer (off by {drift:.1g} of their size there), and the gradients with them. Use Fused(exact=True), "
+        "Checkpointed(), or smaller steps.",
     )
 
 
 def _require_supported(state: State, theta: Theta) -> None:
     """Raise a `ValueError` that names `Stored` where the kernel would compute something else, or nothing."""
     tensors = (*state, *theta)
-    dtype, device = state[0].dtype, state[0].device.type
-    if torch.is_autocast_enabled(device):
+    dtype = state[0].dtype
+    if torch.is_autocast_enabled(state[0].device.type):
         raise ValueError(f"the fused kernel computes in float32 or float64 and not under autocast; {_STORED}.")
-    if dtype not in (torch.float32, torch.float64) or any(t.dtype != dtype for t in tensors):
+    if dtype not in shears.TYPES or any(t.dtype is not dtype for t in tensors):
         found = ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in tensors}))
         raise ValueError(f"the fused kernel takes float32 or float64, one of them throughout, got {found}; {_STORED}.")
-    if device != "cpu":
-        raise ValueError(f"the fused kernel runs on the CPU, got a tensor on {device}; {_STORED}.")
+    if not all(t.is_cpu for t in tensors):
+        found = ", ".join(sorted({t.device.type for t in tensors}))
+        raise ValueError(f"the fused kernel runs on the CPU, got tensors on {found}; {_STORED}.")
     if torch.compiler.is_compiling():  # the operator will look for its library when it runs
         return
     library()

@@ -11,7 +11,9 @@ import sys
 from ctypes import POINTER, Structure, c_char_p, c_double, c_int64, c_uint64, c_void_p
 from pathlib import Path
 
-_VERSION = 2
+import torch
+
+_VERSION = 3
 _MISSING = (
     "liouville was installed without its native kernel, because no C++ compiler was found; install one (GCC or Clang) "
     "and run `pip install` again, or `make kernel` in a source tree; every engine but lv.Fused() works without it."
@@ -108,7 +110,19 @@ def library() -> ctypes.CDLL:
             f"the native kernel at {path.name} was built from another version of liouville; run `pip install` again, "
             "or `make kernel` in a source tree."
         )
+    kernel.lv_use_openmp.argtypes = [c_void_p]
+    kernel.lv_use_openmp.restype = None
+    kernel.lv_use_openmp(_torchs_threads())
     return kernel
+
+
+def _torchs_threads() -> int | None:
+    """The address of GOMP_parallel in the OpenMP runtime that torch has loaded: GNU's, LLVM's and Intel's have it."""
+    try:
+        loaded = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        return ctypes.cast(loaded.GOMP_parallel, c_void_p).value
+    except (OSError, AttributeError):
+        return None
 
 
 def isa() -> str:
@@ -116,6 +130,7 @@ def isa() -> str:
     return library().lv_isa().decode()
 
 
+@functools.cache
 def _path() -> Path | None:
     """Under any folder of this package: an editable install has the sources in one and what was built in another.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["TYPES", "Exact", "array", "backward", "forward", "pointer", "rows", "velocity"]
 
 import ctypes
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -54,7 +55,7 @@ def forward(
     out = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in state]
     run = _run(plan, h, layers, state, theta)
     for part, x, result in zip(run.parts, state, out, strict=True):
-        part.value = array(x, result)
+        _set(part.value, x, result)
     if exact:
         out += [torch.empty_like(x, dtype=_INTEGERS[x.dtype]) for x in out]
         run.spacing, run.limit = exact[:2]
@@ -89,11 +90,12 @@ def backward(
     ]
     run = _run(plan, h, layers, final, theta, gradients[2:])
     for k, part in enumerate(run.parts):
-        part.value, part.costate = array(final[k]), array(costate[k], gradients[k])
+        _set(part.value, final[k])
+        _set(part.costate, costate[k], gradients[k])
         if start:
-            part.start = array(start[k])
+            _set(part.start, start[k])
         if exact:
-            part.grid = array(integers[k])
+            _set(part.grid, integers[k])
     if exact:
         run.spacing, run.limit = exact[:2]
     library().lv_shear_backward(ctypes.byref(run))
@@ -108,38 +110,65 @@ def _run(
     theta: Sequence[Tensor],
     gradients: Sequence[Tensor | None] = (),
 ) -> ShearRun:
+    shapes = tuple([w.shape for w in theta])
+    made = _template(plan, h, layers, torch.get_num_threads(), state[0].dtype, state[0].shape, state[1].shape, shapes)
+    run = ShearRun.from_buffer_copy(made)
+    run.made = made  # it owns the stages
+    for v, (_, K, b) in zip(run.velocities, plan.velocities, strict=True):
+        v.K, v.b = theta[K].data_ptr(), theta[b].data_ptr()
+        if gradients:
+            v.K_gradient, v.b_gradient = pointer(gradients[K]), pointer(gradients[b])
+    return run
+
+
+@functools.lru_cache(maxsize=256)
+def _template(
+    plan: ShearPlan,
+    h: float,
+    layers: int,
+    threads: int,
+    dtype: torch.dtype,
+    p: torch.Size,
+    q: torch.Size,
+    theta: tuple[torch.Size, ...],
+) -> ShearRun:
+    """A run without its pointers: what does not change from one training step to the next is laid out once."""
     stages = (Stage * len(plan.stages))(*(Stage(moved, c * h) for moved, c in plan.stages))
     run = ShearRun(
-        type=TYPES[state[0].dtype],
+        type=TYPES[dtype],
         activation=plan.activation,
-        threads=torch.get_num_threads(),
-        batch=len(state[0]),
+        threads=threads,
+        batch=p[0],
         layers=layers,
         stages=len(stages),
         stage=stages,
     )
-    for x, part in zip(state, run.parts, strict=True):
-        part.width = x.shape[1]
+    run.parts[0].width, run.parts[1].width = p[1], q[1]
     for k, (kind, K, b) in enumerate(plan.velocities):
-        run.velocities[k] = velocity(kind, theta[K], theta[b])
-        if gradients:
-            run.velocities[k].K_gradient = pointer(gradients[K])
-            run.velocities[k].b_gradient = pointer(gradients[b])
+        run.velocities[k] = _velocity(kind, theta[K], theta[b])
     return run
 
 
 def velocity(kind: int, K: Tensor, b: Tensor | None) -> Velocity:
     """``lv_velocity`` of one stack of weights."""
-    layers, m, n = K.shape
+    made = _velocity(kind, K.shape, None if b is None else b.shape)
+    made.K, made.b = K.data_ptr(), pointer(b)
+    return made
+
+
+def _velocity(kind: int, K: torch.Size, b: torch.Size | None) -> Velocity:
+    layers, m, n = K
     return Velocity(
         kind=kind,
         rows=m,
         columns=n,
-        K=K.data_ptr(),
-        b=pointer(b),
         K_stride=m * n if layers > 1 else 0,
-        b_stride=0 if b is None or len(b) == 1 else n if kind == TRANSPOSED else m,
+        b_stride=0 if b is None or b[0] == 1 else n if kind == TRANSPOSED else m,
     )
+
+
+def _set(to: Array, x: Tensor, out: Tensor | None = None) -> None:
+    to.source, to.stride, to.out = x.data_ptr(), x.stride(0), pointer(out)
 
 
 def array(x: Tensor, out: Tensor | None = None) -> Array:

@@ -79,13 +79,13 @@ def _separable(scheme: SplittingScheme, field: SeparableHamiltonianField) -> She
     _require(field)
     if field.X is not None:
         raise _no_kernel("SeparableHamiltonianField with a matrix X")
-    return _plan(scheme, field, ((GRADIENT, 1, 3), (GRADIENT, 0, 2)), (-field.sign, field.sign))
+    return _plan(scheme.stages, field.activation.name, ((GRADIENT, 1, 3), (GRADIENT, 0, 2)), -field.sign, field.sign)
 
 
 def _pair(scheme: SplittingScheme, field: PairField) -> ShearPlan:
     """theta = (K, b, c); p' = -sigma(K^T q + c), q' = sigma(K p + b)."""
     _require(field)
-    return _plan(scheme, field, ((TRANSPOSED, 0, 2), (PLAIN, 0, 1)), (-1.0, 1.0))
+    return _plan(scheme.stages, field.activation.name, ((TRANSPOSED, 0, 2), (PLAIN, 0, 1)), -1.0, 1.0)
 
 
 def _hamiltonian(scheme: ForwardEuler, field: HamiltonianField) -> EulerPlan:
@@ -114,13 +114,14 @@ def _residual(scheme: ForwardEuler, field: ResidualField) -> EulerPlan:
 
 
 def _plan(
-    scheme: SplittingScheme,
-    field: SeparableHamiltonianField | PairField,
+    stages: tuple[tuple[str, float], ...],
+    activation: str,
     velocities: tuple[tuple[int, int, int], tuple[int, int, int]],
-    signs: tuple[float, float],
+    p_sign: float,
+    q_sign: float,
 ) -> ShearPlan:
-    stages = tuple(("pq".index(half), c * signs["pq".index(half)]) for half, c in scheme.stages)
-    return ShearPlan(ACTIVATIONS[field.activation.name], velocities, stages)
+    moves = {"p": (0, p_sign), "q": (1, q_sign)}
+    return ShearPlan(ACTIVATIONS[activation], velocities, tuple((moves[k][0], c * moves[k][1]) for k, c in stages))
 
 
 def _require(field: ActivatedField) -> None:

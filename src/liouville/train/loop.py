@@ -20,6 +20,7 @@ from liouville.train.callback import Callback
 from liouville.train.diagnosis import DivergenceError, diagnose
 from liouville.train.history import Epoch, History
 from liouville.train.objective import Task, evaluation_mode, task_of
+from liouville.train.optimizers import Adam, AdamW
 from liouville.train.progress import Progress, silent
 from liouville.train.settings import Settings
 
@@ -198,21 +199,29 @@ class _Run:
             yield augmented(self.x[rows], self.settings.shift, self.settings.warp, self.generator), self.y[rows]
 
     def _step(self, x: Tensor, y: Tensor) -> tuple[float, float, float, float]:
-        self.optimizer.zero_grad(set_to_none=True)
+        weights = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for p in weights:
+            p.grad = None
         scores = self._scores(x, y)
         loss = self.task.loss(scores, y)
         penalty = self.settings.penalty(self.network)
         value, weight = float(loss.detach()), float(penalty.detach())
         self._require_sound(value, x)
         (loss + penalty).backward()
-        weights = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = float(nn.utils.clip_grad_norm_(weights, self.settings.clip or math.inf))
+        norm = self._clipped([p.grad for p in weights if p.grad is not None])
         for what, number in (("penalty", weight), ("gradient norm", norm)):
             if not math.isfinite(number):
                 raise diagnose(self.network, x, what, number, self.at)
         self.optimizer.step()
         self.scheduler.step()
         return value, weight, self.task.score(scores.detach(), y), norm
+
+    def _clipped(self, gradients: list[Tensor]) -> float:
+        """The norm of the whole gradient, which is then shortened to the largest one allowed."""
+        norm = nn.utils.get_total_norm(gradients)
+        if self.settings.clip:
+            torch._foreach_mul_(gradients, (self.settings.clip / (norm + 1e-6)).clamp(max=1.0))
+        return float(norm)
 
     def _scores(self, x: Tensor, y: Tensor) -> Tensor:
         """The network's scores; with alternation, those of a head made afresh for this batch's features."""
@@ -257,8 +266,8 @@ def _optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
         return torch.optim.SGD(groups, momentum=0.9)
     betas = (0.9, settings.beta2)
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, betas=betas, weight_decay=settings.weight_decay, fused=True)
-    return torch.optim.Adam(groups, betas=betas, fused=True)
+        return AdamW(groups, betas, settings.weight_decay)
+    return Adam(groups, betas)
 
 
 def _scheduler(

@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "pool.hpp"
 #include "problem.h"
 
 #define LV_DECLARE(isa)                                                                       \
@@ -56,10 +57,13 @@ extern "C" {
 #define LV_EXPORT __attribute__((visibility("default")))
 
 /// The layout of problem.h; the Python side refuses a library that was built from another one.
-LV_EXPORT int64_t lv_version(void) { return 2; }
+LV_EXPORT int64_t lv_version(void) { return 3; }
 LV_EXPORT int64_t lv_shear_run_size(void) { return sizeof(lv_shear_run); }
 LV_EXPORT int64_t lv_euler_run_size(void) { return sizeof(lv_euler_run); }
 LV_EXPORT const char* lv_isa(void) { return isa().name; }
+
+/// GOMP_parallel of the OpenMP runtime whose threads to use; null: threads of this library.
+LV_EXPORT void lv_use_openmp(void* parallel) { lv::use_team(parallel); }
 
 LV_EXPORT void lv_shear_forward(lv_shear_run* run) { isa().shear_run(*run, false); }
 LV_EXPORT void lv_shear_backward(lv_shear_run* run) { isa().shear_run(*run, true); }

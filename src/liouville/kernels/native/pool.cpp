@@ -1,4 +1,8 @@
-// The thread pool. Workers spin for a moment after a piece of work, because a training step's backward pass comes
+// Threads: those of torch's own OpenMP runtime where it was handed over, else a pool.
+//
+// Torch's threads spin for milliseconds after a piece of work of theirs; a second set of threads would then share its
+// cores with them, at half the speed. The pool is for where there is no such runtime, and for a forked child, which has
+// none of its parent's threads. Its workers spin for a moment, because a training step's backward pass comes
 // microseconds after its forward pass and waking a sleeping thread takes longer than many runs; then they sleep.
 #include "pool.hpp"
 
@@ -103,10 +107,30 @@ private:
     }
 };
 
+/// GOMP_parallel(work, data, threads, flags): work(data) on every thread of a team, which may be smaller.
+using Team = void (*)(void (*)(void*), void*, unsigned, unsigned);
+
+std::atomic<Team> team{nullptr};
 std::atomic<Pool*> pool{nullptr};
 
-/// A forked child has none of its parent's threads: it gets a pool of its own, and the parent's is left where it is.
-void forget() { pool.store(new Pool); }
+struct Shared {
+    Work work;
+    void* data;
+    int number;
+    std::atomic<int> next{0};
+
+    static void take(void* shared) {
+        auto& self = *static_cast<Shared*>(shared);
+        for (int index; (index = self.next.fetch_add(1, std::memory_order_relaxed)) < self.number;)
+            self.work(self.data, index);
+    }
+};
+
+/// A forked child gets a pool of its own, and the parent's is left where it is.
+void forget() {
+    team.store(nullptr);
+    pool.store(new Pool);
+}
 
 struct Owner {
     Owner() {
@@ -120,8 +144,13 @@ struct Owner {
 }  // namespace
 
 void parallel(int number, Work work, void* data) {
-    static Owner owner;  // never destroyed: a thread of another library may still compute while the process ends
-    pool.load()->run(number, work, data);
+    static Owner owner;  // its pool is never destroyed: a thread may still compute while the process ends
+    const Team openmp = number > 1 ? team.load() : nullptr;
+    if (!openmp) return pool.load()->run(number, work, data);
+    Shared shared{work, data, number};
+    openmp(Shared::take, &shared, unsigned(number), 0);
 }
+
+void use_team(void* openmp) { team.store(reinterpret_cast<Team>(openmp)); }
 
 }  // namespace lv

@@ -1,0 +1,85 @@
+r"""torch's fused Adam without what surrounds it: on a small network that takes longer than the step itself.
+
+Every bit is that of ``torch.optim.Adam(fused=True)`` and ``AdamW(fused=True)``; the state is laid out alike, and
+schedulers accept it. Left out are closures, profiler marks, and the import of torch's compiler, which ``torch.optim``
+makes when a first optimiser is built: a second of every short run.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Adam", "AdamW"]
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Adam(torch.optim.Adam):
+    """Adam (Kingma & Ba, 1412.6980) in one kernel over all weights of a group; weights without a gradient stay.
+
+    Args:
+        groups: parameter groups as torch's, each of one dtype on one device.
+        betas: decay of the two running means.
+        weight_decay: added to the gradient; in `AdamW`, decoupled.
+
+    Example:
+        >>> w = torch.nn.Parameter(torch.ones(2))
+        >>> optimizer = Adam([{"params": [w], "lr": 0.5}])
+        >>> w.sum().backward(); optimizer.step(); w.tolist()
+        [0.5, 0.5]
+    """
+
+    _kernel = staticmethod(torch._fused_adam_)
+
+    def __init__(
+        self, groups: list[dict[str, Any]], betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(groups, betas=betas, weight_decay=weight_decay, fused=True)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        inherited: Any = torch.optim.Optimizer.add_param_group
+        getattr(inherited, "__wrapped__", inherited)(self, param_group)  # behind the mark for torch's compiler
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """One step, from the gradients that there are."""
+        with torch.no_grad():
+            for group in self.param_groups:
+                pairs = [(p, p.grad) for p in group["params"] if p.grad is not None]
+                if pairs:
+                    self._move(group, *map(list, zip(*pairs, strict=True)))
+
+    step.hooked = True  # type: ignore[attr-defined]  # keeps torch from wrapping it into profiler marks
+
+    def _move(self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor]) -> None:
+        states = [self.state[p] or self._begin(p) for p in weights]
+        steps = [state["step"] for state in states]
+        torch._foreach_add_(steps, 1)
+        self._kernel(
+            weights,
+            gradients,
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            steps,
+            lr=group["lr"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )
+
+    def _begin(self, p: Tensor) -> dict[str, Tensor]:
+        state = self.state[p]
+        state["step"] = torch.zeros((), device=p.device)
+        state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+        return state
+
+
+class AdamW(Adam):
+    """Adam with the decoupled weight decay of Loshchilov & Hutter, 1711.05101."""
+
+    _kernel = staticmethod(torch._fused_adamw_)
