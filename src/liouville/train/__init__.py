@@ -2,9 +2,11 @@
 
 from liouville.train.diagnosis import DivergenceError
 from liouville.train.history import Epoch, History
-from liouville.train.loop import evaluate, fit
+from liouville.train.loop import evaluate, fit, optimizer_of
+from liouville.train.multilevel import Level, MultilevelHistory, multilevel
 from liouville.train.objective import Task, task_of
 from liouville.train.progress import Progress, Terminal, silent
+from liouville.train.refine import refine
 from liouville.train.regularisers import (
     L1,
     ConvexRegulariser,
@@ -30,6 +32,8 @@ __all__ = [
     "HeadDecay",
     "HeadSmoothness",
     "History",
+    "Level",
+    "MultilevelHistory",
     "Penalty",
     "Progress",
     "Regulariser",
@@ -42,6 +46,9 @@ __all__ = [
     "evaluate",
     "fit",
     "head_decay",
+    "multilevel",
+    "optimizer_of",
+    "refine",
     "silent",
     "smoothness",
     "task_of",
