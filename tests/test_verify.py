@@ -1,4 +1,4 @@
-"""The papers' statements hold, each check can fail, the records say what was measured, and the pages name the checks."""
+"""The papers' statements hold, each check can fail, the records say what was measured, the pages name the checks."""
 
 import json
 import math

@@ -3,30 +3,58 @@
 from liouville.train.callback import Callback
 from liouville.train.diagnosis import DivergenceError
 from liouville.train.history import Epoch, History
-from liouville.train.loop import evaluate, fit
+from liouville.train.loop import evaluate, fit, optimizer_of
 from liouville.train.monitor import GradientMonitor, GradientRecord, GradientWarning
+from liouville.train.multilevel import Level, MultilevelHistory, multilevel
 from liouville.train.objective import Task, task_of
 from liouville.train.progress import Progress, Terminal, silent
-from liouville.train.regularize import Penalty, decay, head_decay, smoothness
+from liouville.train.refine import refine
+from liouville.train.regularisers import (
+    L1,
+    ConvexRegulariser,
+    Decay,
+    HeadDecay,
+    HeadSmoothness,
+    Penalty,
+    Regulariser,
+    Smoothness,
+    Variation,
+    decay,
+    head_decay,
+    smoothness,
+)
 from liouville.train.settings import Settings
 
 __all__ = [
+    "L1",
     "Callback",
+    "ConvexRegulariser",
+    "Decay",
     "DivergenceError",
     "Epoch",
     "GradientMonitor",
     "GradientRecord",
     "GradientWarning",
+    "HeadDecay",
+    "HeadSmoothness",
     "History",
+    "Level",
+    "MultilevelHistory",
     "Penalty",
     "Progress",
+    "Regulariser",
     "Settings",
+    "Smoothness",
     "Task",
     "Terminal",
+    "Variation",
     "decay",
     "evaluate",
     "fit",
     "head_decay",
+    "multilevel",
+    "optimizer_of",
+    "refine",
     "silent",
     "smoothness",
     "task_of",
