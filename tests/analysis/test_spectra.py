@@ -87,8 +87,10 @@ def test_a_short_training_run_keeps_the_bound() -> None:
 def test_the_bound_fails_where_nothing_proves_it() -> None:
     """The test above can fail: diffusion, a residual network, and the mean of a batch all go below 1."""
     y = randn(20, 4)
-    damped = lv.zoo.ms2(4, 64, T=6.4, gamma=0.5, generator=generator(0)).double()
+    damped = lv.zoo.ms2(4, 64, T=6.4, gamma=2.0, generator=generator(0)).double()
     assert norms(backward_sensitivity(damped, y))[1].min() < 0.5
+    averaged = lv.zoo.h2(4, 64, T=20.0, generator=generator(0)).double()
+    assert norms(backward_sensitivity(averaged, 2 * randn(200, 4)).mean(1))[1].min() < 0.9
     residual = lv.Flow(lv.SymmetricField(4, 64, generator=generator(0)).double(), lv.ForwardEuler(), T=3.0)
     assert norms(backward_sensitivity(residual, y))[1].min() < 0.5
 
