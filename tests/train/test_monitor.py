@@ -54,7 +54,8 @@ def test_norms_are_those_of_the_loss_gradient() -> None:
     theta = network.body.field.theta()
     for j in range(6):
         theta_j = type(theta)(*(w[j] for w in theta))
-        states.append(network.body.scheme.step(network.body.field, states[-1], theta_j, network.body.h))
+        after = network.body.scheme.step(network.body.field, states[-1], theta_j, network.body.h)
+        states.append(tuple(part.view_as(part) for part in after))  # q was made from p: its own place in the graph
     loss = network.head(torch.cat(states[-1], -1)).square().mean()
     for state, norm in zip(states, monitor.records[0].norms, strict=True):
         grads = torch.autograd.grad(loss, state, retain_graph=True)
