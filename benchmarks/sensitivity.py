@@ -105,7 +105,7 @@ def watched(name: str, repeats: int) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}")
     arguments = parser.parse_args()
     machine = f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads"
