@@ -93,6 +93,15 @@ def test_unfinished_searches_say_so() -> None:
     assert (nearest <= found.smallest_error).all()
 
 
+def test_a_value_that_stands_apart_is_known_to_be_found_after_a_few_steps() -> None:
+    linear = nn.Linear(60, 60, bias=False).double()
+    with torch.no_grad():
+        linear.weight.copy_(torch.diag(torch.cat((torch.tensor([10.0]), torch.linspace(0.1, 1, 59)))))
+    found = extreme_singular_values([linear], randn(2, 60), steps=6)
+    assert ((found.largest - 10).abs() <= found.largest_error).all()
+    assert (found.largest_error < 1e-3).all() and (found.smallest_error > 1e-3).all()
+
+
 def test_reversible_schemes_give_the_smallest_by_their_inverse() -> None:
     h2, h1 = lv.zoo.h2(6, 20, 4.0).double(), lv.zoo.h1(6, 20, 2.0).double()
     y = randn(3, 6)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
+import time
+
 import torch
 from torch import nn
 
@@ -62,10 +63,7 @@ def test_what_overflows_is_named() -> None:
     assert gradient_verdict(M) == "the sensitivity is not finite from y_1 on: some layer behind it overflows."
 
 
-@pytest.mark.slow
 def test_sensitivities_of_256_layers_and_256_samples_take_less_than_five_seconds() -> None:
-    import time
-
     flow = lv.zoo.h2(16, 256, T=6.4, generator=generator(0)).double()
     y, start = randn(256, 16), time.perf_counter()
     backward_sensitivity(flow, y)

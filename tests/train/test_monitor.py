@@ -54,11 +54,23 @@ def test_norms_are_those_of_the_loss_gradient() -> None:
     theta = network.body.field.theta()
     for j in range(6):
         theta_j = type(theta)(*(w[j] for w in theta))
-        states.append(network.body.scheme.step(network.body.field, states[-1], theta_j, network.body.h))
+        after = network.body.scheme.step(network.body.field, states[-1], theta_j, network.body.h)
+        states.append(tuple(part.view_as(part) for part in after))  # q was made from p: its own place in the graph
     loss = network.head(torch.cat(states[-1], -1)).square().mean()
     for state, norm in zip(states, monitor.records[0].norms, strict=True):
         grads = torch.autograd.grad(loss, state, retain_graph=True)
         assert norm == pytest.approx(float(torch.cat(grads, -1).norm()), rel=1e-10)
+
+
+def test_a_few_samples_stand_for_the_batch() -> None:
+    """With all samples alike, 4 of 32 must give the norm over the batch."""
+    network, x = h2(6).double(), randn(1, 2).expand(32, 2)
+    norms = []
+    for samples in (4, 32):
+        with GradientMonitor(network, samples=samples) as monitor:
+            network(x).square().mean().backward()
+        norms.append(torch.tensor(monitor.records[0].norms))
+    torch.testing.assert_close(norms[0], norms[1], rtol=1e-12, atol=0)
 
 
 def test_hooks_see_the_output_of_every_listed_module() -> None:

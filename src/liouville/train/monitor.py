@@ -11,6 +11,7 @@ from __future__ import annotations
 
 __all__ = ["GradientMonitor", "GradientRecord", "GradientWarning"]
 
+import functools
 import math
 import time
 import warnings
@@ -91,9 +92,9 @@ class GradientMonitor(Callback):
         self.seconds = 0.0
         self.step = 0
         self._known: set[str] = set()
-        self._handles: list[RemovableHandle] = []
+        self._modules: list[nn.Module] = []
+        self._handles: list[RemovableHandle] = []  # the first is there for every step
         self._seen: dict[int, Tensor] = {}
-        self._due = False
         self._spent = self._price = 0.0  # seconds: in this measurement, and what one takes
 
     def on_start(self, network: nn.Module) -> None:
@@ -104,11 +105,9 @@ class GradientMonitor(Callback):
         self.__exit__()
 
     def __enter__(self) -> Self:
-        modules = _layers_of(self.network, self.layers)
+        self._modules = _layers_of(self.network, self.layers)
         self._start = time.perf_counter()
-        self._handles = [modules[0].register_forward_pre_hook(self._begin)]
-        for i, module in enumerate(modules):
-            self._handles.append(module.register_forward_hook(lambda m, x, y, i=i: self._forward(i, m, x, y)))
+        self._handles = [self._modules[0].register_forward_pre_hook(self._begin)]
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -123,40 +122,49 @@ class GradientMonitor(Callback):
             return
         self._finish()
         self.step += 1
-        elapsed = time.perf_counter() - self._start
-        self._due = self.step == 1 or self.seconds + self._price <= self.cost * elapsed
+        begin = time.perf_counter()
+        if self.step > 1 and self.seconds + self._price > self.cost * (begin - self._start):
+            return
+        for i, module in enumerate(self._modules):  # for this step alone: a module with a hook is slower
+            hook = functools.partial(self._forward, i)
+            self._handles.append(module.register_forward_hook(hook))
+        self._spent = time.perf_counter() - begin
 
     def _forward(self, i: int, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
-        if not self._due or not isinstance(output, Tensor) or not output.requires_grad:
+        if not isinstance(output, Tensor) or not output.requires_grad:
             return
-        if isinstance(module, Flow):
-            y = inputs[0].detach()
-            output.register_hook(lambda g: self._backward(i, g, module, y))
-        else:
-            output.register_hook(lambda g: self._backward(i, g))
-
-    def _backward(self, i: int, gradient: Tensor, flow: Flow | None = None, y: Tensor | None = None) -> None:
         begin = time.perf_counter()
-        gradient = gradient.detach()
-        if flow is None or y is None:
-            self._seen[i] = gradient.norm()[None]
-        else:
-            some = torch.linspace(0, len(y) - 1, min(self.samples, len(y))).round().long()
-            weight = next(flow.parameters(), y)
-            with torch.random.fork_rng(devices=[]):  # a field that draws noise must not move the run's stream
-                norms = gradient_norms(flow, y[some].to(weight.dtype), gradient[some].to(weight.dtype))
-            self._seen[i] = norms.flatten(1).norm(dim=1) * math.sqrt(len(y) / len(some))
+        flow = (module, inputs[0].detach()) if isinstance(module, Flow) else None
+        output.register_hook(functools.partial(self._backward, i, flow))
         self._spent += time.perf_counter() - begin
 
+    def _backward(self, i: int, flow: tuple[Flow, Tensor] | None, gradient: Tensor) -> None:
+        begin = time.perf_counter()
+        gradient = gradient.detach()
+        self._seen[i] = gradient.norm()[None] if flow is None else self._by_layer(*flow, gradient)
+        self._spent += time.perf_counter() - begin
+
+    def _by_layer(self, flow: Flow, y: Tensor, gradient: Tensor) -> Tensor:
+        """||dL/dState_j|| over the batch, from a few samples of it."""
+        some = torch.linspace(0, len(y) - 1, min(self.samples, len(y))).round().long()
+        weight = next(flow.parameters(), y)
+        with torch.random.fork_rng(devices=[]):  # a field that draws noise must not move the run's stream
+            norms = gradient_norms(flow, y[some].to(weight.dtype), gradient[some].to(weight.dtype))
+        return norms.flatten(1).norm(dim=1) * math.sqrt(len(y) / len(some))
+
     def _finish(self) -> None:
+        begin = time.perf_counter()
+        for handle in self._handles[1:]:
+            handle.remove()
+        del self._handles[1:]
         if not self._seen:
             return
         norms = torch.cat([self._seen[i].double().cpu() for i in sorted(self._seen)])
         self._seen = {}
-        self.seconds, self._price, self._spent = self.seconds + self._spent, self._spent, 0.0
-        self._due = False
         self.records.append(GradientRecord(self.step, tuple(norms.tolist())))
         self._judge(self.records[-1])
+        self._price = self._spent + time.perf_counter() - begin
+        self.seconds += self._price
 
     def _judge(self, record: GradientRecord) -> None:
         first, last = record.norms[0], record.norms[-1]
