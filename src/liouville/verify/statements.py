@@ -127,7 +127,7 @@ class Statement:
     correction: str = ""
 
     def verify(self) -> Record:
-        """Measure it, in float64; a check that breaks off does not hold, and does not keep the others from being made."""
+        """Measure it, in float64; a check that breaks off does not hold, and leaves the others to be made."""
         with float64():
             try:
                 finding = self.check()
