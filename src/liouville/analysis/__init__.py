@@ -18,6 +18,7 @@ from liouville.analysis.spectra import (
 )
 from liouville.analysis.stability import StepMargin, first_nonfinite_layer, margin, step_margin
 from liouville.analysis.states import flat_states
+from liouville.analysis.verdict import gradient_verdict
 
 __all__ = [
     "DepthCheck",
@@ -36,6 +37,7 @@ __all__ = [
     "flat_states",
     "gradient_alignment",
     "gradient_norms",
+    "gradient_verdict",
     "growth_exponents",
     "imaginary_limit",
     "layer_jacobians",

@@ -136,8 +136,9 @@ def _linearised(function: Callable[..., State], at: State, to: State, inverse: _
     """The derivative of ``function`` at the parts ``at``, whose value has the shapes of ``to``."""
 
     def times(v: Tensor) -> Tensor:
-        with sdpa_kernel(SDPBackend.MATH):  # the fused attention has no forward derivative
-            return _flat(jvp(function, at, _parts(v, at))[1])
+        leaves = tuple(x.detach().requires_grad_() for x in at)  # fused attention has no forward derivative, and is
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # taken where nothing needs a gradient
+            return _flat(jvp(function, leaves, _parts(v, at))[1]).detach()
 
     def transposed(u: Tensor) -> Tensor:
         leaves = [x.detach().requires_grad_() for x in at]

@@ -52,7 +52,7 @@ def energy_balance(flow: Flow, y: Tensor) -> EnergyBalance:
     here = torch.stack([energy(s, t) for s, t in zip(states[:-1], thetas, strict=True)])
     behind = torch.stack([energy(s, t) for s, t in zip(states[1:], thetas, strict=True)])
     defect, work = behind - here, here[1:] - behind[:-1]
-    return EnergyBalance(defect.unflatten(1, run.batch or (1,)), work.unflatten(1, run.batch or (1,)))
+    return EnergyBalance(defect.reshape(-1, *run.batch), work.reshape(-1, *run.batch))
 
 
 @torch.no_grad()

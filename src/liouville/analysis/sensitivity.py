@@ -91,7 +91,8 @@ def gradient_norms(flow: Flow, y: Tensor, gradient: Tensor) -> Tensor:
     with torch.enable_grad():
         theta = flow.field.theta()
         theta = type(theta)(*(w.detach() for w in theta))
-        run, state = flow.start(y.detach().requires_grad_(), theta)
+        run, state = flow.start(y.detach(), theta)
+        state = tuple(x.detach().requires_grad_() for x in state)
         for j, theta_j in enumerate(slices(theta, flow.layers)):
             states.append(state := tuple(x.view_as(x) for x in state))  # a part may live on in the next state
             state = flow.scheme.step(run.at_layer(j), state, theta_j, flow.h)

@@ -72,14 +72,19 @@ def step_margin(flow: Flow, y: Tensor, *, iterations: int = 40, generator: torch
     Args:
         flow: the flow.
         y: the input.
-        iterations: 2 k.
+        iterations: 2 k, at least 4.
         generator: source of the start vectors; a fixed seed if None.
+
+    Raises:
+        ValueError: if there are fewer iterations.
 
     Example:
         >>> import liouville as lv
         >>> print(step_margin(lv.zoo.h2(4, layers=8, T=1.0), torch.randn(10, 4)).verdict[:26])
         frozen layers, linearised:
     """
+    if iterations < 4:
+        raise ValueError(f"iterations must be at least 4, got {iterations}.")
     if generator is None:
         generator = torch.Generator(y.device).manual_seed(0)
     run = run_of(flow, y)

@@ -54,4 +54,4 @@ def flat_states(flow: Flow, y: Tensor) -> Tensor:
         torch.Size([9, 10, 6])
     """
     run = run_of(flow, y)
-    return torch.cat([x.flatten(2) for x in run.parts], -1).unflatten(1, run.batch)
+    return torch.cat([x.flatten(2) for x in run.parts], -1).reshape(flow.layers + 1, *run.batch, -1)
