@@ -1,4 +1,4 @@
-"""The papers' statements hold, each check can fail, the records say what was measured, the pages name the checks."""
+"""The papers' statements hold, each check can fail, records say what was measured, and the pages name the checks."""
 
 import json
 import math
@@ -271,12 +271,8 @@ def test_a_number_lies_in_its_closed_interval_and_nan_in_none():
     assert Number("x", 1.0, 1.0, 1.0).inside and at_least("x", 1.0, 1.0).inside and near("x", 1.1, 1.0, 0.2).inside
     assert not at_most("x", 1.0 + 1e-15, 1.0).inside and not at_least("x", -math.inf, 0.0).inside
     assert not any(Number("x", math.nan, low, high).inside for low, high in ((-1, 1), (-math.inf, math.inf)))
-    assert [n.expected for n in (Number("x", 0, 3, 3), NO, at_least("x", 0, 1e-9), near("x", 0, 1, 0.5))] == [
-        "= 3",
-        "<= 2",
-        ">= 1e-09",
-        "in [0.5, 1.5]",
-    ]
+    numbers = (Number("x", 0, 3, 3), NO, at_least("x", 0, 1e-9), near("x", 0, 1, 0.5), near("x", 0, 1, 2**-30))
+    assert [n.expected for n in numbers] == ["= 3", "<= 2", ">= 1e-09", "in [0.5, 1.5]", "= 1 +- 9.3e-10"]
 
 
 @pytest.mark.parametrize(
@@ -307,7 +303,7 @@ def test_a_record_is_json_without_infinities():
     text = json.dumps(check_of(Number("x", math.nan), YES).as_dict(), allow_nan=False)
     read = json.loads(text)
     assert read["measured"][0] == {"what": "x", "value": None, "low": None, "high": None}
-    assert (read["holds"], read["name"], read["expected"]) == (False, "name", "x <= inf; yes <= 2")
+    assert (read["holds"], read["name"], read["expected"]) == (False, "name", "x a number; yes <= 2")
 
 
 def test_names_are_unique_and_say_which_paper():
@@ -329,10 +325,15 @@ def test_checks_leave_the_default_dtype_and_the_global_generator_alone(monkeypat
     state = torch.get_rng_state()
     assert next(verify(["p2-theorem-2"])).holds
     assert torch.get_default_dtype() == torch.float32 and torch.equal(torch.get_rng_state(), state)
-    broken = Statement("name", "source", "text", lambda: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        broken.verify()
+    with pytest.raises(KeyError):
+        Statement("name", "source", "text", lambda: {}["defect"]).verify()
     assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize("correction", ["", "so"])
+def test_a_check_that_breaks_off_fails_and_says_why(correction):
+    record = Statement("name", "source", "text", lambda: 1 / 0, correction).verify()
+    assert not record.holds and "ZeroDivisionError: division by zero nan (a number)" in str(record)
 
 
 def test_float64_is_what_they_compute_in():

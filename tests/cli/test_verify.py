@@ -20,7 +20,7 @@ def test_a_line_for_each_statement_and_a_summary(liouville):
     result = liouville("verify", "p1-lemma-1", "p3-16")
     first, second, summary = result.out.splitlines()
     assert result.code == 0 and result.err == ""
-    assert first.split()[:2] == ["holds", "p1-lemma-1"] and second.split()[:2] == ["holds", "p3-16"]
+    assert first.split()[:2] == ["corrected", "p1-lemma-1"] and second.split()[:2] == ["holds", "p3-16"]
     assert "P1 (3.9), Lemma 1: forward Euler is stable" in first
     assert "as printed: fails (" in first and "; corrected: for equal layers" in first
     assert "difference from autograd " in second and "(<= 3.6e-13)" in second
@@ -35,7 +35,7 @@ def test_a_paper_stands_for_its_statements(liouville):
 def test_a_failing_check_says_so_and_exits_with_1(liouville, failing):
     result = liouville("verify", "p3-wrong", "p3-16")
     assert result.code == 1 and result.err == ""
-    assert "FAILS  p3-wrong  P3: three is at most two: number 3 (<= 2)" in result.out.splitlines()
+    assert "FAILS      p3-wrong  P3: three is at most two: number 3 (<= 2)" in result.out.splitlines()
     assert "FAILED: p3-wrong; 0 of them only as corrected." in result.out
 
 

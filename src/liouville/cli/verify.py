@@ -19,14 +19,17 @@ if TYPE_CHECKING:
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print the records as one JSON object.")
 @click.option(
-    "--figures", type=click.Path(file_okay=False, path_type=Path), help="Draw the pictures of the theory into DIR."
+    "--figures",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Draw the pictures of the theory into DIR.",
 )
 def verify_command(names: tuple[str, ...], as_json: bool, figures: Path | None) -> int:
     """Check the statements called NAME, those of a paper (p1, p2, p3), or all.
 
     A line for each: the verdict, its name, the source, the statement, and what was measured with what is expected. A
-    statement that fails as the paper prints it is shown to fail, beside the correction that holds. The exit code is 1
-    if a check fails.
+    statement that is wrong as the paper prints it is shown to fail, beside the correction that holds; its verdict is
+    "corrected". The exit code is 1 if a check fails.
     """
     from liouville.verify import select
 
@@ -47,7 +50,8 @@ def verify_command(names: tuple[str, ...], as_json: bool, figures: Path | None) 
 
 
 def _line(record: Record, width: int) -> str:
-    return f"{'holds' if record.holds else 'FAILS'}  {record.name.ljust(width)}  {record}"
+    verdict = "FAILS" if not record.holds else "corrected" if record.correction else "holds"
+    return f"{verdict:9}  {record.name.ljust(width)}  {record}"
 
 
 def _summary(records: list[Record], seconds: float) -> str:

@@ -43,10 +43,14 @@ class Number:
         """The interval in words."""
         if self.low == self.high:
             return f"= {_short(self.low)}"
+        if math.isinf(self.low) and math.isinf(self.high):
+            return "a number"
         if math.isinf(self.low):
             return f"<= {_short(self.high)}"
         if math.isinf(self.high):
             return f">= {_short(self.low)}"
+        if _short(self.low) == _short(self.high):
+            return f"= {_short(0.5 * (self.low + self.high))} +- {_short(0.5 * (self.high - self.low))}"
         return f"in [{_short(self.low)}, {_short(self.high)}]"
 
     def __str__(self) -> str:
@@ -123,9 +127,12 @@ class Statement:
     correction: str = ""
 
     def verify(self) -> Record:
-        """Measure it, in float64."""
+        """Measure it, in float64; a check that breaks off does not hold, and leaves the others to be made."""
         with float64():
-            finding = self.check()
+            try:
+                finding = self.check()
+            except (ArithmeticError, RuntimeError, ValueError) as error:
+                finding = Finding((Number(f"{type(error).__name__}: {error}", math.nan),))
         corrected = bool(self.correction)
         shown = not all(number.inside for number in finding.printed)
         holds = bool(finding.holding) and all(n.inside for n in finding.holding) and shown == corrected
