@@ -14,7 +14,6 @@ from liouville.train import L1, Decay, HeadDecay, Regulariser, refine
 from train.hand import loss, network, points
 
 EPS = torch.finfo(torch.float64).eps
-EPS = torch.finfo(torch.float64).eps
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
     "sgd": lambda w: torch.optim.SGD(w, lr=0.1),
     "momentum": lambda w: torch.optim.SGD(w, lr=0.1, momentum=0.9),
@@ -72,8 +71,10 @@ def test_a_step_behind_a_constant_doubling_moves_theta_as_the_coarse_step_would(
         steps(fine, other, 3)
         for (key, w), v, old in zip(coarse.named_parameters(), fine.parameters(), before, strict=True):
             assert not torch.equal(w, old)
-            expected = w.repeat_interleave(times, 0) if len(v) != len(w) else w
-            assert torch.equal(v, expected), key
+            if len(v) != len(w):
+                assert torch.equal(v, w.repeat_interleave(times, 0)), key
+            else:  # one J for all layers: its gradient is a sum over up to 16 of them, in nine steps
+                assert float((v - w).detach().abs().max()) <= 16 * 9 * EPS * float(w.detach().abs().max()), key
 
 
 @pytest.mark.parametrize("how", PROLONG)
