@@ -1,0 +1,118 @@
+r"""One step down an objective: a Gauss-Newton direction, made safe by a line search or by a trust region."""
+
+from __future__ import annotations
+
+__all__ = ["LineSearch", "Step", "TrustRegion"]
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
+from liouville.train.full import Expansion, Objective
+from liouville.train.newton import Direction, armijo, steihaug
+
+Product = Callable[[Tensor], Tensor]
+
+
+class Step(NamedTuple):
+    """The new w and its value, and what it took; ``length`` is the factor of the direction, 0 where none was taken."""
+
+    w: Tensor
+    value: float
+    length: float
+    products: int
+    tries: int
+
+
+class LineSearch:
+    r"""p by conjugate gradients, then the first of t, t/2, t/4 ... with F(w + t p) < F(w) + gamma t g^T p (Armijo).
+
+    As in Meganet.m's newton: no entry of p exceeds ``max_step``; the first t is 1, and later the last one, times 1.5
+    (1 at most) where it was taken at once.
+
+    Args:
+        products, tolerance: of the conjugate gradients.
+        gamma, tries, max_step: of the search.
+    """
+
+    def __init__(self, products: int, tolerance: float, gamma: float, tries: int, max_step: float) -> None:
+        self.products, self.tolerance, self.gamma, self.tries = products, tolerance, gamma, tries
+        self.max_step, self.first = max_step, 1.0
+
+    def step(self, objective: Objective, w: Tensor, at: Expansion, precondition: Product) -> Step:
+        """The step from w, or one of length 0."""
+        p, products, _ = steihaug(
+            at.product, at.gradient, precondition, tolerance=self.tolerance, iterations=self.products
+        )
+        p = p * min(1.0, self.max_step / max(float(p.abs().max()), 1e-300))
+        found = armijo(
+            lambda t: value_or_infinity(objective, w + t * p),
+            at.value,
+            float(at.gradient @ p),
+            gamma=self.gamma,
+            tries=self.tries,
+            step=self.first,
+        )
+        if found is None:
+            self.first = 1.0
+            return Step(w, at.value, 0.0, products, self.tries)
+        length, value, tries = found
+        self.first = min(1.5 * length, 1.0) if tries == 1 else length
+        return Step(w + length * p, value, length, products, tries)
+
+
+class TrustRegion:
+    r"""p by conjugate gradients within ||p||_M <= radius, taken if F falls by more than gamma of what the model says.
+
+    A step that achieves less than a quarter of the model's decrease shrinks the radius to a quarter of its length, one
+    that achieves three quarters at the boundary doubles it. The first step has no bound.
+
+    Args:
+        products, tolerance: of the conjugate gradients.
+        gamma: share of the predicted decrease that a step must achieve.
+        tries: how often the radius may shrink in one step.
+
+    Reference: Nocedal & Wright 2006, algorithm 4.1; Steihaug 1983.
+    """
+
+    def __init__(self, products: int, tolerance: float, gamma: float, tries: int) -> None:
+        self.products, self.tolerance, self.gamma, self.tries = products, tolerance, gamma, tries
+        self.radius = math.inf
+
+    def step(self, objective: Objective, w: Tensor, at: Expansion, precondition: Product) -> Step:
+        """The step from w, or one of length 0."""
+        products = 0
+        for k in range(1, self.tries + 1):
+            direction = self._direction(at, precondition)
+            products += direction.products + 1
+            predicted = -float(at.gradient @ direction.p + 0.5 * direction.p @ at.product(direction.p))
+            value = value_or_infinity(objective, w + direction.p)
+            ratio = (at.value - value) / predicted if predicted > 0 else -math.inf
+            if not ratio >= 0.25:
+                self.radius = direction.norm / 4
+            elif ratio > 0.75 and direction.norm >= self.radius:
+                self.radius *= 2
+            if ratio > self.gamma:
+                return Step(w + direction.p, value, 1.0, products, k)
+        return Step(w, at.value, 0.0, products, self.tries)
+
+    def _direction(self, at: Expansion, precondition: Product) -> Direction:
+        return steihaug(
+            at.product,
+            at.gradient,
+            precondition,
+            tolerance=self.tolerance,
+            iterations=self.products,
+            radius=self.radius,
+        )
+
+
+def value_or_infinity(objective: Objective, w: Tensor) -> float:
+    """F(w), or infinity where a layer has no solution there or the value is no number."""
+    try:
+        value = objective.value(w)
+    except ArithmeticError:
+        return math.inf
+    return value if math.isfinite(value) else math.inf
