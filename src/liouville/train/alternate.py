@@ -46,8 +46,8 @@ def train_head(
 def _head_step(
     network: Network, features: Tensor, y: Tensor, task: Task, settings: Settings, optimizer: torch.optim.Optimizer
 ) -> None:
-    decay = 0.5 * settings.penalty.head * sum(p.square().sum() for p in network.head.parameters())
-    objective = task.loss(network.head(features), y) + decay
+    penalties = [part.value(network) for part in settings.penalty.head_parts()]
+    objective = sum(penalties, start=task.loss(network.head(features), y))
     parameters = list(network.head.parameters())
     for weight, grad in zip(parameters, torch.autograd.grad(objective, parameters), strict=True):
         weight.grad = grad

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from liouville.names import lookup
-from liouville.train.regularize import Penalty
+from liouville.train.regularisers import Penalty
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("one-cycle", "cosine", "step", "constant")

@@ -1,0 +1,157 @@
+r"""Regularisers in depth: quadratures over [0, T] of a density of theta(t) or theta'(t), summed over all flows."""
+
+from __future__ import annotations
+
+__all__ = ["L1", "Decay", "Scaling", "Smoothness", "Variation", "decay", "smoothness"]
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from liouville.flow import Flow
+from liouville.names import lookup
+from liouville.train.regularisers.base import ConvexRegulariser, Term
+
+Scaling = Literal["depth", "hdnn", "sum"]
+
+
+@dataclass(frozen=True)
+class Smoothness(ConvexRegulariser):
+    r"""Smoothness in depth: c sum_{j=1}^{N-1} ||theta_j - theta_{j-1}||^2 over all weights.
+
+    Args:
+        weight: alpha.
+        scaling: ``"depth"``: c = 1/(2h), the quadrature of 1/2 int |theta'|^2 dt (Haber & Ruthotto, 1705.03341);
+            ``"hdnn"``: c = h/2 (2104.13166, eq. (13); 2105.13205); ``"sum"``: c = 1/2.
+
+    Example:
+        >>> import liouville as lv
+        >>> float(Smoothness()(lv.zoo.h2(4, layers=8, T=1.0, init=lv.Smooth(modes=1)))) < 1e-9
+        True
+    """
+
+    scaling: Scaling = "depth"
+
+    def terms(self, network: nn.Module) -> list[Term]:
+        return [Term(_jumps(flow), _factor(0.5 / flow.h, flow, self.scaling)) for flow in _flows(network)]
+
+
+@dataclass(frozen=True)
+class Decay(ConvexRegulariser):
+    r"""Weight decay: c sum_j ||theta_j||^2; c = h/2 for ``"depth"`` and ``"hdnn"``, 1/2 for ``"sum"``.
+
+    Example:
+        >>> import liouville as lv
+        >>> float(Decay(1e-3)(lv.zoo.h2(4, layers=8, T=1.0))) > 0
+        True
+    """
+
+    scaling: Scaling = "depth"
+
+    def terms(self, network: nn.Module) -> list[Term]:
+        return [Term(_layers(flow), _factor(0.5 * flow.h, flow, self.scaling)) for flow in _flows(network)]
+
+
+@dataclass(frozen=True)
+class Variation(ConvexRegulariser):
+    r"""Total variation in depth, int |theta'| dt summed over the entries: weights that are constant but for some jumps.
+
+        h sum_j (sqrt(r_j^2 + e^2) - e),        r_j = (theta_{j+1} - theta_j) / h
+
+    Smoothed: ``smoothing`` e > 0 rounds the corner of |r| at 0, so that there is a Hessian, at most 1/e there. The
+    value is below sum_j |theta_{j+1} - theta_j|, by at most e T for each entry.
+
+    Args:
+        weight: alpha.
+        smoothing: e, in units of theta'.
+
+    Raises:
+        ValueError: if ``smoothing`` is not positive.
+
+    Example:
+        >>> import liouville as lv
+        >>> bool(Variation()(lv.zoo.h2(4, layers=8, T=1.0)) > Variation()(lv.zoo.h2(4, layers=8, T=1.0, shared=True)))
+        True
+    """
+
+    smoothing: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_smoothing(self.smoothing)
+
+    def terms(self, network: nn.Module) -> list[Term]:
+        return [Term([jump / flow.h for jump in _jumps(flow)], flow.h, self.smoothing) for flow in _flows(network)]
+
+
+@dataclass(frozen=True)
+class L1(ConvexRegulariser):
+    r"""The l1 norm in depth, int |theta| dt summed over the entries: h sum_j (sqrt(theta_j^2 + e^2) - e).
+
+    Smoothed like `Variation`, and below h sum_j |theta_j| by at most e T for each entry.
+
+    Args:
+        weight: alpha.
+        smoothing: e, in units of theta.
+
+    Raises:
+        ValueError: if ``smoothing`` is not positive.
+
+    Example:
+        >>> import liouville as lv
+        >>> float(L1()(lv.zoo.h2(4, layers=8, T=1.0))) > 0
+        True
+    """
+
+    smoothing: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_smoothing(self.smoothing)
+
+    def terms(self, network: nn.Module) -> list[Term]:
+        return [Term(_layers(flow), flow.h, self.smoothing) for flow in _flows(network)]
+
+
+def smoothness(flow: Flow, scaling: Scaling = "depth") -> Tensor:
+    """The value of `Smoothness` for one flow."""
+    return Smoothness(scaling=scaling).value(flow)
+
+
+def decay(flow: Flow, scaling: Scaling = "depth") -> Tensor:
+    """The value of `Decay` for one flow."""
+    return Decay(scaling=scaling).value(flow)
+
+
+def _flows(network: nn.Module) -> Iterator[Flow]:
+    return (module for module in network.modules() if isinstance(module, Flow))
+
+
+def _factor(in_depth: float, flow: Flow, scaling: Scaling) -> float:
+    return lookup({"depth": in_depth, "hdnn": 0.5 * flow.h, "sum": 0.5}, scaling, "scaling")
+
+
+def _jumps(flow: Flow) -> list[Tensor]:
+    return [w.diff(dim=0) for w in _weights(flow)]
+
+
+def _layers(flow: Flow) -> list[Tensor]:
+    """Weights that all layers share count once for each."""
+    return [w.expand(flow.layers, *w.shape[1:]) for w in _weights(flow)]
+
+
+def _weights(flow: Flow) -> list[Tensor]:
+    """theta without a J that is not trained; a scalar bias counts once, though theta() spreads it over the features."""
+    fixed = () if getattr(flow.field, "train_J", True) else ("J",)
+    theta = flow.field.theta()
+    weights = [w for name, w in zip(theta._fields, theta, strict=True) if name not in fixed]
+    return [w[..., :1] if w.dim() > 1 and w.stride(-1) == 0 else w for w in weights]
+
+
+def _require_smoothing(smoothing: float) -> None:
+    if not 0 < smoothing < float("inf"):
+        raise ValueError(
+            f"smoothing must be positive and finite, got {smoothing}; |r| has no derivative at 0, and 0.01 is close."
+        )

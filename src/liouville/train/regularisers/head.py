@@ -1,0 +1,95 @@
+r"""Regularisers of the head: decay, and smoothness in space for classifiers that read images."""
+
+from __future__ import annotations
+
+__all__ = ["HeadDecay", "HeadSmoothness", "head_decay"]
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from liouville.network import Network
+from liouville.train.regularisers.base import ConvexRegulariser, Term
+
+
+@dataclass(frozen=True)
+class HeadDecay(ConvexRegulariser):
+    """1/2 (||W||^2 + |mu|^2) over the weights and biases of the head.
+
+    Example:
+        >>> import liouville as lv
+        >>> float(HeadDecay()(lv.classifier("h2", inputs=2, classes=2, features=4, layers=8, T=1.0))) > 0
+        True
+    """
+
+    def terms(self, network: nn.Module) -> list[Term]:
+        weights = list(network.head.parameters()) if isinstance(network, Network) else []
+        return [Term(weights, 0.5)] if weights else []
+
+
+@dataclass(frozen=True)
+class HeadSmoothness(ConvexRegulariser):
+    r"""1/2 sum_k ||L w_k||^2: neighbouring pixels of the features get similar classifier weights.
+
+    L is the five-point Laplacian on the feature image that the head's linear map reads, per channel and in units of its
+    pixels, with Neumann boundaries: equal weights over an image cost nothing, and the bias is free.
+
+    Reference: Haber & Ruthotto 2017 (1705.03341), the derivative-based regularisation of the classifier.
+
+    Args:
+        weight: alpha.
+        shape: (channels, height, width) of that image; None takes the channels of the last flow, and a square.
+
+    Raises:
+        ValueError: if the head's last linear map does not read an image of that shape.
+
+    Example:
+        >>> import liouville as lv
+        >>> network = lv.classifier("h2", (1, 8, 8), 10, features=4, layers=2, T=1.0, conv=lv.zoo.Images())
+        >>> float(HeadSmoothness()(network)) > 0
+        True
+    """
+
+    shape: tuple[int, int, int] | None = None
+
+    def terms(self, network: nn.Module) -> list[Term]:
+        if not isinstance(network, Network) or not (linear := _linear(network)):
+            raise ValueError("smoothing a classifier in space needs a Network whose head has a linear map (nn.Linear).")
+        weight = linear[-1].weight
+        shape = self.shape or _square(network, weight.shape[1])
+        if math.prod(shape) != weight.shape[1]:
+            raise ValueError(f"the head reads {weight.shape[1]} values, not a feature image of shape {shape}.")
+        return [Term([laplacian(weight.unflatten(1, shape))], 0.5)]
+
+
+def head_decay(network: Network) -> Tensor:
+    """The value of `HeadDecay`."""
+    return HeadDecay().value(network)
+
+
+def laplacian(image: Tensor) -> Tensor:
+    """The sum over each pixel's neighbours, up to four, of their difference to it: (..., height, width)."""
+    return _second_difference(image, -1) + _second_difference(image, -2)
+
+
+def _second_difference(image: Tensor, axis: int) -> Tensor:
+    """Neumann: no slope across either end."""
+    return image.diff(dim=axis, prepend=image.narrow(axis, 0, 1), append=image.narrow(axis, -1, 1)).diff(dim=axis)
+
+
+def _linear(network: Network) -> list[nn.Linear]:
+    return [module for module in network.head.modules() if isinstance(module, nn.Linear)]
+
+
+def _square(network: Network, inputs: int) -> tuple[int, int, int]:
+    """The shape of a square image with as many channels as the last flow has features."""
+    flows = list(network.flows())
+    channels = flows[-1].field.features if flows else 0
+    side = math.isqrt(inputs // channels) if channels else 0
+    if not side or channels * side**2 != inputs or flows[-1].field.feature_axis == -1:
+        raise ValueError(
+            f"the head reads {inputs} values, which are not a square image with the {channels} channels of the last "
+            "flow; give HeadSmoothness(shape=(channels, height, width))."
+        )
+    return channels, side, side

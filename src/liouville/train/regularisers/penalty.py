@@ -1,0 +1,79 @@
+"""The penalty of a training run: a weighted sum of regularisers, as a record that can be written down."""
+
+from __future__ import annotations
+
+__all__ = ["Penalty"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from liouville.names import lookup
+from liouville.train.regularisers.base import ConvexRegulariser, Regulariser, require_weight
+from liouville.train.regularisers.depth import L1, Decay, Scaling, Smoothness, Variation
+from liouville.train.regularisers.head import HeadDecay, HeadSmoothness
+
+
+@dataclass(frozen=True)
+class Penalty(Regulariser):
+    """The sum of the regularisers with these weights, each counted once; 0 switches one off.
+
+    Args:
+        smoothness: of `Smoothness`.
+        decay: of `Decay`.
+        head: of `HeadDecay`.
+        scaling: of the first two in depth.
+        variation: of `Variation`.
+        l1: of `L1`.
+        head_smoothness: of `HeadSmoothness`, for heads that read square feature images.
+
+    Raises:
+        ValueError: if a weight is negative or the scaling unknown.
+
+    Example:
+        >>> Penalty(smoothness=1e-5, head=1e-3).parts()
+        [Smoothness(weight=1e-05, scaling='depth'), HeadDecay(weight=0.001)]
+    """
+
+    smoothness: float = 0.0
+    decay: float = 0.0
+    head: float = 0.0
+    scaling: Scaling = "depth"
+    variation: float = 0.0
+    l1: float = 0.0
+    head_smoothness: float = 0.0
+
+    def __post_init__(self) -> None:
+        lookup({"depth": 0, "hdnn": 0, "sum": 0}, self.scaling, "scaling")
+        for name in ("smoothness", "decay", "head", "variation", "l1", "head_smoothness"):
+            require_weight(name, getattr(self, name))
+
+    def parts(self) -> list[ConvexRegulariser]:
+        """The regularisers that count."""
+        in_depth = (
+            Smoothness(self.smoothness, self.scaling),
+            Decay(self.decay, self.scaling),
+            Variation(self.variation),
+            L1(self.l1),
+        )
+        return [part for part in in_depth if part.weight] + self.head_parts()
+
+    def head_parts(self) -> list[ConvexRegulariser]:
+        """Those that depend on the head alone."""
+        parts = (HeadDecay(self.head), HeadSmoothness(self.head_smoothness))
+        return [part for part in parts if part.weight]
+
+    def value(self, network: nn.Module) -> Tensor:
+        """The sum of the values."""
+        values = [part.value(network) for part in self.parts()]
+        return torch.stack(values).sum() if values else torch.zeros(())
+
+    def curvature(self, network: nn.Module, direction: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The sum of the products."""
+        total = {name: torch.zeros_like(v) for name, v in direction.items()}
+        for part in self.parts():
+            for name, product in part.curvature(network, direction).items():
+                total[name] += product
+        return total
