@@ -19,7 +19,7 @@ from liouville.train.descent import LineSearch, Step, TrustRegion
 from liouville.train.full import Expansion, FullObjective
 from liouville.train.objective import Task
 from liouville.train.precondition import DepthPreconditioner, stacks
-from liouville.train.regularize import Penalty
+from liouville.train.regularisers import Penalty
 from liouville.train.varpro import ReducedObjective
 
 

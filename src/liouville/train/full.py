@@ -9,11 +9,11 @@ convex in the scores: what is minimised beyond w is a convex model, even where F
 
 from __future__ import annotations
 
-__all__ = ["Expansion", "FullObjective", "Objective", "Regularizer"]
+__all__ = ["Expansion", "FullObjective", "Objective"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,16 +21,7 @@ from torch import Tensor, nn
 from liouville.flow import Flow
 from liouville.train.flat import Evaluation, Jacobian, Named, Weights
 from liouville.train.objective import Task
-
-
-class Regularizer(Protocol):
-    """R: a value, its gradient by autograd, and a positive semidefinite curvature."""
-
-    def value(self, network: nn.Module) -> Tensor:
-        """R at the network's weights."""
-
-    def curvature(self, network: nn.Module, direction: Named) -> Named:
-        """R'' times a direction, both by the names of the network's parameters."""
+from liouville.train.regularisers import Regulariser
 
 
 class Expansion(NamedTuple):
@@ -56,7 +47,7 @@ class Objective(ABC):
     """
 
     def __init__(
-        self, network: nn.Module, x: Tensor, y: Tensor, task: Task, penalty: Regularizer, names: Sequence[str]
+        self, network: nn.Module, x: Tensor, y: Tensor, task: Task, penalty: Regulariser, names: Sequence[str]
     ) -> None:
         self.network, self.x, self.y, self.task, self.penalty = network, x, y, task, penalty
         self.weights = Weights(network, list(names))
@@ -95,7 +86,8 @@ class Objective(ABC):
 
     def _curvature(self, named: Named, direction: Named) -> Tensor:
         """R'' v, flat, in the order of ``direction``."""
-        product = self._evaluation(named, self.penalty.curvature, direction)
+        leaves = {name: t.detach().requires_grad_() for name, t in named.items()}
+        product = self._evaluation(leaves, self.penalty.curvature, direction)
         return torch.cat([product[name].flatten() for name in direction])
 
 
@@ -123,7 +115,7 @@ class FullObjective(Objective):
         x: Tensor,
         y: Tensor,
         task: Task,
-        penalty: Regularizer,
+        penalty: Regulariser,
         names: Sequence[str] | None = None,
         curvature: Tensor | None = None,
     ) -> None:

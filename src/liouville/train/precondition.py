@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from liouville.flow import Flow
 from liouville.train.flat import Weights
-from liouville.train.regularize import Penalty
+from liouville.train.regularisers import Penalty
 
 
 class Stack(NamedTuple):

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from liouville.network import Network
 from liouville.train.alternate import require_network
 from liouville.train.flat import Jacobian, Named
-from liouville.train.full import Expansion, Objective, Regularizer, loss_and_gradient
+from liouville.train.full import Expansion, Objective, loss_and_gradient
 from liouville.train.newton import Head, HeadSolution
 from liouville.train.objective import Task
+from liouville.train.regularisers import Regulariser
 
 
 class ReducedObjective(Objective):
@@ -61,7 +62,7 @@ class ReducedObjective(Objective):
         x: Tensor,
         y: Tensor,
         task: Task,
-        penalty: Regularizer,
+        penalty: Regulariser,
         *,
         full: bool = True,
         steps: int = 50,
@@ -125,9 +126,9 @@ class ReducedObjective(Objective):
         return head, solution
 
     def _head_curvature(self, named: Named, V: Tensor) -> Tensor:
-        fixed = {**named, **self._named_head(self.W)}
-        product = self._evaluation(fixed, self.penalty.curvature, self._named_head(V))
-        return torch.cat([part.view(len(V), -1) for part in product.values()], 1)
+        product = self._curvature({**named, **self._named_head(self.W)}, self._named_head(V))
+        m, p = len(V), V.shape[1] - self._biased
+        return torch.cat((product[: m * p].view(m, p), product[m * p :].view(m, self._biased)), 1)
 
     def _named_head(self, W: Tensor) -> Named:
         """[weight, bias] -> the head's parameters by name."""
