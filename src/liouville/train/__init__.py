@@ -1,8 +1,11 @@
 """Training: the learning problem of both papers, its penalties, and the stochastic gradient loop."""
 
 from liouville.train.diagnosis import DivergenceError
+from liouville.train.full import Expansion, FullObjective, Objective
+from liouville.train.gaussnewton import GaussNewton, Iteration, gauss_newton
 from liouville.train.history import Epoch, History
 from liouville.train.loop import evaluate, fit
+from liouville.train.newton import Head, HeadSolution, steihaug
 from liouville.train.objective import Task, task_of
 from liouville.train.progress import Progress, Terminal, silent
 from liouville.train.regularisers import (
@@ -20,6 +23,7 @@ from liouville.train.regularisers import (
     smoothness,
 )
 from liouville.train.settings import Settings
+from liouville.train.varpro import ReducedObjective
 
 __all__ = [
     "L1",
@@ -27,11 +31,19 @@ __all__ = [
     "Decay",
     "DivergenceError",
     "Epoch",
+    "Expansion",
+    "FullObjective",
+    "GaussNewton",
+    "Head",
     "HeadDecay",
     "HeadSmoothness",
+    "HeadSolution",
     "History",
+    "Iteration",
     "Penalty",
+    "Objective",
     "Progress",
+    "ReducedObjective",
     "Regulariser",
     "Settings",
     "Smoothness",
@@ -41,8 +53,10 @@ __all__ = [
     "decay",
     "evaluate",
     "fit",
+    "gauss_newton",
     "head_decay",
     "silent",
     "smoothness",
+    "steihaug",
     "task_of",
 ]

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from liouville.train.full import Expansion, Objective
@@ -67,14 +68,15 @@ class TrustRegion:
     r"""p by conjugate gradients within ||p||_M <= radius, taken if F falls by more than gamma of what the model says.
 
     A step that achieves less than a quarter of the model's decrease shrinks the radius to a quarter of its length, one
-    that achieves three quarters at the boundary doubles it. The first step has no bound.
+    that achieves three quarters at the boundary doubles it. The first step has no bound. Both decreases are taken to be
+    larger by what rounding can hide, so that steps near a saddle, which change little, are not refused for noise.
 
     Args:
         products, tolerance: of the conjugate gradients.
         gamma: share of the predicted decrease that a step must achieve.
         tries: how often the radius may shrink in one step.
 
-    Reference: Nocedal & Wright 2006, algorithm 4.1; Steihaug 1983.
+    Reference: Nocedal & Wright 2006, algorithm 4.1; Steihaug 1983; Conn, Gould & Toint 2000, sec. 17.4.
     """
 
     def __init__(self, products: int, tolerance: float, gamma: float, tries: int) -> None:
@@ -89,7 +91,8 @@ class TrustRegion:
             products += direction.products + 1
             predicted = -float(at.gradient @ direction.p + 0.5 * direction.p @ at.product(direction.p))
             value = value_or_infinity(objective, w + direction.p)
-            ratio = (at.value - value) / predicted if predicted > 0 else -math.inf
+            noise = 10 * torch.finfo(w.dtype).eps * abs(at.value)
+            ratio = (at.value - value + noise) / (predicted + noise) if predicted > 0 else -math.inf
             if not ratio >= 0.25:
                 self.radius = direction.norm / 4
             elif ratio > 0.75 and direction.norm >= self.radius:

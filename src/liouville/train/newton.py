@@ -118,8 +118,9 @@ class Head:
     r"""The convex problem of a linear head: min_W loss(Z W^T, y) + R(W), Z = [z, 1] the features and a column of ones.
 
     Its exact Hessian, V -> (L''(Z W^T) Z V^T)^T Z + R'' V, is applied, never formed. The preconditioner is
-    Z^T diag(c) Z + mu I for each output, where c is the mean curvature of the loss per sample at W and mu R'' measured
-    along one random direction: exact for one output with weight decay.
+    Z^T diag(c) Z + mu I for each output, where c is the mean curvature of the loss per sample at W and mu that of R
+    along one direction; for softmax it is mu I on what all outputs have in common, which does not change the loss. It
+    is exact for one output, for squared errors, and for softmax at W = 0, each with weight decay.
 
     Args:
         z: features, (samples, p).
@@ -206,17 +207,24 @@ class Head:
         return HeadSolution(W, value, norms)
 
     def _preconditioner(self, S: Tensor, W: Tensor) -> Product:
-        c = self._mean_curvature(S)
         signs = torch.where(torch.arange(W.numel(), device=W.device) % 2 == 0, 1.0, -1.0).to(W).view_as(W)
         mu = (signs * self._curvature(signs)).sum() / W.numel()
-        M = self.Z.mT @ (c[:, None] * self.Z)
-        M.diagonal().add_(mu + torch.finfo(W.dtype).eps * M.diagonal().max())
+        M = self.Z.mT @ (self._mean_curvature(S)[:, None] * self.Z)
+        mu = mu + torch.finfo(W.dtype).eps * M.diagonal().max()
+        M.diagonal().add_(mu)
         factor = torch.linalg.cholesky(M)
-        return lambda r: torch.cholesky_solve(r.view_as(W).mT, factor).mT.flatten()
+        softmax = self.task.kind == "softmax"
+
+        def solve(r: Tensor) -> Tensor:
+            R = r.view_as(W)
+            common = R.mean(0, keepdim=True) if softmax else torch.zeros_like(R[:1])  # softmax does not see it
+            return (torch.cholesky_solve((R - common).mT, factor).mT + common / mu).flatten()
+
+        return solve
 
     def _mean_curvature(self, S: Tensor) -> Tensor:
-        """The mean diagonal entry of each sample's block of L''."""
+        """The mean eigenvalue of each sample's block of L'', for softmax beside the zero that belongs to (1, ..., 1)."""
         units = torch.eye(S.shape[1]).to(S)
-        diagonal = torch.stack([self.task.curvature(S, e.expand_as(S))[:, k] for k, e in enumerate(units)], 1)
-        return diagonal.mean(1)
+        trace = sum(self.task.curvature(S, e.expand_as(S))[:, k] for k, e in enumerate(units))
+        return trace / (S.shape[1] - (self.task.kind == "softmax"))
 
