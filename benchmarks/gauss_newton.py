@@ -11,16 +11,18 @@ import argparse
 import dataclasses
 import functools
 import json
+import math
 import platform
+import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tables import markdown, plain, write
 
 import liouville as lv
 from liouville.train import DivergenceError, GaussNewton, History, Penalty, gauss_newton
+from tables import markdown, plain, write
 
 ZERO = lv.Smooth(scale=0.0, mean=0.0)
 ONE = lv.Smooth(scale=0.0, mean=1.0)
@@ -30,7 +32,8 @@ ONE = lv.Smooth(scale=0.0, mean=1.0)
 class Case:
     """One training run, or a cascade of them: ``layers`` first, then doubled until ``last``.
 
-    ``gamma`` may be the letter h: h/2, which keeps forward Euler stable for eigenvalues i mu with |mu| <= 0.96 or so.
+    ``gamma`` may be the letter h: h/2, with which forward Euler is stable for eigenvalues i mu with |mu| <= 0.9. The
+    seed draws the head's first weights, which elimination forgets but for rounding, and random starts.
     """
 
     part: str
@@ -45,38 +48,41 @@ class Case:
     scheme: str = "its own"
     gamma: float | str = 0.0
     start: str = "Meganet.m"
+    safeguard: str = "armijo"
     iterations: int = 60
-    target: float | None = None
     refine: str = "linear"
     seed: int = 0
-    tries: int = 10
-    train: int = 5000
 
 
-VERLET = functools.partial(Case, model="verlet", smoothness=5e-3, head=1e-4, tries=20)
-ANTI = functools.partial(Case, model="antisymmetric", smoothness=5e-4, gamma=1e-4)
+VERLET = functools.partial(Case, model="verlet", smoothness=5e-3, head=1e-4, safeguard="trust-region")
+ANTI = functools.partial(Case, model="antisymmetric", smoothness=5e-5, gamma=1e-4)
 RESNET = functools.partial(Case, model="resnet", smoothness=5e-3)
+PEAKS = functools.partial(Case, "peaks", data="peaks", features=8, T=5.0, smoothness=5e-6, head=1e-6, start="random")
 
 
 def cases() -> Iterator[Case]:
     """Everything that the page shows."""
-    for layers in (16, 64):
-        yield VERLET("swiss", layers=layers)
-        for alpha in (5e-4, 5e-5):
-            yield ANTI("swiss", layers=layers, smoothness=alpha)
-    for start in ("Meganet.m", "random"):
-        yield RESNET("resnet", layers=16, start=start)
-        yield RESNET("resnet", layers=64, start=start)
-    for layers in (16, 64):
-        for gamma in (0.0, 1e-4, "h"):
-            yield ANTI("cures", layers=layers, gamma=gamma, smoothness=5e-5)
-        for scheme in ("midpoint", "rk4"):
-            yield ANTI("cures", layers=layers, gamma=0.0, scheme=scheme, smoothness=5e-5)
-    for model in ("verlet", "antisymmetric", "resnet"):
-        layers = 16
-        yield Case("peaks", model, layers, data="peaks", features=8, T=5.0, smoothness=5e-6, start="random", head=1e-6)
+    for seed in range(5):
+        for layers in (16, 64):
+            yield VERLET("swiss", layers=layers, seed=seed)
+            yield ANTI("swiss", layers=layers, seed=seed)
+            yield ANTI("swiss", layers=layers, seed=seed, smoothness=5e-4)
+    for seed in range(3):
+        for layers in (16, 64):
+            for start in ("Meganet.m", "random"):
+                yield RESNET("resnet", layers=layers, start=start, seed=seed)
+    for seed in range(3):
+        for layers in (16, 64):
+            for gamma in (0.0, 1e-4, "h"):
+                yield ANTI("cures", layers=layers, gamma=gamma, seed=seed)
+            for scheme in ("midpoint", "rk4"):
+                yield ANTI("cures", layers=layers, gamma=0.0, scheme=scheme, seed=seed)
+    for seed in range(3):
+        for model in ("verlet", "antisymmetric", "resnet"):
+            yield PEAKS(model=model, seed=seed)
     yield VERLET("cascade", last=1024)
-    yield ANTI("cascade", smoothness=5e-5, last=1024)
+    yield ANTI("cascade", last=1024)
+    yield RESNET("cascade", last=1024)
     yield RESNET("cascade", last=1024, start="random")
 
 
@@ -122,8 +128,8 @@ def network(case: Case, classes: int) -> lv.Network:
 def load(case: Case) -> tuple[lv.data.Split, tuple[torch.Tensor, torch.Tensor]]:
     """Training points with fresh test points, and validation points."""
     if case.data == "peaks":
-        split = lv.data.load("peaks", train=case.train, dtype=torch.float64)
-        other = lv.data.load("peaks", train=case.train, test=1000, seed=1, dtype=torch.float64)
+        split = lv.data.load("peaks", dtype=torch.float64)
+        other = lv.data.load("peaks", seed=1, dtype=torch.float64)
         return split, (other.x_test, other.y_test)
     made = functools.partial(lv.data.load, "swiss-roll", version="meganet", noise=0.0, dtype=torch.float64)
     between = made(test="interleaved")
@@ -138,11 +144,11 @@ def run(case: Case, say: Callable[[str], None]) -> Iterator[dict]:
         N = net.body.layers
         before = lv.train.evaluate(net, *validation, lv.train.task_of(net, split))["accuracy"]
         penalty = Penalty(smoothness=case.smoothness, head=case.head)
-        deeper = N > case.layers
+        deeper = case.layers < N
         settings = GaussNewton(
-            iterations=case.iterations if not deeper else 10,
-            target=1.0 if case.last else case.target,
-            tries=case.tries,
+            iterations=10 if deeper else case.iterations,
+            target=1.0 if case.last or case.part == "swiss" else None,
+            safeguard=case.safeguard,
             penalty=penalty,
         )
         seen: list[History] = []
@@ -158,7 +164,7 @@ def run(case: Case, say: Callable[[str], None]) -> Iterator[dict]:
         except DivergenceError as problem:
             error, history = str(problem), seen[0] if seen else History("accuracy")
         yield record(case, N, before, history, error)
-        if N >= case.last or error:
+        if case.last <= N or error:
             return
         net = lv.Network(net.lift, net.body.refined(case.refine), net.head)
 
@@ -188,29 +194,38 @@ def record(case: Case, N: int, before: float, history: History, error: str) -> d
 
 
 def rows(records: list[dict], part: str) -> tuple[list[str], list[list[str]]]:
-    """The table of a part."""
-    head = ["network", "layers", "iterations to 100 %", "best validation", "test", "first gradient", "evaluations"]
-    body = []
+    """The table of a part: medians over the seeds, and the range where there is one."""
+    groups: dict[tuple[str, int], list[dict]] = {}
     for r in records:
-        case = r["case"]
-        if case["part"] != part:
-            continue
+        if r["case"]["part"] == part:
+            groups.setdefault((label(r["case"]), r["layers"]), []).append(r)
+    head = ["network", "layers", "iterations to 100 %", "best validation", "test", "first gradient", "work", "s"]
+    if part == "cascade":
+        head.insert(2, "on arrival")
+    body = []
+    for (name, layers), runs in groups.items():
+        perfect = sorted(r["first_perfect"] or math.inf for r in runs)
+        row = [
+            name,
+            str(layers),
+            ", ".join("-" if k == math.inf else str(k) for k in perfect),
+            spread([r["validation_accuracy"] for r in runs]),
+            spread([r["test_accuracy"] for r in runs]),
+            f"{statistics.median(r['gradient'][0] for r in runs):.1e}",
+            f"{statistics.median(r['work'] or math.nan for r in runs):.1e}",
+            f"{statistics.median(r['seconds'] or math.nan for r in runs):.0f}",
+        ]
         if part == "cascade":
-            extra = f" ({100 * r['validation_before']:.1f} % on arrival)" if r["layers"] > case["layers"] else ""
-        else:
-            extra = ""
-        score = [f"{100 * r[k]:.2f} %" if r[k] is not None else "diverged" for k in ("validation_accuracy", "test_accuracy")]
-        body.append(
-            [
-                label(case),
-                f"{r['layers']}{extra}",
-                f"{r['first_perfect'] or '-'} of {r['iterations']}",
-                *score,
-                f"{r['gradient'][0]:.1e}" if r["gradient"] else "-",
-                f"{r['work']:.2g}" if r["work"] else "-",
-            ]
-        )
+            row.insert(2, spread([r["validation_before"] for r in runs]))
+        body.append(row)
     return head, body
+
+
+def spread(scores: list[float | None]) -> str:
+    """Median in per cent, and the range; a run without a score diverged, and counts as 0."""
+    known = [100 * (score or 0.0) for score in scores]
+    middle = f"{statistics.median(known):.2f} %"
+    return middle if min(known) == max(known) else f"{middle} ({min(known):.2f} to {max(known):.2f})"
 
 
 def label(case: dict) -> str:
@@ -220,7 +235,7 @@ def label(case: dict) -> str:
         scheme = {"midpoint": "two-step midpoint", "rk4": "RK4"}.get(case["scheme"], "forward Euler")
         gamma = "h/2" if case["gamma"] == "h" else f"{case['gamma']:g}"
         return f"{scheme}, gamma = {gamma}"
-    if case["part"] == "resnet":
+    if case["model"] == "resnet" and case["part"] != "peaks":
         return "ResNet from K = -I/100" if case["start"] == "Meganet.m" else "ResNet from smooth random weights"
     return f"{name}, alpha = {case['smoothness']:g}"
 
@@ -234,7 +249,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     torch.set_num_threads(1)
-    done = [json.loads(line) for line in arguments.records.read_text().splitlines()] if arguments.records.exists() else []
+    done = (
+        [json.loads(line) for line in arguments.records.read_text().splitlines()] if arguments.records.exists() else []
+    )
     for case in cases():
         if case.part not in arguments.parts or any(r["case"] == dataclasses.asdict(case) for r in done):
             continue

@@ -26,9 +26,7 @@ def network(
     kind: str = "logistic", model: str = "h2", layers: int = 4, engine: lv.Backprop = lv.Stored(), **more: object
 ) -> lv.Network:
     """Four features from two inputs; every weight that the objective sees is random."""
-    net = lv.regressor(
-        model, 2, OUTPUTS[kind], 4, layers, 1.5, generator=generator(), backprop=engine, **more
-    ).double()
+    net = lv.regressor(model, 2, OUTPUTS[kind], 4, layers, 1.5, generator=generator(), backprop=engine, **more).double()
     with torch.no_grad():
         for k, w in enumerate(net.parameters()):
             w += 0.2 * randn(*w.shape, seed=k)

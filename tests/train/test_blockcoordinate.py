@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from train.hand import network, points, weights
-from train.problems import randn
 
 from liouville.train import FullObjective, Penalty, ReducedObjective, Task
 from liouville.train.blockcoordinate import BlockCoordinate
 from liouville.train.descent import LineSearch, TrustRegion
+from train.hand import network, points, weights
+from train.problems import randn
 
 PENALTY = Penalty(smoothness=1e-3, decay=1e-3, head=1e-2)
 TASK = Task("logistic", 2)

@@ -1,4 +1,4 @@
-"""Every objective: Taylor and adjoint tests, a symmetric and positive semidefinite product, the right quadratic model."""
+"""Every objective: Taylor and adjoint tests, a symmetric, positive semidefinite product, the right quadratic model."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from train.problems import MODELS, OUTPUTS, PENALTY, TASKS, data, full, network, objectives, randn
 from torch import Tensor, nn
 
 import liouville as lv
 from liouville.train import FullObjective, Objective, Penalty, Task
 from liouville.train.flat import Evaluation, Jacobian, Weights
+from train.problems import MODELS, OUTPUTS, PENALTY, TASKS, data, full, network, objectives, randn
 
 EPS = torch.finfo(torch.float64).eps
 NAMES = ("full", "reduced", "reduced, head not differentiated")
@@ -64,7 +64,7 @@ def test_taylor_slope_is_2_for_every_network(name: str, network_name: str) -> No
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_adjoint(name: str) -> None:
-    """<J v, r> = <v, J^T r> for scores and features, to the rounding of the two sums (a factor of ten for the layers)."""
+    """<J v, r> = <v, J^T r> for scores and features, to the rounding of both sums and of the layers before."""
     net = NETWORKS[name]()
     x, _ = data("logistic")
     weights = Weights(net, [n for n, p in net.named_parameters() if not n.startswith("head")])

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import pytest
 import torch
 from torch import nn
-from train.hand import network, points, weights
-from train.problems import randn
 
 import liouville as lv
 from liouville.data import Split
 from liouville.train import DivergenceError, GaussNewton, History, Penalty, evaluate, gauss_newton, task_of
+from train.hand import network, points, weights
+from train.problems import randn
 
 PENALTY = Penalty(smoothness=1e-3, decay=1e-3, head=1e-2)
 METHODS = ("eliminated", "eliminated-simple", "joint", "alternating")
@@ -37,7 +38,7 @@ def test_every_iteration_lowers_the_objective(head: str, safeguard: str) -> None
     start = objective(net, split)
     history = gauss_newton(net, split, settings(head=head, safeguard=safeguard))
     values = [start, *(e.loss + e.penalty for e in history.epochs)]
-    assert all(after <= before + 1e-12 for before, after in zip(values, values[1:], strict=False))
+    assert all(after <= before + 1e-12 for before, after in itertools.pairwise(values))
     assert values[-1] < 0.7 * start
     assert objective(net, split) == pytest.approx(values[-1], rel=1e-12)
     assert history.epochs[-1].penalty == pytest.approx(float(PENALTY(net).detach()), rel=1e-9)
@@ -105,7 +106,7 @@ def test_stops() -> None:
     assert small.epochs[-1].gradient_norm <= 0.5 * small.epochs[0].gradient_norm
     patient = gauss_newton(network(), split, settings(iterations=100, validation=0.2, patience=2))
     assert len(patient.epochs) == patient.best_epoch + 2 < 100
-    flat = gauss_newton(network(), split, settings(iterations=5, gamma=0.999999, tries=1, max_step=1e3))
+    flat = gauss_newton(network(), split, settings(iterations=5, decrease=0.999999, tries=1, max_step=1e3))
     assert flat.stopped == "no step was found that lowers the objective" and flat.epochs[-1].lr == 0.0
 
 
@@ -165,8 +166,8 @@ def test_interruption_leaves_the_best_weights() -> None:
         ({"head": "frozen"}, "treatment of the head"),
         ({"safeguard": "hope"}, "safeguard"),
         ({"iterations": 0}, "iterations must be a whole number of at least 1"),
-        ({"gamma": 1.0}, r"gamma must lie in \[0, 1\)"),
-        ({"shift": 0.0}, "shift must be positive"),
+        ({"decrease": 1.0}, r"decrease must lie in \[0, 1\)"),
+        ({"ridge": 0.0}, "ridge must be positive"),
         ({"curvature": 0.0, "head": "alternating"}, "curvature must be a share"),
         ({"batch": 10}, "belong to head='alternating'"),
         ({"penalty": Penalty(smoothness=1e-3)}, "has a solution for sure only with a decay"),

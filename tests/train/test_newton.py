@@ -7,11 +7,11 @@ import math
 import pytest
 import scipy.sparse.linalg
 import torch
-from train.problems import OUTPUTS, TASKS, data, randn
 from torch import Tensor
 
 from liouville.train import Head, Task, steihaug
 from liouville.train.newton import armijo
+from train.problems import OUTPUTS, TASKS, data, randn
 
 EPS = torch.finfo(torch.float64).eps
 KINDS = tuple(TASKS)
@@ -34,9 +34,7 @@ def test_solves_a_quadratic_in_n_steps() -> None:
 def test_agrees_with_scipy(iterations: int) -> None:
     """The same iterates as scipy's preconditioned cg, to rounding times the condition number."""
     H, M, g = positive(12), positive(12, seed=3), randn(12, seed=1)
-    p = steihaug(
-        lambda v: H @ v, g, lambda r: torch.linalg.solve(M, r), tolerance=0.0, iterations=iterations
-    ).p
+    p = steihaug(lambda v: H @ v, g, lambda r: torch.linalg.solve(M, r), tolerance=0.0, iterations=iterations).p
     expected, _ = scipy.sparse.linalg.cg(
         H.numpy(), -g.numpy(), rtol=0.0, maxiter=iterations, M=torch.linalg.inv(M).numpy()
     )
@@ -79,9 +77,9 @@ def test_armijo_takes_the_first_step_that_falls_enough() -> None:
         seen.append(t)
         return {1.0: math.nan, 0.5: math.inf, 0.25: 0.9999}.get(t, 0.9)
 
-    assert armijo(value, 1.0, -1.0, gamma=1e-3, tries=10) == (0.125, 0.9, 4)
+    assert armijo(value, 1.0, -1.0, decrease=1e-3, tries=10) == (0.125, 0.9, 4)
     assert seen == [1.0, 0.5, 0.25, 0.125]
-    assert armijo(lambda t: 1.0, 1.0, -1.0, gamma=0.0, tries=3) is None
+    assert armijo(lambda t: 1.0, 1.0, -1.0, decrease=0.0, tries=3) is None
 
 
 def head(kind: str, alpha: float = 1e-3, bias: bool = True) -> tuple[Head, Tensor]:

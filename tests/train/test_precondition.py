@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from train.problems import network, randn
 
 import liouville as lv
 from liouville.train import Penalty
 from liouville.train.flat import Weights
 from liouville.train.precondition import DepthPreconditioner, cosines, stacks
+from train.problems import network, randn
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -24,19 +24,19 @@ def test_cosines_diagonalise_the_differences(N: int) -> None:
 
 
 @pytest.mark.parametrize("scaling", ["depth", "hdnn", "sum"])
-def test_inverts_the_curvature_of_the_penalty_and_the_shift(scaling: str) -> None:
-    """M (M^-1 r) = r with M v = R'' v + shift h v on the flow's weights, where theta is the raw weights themselves."""
+def test_inverts_the_curvature_of_the_penalty_and_the_ridge(scaling: str) -> None:
+    """M (M^-1 r) = r with M v = R'' v + ridge h v on the flow's weights, where theta is the raw weights themselves."""
     net = network(model="h2", layers=6)
-    penalty, shift = Penalty(smoothness=0.3, decay=0.2, scaling=scaling), 0.7
+    penalty, ridge = Penalty(smoothness=0.3, decay=0.2, scaling=scaling), 0.7
     weights = Weights(net, [n for n, _ in net.named_parameters() if n.startswith("body")])
-    solve = DepthPreconditioner(weights, stacks(net, weights, penalty, shift), shift)
+    solve = DepthPreconditioner(weights, stacks(net, weights, penalty, ridge), ridge)
     r = randn(weights.size)
     v = solve(r)
-    back = weights.flat(penalty.curvature(net, weights.named(v))) + shift * net.body.h * v
+    back = weights.flat(penalty.curvature(net, weights.named(v))) + ridge * net.body.h * v
     assert float((back - r).abs().max()) <= 1e3 * EPS * float(v.abs().max())
 
 
-def test_what_is_not_stacked_is_divided_by_the_shift() -> None:
+def test_what_is_not_stacked_is_divided_by_the_ridge() -> None:
     net = network(lift="linear", layers=4)
     weights = Weights(net, [n for n, _ in net.named_parameters()])
     found = stacks(net, weights, Penalty(), 0.5)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from train.problems import PENALTY, TASKS, data, full, network, randn, reduced
 from torch import nn
 
 import liouville as lv
 from liouville.train import ReducedObjective
 from liouville.train.varpro import linear_head
+from train.problems import PENALTY, TASKS, data, full, network, randn, reduced
 
 EPS = torch.finfo(torch.float64).eps
 KINDS = tuple(TASKS)
@@ -99,7 +99,7 @@ def test_assign_writes_theta_and_its_head() -> None:
 def test_only_a_linear_head_can_be_eliminated() -> None:
     body = lv.zoo.h2(4, 2, 1.0)
     deep = lv.Network(lv.Lift(4), body, nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1)))
-    with pytest.raises(ValueError, match="head must be one nn.Linear"):
+    with pytest.raises(ValueError, match=r"head must be one nn\.Linear"):
         linear_head(deep)
     with pytest.raises(ValueError, match="needs a liouville Network"):
         linear_head(nn.Linear(2, 1))

@@ -2,7 +2,7 @@
 
 from liouville.train.diagnosis import DivergenceError
 from liouville.train.full import Expansion, FullObjective, Objective
-from liouville.train.gaussnewton import GaussNewton, Iteration, gauss_newton
+from liouville.train.gaussnewton import Iteration, gauss_newton
 from liouville.train.history import Epoch, History
 from liouville.train.loop import evaluate, fit
 from liouville.train.newton import Head, HeadSolution, steihaug
@@ -22,7 +22,7 @@ from liouville.train.regularisers import (
     head_decay,
     smoothness,
 )
-from liouville.train.settings import Settings
+from liouville.train.settings import GaussNewton, Settings
 from liouville.train.varpro import ReducedObjective
 
 __all__ = [
@@ -40,8 +40,8 @@ __all__ = [
     "HeadSolution",
     "History",
     "Iteration",
-    "Penalty",
     "Objective",
+    "Penalty",
     "Progress",
     "ReducedObjective",
     "Regulariser",

@@ -1,4 +1,4 @@
-r"""Stochastic block coordinate descent, as the first paper trains: one batch, one objective, the head and then the rest.
+r"""Stochastic block coordinate descent, as the first paper trains: on one batch the head first, and then the rest.
 
 In every iteration a batch is drawn, and with it the objective: the batch's mean loss and the penalty, each regulariser
 once. First the head takes a few Newton steps on it, the other weights fixed, from the head of the iteration before;
@@ -33,7 +33,7 @@ class BlockCoordinate:
         batch: samples of an iteration.
         curvature: share of the batch that the products use, in (0, 1].
         head_steps: Newton steps of the first sub-step.
-        shift: of the preconditioner.
+        ridge: of the preconditioner.
         generator: draws the batches.
     """
 
@@ -49,11 +49,11 @@ class BlockCoordinate:
         batch: int,
         curvature: float = 1.0,
         head_steps: int = 4,
-        shift: float = 0.1,
+        ridge: float = 0.1,
         generator: torch.Generator,
     ) -> None:
         self.network, self.x, self.y, self.task, self.penalty, self.safe = network, x, y, task, penalty, safe
-        self.batch, self.curvature, self.head_steps, self.shift = batch, curvature, head_steps, shift
+        self.batch, self.curvature, self.head_steps, self.ridge = batch, curvature, head_steps, ridge
         self.generator = generator
         self.work = 0
 
@@ -65,12 +65,18 @@ class BlockCoordinate:
         head.assign(head.vector())
         few = torch.arange(max(1, round(self.curvature * len(x))), device=x.device)  # the batch is in random order
         objective = FullObjective(
-            self.network, x, y, self.task, self.penalty, list(head.weights.parameters), None if self.curvature == 1 else few
+            self.network,
+            x,
+            y,
+            self.task,
+            self.penalty,
+            list(head.weights.parameters),
+            None if self.curvature == 1 else few,
         )
         w = objective.vector()
         at = objective.expand(w)
         precondition = DepthPreconditioner(
-            objective.weights, stacks(self.network, objective.weights, self.penalty, self.shift), self.shift
+            objective.weights, stacks(self.network, objective.weights, self.penalty, self.ridge), self.ridge
         )
         step = self.safe.step(objective, w, at, precondition)
         objective.assign(step.w)

@@ -48,9 +48,7 @@ class Weights:
     def named(self, vector: Tensor) -> Named:
         """(size,) -> views shaped like the parameters."""
         parts = vector.split([w.numel() for w in self.parameters.values()])
-        return {
-            name: part.view(w.shape) for (name, w), part in zip(self.parameters.items(), parts, strict=True)
-        }
+        return {name: part.view(w.shape) for (name, w), part in zip(self.parameters.items(), parts, strict=True)}
 
     @torch.no_grad()
     def assign(self, vector: Tensor) -> None:
@@ -73,7 +71,9 @@ class Evaluation:
     def __call__(self, named: Named, function: Callable[..., Any], *inputs: Any) -> Any:
         """``function(network, *inputs)`` with the parameters in ``named`` in the places of the network's own."""
         with evaluation_mode(self.network):
-            return functional_call(self._frame, {f"network.{name}": w for name, w in named.items()}, (function, *inputs))
+            return functional_call(
+                self._frame, {f"network.{name}": w for name, w in named.items()}, (function, *inputs)
+            )
 
 
 class Jacobian:

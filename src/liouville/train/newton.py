@@ -88,19 +88,19 @@ def steihaug(
 
 
 def armijo(
-    value: Callable[[float], float], start: float, slope: float, *, gamma: float, tries: int, step: float = 1.0
+    value: Callable[[float], float], start: float, slope: float, *, decrease: float, tries: int, step: float = 1.0
 ) -> tuple[float, float, int] | None:
-    """The first step in step, step/2, step/4 ... with value(step) < start + gamma step slope: (step, value, tries).
+    """The first step in step, step/2, step/4 ... with value(step) < start + decrease step slope: (step, value, tries).
 
     None if none of ``tries`` steps does. A value that is not finite is no decrease.
 
     Example:
-        >>> armijo(lambda t: (t - 0.25) ** 2, 0.0625, -0.5, gamma=1e-3, tries=10)
+        >>> armijo(lambda t: (t - 0.25) ** 2, 0.0625, -0.5, decrease=1e-3, tries=10)
         (0.25, 0.0, 3)
     """
     for k in range(1, tries + 1):
         now = value(step)
-        if now < start + gamma * step * slope:
+        if now < start + decrease * step * slope:
             return step, now, k
         step /= 2
     return None
@@ -198,7 +198,7 @@ class Head:
             forcing = max(min(0.1, norms[-1] / first), eps)
             p = -self.inverse(W, tolerance=forcing, iterations=W.numel() + 10)(g)
             slope, noise = float((g * p).sum()), 8 * eps * abs(value)
-            found = armijo(lambda t: self.value(W + t * p), value + noise, slope, gamma=1e-4, tries=20)  # noqa: B023
+            found = armijo(lambda t: self.value(W + t * p), value + noise, slope, decrease=1e-4, tries=20)  # noqa: B023
             if found is None:
                 break
             W = W + found[0] * p
@@ -223,8 +223,7 @@ class Head:
         return solve
 
     def _mean_curvature(self, S: Tensor) -> Tensor:
-        """The mean eigenvalue of each sample's block of L'', for softmax beside the zero that belongs to (1, ..., 1)."""
+        """The mean eigenvalue of each sample's block of L''; for softmax without the zero of (1, ..., 1)."""
         units = torch.eye(S.shape[1]).to(S)
-        trace = sum(self.task.curvature(S, e.expand_as(S))[:, k] for k, e in enumerate(units))
-        return trace / (S.shape[1] - (self.task.kind == "softmax"))
-
+        diagonal = torch.stack([self.task.curvature(S, e.expand_as(S))[:, k] for k, e in enumerate(units)])
+        return diagonal.sum(0) / (S.shape[1] - (self.task.kind == "softmax"))

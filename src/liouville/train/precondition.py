@@ -27,14 +27,14 @@ class DepthPreconditioner:
     r"""(jump D^T D + level I)^-1 along the layers of every stacked weight, D the difference of neighbouring layers.
 
     With smoothness alpha/(2h) sum ||theta_{j+1} - theta_j||^2, jump = alpha/h, its exact curvature; level is that of
-    the decay plus shift h, which stands for the loss: one layer's share of it is proportional to h. D^T D has the
+    the decay plus ridge h, which stands for the loss: one layer's share of it is proportional to h. D^T D has the
     eigenvectors of the cosine transform and the eigenvalues 2 - 2 cos(pi k / N), so that the inverse is a product with
-    two N x N matrices. What is not stacked is divided by ``shift``.
+    two N x N matrices. What is not stacked is divided by ``ridge``.
 
     Args:
         weights: the flat vector's layout.
         stacks: by name, for every weight whose axis 0 counts layers.
-        shift: > 0.
+        ridge: > 0.
 
     Reference: Meganet.m's Swiss-roll drivers solve (alpha^2 L + 0.1 h I), L = D^T D / h^2, by the same transform; the
     curvature of its penalty is h alpha L.
@@ -45,8 +45,8 @@ class DepthPreconditioner:
         tensor([ 0.3333, -0.3333])
     """
 
-    def __init__(self, weights: Weights, stacks: dict[str, Stack], shift: float) -> None:
-        self.weights, self.shift = weights, shift
+    def __init__(self, weights: Weights, stacks: dict[str, Stack], ridge: float) -> None:
+        self.weights, self.ridge = weights, ridge
         self._solvers: dict[str, tuple[Tensor, Tensor]] = {}
         bases = {N: cosines(N) for N, _, _ in stacks.values()}
         for name, (N, jump, level) in stacks.items():
@@ -62,19 +62,19 @@ class DepthPreconditioner:
                 C, divisor = self._solvers[name]
                 out[name] = (C.mT @ (C @ part.reshape(len(part), -1) / divisor)).view_as(part)
             else:
-                out[name] = part / self.shift
+                out[name] = part / self.ridge
         return self.weights.flat(out)
 
 
-def stacks(network: nn.Module, weights: Weights, penalty: Penalty, shift: float) -> dict[str, Stack]:
-    """The stacked weights of the network's flows, with the curvature of the penalty, and ``shift`` h for the loss."""
+def stacks(network: nn.Module, weights: Weights, penalty: Penalty, ridge: float) -> dict[str, Stack]:
+    """The stacked weights of the network's flows, with the curvature of the penalty, and ``ridge`` h for the loss."""
     found = {}
     for place, flow in network.named_modules():
         if not isinstance(flow, Flow):
             continue
         N, h = flow.layers, flow.h
         jump = penalty.smoothness * {"depth": 1 / h, "hdnn": h, "sum": 1.0}[penalty.scaling]
-        level = penalty.decay * {"depth": h, "hdnn": h, "sum": 1.0}[penalty.scaling] + shift * h
+        level = penalty.decay * {"depth": h, "hdnn": h, "sum": 1.0}[penalty.scaling] + ridge * h
         for name, w in weights.parameters.items():
             if name.startswith(f"{place}." if place else "") and w.dim() and len(w) == N > 1:
                 found[name] = Stack(N, jump, level)

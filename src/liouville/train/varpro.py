@@ -212,7 +212,9 @@ def _reader(modules: list[nn.Module]) -> Callable[[Network, Tensor], Tensor]:
         for module in modules:
             z = module(z)
         if z.dim() != 2:
-            raise ValueError(f"the head must read vectors, (samples, features), got {tuple(z.shape)}; add nn.Flatten().")
+            raise ValueError(
+                f"the head must read vectors, (samples, features), got {tuple(z.shape)}; add nn.Flatten()."
+            )
         return z
 
     return read
