@@ -35,6 +35,7 @@ from liouville.network import Network
 from liouville.recipes import recipe
 from liouville.schemes import SCHEMES
 from liouville.train import GaussNewton, Penalty, Settings
+from liouville.train.settings import OPTIMIZERS
 from liouville.zoo import MODELS, Images, classifier, regressor
 
 INITS: dict[str, type[Initial]] = {"smooth": Smooth, "normal": Normal}
@@ -103,6 +104,8 @@ class Plan:
             if value is not None:
                 lookup(dict.fromkeys(known), value, what)
         engine(self.engine)
+        if isinstance(self.settings, GaussNewton) and self.dtype == "bfloat16":
+            raise ValueError("gauss-newton needs float32 or float64, got bfloat16; a line search compares digits.")
         for name in self.options:
             _require_option(self.model, name)
         if self.threads is not None and self.threads < 1:
@@ -250,6 +253,7 @@ _SETTINGS = {f.name for kind in (Settings, GaussNewton) for f in fields(kind)}
 def _settings(before: Settings | GaussNewton, given: Mapping[str, Any]) -> Settings | GaussNewton:
     """The settings with what was given, of the kind that belongs to the optimiser; another kind's are left behind."""
     optimizer = given.get("optimizer", before.optimizer)
+    lookup(dict.fromkeys((*OPTIMIZERS, GaussNewton.optimizer)), optimizer, "optimizer")
     kind: type[Settings] | type[GaussNewton] = GaussNewton if optimizer == "gauss-newton" else Settings
     start = before if isinstance(before, kind) else kind()
     mine = {f.name for f in fields(kind)} - {"penalty"}

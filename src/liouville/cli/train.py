@@ -49,7 +49,9 @@ _data, _network, _training, _machine, _output = (
 @_training("--lr", type=float, help="Learning rate, the highest of the schedule.")
 @_training("--head-lr", type=float, help="Learning rate of the head.")
 @_training("--optimizer", metavar="adam|adamw|sgd|gauss-newton", help="SGD has momentum 0.9.")
-@_training("--head", metavar="eliminated|joint|alternating", help="Of gauss-newton: how it treats the head.")
+@_training(
+    "--head", metavar="eliminated|eliminated-simple|joint|alternating", help="Of gauss-newton: how it treats the head."
+)
 @_training("--safeguard", metavar="armijo|trust-region", help="Of gauss-newton: what keeps its steps safe.")
 @_training("--beta2", type=float, help="How long adam remembers the squares of gradients.")
 @_training("--schedule", metavar="one-cycle|cosine|step|constant", help="Of the learning rate.")

@@ -14,6 +14,7 @@ from liouville.train.regularisers import Penalty
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("one-cycle", "cosine", "step", "constant")
 HEADS = ("eliminated", "eliminated-simple", "joint", "alternating")
+SAFEGUARDS = ("armijo", "trust-region")
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ class GaussNewton:
 
     def __post_init__(self) -> None:
         lookup(dict.fromkeys(HEADS, 0), self.head, "treatment of the head")
-        lookup({"armijo": 0, "trust-region": 0}, self.safeguard, "safeguard")
+        lookup(dict.fromkeys(SAFEGUARDS, 0), self.safeguard, "safeguard")
         for name in ("iterations", "products", "tries", "head_steps", "batch", "patience"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
