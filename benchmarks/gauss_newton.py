@@ -66,7 +66,8 @@ def cases() -> Iterator[Case]:
         for layers in (16, 64):
             yield VERLET("swiss", layers=layers, seed=seed)
             yield ANTI("swiss", layers=layers, seed=seed)
-            yield ANTI("swiss", layers=layers, seed=seed, smoothness=5e-4)
+    for layers in (16, 64):
+        yield ANTI("swiss", layers=layers, smoothness=5e-4)
     for seed in range(3):
         for layers in (16, 64):
             for start in ("Meganet.m", "random"):
@@ -80,8 +81,10 @@ def cases() -> Iterator[Case]:
     for seed in range(3):
         for model in ("verlet", "antisymmetric", "resnet"):
             yield PEAKS(model=model, seed=seed)
-    yield VERLET("cascade", last=1024)
-    yield ANTI("cascade", last=1024)
+    for seed in range(3):
+        for refine in ("linear", "constant"):
+            yield VERLET("cascade", last=1024, refine=refine, seed=seed)
+            yield ANTI("cascade", last=1024, refine=refine, seed=seed)
     yield RESNET("cascade", last=1024)
     yield RESNET("cascade", last=1024, start="random")
 
@@ -144,10 +147,9 @@ def run(case: Case, say: Callable[[str], None]) -> Iterator[dict]:
         N = net.body.layers
         before = lv.train.evaluate(net, *validation, lv.train.task_of(net, split))["accuracy"]
         penalty = Penalty(smoothness=case.smoothness, head=case.head)
-        deeper = case.layers < N
         settings = GaussNewton(
-            iterations=10 if deeper else case.iterations,
-            target=1.0 if case.last or case.part == "swiss" else None,
+            iterations=case.iterations,
+            target=1.0,
             safeguard=case.safeguard,
             penalty=penalty,
         )
@@ -237,7 +239,8 @@ def label(case: dict) -> str:
         return f"{scheme}, gamma = {gamma}"
     if case["model"] == "resnet" and case["part"] != "peaks":
         return "ResNet from K = -I/100" if case["start"] == "Meganet.m" else "ResNet from smooth random weights"
-    return f"{name}, alpha = {case['smoothness']:g}"
+    interpolation = f", {case['refine']}" if case["part"] == "cascade" else ""
+    return f"{name}, alpha = {case['smoothness']:g}{interpolation}"
 
 
 def main() -> None:

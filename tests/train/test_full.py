@@ -181,3 +181,12 @@ def test_images() -> None:
             u, v = randn(len(w), seed=4), randn(len(w), seed=5)
             scale = float(product(u).norm() * v.norm())
             assert abs(float(u @ product(v) - v @ product(u))) <= 1e3 * EPS * scale
+
+
+def test_forward_mode_refuses_an_implicit_layer_that_needs_newton() -> None:
+    """There is one, and its value is fine; the derivative says what to do instead."""
+    flow = lv.Flow(lv.HamiltonianField(4, 2, generator=torch.Generator().manual_seed(0)), lv.ImplicitMidpoint(), 3.0)
+    net = lv.Network(lv.Lift(4), flow, nn.Linear(4, 1)).double()
+    product = full(net=net).expand(torch.cat([p.detach().flatten() for p in net.parameters()])).product
+    with pytest.raises(ArithmeticError, match=r"forward mode through an implicit layer needs h Lip\(f\) < 1"):
+        product(randn(sum(p.numel() for p in net.parameters())))

@@ -176,3 +176,18 @@ def test_interruption_leaves_the_best_weights() -> None:
 def test_refuses(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GaussNewton(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_verlet_on_the_swiss_roll() -> None:
+    """The first paper's problem, T = 20, 64 layers from K = I: every point between the training points, in 60."""
+    split = lv.data.load("swiss-roll", version="meganet", noise=0.0, test="interleaved", dtype=torch.float64)
+    body = lv.zoo.verlet(4, 64, 20.0, init=lv.Smooth(scale=0.0, mean=1.0), backprop=lv.Auto())
+    head = nn.Sequential(lv.network.Half("q"), nn.Linear(2, 1))
+    net = lv.Network(lv.Lift(4, 2, place="q"), body, head).double()
+    settings = GaussNewton(
+        iterations=60, target=1.0, safeguard="trust-region", penalty=Penalty(smoothness=5e-3, head=1e-4)
+    )
+    history = gauss_newton(net, split, settings, validation=(split.x_test, split.y_test))
+    assert history.metrics["validation_accuracy"] == 1.0
+    assert history.epochs[-1].loss < 0.1 and len(history.epochs) <= 60

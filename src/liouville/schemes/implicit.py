@@ -206,7 +206,7 @@ def _dual_solve(phi: Map, a: Tensor, h: float, lipschitz: float | None, iteratio
     """The same in forward mode: dz = M^-1 (da + h dphi), the implicit function theorem, in place of the iteration's."""
     z = _fixed_point(lambda x: unpack_dual(phi(x)).primal, a.detach(), h, lipschitz, iterations)
     if z is None:
-        raise NotImplementedError(
+        raise ArithmeticError(
             f"forward mode through an implicit layer needs h Lip(f) < 1, where the layer's equation is solved by "
             f"fixed-point iteration (h = {abs(h):.3g}); take more layers, or an explicit scheme."
         )

@@ -110,7 +110,7 @@ class _Run:
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.split = split.to(device=like.device, dtype=like.dtype)
         self.x, self.y = self.split.x_train, self.split.y_train
-        self.validation = None if validation is None else (validation[0].to(like), validation[1].to(like.device))
+        self.validation = None if validation is None else (validation[0].to(like), validation[1].to(self.split.y_train))
         if settings.validation and validation is None:
             held = self.split.holdout(settings.validation, self.generator)
             self.x, self.y = held.x_train, held.y_train
