@@ -56,7 +56,7 @@ bench-memory: $(VENV)/installed   ## resident memory by depth and engine, beside
 bench-reversible: $(VENV)/installed  ## what not storing the states costs, in time and in digits (ten minutes)
 	$(BIN)/python benchmarks/reversible.py --page docs/depth-and-memory.md
 
-bench-newton: $(VENV)/installed   ## Gauss-Newton on the first paper's planar problems (two hours; resumable)
+bench-newton: $(VENV)/installed   ## Gauss-Newton on the first paper's planar problems (an hour; resumable)
 	$(BIN)/python benchmarks/gauss_newton.py --records gauss_newton.jsonl --page docs/second-order.md
 
 docs: $(VENV)/installed           ## the documentation as a site, in site/

@@ -173,7 +173,7 @@ def run(case: Case, say: Callable[[str], None]) -> Iterator[dict]:
 
 def record(case: Case, N: int, before: float, history: History, error: str) -> dict:
     """What the tables need, and the history."""
-    perfect = next((e.epoch for e in history.epochs if e.validation_score == 1.0), None)
+    perfect = 0 if before == 1.0 else next((e.epoch for e in history.epochs if e.validation_score == 1.0), None)
     return {
         "case": dataclasses.asdict(case),
         "layers": N,
@@ -201,21 +201,20 @@ def rows(records: list[dict], part: str) -> tuple[list[str], list[list[str]]]:
     for r in records:
         if r["case"]["part"] == part:
             groups.setdefault((label(r["case"]), r["layers"]), []).append(r)
-    head = ["network", "layers", "iterations to 100 %", "best validation", "test", "first gradient", "work", "s"]
+    head = ["network", "layers", "iterations to 100 %", "best validation", "test", "first gradient", "work"]
     if part == "cascade":
         head.insert(2, "on arrival")
     body = []
     for (name, layers), runs in groups.items():
-        perfect = sorted(r["first_perfect"] or math.inf for r in runs)
+        perfect = sorted(math.inf if r["first_perfect"] is None else r["first_perfect"] for r in runs)
         row = [
             name,
             str(layers),
             ", ".join("-" if k == math.inf else str(k) for k in perfect),
             spread([r["validation_accuracy"] for r in runs]),
             spread([r["test_accuracy"] for r in runs]),
-            f"{statistics.median(r['gradient'][0] for r in runs):.1e}",
+            f"{statistics.median(r['gradient'][0] if r['gradient'] else math.nan for r in runs):.1e}",
             f"{statistics.median(r['work'] or math.nan for r in runs):.1e}",
-            f"{statistics.median(r['seconds'] or math.nan for r in runs):.0f}",
         ]
         if part == "cascade":
             row.insert(2, spread([r["validation_before"] for r in runs]))

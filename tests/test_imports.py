@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-EXTRAS = ("sklearn", "scipy", "pandas", "matplotlib", "click", "rich", "pooch", "safetensors")
+EXTRAS = ("sklearn", "scipy", "pandas", "matplotlib", "click", "rich", "pooch", "safetensors", "lightning")
 
 SCRIPT = """
 import json, sys, time

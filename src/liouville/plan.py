@@ -52,7 +52,9 @@ class Plan:
     Args:
         data: a name of ``liouville.data.SOURCES``.
         data_options: of its loader.
-        model, features, layers, T, lift, conv: as for `liouville.classifier`.
+        model, features, layers, T, lift, conv: as for `liouville.classifier`; ``layers`` are those trained last.
+        levels: how many depths `liouville.train.multilevel` goes through, each twice the one before; 1 trains at
+            ``layers`` alone.
         scheme: a name of ``liouville.schemes.SCHEMES`` that replaces the model's own; None keeps it.
         options: of the model alone, ``{"gamma": 0.1}`` for example.
         dropout: dropout of every layer's velocity.
@@ -79,6 +81,7 @@ class Plan:
     features: int | tuple[int, ...] = 4
     layers: int | tuple[int, ...] = 64
     T: float = 4.0
+    levels: int = 1
     scheme: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     lift: str | None = None
@@ -106,8 +109,11 @@ class Plan:
         engine(self.engine)
         if isinstance(self.settings, GaussNewton) and self.dtype == "bfloat16":
             raise ValueError("gauss-newton needs float32 or float64, got bfloat16; a line search compares digits.")
+        if isinstance(self.settings, GaussNewton) and self.levels > 1:
+            raise ValueError(f"several levels are trained by stochastic gradients; got levels={self.levels}.")
         for name in self.options:
             _require_option(self.model, name)
+        self._first_layers()
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads must be at least 1, got {self.threads}.")
 
@@ -163,7 +169,7 @@ class Plan:
         return data.load(self.data, dtype=DTYPES[self.dtype], **self.data_options)
 
     def network(self, split: Split) -> Network:
-        """The network with its initial weights, on the plan's device and in its floating-point type."""
+        """The network with its initial weights, on the plan's device and in its type; with levels, the shallowest."""
         generator = torch.Generator().manual_seed(self.seed)
         shape = tuple(split.x_train.shape[1:])
         if len(shape) not in (1, 3):
@@ -176,7 +182,7 @@ class Plan:
             inputs,  # type: ignore[arg-type]
             outputs,
             self.features,
-            self.layers,
+            self._first_layers(),
             self.T,
             lift=self.lift,  # type: ignore[arg-type]
             conv=(self.conv or Images()) if len(shape) == 3 else None,
@@ -238,6 +244,19 @@ class Plan:
             return cls(**given)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"the plan is not one that this version of liouville wrote ({error!r}).") from error
+
+    def _first_layers(self) -> int | tuple[int, ...]:
+        """The depth that training begins with."""
+        if self.levels < 1:
+            raise ValueError(f"levels must be at least 1, got {self.levels}.")
+        times = 2 ** (self.levels - 1)
+        depths = (self.layers,) if isinstance(self.layers, int) else self.layers
+        if any(N % times for N in depths):
+            raise ValueError(
+                f"{self.levels} levels end with {times} times the layers they began with, so layers must be a multiple "
+                f"of {times}, got {', '.join(map(str, depths))}."
+            )
+        return self.layers // times if isinstance(self.layers, int) else tuple(N // times for N in self.layers)
 
     def _device(self, split: Split) -> str:
         if self.device == "cuda" and not torch.cuda.is_available():

@@ -160,9 +160,9 @@ def test_work_counts_layers_times_samples() -> None:
     objective.value(w)
     assert objective.work == 4 * 30
     product = objective.expand(w).product
-    assert objective.work == (1 + 3) * 4 * 30
+    assert objective.work == (1 + 2) * 4 * 30
     product(w)
-    assert objective.work == (1 + 3 + 4) * 4 * 30
+    assert objective.work == (1 + 2 + 2) * 4 * 30
 
 
 def test_images() -> None:

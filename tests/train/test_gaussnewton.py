@@ -90,17 +90,37 @@ def test_repeatable(head: str) -> None:
 
 
 def test_work_is_that_of_the_objective() -> None:
-    """One iteration: forward and backward, products of four passes, one forward pass a try; a fourth layer's worth."""
-    history = gauss_newton(network(layers=4), points(25), settings(iterations=1, head="joint"))
-    (e,) = history.epochs
-    assert e.work == 4 * 25 * (3 + 4 * e.products + e.tries)
-    assert history.metrics["work"] == e.work
+    """An iteration: forwards and backwards, two sweeps a product, one a try and one for the record; and validation."""
+    history = gauss_newton(network(layers=4), points(25), settings(iterations=2, head="joint"))
+    assert [e.work for e in history.epochs] == [4 * 25 * (2 + 2 * e.products + e.tries + 1) for e in history.epochs]
+    assert history.metrics["work"] == sum(e.work for e in history.epochs) and history.epochs[0].layers == 4
+    held = (randn(7, 2), torch.zeros(7).long())
+    validated = gauss_newton(network(layers=4), points(25), settings(iterations=2, head="joint"), validation=held)
+    assert validated.metrics["work"] == history.metrics["work"] + 3 * 4 * 7
+
+
+def test_the_initial_weights_may_be_the_best() -> None:
+    """Validation samples that training makes worse: what the run began with comes back."""
+    net, split = network(), points(40, 10)
+    gauss_newton(net, split, settings())
+    before = weights(net)
+    with torch.no_grad():
+        held = split.x_train, (net(split.x_train)[:, 0] >= 0).long()
+    other = dataclasses.replace(split, y_train=1 - split.y_train)
+    history = gauss_newton(net, other, settings(), validation=held)
+    assert history.best_epoch == 0 and history.start["validation_accuracy"] == 1.0
+    assert all(torch.equal(v, before[k]) for k, v in weights(net).items())
+    done = gauss_newton(net, other, settings(target=1.0), validation=held)
+    assert not done.epochs and done.stopped == "the target 1 was reached before the first iteration"
 
 
 def test_stops() -> None:
     split = points(40, 10)
-    target = gauss_newton(network(), split, settings(validation=0.2, target=0.0))
-    assert len(target.epochs) == 1 and "reached 0" in target.stopped
+    target = gauss_newton(network(), split, settings(validation=0.2, target=0.6))
+    assert (
+        target.epochs and target.epochs[-1].validation_score >= 0.6 and target.stopped == "the target 0.6 was reached"
+    )
+    assert all(e.validation_score < 0.6 for e in target.epochs[:-1])
     small = gauss_newton(network(), split, settings(iterations=100, rtol=0.5))
     assert len(small.epochs) < 100 and "gradient norm fell" in small.stopped
     assert small.epochs[-1].gradient_norm <= 0.5 * small.epochs[0].gradient_norm

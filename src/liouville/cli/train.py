@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["train"]
 
+import dataclasses
+import functools
 import sys
 import time
 from pathlib import Path
@@ -66,6 +68,8 @@ _data, _network, _training, _machine, _output = (
 @_training("--alternate", type=int, help="The papers' alternation: steps of a fresh head per batch; 0 is off.")
 @_training("--validation", type=float, help="Share of the training part held out to choose the best epoch.")
 @_training("--patience", type=int, help="Stop after so many epochs without a better validation loss.")
+@_training("--target", type=float, help="Stop once the validation accuracy (or r2) is at least this.")
+@_training("--levels", type=int, help="Depths to go through, each twice the last, ending with --layers; 1 is off.")
 @_training("--clip", type=float, help="Largest gradient norm.")
 @_training("--average", type=float, help="Moving average of the weights, factor per step; 0 is off.")
 @_training("--weight-decay", type=float, help="Of adamw.")
@@ -102,7 +106,7 @@ def train(
     import torch
 
     from liouville import runs
-    from liouville.train import GaussNewton, Terminal, fit, gauss_newton, silent
+    from liouville.train import Terminal, silent
 
     watch.lap("import")
     torch.set_flush_denormal(True)
@@ -118,8 +122,7 @@ def train(
     watch.lap("data")
     if not quiet:
         say(_describe(plan, split, network))
-    method = gauss_newton if isinstance(plan.settings, GaussNewton) else fit
-    history = _train(method, network, split, plan, writer, silent if quiet else Terminal())
+    history = _train(_method(plan), network, split, plan, writer, silent if quiet else Terminal())
     watch.lap("train")
     drawn: list[Path] = [] if no_figures else _draw(network, split, history, writer, svg, quiet)
     watch.lap("figures")
@@ -162,7 +165,16 @@ def _plan(
     return plan.changed(threads=torch.get_num_threads())
 
 
-def _train(fit: Any, network: Network, split: Split, plan: Plan, writer: Writer, progress: Any) -> History:
+def _method(plan: Plan) -> Any:
+    """What trains: stochastic gradients, on one level or several, or Gauss-Newton."""
+    from liouville.train import GaussNewton, fit, gauss_newton, multilevel
+
+    if isinstance(plan.settings, GaussNewton):
+        return gauss_newton
+    return functools.partial(multilevel, levels=plan.levels) if plan.levels > 1 else fit
+
+
+def _train(run: Any, network: Network, split: Split, plan: Plan, writer: Writer, progress: Any) -> History:
     """Train; whatever ends it early, the best weights so far are in the run folder."""
     from liouville.train import DivergenceError, History
 
@@ -174,7 +186,7 @@ def _train(fit: Any, network: Network, split: Split, plan: Plan, writer: Writer,
         writer.epoch(now)
 
     try:
-        history = fit(network, split, plan.fit_settings(), progress=progress, on_epoch=on_epoch)
+        history = run(network, split, plan.fit_settings(), progress=progress, on_epoch=on_epoch)
     except DivergenceError as error:
         writer.finish(network, history, stopped=str(error))
         raise Diverged(f"{error} {_rescued(history, writer)}") from error
@@ -188,7 +200,8 @@ def _train(fit: Any, network: Network, split: Split, plan: Plan, writer: Writer,
         else:
             writer.discard()
         raise
-    writer.finish(network, history)
+    levels = [dataclasses.asdict(level) for level in getattr(history, "levels", ())]
+    writer.finish(network, history, **({"levels": levels} if levels else {}))
     return history
 
 
@@ -231,6 +244,12 @@ def _report(
             rows.append((part, shown, f"{history.metrics[f'{part}_loss']:.4g}", note))
     say()
     table("result", ("part", name, "loss", ""), rows)
+    if levels := getattr(history, "levels", ()):
+        rows = [
+            (" + ".join(map(str, v.layers)), f"{v.start[name]:.4f}", f"{v.end[name]:.4f}", f"{v.epochs} epochs")
+            for v in levels
+        ]
+        table("levels", ("layers", f"validation {name}", "at the end", ""), rows)
     spent = ", ".join(f"{lap} {seconds:.1f}" for lap, seconds in laps.items())
     say(f"{sum(laps.values()):.1f} s ({spent}); {history.stopped}")
     say("engine: " + "; ".join(dict.fromkeys(repr(flow.backprop) for flow in network.flows())))

@@ -91,14 +91,12 @@ class VectorField(nn.Module, ABC):
         return field
 
     def _double(self, how: str) -> None:
-        if how not in _PROLONGATIONS:
-            raise ValueError(f"how must be one of {', '.join(map(repr, _PROLONGATIONS))}, got {how!r}.")
-        N = self.layers
+        N, prolong = self.layers, prolongation(how)
         for module in self.modules():
             for name, raw in module.named_parameters(recurse=False):
                 one = getattr(module, "shared", False) or name in getattr(module, "constant", ())
                 if len(raw) == N and not (N == 1 and one):
-                    fine = _PROLONGATIONS[how](raw.detach())
+                    fine = prolong(raw.detach())
                     setattr(module, name, nn.Parameter(fine, requires_grad=raw.requires_grad))
             if isinstance(module, VectorField):
                 module.layers *= 2
@@ -299,6 +297,13 @@ def original(field: VectorField) -> VectorField:
 
 def _is_channels_last(y: Tensor) -> bool:
     return y.is_contiguous(memory_format=torch.channels_last) and not y.is_contiguous()
+
+
+def prolongation(how: str) -> Callable[[Tensor], Tensor]:
+    """(N, ...) -> (2N, ...), as `liouville.Flow.refined` describes it."""
+    if how not in _PROLONGATIONS:
+        raise ValueError(f"how must be one of {', '.join(map(repr, _PROLONGATIONS))}, got {how!r}.")
+    return _PROLONGATIONS[how]
 
 
 def _constant(theta: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["predictions", "training_curves"]
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ def training_curves(records: Sequence[Mapping[str, Any]], score_name: str = "acc
     Args:
         records: as `liouville.train.History.records` gives them.
         score_name: ``accuracy`` or ``r2``.
-        best_epoch: is marked; 0 marks none.
+        best_epoch: is marked; 0 marks none. Where ``layers`` changes, a line says so.
 
     Raises:
         ValueError: if there is no record.
@@ -48,11 +49,14 @@ def training_curves(records: Sequence[Mapping[str, Any]], score_name: str = "acc
         norm.set_yscale("log")
         _plain_log(norm)
         norm.set_title("gradient norm, mean of the epoch")
+        _name_levels(loss, records)
         for axes in (loss, score, norm):
             axes.set_xlabel("epoch")
             axes.set_xlim(min(epochs) - 0.4, max(epochs) + 0.4)
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(axis="y")
+            for epoch in _doublings(records):
+                axes.axvline(epoch - 0.5, color=GREY, linewidth=0.8, zorder=1)
             if best_epoch:
                 axes.axvline(best_epoch, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
         heading(figure, _title(records, score_name, best_epoch))
@@ -92,6 +96,27 @@ def _pair(
         _line(axes, epochs, [factor * value for value in held if value is not None], _HELD, "validation")
         axes.legend(loc="best", handlelength=1.4)
     axes.set_title(title)
+
+
+def _doublings(records: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The first epoch at every depth but the first."""
+    return [b["epoch"] for a, b in itertools.pairwise(records) if a.get("layers") != b.get("layers")]
+
+
+def _name_levels(axes: Axes, records: Sequence[Mapping[str, Any]]) -> None:
+    """The number of layers at the foot of each level, where there are several."""
+    starts = _doublings(records)
+    for epoch in [records[0]["epoch"], *starts] if starts else ():
+        layers = next(r["layers"] for r in records if r["epoch"] == epoch)
+        axes.annotate(
+            f"{layers} layers" if epoch == records[0]["epoch"] else f"{layers}",
+            (epoch - 0.5, 0),
+            xycoords=("data", "axes fraction"),
+            xytext=(2, 3),
+            textcoords="offset points",
+            fontsize=7,
+            color=GREY,
+        )
 
 
 def _line(axes: Axes, epochs: list[int], values: list[float], colour: str, label: str) -> None:

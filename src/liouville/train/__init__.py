@@ -4,10 +4,12 @@ from liouville.train.diagnosis import DivergenceError
 from liouville.train.full import Expansion, FullObjective, Objective
 from liouville.train.gaussnewton import Iteration, gauss_newton
 from liouville.train.history import Epoch, History
-from liouville.train.loop import evaluate, fit
+from liouville.train.loop import evaluate, fit, optimizer_of
+from liouville.train.multilevel import Level, MultilevelHistory, multilevel
 from liouville.train.newton import Head, HeadSolution, steihaug
 from liouville.train.objective import Task, task_of
 from liouville.train.progress import Progress, Terminal, silent
+from liouville.train.refine import refine
 from liouville.train.regularisers import (
     L1,
     ConvexRegulariser,
@@ -40,6 +42,8 @@ __all__ = [
     "HeadSolution",
     "History",
     "Iteration",
+    "Level",
+    "MultilevelHistory",
     "Objective",
     "Penalty",
     "Progress",
@@ -55,6 +59,9 @@ __all__ = [
     "fit",
     "gauss_newton",
     "head_decay",
+    "multilevel",
+    "optimizer_of",
+    "refine",
     "silent",
     "smoothness",
     "steihaug",

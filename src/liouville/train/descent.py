@@ -30,7 +30,7 @@ class Step(NamedTuple):
 class LineSearch:
     r"""p by conjugate gradients, then the first of t, t/2, t/4 ... with F(w + t p) < F(w) + decrease t g^T p (Armijo).
 
-    From there t is halved on as long as that lowers F: a pass more, where a direction costs dozens. No entry of p
+    From there t is halved on as long as that lowers F: a sweep more, where a direction costs dozens. No entry of p
     exceeds ``max_step``; the first t is 1, and later twice the last one, 1 at most.
 
     Args:

@@ -42,8 +42,7 @@ class Objective(ABC):
         penalty: R.
         names: the parameters that make up w, in this order.
 
-    ``work`` counts layer evaluations, layers x samples: 1 for a forward pass, 2 more for a backward pass, 2 for a
-    forward-mode product.
+    ``work`` counts layer evaluations, layers x samples: one for every sweep forwards, backwards or in forward mode.
     """
 
     def __init__(
@@ -135,7 +134,7 @@ class FullObjective(Objective):
 
     def expand(self, w: Tensor) -> Expansion:
         J = Jacobian(self._evaluation, self.weights, w, _scores, self.x)
-        self._count(3, len(self.x))
+        self._count(2, len(self.x))
         loss, dS = loss_and_gradient(self.task, J.outputs, self.y)
         R, dR = self._penalty(self.weights.named(w), {})
         gradient = J.transpose(dS) + dR
@@ -144,7 +143,7 @@ class FullObjective(Objective):
             self._count(1, len(self.curvature))
 
         def product(v: Tensor) -> Tensor:
-            self._count(4, len(J.outputs))
+            self._count(2, len(J.outputs))
             data = J.transpose(self.task.curvature(J.outputs, J.forward(v)))
             return data + self._curvature(self.weights.named(w), self.weights.named(v))
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from liouville.data import Split
+from liouville.flow import Flow
 from liouville.train.blockcoordinate import BlockCoordinate
 from liouville.train.descent import LineSearch, Step, TrustRegion
 from liouville.train.diagnosis import DivergenceError, diagnose
@@ -34,14 +35,13 @@ class Iteration(Epoch):
 
     ``loss``, ``penalty`` and ``score`` are those behind the step, over the samples of its objective;
     ``gradient_norm`` is that in front of it; ``lr`` is the step's length, 0 where none was found. ``products`` is how
-    many Gauss-Newton products the direction took, ``tries`` how many lengths or radii were tried, and ``work`` counts
-    layer evaluations, layers x samples, since the start: 1 for a forward pass, 2 more for a backward pass, 2 for a
-    forward-mode product; validation is not counted.
+    many Gauss-Newton products the direction took, and ``tries`` how many lengths or radii were tried. ``work`` counts
+    the layer evaluations of the iteration, samples x layers: one for every sweep through the layers, forwards,
+    backwards or in forward mode, for the losses of this record, too.
     """
 
-    products: int
-    tries: int
-    work: int
+    products: int = 0
+    tries: int = 0
 
 
 def gauss_newton(
@@ -67,7 +67,8 @@ def gauss_newton(
         on_epoch: called with the history after every outer iteration.
 
     Returns:
-        The `History`, its epochs being `Iteration`; among equal validation scores the lower loss is the better one.
+        The `History`, its epochs being `Iteration`; among equal validation scores the lower loss is the better one, and
+        the initial weights (best_epoch 0) take part.
 
     Raises:
         ValueError: if network and data do not fit each other, or the head is not linear.
@@ -117,6 +118,8 @@ class _Run:
             self.validation = held.x_validation, held.y_validation
         self.history = History(self.task.score_name)
         self.at = "the start"
+        self.layers = sum(m.layers for m in network.modules() if isinstance(m, Flow))
+        self.worked = 0
         self.first_norm: float | None = None
         self.best_key, self.best = (math.inf, math.inf), copy.deepcopy(network.state_dict())
         self.advance = self._blocks() if settings.head == "alternating" else self._whole()
@@ -132,9 +135,10 @@ class _Run:
     def _train(self) -> History:
         start = time.perf_counter()
         self.network.eval()
+        self._start()
         with self.progress.run(self.settings.iterations, 1, self.task.score_name) as bar:
             try:
-                for k in range(1, self.settings.iterations + 1):
+                for k in range(1, self.settings.iterations + 1) if not self.history.stopped else ():
                     record, stop = self._iteration(k)
                     self._keep_best(record)
                     self.history.epochs.append(record)
@@ -142,23 +146,37 @@ class _Run:
                     bar.epoch(record)
                     if self.on_epoch:
                         self.on_epoch(self.history)
-                    if stop or (stop := self._reached(record)):
-                        self.history.stopped = stop
+                    self.history.stopped = stop or self._reached(record)
+                    if self.history.stopped:
                         break
                 else:
-                    self.history.stopped = "all iterations done"
+                    self.history.stopped = self.history.stopped or "all iterations done"
             finally:
                 self.network.load_state_dict(self.best)
         return self._finish(start)
 
+    def _start(self) -> None:
+        """What the validation part says of the initial weights, which may be the best."""
+        if not self.validation:
+            return
+        self.history.start = evaluate(self.network, *self.validation, self.task, "validation_")
+        self.history.work += self.layers * len(self.validation[0])
+        loss, score = self.history.start["validation_loss"], self.history.start[f"validation_{self.task.score_name}"]
+        self.best_key = -score, loss
+        if self.settings.target is not None and score >= self.settings.target:
+            self.history.stopped = f"the target {self.settings.target:g} was reached before the first iteration"
+
     def _iteration(self, k: int) -> tuple[Iteration, str]:
         """The record of one iteration, and why it is the last, if it is."""
         start, self.at = time.perf_counter(), f"iteration {k}"
-        objective, at, step, work = self.advance()
+        objective, at, step, total = self.advance()
         norm = float(at.gradient.norm())
         self._require_finite(objective, at, norm)
         held = evaluate(self.network, *self.validation, self.task) if self.validation else {}
         behind = evaluate(self.network, objective.x, objective.y, self.task)
+        samples = len(objective.x) + (len(self.validation[0]) if self.validation else 0)
+        work, self.worked = total - self.worked + self.layers * samples, total
+        self.history.work += work
         record = Iteration(
             epoch=k,
             loss=behind["loss"],
@@ -169,9 +187,10 @@ class _Run:
             validation_loss=held.get("loss"),
             validation_score=held.get(self.task.score_name),
             seconds=time.perf_counter() - start,
+            layers=self.layers,
+            work=work,
             products=step.products,
             tries=step.tries,
-            work=work,
         )
         return record, self._ended(norm, step)
 
@@ -186,7 +205,7 @@ class _Run:
     def _reached(self, record: Iteration) -> str:
         target, patience = self.settings.target, self.settings.patience
         if target is not None and record.validation_score is not None and record.validation_score >= target:
-            return f"the validation score reached {target:g}"
+            return f"the target {target:g} was reached"
         if patience is not None and record.epoch - self.history.best_epoch >= patience:
             return f"no better validation in {patience} iterations"
         return ""
@@ -209,8 +228,7 @@ class _Run:
         metrics = evaluate(self.network, self.x, self.y, self.task, "train_")
         if self.validation:
             metrics |= evaluate(self.network, *self.validation, self.task, "validation_")
-        metrics |= {"seconds": time.perf_counter() - start}
-        metrics |= {"work": float(self.history.epochs[-1].work)}  # type: ignore[attr-defined]
+        metrics |= {"seconds": time.perf_counter() - start, "work": self.history.work}
         metrics |= evaluate(self.network, self.split.x_test, self.split.y_test, self.task, "test_")
         self.history.metrics = metrics
         return self.history

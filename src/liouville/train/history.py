@@ -14,7 +14,9 @@ class Epoch:
 
     ``loss`` and ``score`` are means over the batches while the weights changed; ``penalty`` is part of what is
     minimised, not of ``loss``; ``lr`` is the rate at the start of the epoch; ``gradient_norm`` is the mean Euclidean
-    norm of the whole gradient before clipping. ``validation_*`` are None where nothing is held out.
+    norm of the whole gradient before clipping. ``validation_*`` are None where nothing is held out. ``layers`` counts
+    those of all flows, and ``work`` the layer evaluations of the epoch: two for every training sample and layer
+    (forwards and backwards), one for every validation sample and layer.
     """
 
     epoch: int
@@ -26,6 +28,8 @@ class Epoch:
     validation_loss: float | None
     validation_score: float | None
     seconds: float
+    layers: int = 0
+    work: int = 0
 
 
 @dataclass
@@ -37,14 +41,18 @@ class History:
         epochs: one record per epoch.
         best_epoch: whose weights the network carries now.
         stopped: why training ended.
-        metrics: ``train_loss``, ``train_accuracy``, ``validation_...``, ``test_...`` of the returned weights, and
-            ``seconds`` of training.
+        start: ``validation_loss`` and ``validation_accuracy`` of the weights that training began with.
+        work: layer evaluations, those of all epochs and of ``start``.
+        metrics: ``train_loss``, ``train_accuracy``, ``validation_...``, ``test_...`` of the returned weights,
+            ``seconds`` of training, and its ``work``.
     """
 
     score_name: str
     epochs: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
     stopped: str = ""
+    start: dict[str, float] = field(default_factory=dict)
+    work: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
 
     def records(self) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@ r"""`fit`: minimise the learning problem by stochastic gradients, choose by vali
 
 from __future__ import annotations
 
-__all__ = ["evaluate", "fit"]
+__all__ = ["evaluate", "fit", "optimizer_of"]
 
 import copy
 import math
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from liouville.data import Split
+from liouville.flow import Flow
 from liouville.randomness import seeded
 from liouville.train.alternate import fresh_head, require_network, train_head
 from liouville.train.augment import augmented
@@ -33,6 +34,8 @@ def fit(
     *,
     progress: Progress = silent,
     on_epoch: Callable[[History], None] | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    test: bool = True,
 ) -> History:
     """Train ``network`` in place and return what happened; it carries the weights of the best validation loss.
 
@@ -42,6 +45,9 @@ def fit(
         settings: everything that can be chosen.
         progress: where to show it; ``liouville.train.progress.Terminal()`` draws a bar.
         on_epoch: called with the history after every epoch.
+        optimizer: one that an earlier run left, of these weights: its state is carried on, and the weights that
+            the run begins with may be returned; ``optimizer_of(network, settings)`` if None.
+        test: False leaves the test part unread.
 
     Returns:
         The `History`. Two runs with the same arguments agree bitwise on one machine with one number of threads.
@@ -58,7 +64,7 @@ def fit(
         2
     """
     with seeded(settings.seed, next(network.parameters()).device):
-        return _Run(network, split, settings, progress, on_epoch).train()
+        return _Run(network, split, settings, progress, on_epoch, optimizer, test).train()
 
 
 @torch.no_grad()
@@ -79,6 +85,8 @@ class _Run:
         settings: Settings,
         progress: Progress,
         on_epoch: Callable[[History], None] | None,
+        optimizer: torch.optim.Optimizer | None,
+        test: bool,
     ) -> None:
         like = next(network.parameters())
         self.network, self.settings, self.progress, self.on_epoch = network, settings, progress, on_epoch
@@ -97,7 +105,9 @@ class _Run:
             self.x, self.y = held.x_train, held.y_train
             self.validation = held.x_validation, held.y_validation
         self.steps = math.ceil(len(self.x) / settings.batch)
-        self.optimizer = _optimizer(network, settings)
+        self.optimizer = optimizer or optimizer_of(network, settings)
+        self.carried, self.test = optimizer is not None, test
+        self.layers = sum(m.layers for m in network.modules() if isinstance(m, Flow))
         self.scheduler = _scheduler(self.optimizer, settings, self.steps)
         self.average = copy.deepcopy(network) if settings.average else None
         self.history = History(self.task.score_name)
@@ -117,21 +127,21 @@ class _Run:
 
     def _train(self) -> History:
         start = time.perf_counter()
+        self._start()
         self.network.train()
         with self.progress.run(self.settings.epochs, self.steps, self.task.score_name) as bar:
             try:
-                for epoch in range(1, self.settings.epochs + 1):
+                for epoch in range(1, self.settings.epochs + 1) if not self.history.stopped else ():
                     record = self._epoch(epoch, bar)
                     self._keep_best(record)
                     self.history.epochs.append(record)
                     bar.epoch(record)
                     if self.on_epoch:
                         self.on_epoch(self.history)
-                    if self._stalled(epoch):
-                        self.history.stopped = f"no better validation loss in {self.settings.patience} epochs"
+                    if self._stopped(record):
                         break
                 else:
-                    self.history.stopped = "all epochs done"
+                    self.history.stopped = self.history.stopped or "all epochs done"
             finally:
                 self.network.load_state_dict(self.best)
         return self._finish(start)
@@ -144,10 +154,22 @@ class _Run:
         self._require_sound(metrics["train_loss"], self.x[: self.settings.batch])
         if self.validation:
             metrics |= evaluate(self.network, *self.validation, self.task, "validation_")
-        metrics |= {"seconds": time.perf_counter() - start}
-        metrics |= evaluate(self.network, self.split.x_test, self.split.y_test, self.task, "test_")
+        metrics |= {"seconds": time.perf_counter() - start, "work": self.history.work}
+        if self.test:
+            metrics |= evaluate(self.network, self.split.x_test, self.split.y_test, self.task, "test_")
         self.history.metrics = metrics
         return self.history
+
+    def _start(self) -> None:
+        """What the validation part says of the initial weights; a carried run may return them."""
+        if not self.validation:
+            return
+        self.history.start = evaluate(self.network, *self.validation, self.task, "validation_")
+        self.history.work += self.layers * len(self.validation[0])
+        if self.carried:
+            self.best_loss = self.history.start["validation_loss"]
+        if self._reached(self.history.start[f"validation_{self.task.score_name}"]):
+            self.history.stopped = f"the target {self.settings.target:g} was reached before the first epoch"
 
     def _epoch(self, epoch: int, bar: Progress.Bar) -> Epoch:
         start, lr = time.perf_counter(), self.optimizer.param_groups[0]["lr"]
@@ -165,8 +187,10 @@ class _Run:
         x, y = self.validation or (x, y)  # without a validation part, the last batch stands guard
         after = evaluate(self.average or self.network, x, y, self.task)
         self._require_sound(after["loss"], x)
+        work = 2 * self.layers * len(self.x)
         if self.validation:
-            held = after
+            held, work = after, work + self.layers * len(x)
+        self.history.work += work
         return Epoch(
             epoch=epoch,
             loss=loss,
@@ -176,6 +200,8 @@ class _Run:
             lr=lr,
             validation_loss=held.get("loss"),
             validation_score=held.get(self.task.score_name),
+            layers=self.layers,
+            work=work,
             seconds=time.perf_counter() - start,
         )
 
@@ -222,17 +248,26 @@ class _Run:
 
     def _keep_best(self, record: Epoch) -> None:
         loss = -record.epoch if record.validation_loss is None else record.validation_loss
-        if loss < self.best_loss:
+        if loss < self.best_loss or self._reached(record.validation_score):
             self.best_loss = loss
             self.best = copy.deepcopy((self.average or self.network).state_dict())
             self.history.best_epoch = record.epoch
 
-    def _stalled(self, epoch: int) -> bool:
+    def _reached(self, score: float | None) -> bool:
+        target = self.settings.target
+        return target is not None and score is not None and score >= target
+
+    def _stopped(self, record: Epoch) -> bool:
         patience = self.settings.patience
-        return patience is not None and epoch - self.history.best_epoch >= patience
+        if self._reached(record.validation_score):
+            self.history.stopped = f"the target {self.settings.target:g} was reached"
+        elif patience is not None and record.epoch - self.history.best_epoch >= patience:
+            self.history.stopped = f"no better validation loss in {patience} epochs"
+        return bool(self.history.stopped)
 
 
-def _optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+def optimizer_of(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """The optimiser that the settings name, for the weights of a network; the head has a group of its own."""
     last = getattr(network, "head", None)
     head = {id(p) for p in last.parameters()} if isinstance(last, nn.Module) else set()
     weights = [p for p in network.parameters() if p.requires_grad]

@@ -29,6 +29,9 @@ class Progress:
         """Around a whole run."""
         yield Progress.Bar()
 
+    def note(self, text: str) -> None:
+        """A line between runs that follow each other, such as the levels of `multilevel`."""
+
 
 silent = Progress()
 
@@ -42,6 +45,9 @@ class Terminal(Progress):
 
     def __init__(self, file: Any = None) -> None:
         self.file = sys.stderr if file is None else file
+
+    def note(self, text: str) -> None:
+        print(text, file=self.file)
 
     @contextlib.contextmanager
     def run(self, epochs: int, steps: int, score_name: str) -> Iterator[Progress.Bar]:

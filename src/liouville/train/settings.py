@@ -39,6 +39,8 @@ class Settings:
         validation: share of the training part held out to choose the best epoch, in [0, 1); with 0 the last epoch
             is returned.
         patience: stop after this many epochs without a better validation loss; None runs all epochs.
+        target: stop once the validation score (accuracy, or r2) is at least this, and return those weights; None
+            never stops for it.
         clip: largest gradient norm; None does not clip.
         average: keep an exponential moving average of the weights with this factor per step (0.99, say), and
             validate and return it; 0 returns the weights themselves.
@@ -69,6 +71,7 @@ class Settings:
     alternate: int = 0
     validation: float = 0.1
     patience: int | None = None
+    target: float | None = None
     clip: float | None = None
     average: float = 0.0
     shift: int = 0
@@ -87,6 +90,11 @@ class Settings:
             raise ValueError(f"patience must be at least 1 epoch, a whole number, got {self.patience}.")
         if self.patience is not None and not self.validation:
             raise ValueError("patience waits for a better validation loss; give validation a share above 0.")
+        if self.target is not None and not (self.validation and self.target <= 1):
+            raise ValueError(
+                f"target is a validation score of at most 1, and needs a validation share above 0; got {self.target} "
+                f"with validation={self.validation}."
+            )
         for name in ("lr", "head_lr", "clip"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:

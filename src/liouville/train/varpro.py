@@ -96,7 +96,7 @@ class ReducedObjective(Objective):
         gradient = J.features.transpose(J.dL @ J.W[:, : J.p]) + dR
 
         def product(v: Tensor) -> Tensor:
-            self._count(4, len(self.x))
+            self._count(2, len(self.x))
             dS, dW = J.forward(v)
             data = J.transpose(self.task.curvature(J.S, dS), self._head_curvature(named, dW))
             return data + self._curvature({**named, **self._named_head(J.W)}, self.weights.named(v))
@@ -107,7 +107,7 @@ class ReducedObjective(Objective):
         """The derivative of scores and head at w, the head being eliminated."""
         named = self.weights.named(w)
         features = Jacobian(self._evaluation, self.weights, w, self._read, self.x)
-        self._count(3, len(self.x))
+        self._count(2, len(self.x))
         head, solution = self._eliminate(features.outputs, named)
         return ReducedJacobian(features, head, solution.W, self.full)
 

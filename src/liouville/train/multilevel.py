@@ -1,0 +1,198 @@
+r"""`multilevel`: train a shallow network, double its layers, carry on; what costs most is done where it is cheapest.
+
+N and 2N layers with every weight twice discretise the same ordinary differential equation, so a trained coarse network
+is an initial guess for the fine one that is wrong by O(h^order) only. Haber & Ruthotto (1705.03341) call it multilevel
+learning; here a level ends when it has nothing more to give, and the optimiser carries on where it was.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Level", "MultilevelHistory", "multilevel"]
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import nn
+
+from liouville.analysis import margin
+from liouville.data import Split
+from liouville.flow import Flow
+from liouville.train.history import History
+from liouville.train.loop import fit, optimizer_of
+from liouville.train.progress import Progress, silent
+from liouville.train.refine import refine
+from liouville.train.settings import Settings
+
+_PATIENCE = 10  # epochs that a level other than the last waits for a better validation loss, unless settings say so
+_LIMIT = 2.0  # of the margin: where a frozen oscillation leaves the stable region of symplectic Euler and Verlet
+
+
+@dataclass(frozen=True)
+class Level:
+    """One depth: validation figures right behind the doubling that led to it, and right before the next one.
+
+    Args:
+        layers: of each flow.
+        start: ``loss`` and score (``accuracy`` or ``r2``) of the weights it began with.
+        end: of the weights that it hands on.
+        epochs, work, seconds: what it took; ``work`` in layer evaluations, as for `Epoch`.
+        stopped: why it ended.
+    """
+
+    layers: tuple[int, ...]
+    start: dict[str, float]
+    end: dict[str, float]
+    epochs: int
+    work: int
+    seconds: float
+    stopped: str
+
+
+@dataclass
+class MultilevelHistory(History):
+    """The epochs of all levels, counted through; ``levels`` tells them apart, and so does every epoch's ``layers``.
+
+    Args:
+        levels: those that were finished, the coarsest first.
+        skipped: depths that were too coarse to begin with, each with its margin.
+    """
+
+    levels: list[Level] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+def multilevel(
+    network: nn.Module,
+    split: Split,
+    settings: Settings = Settings(),
+    *,
+    levels: int = 3,
+    how: str = "constant",
+    progress: Progress = silent,
+    on_epoch: Callable[[History], None] | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> MultilevelHistory:
+    """Train ``network`` at its depth N, double, carry on, up to 2^(levels - 1) N layers; in place.
+
+    A level ends where the validation score reaches ``settings.target`` or the validation loss has not improved for
+    ``settings.patience`` epochs (10 if None, but the last level then runs all its epochs); ``settings.epochs`` is the
+    most that one level may take. Levels before the last run at the highest rate, the last one on
+    ``settings.schedule``. Where a layer's margin h x rate exceeds 2, the network is doubled before it is trained.
+
+    Args:
+        network: the coarsest one; it has more layers afterwards, and the weights of the best validation loss.
+        split, settings, progress, on_epoch: as for `fit`; the part held out is the same on all levels.
+        levels: how many, the network's own depth among them.
+        how: as for `liouville.Flow.refined`.
+        optimizer: one that an earlier run of this network left; ``optimizer_of(network, settings)`` if None.
+
+    Raises:
+        ValueError: if nothing is held out for validation, the network has no flow, or as `fit`.
+        DivergenceError: as `fit`; the network then has the depth of the level that diverged.
+
+    Example:
+        >>> import liouville as lv
+        >>> network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=8, T=1.0)
+        >>> data = lv.data.load("double-moons", points=200)
+        >>> history = multilevel(network, data, Settings(epochs=2, target=0.99), levels=2)
+        >>> [level.layers for level in history.levels]
+        [(8,), (16,)]
+    """
+    if levels < 1:
+        raise ValueError(f"levels must be at least 1, got {levels}.")
+    if not settings.validation:
+        raise ValueError("a level ends by its validation loss; give validation a share above 0.")
+    total = MultilevelHistory("accuracy" if split.classes else "r2")
+    optimizer = optimizer or optimizer_of(network, settings)
+    for level in range(1, levels + 1):
+        worst = _margin(network)
+        if level < levels and not total.levels and worst > _LIMIT:
+            total.skipped.append(f"{_depth(network)} layers: margin h x rate {worst:.3g}, above {_LIMIT:g}")
+            progress.note(f"level {level} of {levels} left out, {total.skipped[-1]}")
+            refine(network, optimizer, how)
+            continue
+        progress.note(f"level {level} of {levels}: {_depth(network)} layers")
+        last = level == levels
+        history = fit(
+            network,
+            split,
+            settings if last else _of_a_level(settings),
+            progress=progress,
+            on_epoch=_through(total, on_epoch),
+            optimizer=optimizer,
+            test=last,
+        )
+        _append(total, history, network)
+        progress.note(f"level {level} of {levels}: {_sentence(total.levels[-1], total.score_name)}")
+        if not last:
+            refine(network, optimizer, how)
+    return total
+
+
+def _of_a_level(settings: Settings) -> Settings:
+    return replace(settings, schedule="constant", patience=settings.patience or _PATIENCE)
+
+
+def _margin(network: nn.Module) -> float:
+    """The largest margin of all flows whose field states a rate; 0 without one."""
+    worst = 0.0
+    for flow in _flows(network):
+        try:
+            worst = max(worst, float(margin(flow).max()))
+        except NotImplementedError:
+            continue
+    return worst
+
+
+def _flows(network: nn.Module) -> list[Flow]:
+    return [module for module in network.modules() if isinstance(module, Flow)]
+
+
+def _depth(network: nn.Module) -> str:
+    return " + ".join(str(flow.layers) for flow in _flows(network))
+
+
+def _through(total: MultilevelHistory, on_epoch: Callable[[History], None] | None) -> Callable[[History], None] | None:
+    """Call ``on_epoch`` with the epochs of all levels so far."""
+    return on_epoch and (lambda history: on_epoch(_joined(total, history)))
+
+
+def _joined(total: MultilevelHistory, history: History) -> MultilevelHistory:
+    before = len(total.epochs)
+    epochs = [replace(epoch, epoch=before + epoch.epoch) for epoch in history.epochs]
+    best = before + history.best_epoch if history.best_epoch else total.best_epoch
+    return replace(total, epochs=total.epochs + epochs, best_epoch=best)
+
+
+def _append(total: MultilevelHistory, history: History, network: nn.Module) -> None:
+    joined = _joined(total, history)
+    total.epochs, total.best_epoch = joined.epochs, joined.best_epoch
+    seconds = history.metrics["seconds"]
+    total.levels.append(
+        Level(
+            tuple(flow.layers for flow in _flows(network)),
+            _validation(history.start),
+            _validation(history.metrics),
+            len(history.epochs),
+            history.work,
+            seconds,
+            history.stopped,
+        )
+    )
+    total.start = total.start or history.start
+    total.work += history.work
+    total.stopped = history.stopped
+    spent = sum(level.seconds for level in total.levels)
+    total.metrics = {**history.metrics, "seconds": spent, "work": total.work}
+
+
+def _validation(metrics: dict[str, float]) -> dict[str, float]:
+    return {k.removeprefix("validation_"): v for k, v in metrics.items() if k.startswith("validation_")}
+
+
+def _sentence(level: Level, score: str) -> str:
+    return (
+        f"validation {score} {level.start[score]:.4f} -> {level.end[score]:.4f}, loss {level.start['loss']:.4g} -> "
+        f"{level.end['loss']:.4g} in {level.epochs} epochs, {level.work:.2e} layer evaluations; {level.stopped}"
+    )
