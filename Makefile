@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SLOW   := not slow
 
-.PHONY: train test test-slow check test-oldest kernel kernel-sanitized bench bench-step bench-depth bench-memory bench-reversible bench-sensitivity docs clean
+.PHONY: train test test-slow check test-oldest kernel kernel-sanitized bench bench-step bench-depth bench-memory bench-reversible bench-newton bench-sensitivity docs clean
 .DEFAULT_GOAL := train
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -58,6 +58,9 @@ bench-sensitivity: $(VENV)/installed  ## exact sensitivities and extreme singula
 
 bench-reversible: $(VENV)/installed  ## what not storing the states costs, in time and in digits (ten minutes)
 	$(BIN)/python benchmarks/reversible.py --page docs/depth-and-memory.md
+
+bench-newton: $(VENV)/installed   ## Gauss-Newton on the first paper's planar problems (an hour; resumable)
+	$(BIN)/python benchmarks/gauss_newton.py --records gauss_newton.jsonl --page docs/second-order.md
 
 docs: $(VENV)/installed           ## the documentation as a site, in site/
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

@@ -34,7 +34,8 @@ from liouville.names import lookup
 from liouville.network import Network
 from liouville.recipes import recipe
 from liouville.schemes import SCHEMES
-from liouville.train import Penalty, Settings
+from liouville.train import GaussNewton, Penalty, Settings
+from liouville.train.settings import OPTIMIZERS
 from liouville.zoo import MODELS, Images, classifier, regressor
 
 INITS: dict[str, type[Initial]] = {"smooth": Smooth, "normal": Normal}
@@ -58,7 +59,7 @@ class Plan:
         options: of the model alone, ``{"gamma": 0.1}`` for example.
         dropout: dropout of every layer's velocity.
         init: initial weights of the flows.
-        settings: of `liouville.train.fit`.
+        settings: of `liouville.train.fit`, or of `liouville.train.gauss_newton`.
         engine: a name of ``liouville.kernels.ENGINES``.
         dtype: ``"float32"``, ``"float64"``, or ``"bfloat16"`` (autocast; weights stay float32).
         device: ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA for images where there is a device, else the CPU.
@@ -87,7 +88,7 @@ class Plan:
     conv: Images | None = None
     dropout: float = 0.0
     init: Initial = Smooth()
-    settings: Settings = Settings()
+    settings: Settings | GaussNewton = Settings()
     engine: str = "auto"
     dtype: str = "float32"
     device: str = "auto"
@@ -106,6 +107,10 @@ class Plan:
             if value is not None:
                 lookup(dict.fromkeys(known), value, what)
         engine(self.engine)
+        if isinstance(self.settings, GaussNewton) and self.dtype == "bfloat16":
+            raise ValueError("gauss-newton needs float32 or float64, got bfloat16; a line search compares digits.")
+        if isinstance(self.settings, GaussNewton) and self.levels > 1:
+            raise ValueError(f"several levels are trained by stochastic gradients; got levels={self.levels}.")
         for name in self.options:
             _require_option(self.model, name)
         self._first_layers()
@@ -123,9 +128,11 @@ class Plan:
         """This plan with some values replaced.
 
         Args:
-            values: fields of the plan, of its `Settings` and of their `Penalty` (``head_decay`` for the head's
+            values: fields of the plan, of its settings and of their `Penalty` (``head_decay`` for the head's
                 weight), and options of the model, all by their own name; data options are merged. ``init`` may be a
-                name. None means: as it was. Options that another model does not have are dropped with the old one.
+                name. ``optimizer="gauss-newton"`` asks for `GaussNewton` settings, whose iterations are ``epochs``
+                here, and float64. None means: as it was. Options that another model does not have are dropped with
+                the old one.
 
         Raises:
             ValueError: if a value does not fit, or the model has no such option.
@@ -141,16 +148,20 @@ class Plan:
         own = {f.name for f in fields(self)} & given.keys()
         penalties = {f.name: f.name for f in fields(Penalty)} | {"head": "head_decay"}
         penalty = {ours: given[name] for ours, name in penalties.items() if name in given}
-        settings = {f.name: given[f.name] for f in fields(Settings) if f.name in given and f.name != "penalty"}
+        before = given.get("settings", self.settings)
+        settings = _settings(before, given)
         if penalty:
-            settings["penalty"] = replace(self.settings.penalty, **penalty)
-        options = {k: v for k, v in given.items() if k not in own | settings.keys() | set(penalties.values())}
+            settings = replace(settings, penalty=replace(settings.penalty, **penalty))
+        if isinstance(settings, GaussNewton) and not isinstance(before, GaussNewton) and "dtype" not in given:
+            given["dtype"] = "float64"
+            own |= {"dtype"}
+        options = {k: v for k, v in given.items() if k not in own | _SETTINGS | set(penalties.values())}
         model = given.get("model", self.model)
         for name in options:
             _require_option(model, name)
         changes = {name: given[name] for name in own}
         changes["options"] = {**given.get("options", self.options), **options}
-        changes["settings"] = replace(given.get("settings", self.settings), **settings)
+        changes["settings"] = settings
         return replace(self, **changes)
 
     def load(self) -> Split:
@@ -185,26 +196,32 @@ class Plan:
             flow.backprop.check(flow.scheme, flow.field)
         return network.to(device=self._device(split), dtype=DTYPES[self.dtype])
 
-    def fit_settings(self) -> Settings:
+    @property
+    def epochs(self) -> int:
+        """Passes over the training part, or iterations of Gauss-Newton."""
+        return self.settings.iterations if isinstance(self.settings, GaussNewton) else self.settings.epochs
+
+    def fit_settings(self) -> Settings | GaussNewton:
         """The settings, with what the plan decides: seed and autocast."""
+        if isinstance(self.settings, GaussNewton):
+            return replace(self.settings, seed=self.seed)
         return replace(self.settings, seed=self.seed, bfloat16=self.dtype == "bfloat16")
 
     def describe(self, network: Network) -> str:
         """Two lines: the network's fields, schemes, steps and parameters; how it is trained."""
-        s = self.settings
-        rates = f"lr {s.lr:g}" + (f" (head {s.head_lr:g})" if s.head_lr is not None else "")
         device = next(network.parameters()).device.type
         return (
             f"{self.model}: {'; then '.join(map(_sentence, network.flows()))}; "
             f"{sum(p.numel() for p in network.parameters()):,} parameters\n"
-            f"{s.epochs} epochs in batches of {s.batch}, {s.optimizer}, {s.schedule}, {rates}; {self.dtype} on {device}"
-            f", {torch.get_num_threads()} threads, engine {self.engine}, seed {self.seed}"
+            f"{_training(self.settings)}; {self.dtype} on {device}, {torch.get_num_threads()} threads, "
+            f"engine {self.engine}, seed {self.seed}"
         )
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON value that `from_dict` turns into an equal plan."""
         init = {"name": next(k for k, v in INITS.items() if v is type(self.init)), **asdict(self.init)}
-        return asdict(replace(self, init=Smooth())) | {"init": init}
+        settings = {"optimizer": self.settings.optimizer, **asdict(self.settings)}
+        return asdict(replace(self, init=Smooth())) | {"init": init, "settings": settings}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Plan:
@@ -218,7 +235,9 @@ class Plan:
             init = dict(given["init"])
             given["init"] = lookup(INITS, init.pop("name"), "initialisation")(**init)
             settings = dict(given["settings"])
-            given["settings"] = Settings(**settings | {"penalty": Penalty(**settings["penalty"])})
+            settings["penalty"] = Penalty(**settings["penalty"])
+            second = settings["optimizer"] == "gauss-newton" and settings.pop("optimizer")
+            given["settings"] = (GaussNewton if second else Settings)(**settings)
             given["conv"] = None if given["conv"] is None else Images(**given["conv"])
             for name in ("features", "layers"):
                 given[name] = tuple(given[name]) if isinstance(given[name], list) else given[name]
@@ -245,6 +264,35 @@ class Plan:
         if self.device == "auto":
             return "cuda" if split.x_train.ndim == 4 and torch.cuda.is_available() else "cpu"
         return self.device
+
+
+_SETTINGS = {f.name for kind in (Settings, GaussNewton) for f in fields(kind)}
+
+
+def _settings(before: Settings | GaussNewton, given: Mapping[str, Any]) -> Settings | GaussNewton:
+    """The settings with what was given, of the kind that belongs to the optimiser; another kind's are left behind."""
+    optimizer = given.get("optimizer", before.optimizer)
+    lookup(dict.fromkeys((*OPTIMIZERS, GaussNewton.optimizer)), optimizer, "optimizer")
+    kind: type[Settings] | type[GaussNewton] = GaussNewton if optimizer == "gauss-newton" else Settings
+    start = before if isinstance(before, kind) else kind()
+    mine = {f.name for f in fields(kind)} - {"penalty"}
+    named = {name: value for name, value in given.items() if name in _SETTINGS - {"penalty", "seed"}}
+    if kind is GaussNewton:
+        named.pop("optimizer", None)
+        if "epochs" in named:
+            named["iterations"] = named.pop("epochs")
+    for name in named.keys() - mine:
+        raise ValueError(
+            f"{name} is no setting of the optimizer {optimizer!r}; it has {', '.join(sorted(mine - {'optimizer'}))}."
+        )
+    return replace(start, **named)
+
+
+def _training(s: Settings | GaussNewton) -> str:
+    if isinstance(s, GaussNewton):
+        return f"{s.iterations} iterations of Gauss-Newton, head {s.head}, {s.safeguard}"
+    rates = f"lr {s.lr:g}" + (f" (head {s.head_lr:g})" if s.head_lr is not None else "")
+    return f"{s.epochs} epochs in batches of {s.batch}, {s.optimizer}, {s.schedule}, {rates}"
 
 
 def engine(name: str) -> Backprop:

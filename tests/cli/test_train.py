@@ -182,7 +182,9 @@ def test_help_names_exactly_what_there_is():
         ("init", INITS),
         ("dtype", DTYPES),
         ("device", DEVICES),
-        ("optimizer", settings.OPTIMIZERS),
+        ("optimizer", (*settings.OPTIMIZERS, settings.GaussNewton.optimizer)),
+        ("head", settings.HEADS),
+        ("safeguard", settings.SAFEGUARDS),
         ("schedule", settings.SCHEDULES),
         ("engine", lv.kernels.ENGINES),
     ):

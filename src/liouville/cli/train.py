@@ -46,11 +46,15 @@ _data, _network, _training, _machine, _output = (
 @_network("--init", metavar="smooth|normal", help="Initial weights: smooth in depth, or i.i.d. N(0, 1).")
 @_network("--shared/--no-shared", default=None, help="One weight for all layers.")
 @_network("--dropout", type=float, help="Dropout of every layer's velocity, in [0, 1).")
-@_training("--epochs", type=int, help="Passes over the training part.")
+@_training("--epochs", type=int, help="Passes over the training part; iterations of gauss-newton.")
 @_training("--batch", type=int, help="Samples per step.")
 @_training("--lr", type=float, help="Learning rate, the highest of the schedule.")
 @_training("--head-lr", type=float, help="Learning rate of the head.")
-@_training("--optimizer", metavar="adam|adamw|sgd", help="SGD has momentum 0.9.")
+@_training("--optimizer", metavar="adam|adamw|sgd|gauss-newton", help="SGD has momentum 0.9.")
+@_training(
+    "--head", metavar="eliminated|eliminated-simple|joint|alternating", help="Of gauss-newton: how it treats the head."
+)
+@_training("--safeguard", metavar="armijo|trust-region", help="Of gauss-newton: what keeps its steps safe.")
 @_training("--beta2", type=float, help="How long adam remembers the squares of gradients.")
 @_training("--schedule", metavar="one-cycle|cosine|step|constant", help="Of the learning rate.")
 @_training("--warmup", type=float, help="Share of the steps in which one-cycle goes up.")
@@ -102,7 +106,7 @@ def train(
     import torch
 
     from liouville import runs
-    from liouville.train import Terminal, fit, multilevel, silent
+    from liouville.train import Terminal, silent
 
     watch.lap("import")
     torch.set_flush_denormal(True)
@@ -118,8 +122,7 @@ def train(
     watch.lap("data")
     if not quiet:
         say(_describe(plan, split, network))
-    run = functools.partial(multilevel, levels=plan.levels) if plan.levels > 1 else fit
-    history = _train(run, network, split, plan, writer, silent if quiet else Terminal())
+    history = _train(_method(plan), network, split, plan, writer, silent if quiet else Terminal())
     watch.lap("train")
     drawn: list[Path] = [] if no_figures else _draw(network, split, history, writer, svg, quiet)
     watch.lap("figures")
@@ -162,6 +165,15 @@ def _plan(
     return plan.changed(threads=torch.get_num_threads())
 
 
+def _method(plan: Plan) -> Any:
+    """What trains: stochastic gradients, on one level or several, or Gauss-Newton."""
+    from liouville.train import GaussNewton, fit, gauss_newton, multilevel
+
+    if isinstance(plan.settings, GaussNewton):
+        return gauss_newton
+    return functools.partial(multilevel, levels=plan.levels) if plan.levels > 1 else fit
+
+
 def _train(run: Any, network: Network, split: Split, plan: Plan, writer: Writer, progress: Any) -> History:
     """Train; whatever ends it early, the best weights so far are in the run folder."""
     from liouville.train import DivergenceError, History
@@ -179,7 +191,7 @@ def _train(run: Any, network: Network, split: Split, plan: Plan, writer: Writer,
         writer.finish(network, history, stopped=str(error))
         raise Diverged(f"{error} {_rescued(history, writer)}") from error
     except KeyboardInterrupt:
-        stopped = f"interrupted in epoch {len(history.epochs) + 1} of {plan.settings.epochs}"
+        stopped = f"interrupted in epoch {len(history.epochs) + 1} of {plan.epochs}"
         writer.finish(network, history, stopped=stopped)
         raise Interrupted(f"{stopped}. {_rescued(history, writer)}") from None
     except Exception as error:

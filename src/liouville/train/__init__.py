@@ -2,10 +2,13 @@
 
 from liouville.train.callback import Callback
 from liouville.train.diagnosis import DivergenceError
+from liouville.train.full import Expansion, FullObjective, Objective
+from liouville.train.gaussnewton import Iteration, gauss_newton
 from liouville.train.history import Epoch, History
 from liouville.train.loop import evaluate, fit, optimizer_of
 from liouville.train.monitor import GradientMonitor, GradientRecord, GradientWarning
 from liouville.train.multilevel import Level, MultilevelHistory, multilevel
+from liouville.train.newton import Head, HeadSolution, steihaug
 from liouville.train.objective import Task, task_of
 from liouville.train.progress import Progress, Terminal, silent
 from liouville.train.refine import refine
@@ -23,7 +26,8 @@ from liouville.train.regularisers import (
     head_decay,
     smoothness,
 )
-from liouville.train.settings import Settings
+from liouville.train.settings import GaussNewton, Settings
+from liouville.train.varpro import ReducedObjective
 
 __all__ = [
     "L1",
@@ -32,16 +36,24 @@ __all__ = [
     "Decay",
     "DivergenceError",
     "Epoch",
+    "Expansion",
+    "FullObjective",
+    "GaussNewton",
     "GradientMonitor",
     "GradientRecord",
     "GradientWarning",
+    "Head",
     "HeadDecay",
     "HeadSmoothness",
+    "HeadSolution",
     "History",
+    "Iteration",
     "Level",
     "MultilevelHistory",
+    "Objective",
     "Penalty",
     "Progress",
+    "ReducedObjective",
     "Regulariser",
     "Settings",
     "Smoothness",
@@ -51,11 +63,13 @@ __all__ = [
     "decay",
     "evaluate",
     "fit",
+    "gauss_newton",
     "head_decay",
     "multilevel",
     "optimizer_of",
     "refine",
     "silent",
     "smoothness",
+    "steihaug",
     "task_of",
 ]

@@ -57,5 +57,5 @@ def _head_step(
 def require_network(network: nn.Module) -> Network:
     """``network`` itself, known to have a head that can be fitted alone."""
     if not isinstance(network, Network):
-        raise ValueError(f"alternation needs a liouville Network with a head, got {type(network).__name__}.")
+        raise ValueError(f"this needs a liouville Network with a head, got {type(network).__name__}.")
     return network

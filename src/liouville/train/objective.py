@@ -47,6 +47,27 @@ class Task:
             return F.cross_entropy(scores, y)
         return 0.5 * (scores - y.view_as(scores)).square().flatten(1).sum(1).mean()
 
+    def curvature(self, scores: Tensor, v: Tensor) -> Tensor:
+        r"""L''(scores) v, the positive semidefinite second derivative of `loss` in closed form; it knows no targets.
+
+        Per sample p (1 - p) v with p = sigmoid(score) (logistic), p v - p (p^T v) with p = softmax(scores), and v
+        (least squares), each divided by the number of samples.
+
+        Args:
+            scores, v: (samples, outputs).
+
+        Example:
+            >>> Task("logistic", 2).curvature(torch.zeros(1, 1), torch.ones(1, 1))
+            tensor([[0.2500]])
+        """
+        if self.kind == "logistic":
+            p = scores.sigmoid()
+            return p * (1 - p) * v / len(scores)
+        if self.kind == "softmax":
+            pv = scores.softmax(-1) * v
+            return (pv - scores.softmax(-1) * pv.sum(-1, keepdim=True)) / len(scores)
+        return v / len(scores)
+
     def labels(self, scores: Tensor) -> Tensor:
         """The predicted class: score >= 0 for two classes, the largest score for more."""
         return (scores.squeeze(-1) >= 0).long() if self.kind == "logistic" else scores.argmax(-1)

@@ -1,18 +1,20 @@
-"""Settings of a training run: a frozen record, so that a run can be written down and repeated."""
+"""Settings of a training run, of first or second order: frozen records, so that a run can be repeated."""
 
 from __future__ import annotations
 
-__all__ = ["Settings"]
+__all__ = ["GaussNewton", "Settings"]
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from liouville.names import lookup
 from liouville.train.regularisers import Penalty
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("one-cycle", "cosine", "step", "constant")
+HEADS = ("eliminated", "eliminated-simple", "joint", "alternating")
+SAFEGUARDS = ("armijo", "trust-region")
 
 
 @dataclass(frozen=True)
@@ -107,3 +109,85 @@ class Settings:
         for name in ("warmup", "validation", "average", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
+class GaussNewton:
+    """How `gauss_newton` trains. But for ``ridge`` the defaults are those of the first paper's code for its Swiss roll.
+
+    Args:
+        iterations: outer iterations, at most.
+        head: ``"eliminated"``: variable projection, the head at its optimum and differentiated with the rest (GNvpro);
+            ``"eliminated-simple"``: without that derivative; ``"joint"``: one vector of all weights;
+            ``"alternating"``: the first paper's block coordinate descent on batches.
+        safeguard: ``"armijo"``: a line search; ``"trust-region"``: Steihaug's.
+        products: Gauss-Newton products of one iteration, at most.
+        tolerance: of the conjugate gradients, relative to the gradient.
+        tries: of the line search or trust region.
+        decrease: share of the predicted decrease that a step must achieve, in [0, 1).
+        max_step: the largest entry of the line search's direction.
+        atol, rtol: stop where the gradient norm is at most atol + rtol times the first one; not when alternating.
+        ridge: of the preconditioner, > 0 (`DepthPreconditioner`).
+        penalty: the regularisers; elimination and alternation need a decay of the head.
+        head_steps: Newton steps of the head in one alternation; an eliminated head is solved to rounding.
+        batch: samples of one alternation; all if None, and always all in the other methods.
+        curvature: share of the batch that products use when alternating.
+        validation: share of the training part held out to choose the best iteration; with 0 the last is returned.
+        patience: stop after this many iterations without a better validation score, or loss at an equal score.
+        target: stop once the validation score is at least this.
+        seed: of the held-out part and the batches.
+
+    Raises:
+        ValueError: if a value is out of range or a name unknown.
+
+    Reference: Haber & Ruthotto 2017 (1705.03341), the learning method; Meganet.m, newton.m and its Swiss-roll drivers.
+
+    Example:
+        >>> GaussNewton(iterations=20, head="joint").products
+        20
+    """
+
+    optimizer: ClassVar[str] = "gauss-newton"
+
+    iterations: int = 100
+    head: Literal["eliminated", "eliminated-simple", "joint", "alternating"] = "eliminated"
+    safeguard: Literal["armijo", "trust-region"] = "armijo"
+    products: int = 20
+    tolerance: float = 0.01
+    tries: int = 10
+    decrease: float = 1e-3
+    max_step: float = 1.0
+    atol: float = 1e-16
+    rtol: float = 1e-3
+    ridge: float = 1.0
+    penalty: Penalty = field(default_factory=lambda: Penalty(smoothness=5e-3, head=1e-3))
+    head_steps: int = 4
+    batch: int | None = None
+    curvature: float = 1.0
+    validation: float = 0.1
+    patience: int | None = None
+    target: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        lookup(dict.fromkeys(HEADS, 0), self.head, "treatment of the head")
+        lookup(dict.fromkeys(SAFEGUARDS, 0), self.safeguard, "safeguard")
+        for name in ("iterations", "products", "tries", "head_steps", "batch", "patience"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value}.")
+        for name in ("max_step", "ridge"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}.")
+        for name in ("tolerance", "decrease", "atol", "rtol", "validation"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
+        if not 0 < self.curvature <= 1:
+            raise ValueError(f"curvature must be a share of the batch in (0, 1], got {self.curvature}.")
+        if self.head != "joint" and not self.penalty.head:
+            raise ValueError(
+                f"head={self.head!r} solves for the head, which has a solution for sure only with a decay; give "
+                "Penalty(head=1e-3), say, or head='joint'."
+            )
+        if self.head != "alternating" and (self.batch is not None or self.curvature < 1):
+            raise ValueError("batch and curvature belong to head='alternating'; the other methods use every sample.")
