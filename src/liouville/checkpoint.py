@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from liouville.activations import ACTIVATIONS, Activation
+from liouville.budget import BudgetedField, PartitionedBudgetedField
 from liouville.fields import (
     AntisymmetricField,
     DropoutField,
@@ -297,6 +298,8 @@ def _convolution(layer: nn.Conv1d | nn.Conv2d) -> dict[str, Any]:
 for _kind in (*SCHEMES.values(), *ENGINES.values(), Dense, Conv, Flow, Network, Lift, ChannelsLast, Connector, Half):
     register(_kind)
 for _kind in (AntisymmetricField, PairField, ResidualField, SymmetricField, SemidefiniteField, SecondOrderField):
+    register(_kind)
+for _kind in (BudgetedField, PartitionedBudgetedField):
     register(_kind)
 for _kind in (nn.Tanh, nn.Sigmoid, nn.ReLU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Identity):
     register(_kind)

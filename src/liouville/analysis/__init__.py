@@ -1,5 +1,6 @@
 """What can be said of a flow: pure functions of a flow and an input."""
 
+from liouville.analysis.bounds import log_exponential_bound, log_layer_bounds, log_upper_bound
 from liouville.analysis.inversion import reconstruction_error
 from liouville.analysis.jacobians import flat_states, layer_jacobians
 from liouville.analysis.memory import MemoryReport, MemoryUse, memory
@@ -13,6 +14,9 @@ __all__ = [
     "first_nonfinite_layer",
     "flat_states",
     "layer_jacobians",
+    "log_exponential_bound",
+    "log_layer_bounds",
+    "log_upper_bound",
     "margin",
     "memory",
     "reconstruction_error",

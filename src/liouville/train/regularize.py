@@ -2,7 +2,7 @@ r"""Penalties, as quadratures over [0, T]: their values do not depend on how man
 
 from __future__ import annotations
 
-__all__ = ["Penalty", "decay", "head_decay", "smoothness"]
+__all__ = ["Penalty", "decay", "excess", "head_decay", "smoothness"]
 
 import math
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from liouville.analysis import log_upper_bound
 from liouville.flow import Flow
 from liouville.names import lookup
 from liouville.network import Network
@@ -53,6 +54,19 @@ def head_decay(network: Network) -> Tensor:
     return 0.5 * torch.stack(squares).sum() if squares else torch.zeros(())
 
 
+def excess(flow: Flow, budget: float) -> Tensor:
+    r"""max(0, log U(theta) - log C)^2, U the upper bound of all sensitivities and C the budget.
+
+    It draws U towards C and guarantees nothing; `liouville.budgeted` does.
+
+    Example:
+        >>> import liouville as lv
+        >>> float(excess(lv.zoo.h2(4, layers=8, T=0.1), 20.0))
+        0.0
+    """
+    return (log_upper_bound(flow) - math.log(budget)).clamp(min=0.0).square()
+
+
 @dataclass(frozen=True)
 class Penalty:
     """alpha_s smoothness + alpha_d decay + alpha_c head decay, each counted once; 0 switches a term off.
@@ -62,21 +76,25 @@ class Penalty:
         decay: alpha_d.
         head: alpha_c.
         scaling: of the first two in depth.
+        soft_budget: C > 1; adds max(0, log U - log C)^2 for every flow, see `excess`. None adds nothing.
 
     Raises:
-        ValueError: if a weight is negative or the scaling unknown.
+        ValueError: if a weight is negative, the scaling unknown, or the budget not above 1.
     """
 
     smoothness: float = 0.0
     decay: float = 0.0
     head: float = 0.0
     scaling: Scaling = "depth"
+    soft_budget: float | None = None
 
     def __post_init__(self) -> None:
         lookup({"depth": 0, "hdnn": 0, "sum": 0}, self.scaling, "scaling")
         for name in ("smoothness", "decay", "head"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"the {name} weight must be >= 0 and finite, got {getattr(self, name)}.")
+        if self.soft_budget is not None and not 1 < self.soft_budget < math.inf:
+            raise ValueError(f"soft_budget must be above 1 and finite, got {self.soft_budget}.")
 
     def __call__(self, network: nn.Module) -> Tensor:
         """The weighted sum over all flows of the network."""
@@ -86,6 +104,8 @@ class Penalty:
                 terms.append(self.smoothness * smoothness(flow, self.scaling))
             if self.decay:
                 terms.append(self.decay * decay(flow, self.scaling))
+            if self.soft_budget is not None:
+                terms.append(excess(flow, self.soft_budget))
         if self.head and isinstance(network, Network):
             terms.append(self.head * head_decay(network))
         return torch.stack(terms).sum() if terms else torch.zeros(())
