@@ -13,6 +13,7 @@ __all__ = ["BudgetedField", "PartitionedBudgetedField", "budgeted"]
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,8 +58,9 @@ def budgeted(flow: Flow, budget: float) -> Flow:
         >>> bool(lv.analysis.log_upper_bound(flow).exp() <= 20)
         True
     """
+    arguments: Any = (flow.field, flow.scheme, flow.T, budget)
     kind = PartitionedBudgetedField if isinstance(flow.field, PartitionedField) else BudgetedField
-    return Flow(kind(flow.field, flow.scheme, flow.T, budget), flow.scheme, flow.T, flow.backprop)
+    return Flow(kind(*arguments), flow.scheme, flow.T, flow.backprop)
 
 
 class BudgetedField(VectorField):
@@ -81,7 +83,7 @@ class BudgetedField(VectorField):
         super().__init__(field.features, field.layers)
         if not 1 < budget < math.inf:
             raise ValueError(f"the budget must be above 1 and finite (it bounds singular values), got {budget}.")
-        if type(field) not in _SCALED or getattr(field, "gamma", 0.0):
+        if type(field) not in _SCALED or (isinstance(field, AntisymmetricField) and field.gamma):
             known = ", ".join(kind.__name__ for kind in _SCALED)
             raise ValueError(f"a budget needs one of {known}, with gamma = 0; got {type(field).__name__}.")
         self.field, self.scheme, self.T, self.budget = field, scheme, float(T), float(budget)

@@ -260,8 +260,9 @@ def _require_option(model: str, name: str) -> None:
 
 def _sentence(flow: Flow) -> str:
     name = type(flow.scheme).__name__
-    wrapped = isinstance(flow.field, DropoutField | PartitionedDropoutField | BudgetedField)
-    field = flow.field.field if wrapped else flow.field  # type: ignore[union-attr]
+    field: Any = flow.field
+    if isinstance(field, DropoutField | PartitionedDropoutField | BudgetedField):
+        field = field.field
     force = field.force if isinstance(field, SecondOrderField) else field
     sigma = f" and {force.activation.name}" if isinstance(force, ActivatedField) else ""
     return (

@@ -66,7 +66,9 @@ def log_exponential_bound(flow: Flow) -> Tensor:
     """
     log_layer_bounds(flow)  # the same conditions
     parts = flow.field.lipschitz(flow.field.theta()).parts
-    used = [half for half, _ in flow.scheme.stages] if isinstance(flow.scheme, SplittingScheme) else []
-    lengths = [sum(abs(c) for half, c in flow.scheme.stages if half == name) for name in "pq"] if used else [1.0]
-    total = torch.stack([c * L for c, L in zip(lengths, parts, strict=False)]).sum(0)
+    lengths = [1.0] * len(parts)
+    if isinstance(flow.scheme, SplittingScheme):
+        stages = flow.scheme.stages
+        lengths = [sum(abs(c) for half, c in stages if half == name) for name in "pq"]
+    total = torch.stack([c * L for c, L in zip(lengths, parts, strict=True)]).sum(0)
     return flow.h * total.expand(flow.layers).sum()

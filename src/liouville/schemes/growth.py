@@ -1,18 +1,20 @@
 r"""How much a step can stretch: log ||A_j||_2 of every layer, bounded by the Lipschitz constants of the velocities.
 
-With L, L_p, L_q bounds of ||f'||, ||p_dot'||, ||q_dot'|| and mu a bound of the largest eigenvalue of (f' + f'^T)/2:
+With L, L_p, L_q bounds of ||f'||, ||p_dot'||, ||q_dot'||, z = h L = h max(L_p, L_q) and mu a bound of the largest
+eigenvalue of (f' + f'^T)/2:
 
 | step | ||A_j||_2 at most |
 |---|---|
 | shear, part += c h velocity | exp(asinh(c h L / 2)), the norm of [[1, c h L], [0, 1]] |
 | splitting schemes, two-step midpoint | the product over their shears |
-| symplectic Euler | also (1 + exp(2 asinh(z / 2)) g)^(1/2), z = h max(L_p, L_q), g the norm of [[z^2, 2 h mu], [2 h mu, 0]] |
+| symplectic Euler | also (1 + exp(2 asinh(z / 2)) g)^(1/2), g the norm of [[z^2, 2 h mu], [2 h mu, 0]] |
 | forward Euler | (1 + 2 h mu + (h L)^2)^(1/2) |
-| RK4 | 1 + z + z^2/2 + z^3/6 + z^4/24, z = h L |
+| RK4 | 1 + z + z^2/2 + z^3/6 + z^4/24 |
 | implicit midpoint | (1 + h mu / 2) / (1 - h mu / 2) for h mu < 2 |
 
-For skew structures and sigma' >= 0, mu is L/2 and not L: the exponent of the second, fourth and last rows is about half
-of what norms of the layers alone give. The bounds of shears and of symplectic Euler hold for the inverse of the step too.
+For skew structures and sigma' >= 0, mu is L/2 and not L: the exponents of symplectic and forward Euler and of implicit
+midpoint are then about half of what norms alone give. The bounds of shears and of symplectic Euler hold for the inverse
+of the step too.
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ def log_growth(scheme: Scheme, lipschitz: Lipschitz, h: float) -> Tensor:
 
     Derivation of symplectic Euler's second bound: with p' = p + h p_dot(q) and q' = q + h q_dot(p'), tangents satisfy
     |p'|^2 + |q'|^2 <= |p|^2 + |q|^2 + 2 h <q, (S_q + S_p^T) p'> + h^2 |S_q p'|^2, S the derivatives, and
-    |p'|^2 + |q|^2 <= exp(2 asinh(h L_p / 2)) (|p|^2 + |q|^2); the inverse is such a step with p and q exchanged. Implicit midpoint: von Neumann's theorem for the
-    half-plane Re z <= h mu.
+    |p'|^2 + |q|^2 <= exp(2 asinh(h L_p / 2)) (|p|^2 + |q|^2); the inverse is such a step with p and q exchanged.
+    Implicit midpoint: von Neumann's theorem for the half-plane Re z <= h mu.
 
     Raises:
         NotImplementedError: if no bound is known for the scheme.
