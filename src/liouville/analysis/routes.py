@@ -145,9 +145,7 @@ def activation_facts(sigma: Activation, monotone: bool) -> tuple[Assumption, ...
         if sigma.monotone:
             facts.append(Assumption(stated, low >= -rounding, f"smallest {low:.3g} at {where}"))
         else:
-            facts.append(
-                Assumption(stated, False, f"the activation is not monotone, smallest {low:.3g}", claimed=False)
-            )
+            facts.append(Assumption(stated, False, f"it is not monotone, smallest {low:.3g}", claimed=False))
     return tuple(facts)
 
 

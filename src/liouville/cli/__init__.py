@@ -7,6 +7,7 @@ __all__ = ["liouville", "run"]
 import click
 
 from liouville import __version__
+from liouville.cli.check import check
 from liouville.cli.errors import guarded
 from liouville.cli.list import list_command
 from liouville.cli.predict import predict
@@ -37,13 +38,14 @@ def liouville(ctx: click.Context) -> None:
     """Train networks of any depth: every network is an integrator that neither damps nor blows up its gradient.
 
     Begin with `liouville train`, which trains a 64-layer Hamiltonian network on the Swiss roll, and
-    `liouville list`, which shows what there is. Exit codes: 0 done, 1 a training diverged, 2 bad usage or input.
+    `liouville list`, which shows what there is. Exit codes: 0 done, 1 a training diverged or a
+    check failed, 2 bad usage or input.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
 
-for _command in (train, predict, list_command):
+for _command in (train, check, predict, list_command):
     liouville.add_command(_command)
 
 
