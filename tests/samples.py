@@ -44,6 +44,11 @@ def _singular_J():
     return J
 
 
+def _budgeted(field, scheme):
+    """Rescaled: the raw weights of the samples exceed a budget of 1.5."""
+    return lv.budgeted(lv.Flow(field, scheme, T=0.9), 1.5).field
+
+
 def _images(**more):
     return {"operator": lv.Conv(3), "init": lv.Normal(0.2), **more}
 
@@ -96,6 +101,12 @@ _FIELDS = {
         features=3,
         p_features=1,
         feature_axis=-3,
+    ),
+    "budgeted-separable": lambda g: _budgeted(
+        lv.SeparableHamiltonianField(4, N, X=_general_X(), init=RANDOM, generator=g), lv.SymplecticEuler()
+    ),
+    "budgeted-hamiltonian": lambda g: _budgeted(
+        lv.HamiltonianField(3, N, J="full", init=RANDOM, generator=g), lv.ForwardEuler()
     ),
     "dropout": lambda g: lv.dropout(lv.HamiltonianField(4, N, init=RANDOM, generator=g), 0.3),
     "dropout-images": lambda g: lv.dropout(lv.AntisymmetricField(3, N, **_images(), generator=g), 0.3),

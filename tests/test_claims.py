@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 import liouville as lv
+from liouville.plan import Plan
 from liouville.train import Penalty, Settings, fit
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -75,3 +77,41 @@ def test_a_plain_mlp_of_1024_layers_does_not_learn(lr: float) -> None:
     network = torch.nn.Sequential(*body, torch.nn.Linear(4, 1))
     history = fit(network, lv.data.load("swiss-roll"), Settings(epochs=10, batch=125, lr=lr))
     assert history.metrics["test_accuracy"] < 0.6
+
+
+BUDGET = ("--features", "8", "--lift", "linear", "--lr", "0.1", "--T", "1")
+
+
+def spectra(split: lv.data.Split, *options: str) -> tuple[list[float], list[float], float]:
+    """The smallest and the largest singular value of all sensitivities after every epoch, and the test accuracy."""
+    words = dict(zip((o.removeprefix("--") for o in options[::2]), options[1::2], strict=True))
+    kinds = {"features": int, "lift": str, "lr": float, "T": float, "budget": float}
+    plan = Plan.of("swiss-roll").changed(**{name: kinds[name](value) for name, value in words.items()})
+    network = plan.network(split)
+    y, low, high = split.x_train[::60].double(), [], []
+
+    def look(_: object) -> None:
+        twin = copy.deepcopy(network).double()
+        with torch.no_grad():
+            s = torch.linalg.svdvals(lv.analysis.backward_sensitivity(twin.body, twin.lift(y)))
+        low.append(float(s.min()))
+        high.append(float(s.max()))
+
+    look(None)
+    history = fit(network, split, plan.fit_settings(), on_epoch=look)
+    look(None)
+    return low, high, history.metrics["test_accuracy"]
+
+
+def test_with_a_budget_of_20_every_singular_value_stays_within_it_through_training() -> None:
+    split = lv.data.load("swiss-roll")
+    low, high, accuracy = spectra(split, *BUDGET, "--budget", "20")
+    assert len(low) == 122 and min(low) >= 1 / 20 and max(high) <= 20
+    free_low, free_high, free_accuracy = spectra(split, *BUDGET)
+    assert max(free_high) > 20 and min(free_low) < 1 / 20
+    assert accuracy >= free_accuracy - 0.005
+
+
+def test_without_a_budget_the_default_network_explodes() -> None:
+    low, high, _ = spectra(lv.data.load("swiss-roll"))
+    assert max(high) > 100 and min(low) < 0.01

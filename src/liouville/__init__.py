@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from liouville.activations import Activation
     from liouville.backprop import Backprop, Checkpointed, DriftWarning, Reversible, Stored
+    from liouville.budget import budgeted
     from liouville.checkpoint import load, save
     from liouville.fields import (
         AntisymmetricField,
@@ -116,6 +117,7 @@ _HOMES = {
         "Verlet",
         "Yoshida4",
     ),
+    "liouville.budget": ("budgeted",),
     "liouville.zoo": ("classifier", "regressor"),
     "liouville.checkpoint": ("load", "save"),
 }
@@ -184,6 +186,7 @@ __all__ = [
     "Yoshida4",
     "activations",
     "analysis",
+    "budgeted",
     "checkpoint",
     "classifier",
     "data",

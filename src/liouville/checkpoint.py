@@ -7,7 +7,7 @@ together, so an edited description or a flipped bit is refused.
 
 from __future__ import annotations
 
-__all__ = ["describe", "load", "read_description", "register", "save"]
+__all__ = ["DamagedModelError", "describe", "load", "read_description", "register", "save"]
 
 import ctypes
 import hashlib
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from liouville.activations import ACTIVATIONS, Activation
+from liouville.budget import BudgetedField, PartitionedBudgetedField
 from liouville.fields import (
     AntisymmetricField,
     DropoutField,
@@ -50,6 +51,14 @@ from liouville.schemes import SCHEMES
 FORMAT = "liouville-1"
 
 Reader = Callable[[Any], dict[str, Any]]
+
+
+class DamagedModelError(ValueError):
+    """A model file that was changed after it was written, or whose description and weights are not of one network."""
+
+
+class _UnregisteredError(ValueError):
+    """The file is sound, but this process lacks a class or an activation that it names."""
 
 
 class _Entry(NamedTuple):
@@ -149,15 +158,19 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is not a liouville model, was changed after it was written, or names unknown classes.
+        DamagedModelError: (a `ValueError`) if it was changed after it was written, or describes another network than
+            its weights belong to.
+        ValueError: if the file is not a liouville model, or names classes that are not registered.
     """
     text, tensors = _read(Path(path))
     try:
         return _assembled(json.loads(text), tensors).eval()
     except (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError) as error:
-        raise ValueError(f"{path}: its description does not fit its weights ({error}).") from error
-    except ValueError as error:
+        raise DamagedModelError(f"{path}: its description does not fit its weights ({error}).") from error
+    except _UnregisteredError as error:
         raise ValueError(f"{path}: {error}") from error
+    except ValueError as error:
+        raise DamagedModelError(f"{path}: {error}") from error
 
 
 def read_description(path: str | os.PathLike[str]) -> Any:
@@ -184,7 +197,9 @@ def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
             f"{FORMAT!r}); expected a file written by liouville.save."
         )
     if header.get("sha256") != _digest(header["description"], tensors):
-        raise ValueError(f"{path} was changed after it was written: its hash does not match; restore or retrain it.")
+        raise DamagedModelError(
+            f"{path} was changed after it was written: its hash does not match; restore or retrain it."
+        )
     return header["description"], tensors
 
 
@@ -209,12 +224,12 @@ def _build(value: Any, tensors: dict[str, Tensor]) -> Any:
     if name == "Activation":
         name = value["name"]
         if name not in ACTIVATIONS:
-            raise ValueError(
+            raise _UnregisteredError(
                 f"the file names the activation {name!r}; put it into liouville.activations.ACTIVATIONS first."
             )
         return ACTIVATIONS[name]
     if name not in _REGISTRY:
-        raise ValueError(
+        raise _UnregisteredError(
             f"the file names the class {name!r}, which is not registered; {suggestion(name, _REGISTRY)}register "
             "it with liouville.checkpoint.register before loading."
         )
@@ -297,6 +312,8 @@ def _convolution(layer: nn.Conv1d | nn.Conv2d) -> dict[str, Any]:
 for _kind in (*SCHEMES.values(), *ENGINES.values(), Dense, Conv, Flow, Network, Lift, ChannelsLast, Connector, Half):
     register(_kind)
 for _kind in (AntisymmetricField, PairField, ResidualField, SymmetricField, SemidefiniteField, SecondOrderField):
+    register(_kind)
+for _kind in (BudgetedField, PartitionedBudgetedField):
     register(_kind)
 for _kind in (nn.Tanh, nn.Sigmoid, nn.ReLU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Identity):
     register(_kind)

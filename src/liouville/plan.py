@@ -18,6 +18,7 @@ import torch
 
 from liouville import data
 from liouville.backprop import Backprop
+from liouville.budget import BudgetedField, budgeted
 from liouville.data import Split
 from liouville.fields import (
     ActivatedField,
@@ -58,6 +59,7 @@ class Plan:
         scheme: a name of ``liouville.schemes.SCHEMES`` that replaces the model's own; None keeps it.
         options: of the model alone, ``{"gamma": 0.1}`` for example.
         dropout: dropout of every layer's velocity.
+        budget: C of `liouville.budgeted`, for every flow; None sets none.
         init: initial weights of the flows.
         settings: of `liouville.train.fit`, or of `liouville.train.gauss_newton`.
         engine: a name of ``liouville.kernels.ENGINES``.
@@ -87,6 +89,7 @@ class Plan:
     lift: str | None = None
     conv: Images | None = None
     dropout: float = 0.0
+    budget: float | None = None
     init: Initial = Smooth()
     settings: Settings | GaussNewton = Settings()
     engine: str = "auto"
@@ -191,6 +194,8 @@ class Plan:
         )
         for flow in network.flows():
             flow.scheme = SCHEMES[self.scheme]() if self.scheme is not None else flow.scheme
+            if self.budget is not None:
+                flow.field = budgeted(flow, self.budget).field
             flow.backprop = engine(self.engine)
             flow.scheme.check(flow.field)
             flow.backprop.check(flow.scheme, flow.field)
@@ -320,10 +325,13 @@ def _require_option(model: str, name: str) -> None:
 
 def _sentence(flow: Flow) -> str:
     name = type(flow.scheme).__name__
-    field = flow.field.field if isinstance(flow.field, DropoutField | PartitionedDropoutField) else flow.field
+    field: Any = flow.field
+    if isinstance(field, DropoutField | PartitionedDropoutField | BudgetedField):
+        field = field.field
     force = field.force if isinstance(field, SecondOrderField) else field
     sigma = f" and {force.activation.name}" if isinstance(force, ActivatedField) else ""
     return (
         f"{flow.layers} layers of {name}, step h = {flow.h:.4g} (T = {flow.T:g}), through "
         f"{type(field).__name__} with {field.features} features{sigma}"
+        + (f", singular values bounded by {flow.field.budget:g}" if isinstance(flow.field, BudgetedField) else "")
     )

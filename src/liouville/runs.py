@@ -33,7 +33,8 @@ from liouville.plan import Plan
 from liouville.train import History
 
 FORMAT = "liouville-run-1"
-CONFIG, HISTORY, METRICS, MODEL, FIGURES = (
+CERTIFICATE, CONFIG, HISTORY, METRICS, MODEL, FIGURES = (
+    "certificate.json",
     "config.json",
     "history.jsonl",
     "metrics.json",
@@ -263,7 +264,7 @@ def require_free(path: Path, force: bool = False) -> None:
 
 def _remove_run(path: Path) -> None:
     """Remove the files of a run by name; anything else in the folder is somebody's, and stays."""
-    for name in (MODEL, METRICS, HISTORY, CONFIG):
+    for name in (CERTIFICATE, MODEL, METRICS, HISTORY, CONFIG):
         (path / name).unlink(missing_ok=True)
     figures = path / FIGURES
     if figures.is_dir() and not figures.is_symlink():

@@ -1,5 +1,8 @@
 """What can be said of a flow, or of any chain of modules: pure functions of a network and an input."""
 
+from liouville.analysis.bounds import log_exponential_bound, log_layer_bounds, log_upper_bound
+from liouville.analysis.certificate import Certificate, certify
+from liouville.analysis.claims import Claim
 from liouville.analysis.depth import DepthCheck, depth_check
 from liouville.analysis.extremes import SingularExtremes, extreme_singular_values
 from liouville.analysis.invariants import EnergyBalance, energy_balance, structure, symplectic_defect
@@ -7,6 +10,7 @@ from liouville.analysis.inversion import reconstruction_error
 from liouville.analysis.jacobians import layer_jacobians
 from liouville.analysis.memory import MemoryReport, MemoryUse, memory
 from liouville.analysis.regions import amplification, imaginary_limit, layer_spectra
+from liouville.analysis.robustness import certified_radius
 from liouville.analysis.sensitivity import backward_sensitivity, gradient_norms
 from liouville.analysis.spectra import (
     Norms,
@@ -21,6 +25,8 @@ from liouville.analysis.states import flat_states
 from liouville.analysis.verdict import gradient_verdict
 
 __all__ = [
+    "Certificate",
+    "Claim",
     "DepthCheck",
     "EnergyBalance",
     "MemoryReport",
@@ -30,6 +36,8 @@ __all__ = [
     "StepMargin",
     "amplification",
     "backward_sensitivity",
+    "certified_radius",
+    "certify",
     "depth_check",
     "energy_balance",
     "extreme_singular_values",
@@ -43,6 +51,9 @@ __all__ = [
     "layer_jacobians",
     "layer_spectra",
     "log_determinants",
+    "log_exponential_bound",
+    "log_layer_bounds",
+    "log_upper_bound",
     "margin",
     "memory",
     "norms",

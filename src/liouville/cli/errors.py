@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DEBUG", "BadInput", "Diverged", "Interrupted", "guarded"]
+__all__ = ["DEBUG", "BadInput", "Broken", "Diverged", "Interrupted", "guarded"]
 
 import os
 import sys
@@ -21,6 +21,12 @@ class BadInput(click.ClickException):
     """Something that was given does not fit."""
 
     exit_code = 2
+
+
+class Broken(click.ClickException):
+    """A claim about a network that does not hold."""
+
+    exit_code = 1
 
 
 class Diverged(click.ClickException):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from liouville.activations import Activation
-from liouville.fields.base import ActivatedField
+from liouville.fields.base import ActivatedField, Lipschitz
 from liouville.fields.initial import Initial, Smooth
 from liouville.operators import Dense, Operator
 
@@ -104,3 +104,9 @@ class AntisymmetricField(ActivatedField):
         """s_max ||A - gamma I|| of each layer, bounded by s_max (||A||^2 + gamma^2)^(1/2) (A is normal)."""
         diffusion = self.factor * self.gamma
         return self.activation.lipschitz * (self.operator.norm(theta.A).square() + diffusion**2).sqrt()
+
+    def lipschitz(self, theta: AntisymmetricTheta) -> Lipschitz:
+        """||f'|| <= s_max ||A - gamma I||; (D A - A D)/2 - gamma D is at most s_max ||A||/2 for sigma' >= 0."""
+        size = self.activation.lipschitz * self.operator.norm(theta.A)
+        L = self.rate(theta) if self.gamma else size  # the rate's square root has no derivative at 0
+        return Lipschitz((L,), self.skewed(size) if self.activation.monotone else L)

@@ -8,12 +8,12 @@ any engine is one function of a state and a few tensors.
 
 from __future__ import annotations
 
-__all__ = ["ActivatedField", "PartitionedField", "StochasticField", "Theta", "VectorField"]
+__all__ = ["ActivatedField", "Lipschitz", "PartitionedField", "StochasticField", "Theta", "VectorField"]
 
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,17 @@ if TYPE_CHECKING:
     from liouville.schemes.base import Scheme
 
 Theta = Any  # a NamedTuple of tensors; each field declares its own
+
+
+class Lipschitz(NamedTuple):
+    """How fast the velocities of each layer can change with the state, whatever the state; tensors (N,) or (1,).
+
+    parts: upper bounds of ||d p_dot / dq|| and ||d q_dot / dp||, or of ||f'|| alone.
+    one_sided: an upper bound of the largest eigenvalue of (f' + f'^T) / 2, how fast two states can part.
+    """
+
+    parts: tuple[Tensor, ...]
+    one_sided: Tensor
 
 
 class VectorField(nn.Module, ABC):
@@ -66,6 +77,12 @@ class VectorField(nn.Module, ABC):
         """A bound of the fastest rate of each frozen, linearised layer, (N,); h times it is the step-size margin."""
         raise NotImplementedError(
             f"{type(self).__name__} states no rate; override rate(theta) to get a step-size margin."
+        )
+
+    def lipschitz(self, theta: Theta) -> Lipschitz:
+        """Bounds of the Jacobian of each layer over all states, differentiable in theta."""
+        raise NotImplementedError(
+            f"{type(self).__name__} states no Lipschitz constants; override lipschitz(theta) to get upper bounds."
         )
 
     def jacobian(self, y: Tensor, theta: Theta) -> Tensor | None:
@@ -148,6 +165,13 @@ class ActivatedField(VectorField):
     def energy_density(self, x: Tensor) -> Tensor:
         """1^T sigma_int(x), summed over features and positions: one number per sample."""
         return self.activation.primitive(x).sum(tuple(range(self.feature_axis, 0)))
+
+    def skewed(self, size: Tensor) -> Tensor:
+        """A bound of ||D A - A^T D|| / 2 for 0 <= D <= sigma' and ||s_max A|| <= size: centred at s_max/2, half of it.
+
+        Without sigma' >= 0 there is no such centre, and the bound is ``size`` itself.
+        """
+        return 0.5 * size if self.activation.monotone else size
 
     def slope(self, K: Tensor, y: Tensor, b: Tensor) -> Tensor:
         """sigma'(K y + b), (..., B, m), at y (..., B, n), for matrices K (..., m, n)."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 __all__ = ["DropoutField", "PartitionedDropoutField", "dropout"]
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from liouville.fields.base import PartitionedField, StochasticField, Theta, VectorField
+from liouville.fields.base import Lipschitz, PartitionedField, StochasticField, Theta, VectorField
 
 if TYPE_CHECKING:
     from liouville.schemes.base import Scheme
@@ -64,6 +65,14 @@ class DropoutField(StochasticField):
     def rate(self, theta: Theta) -> Tensor:
         """The field's own, over 1 - probability."""
         return self.field.rate(theta) / (1 - self.probability)
+
+    def lipschitz(self, theta: Theta) -> Lipschitz:
+        """The field's own, in evaluation mode; a mask in training scales every part, and keeps no symmetry."""
+        own = self.field.lipschitz(theta)
+        if not self.training:
+            return own
+        parts = tuple(L / (1 - self.probability) for L in own.parts)
+        return Lipschitz(parts, functools.reduce(torch.maximum, parts))
 
     def check_scheme(self, scheme: Scheme) -> None:
         self.field.check_scheme(scheme)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from liouville.activations import Activation
-from liouville.fields.base import ActivatedField, PartitionedField, weighted
+from liouville.fields.base import ActivatedField, Lipschitz, PartitionedField, weighted
 from liouville.fields.initial import Initial, Smooth
 from liouville.names import lookup
 from liouville.operators import Dense, Operator, spectral_norm
@@ -174,6 +174,11 @@ class HamiltonianField(ActivatedField):
         J = spectral_norm(self.structure(theta))
         return self.activation.lipschitz * J * self.operator.norm(theta.K).square()
 
+    def lipschitz(self, theta: GeneralTheta | GeneralThetaJ) -> Lipschitz:
+        """||f'|| <= L = s_max ||J|| ||K||^2; (J P - P J)/2 with P = K^T D K is at most L/2 for sigma' >= 0."""
+        L = self.rate(theta)
+        return Lipschitz((L,), self.skewed(L))
+
 
 class SeparableHamiltonianField(PartitionedField, ActivatedField):
     r"""The separable Hamiltonian field: K = blkdiag(K_p, K_q), J = [[0, -X^T], [X, 0]].
@@ -278,6 +283,12 @@ class SeparableHamiltonianField(PartitionedField, ActivatedField):
         """s_max ||X|| ||K_p|| ||K_q|| of each layer."""
         X = abs(self.sign) if self.X is None else spectral_norm(self.X)
         return self.activation.lipschitz * X * self.operator.norm(theta.K_p) * self.operator.norm(theta.K_q)
+
+    def lipschitz(self, theta: SeparableTheta) -> Lipschitz:
+        """s_max ||X|| ||K_q||^2 and s_max ||X|| ||K_p||^2; (X P_p - P_q X)/2 is at most half the larger one."""
+        X = abs(self.sign) if self.X is None else spectral_norm(self.X)
+        L_p, L_q = (self.activation.lipschitz * X * self.operator.norm(K).square() for K in (theta.K_q, theta.K_p))
+        return Lipschitz((L_p, L_q), self.skewed(torch.maximum(L_p, L_q)))
 
     @property
     def structure(self) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from liouville.activations import Activation
-from liouville.fields.base import ActivatedField, PartitionedField
+from liouville.fields.base import ActivatedField, Lipschitz, PartitionedField
 from liouville.fields.initial import Initial, Smooth
 from liouville.operators import Dense, Operator
 
@@ -97,3 +97,8 @@ class PairField(PartitionedField, ActivatedField):
     def rate(self, theta: PairTheta) -> Tensor:
         """s_max ||K|| of each layer."""
         return self.activation.lipschitz * self.operator.norm(theta.K)
+
+    def lipschitz(self, theta: PairTheta) -> Lipschitz:
+        """s_max ||K|| for both halves; (D K - K D')/2 is at most half of it for sigma' >= 0."""
+        L = self.rate(theta)
+        return Lipschitz((L, L), self.skewed(L))

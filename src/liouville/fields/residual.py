@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from liouville.activations import Activation
-from liouville.fields.base import ActivatedField, weighted
+from liouville.fields.base import ActivatedField, Lipschitz, weighted
 from liouville.fields.initial import Initial, Smooth
 from liouville.operators import Dense, Operator
 
@@ -82,6 +82,11 @@ class ResidualField(ActivatedField):
         """s_max ||K|| of each layer."""
         return self.activation.lipschitz * self.operator.norm(theta.K)
 
+    def lipschitz(self, theta: ResidualTheta) -> Lipschitz:
+        """||D K|| <= s_max ||K||, which bounds its symmetric part too."""
+        L = self.rate(theta)
+        return Lipschitz((L,), L)
+
 
 class SymmetricField(ActivatedField):
     r"""y' = -K^T sigma(K y + b) = -grad V(y), V(y) = 1^T sigma_int(K y + b).
@@ -140,6 +145,11 @@ class SymmetricField(ActivatedField):
         """s_max ||K||^2 of each layer."""
         return self.activation.lipschitz * self.operator.norm(theta.K).square()
 
+    def lipschitz(self, theta: ResidualTheta) -> Lipschitz:
+        """||K^T D K|| <= s_max ||K||^2; for sigma' >= 0 the field contracts, f' <= 0."""
+        L = self.rate(theta)
+        return Lipschitz((L,), 0.0 * L if self.activation.monotone else L)
+
 
 class SemidefiniteField(ActivatedField):
     r"""y' = sigma(-C^T C y + b): the first paper's force for second-order networks.
@@ -197,3 +207,8 @@ class SemidefiniteField(ActivatedField):
     def rate(self, theta: SemidefiniteTheta) -> Tensor:
         """s_max ||C||^2 of each layer."""
         return self.activation.lipschitz * self.operator.norm(theta.C).square()
+
+    def lipschitz(self, theta: SemidefiniteTheta) -> Lipschitz:
+        """||D C^T C|| <= s_max ||C||^2; -(D P + P D)/2 with P = C^T C is at most half of it for sigma' >= 0."""
+        L = self.rate(theta)
+        return Lipschitz((L,), self.skewed(L))

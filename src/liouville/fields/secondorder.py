@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from liouville.fields.base import PartitionedField, Theta, VectorField, is_closed
+from liouville.fields.base import Lipschitz, PartitionedField, Theta, VectorField, is_closed
 
 if TYPE_CHECKING:
     from liouville.schemes.base import Scheme
@@ -111,6 +111,11 @@ class SecondOrderField(PartitionedField):
     def rate(self, theta: Theta) -> Tensor:
         """omega = (rate of the force)^(1/2): the fastest frozen frequency."""
         return self.force.rate(theta).sqrt()
+
+    def lipschitz(self, theta: Theta) -> Lipschitz:
+        """The force's L, and 1; (f' + I)/2 off the diagonal is at most (1 + L)/2."""
+        (L,) = self.force.lipschitz(theta).parts
+        return Lipschitz((L, torch.ones_like(L)), 0.5 * (1 + L))
 
     def extra_repr(self) -> str:
         return f"start={self.start!r}"

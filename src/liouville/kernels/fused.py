@@ -57,7 +57,7 @@ class Fused(Backprop):
     exact: bool = False
 
     def check(self, scheme: Scheme, field: VectorField) -> None:
-        self._plan(scheme, field)
+        self._plan(scheme, field.in_run(0))
 
     def _plan(self, scheme: Scheme, field: VectorField) -> ShearPlan | EulerPlan:
         plan = kernel_for(scheme, field)

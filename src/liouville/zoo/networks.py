@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from liouville.backprop import Backprop, Stored
+from liouville.budget import budgeted
 from liouville.fields import dropout
 from liouville.flow import Flow
 from liouville.names import lookup
@@ -59,6 +60,7 @@ def classifier(
     lift: LiftChoice = None,
     conv: Images | None = None,
     dropout_rate: float = 0.0,
+    budget: float | None = None,
     generator: torch.Generator | None = None,
     backprop: Backprop = Stored(),
 ) -> Network:
@@ -75,6 +77,7 @@ def classifier(
             ``"linear"``, a learned map.
         conv: for images: `Images()` or another choice; required there, and refused for vectors.
         dropout_rate: dropout of every layer's velocity during training.
+        budget: C > 1: every flow keeps ||dy_N/dy_j|| <= C by `liouville.budgeted`; it does not go with dropout.
         generator: source of all initial weights; torch's default stream if None.
         backprop: engine of the flows.
 
@@ -88,7 +91,7 @@ def classifier(
     if classes < 2:
         raise ValueError(f"classes must be at least 2, got {classes}; use regressor for real-valued targets.")
     outputs = 1 if classes == 2 else classes
-    return _network(model, inputs, outputs, features, layers, T, lift, conv, dropout_rate, generator, backprop)
+    return _network(model, inputs, outputs, features, layers, T, lift, conv, dropout_rate, budget, generator, backprop)
 
 
 def regressor(
@@ -102,6 +105,7 @@ def regressor(
     lift: LiftChoice = None,
     conv: Images | None = None,
     dropout_rate: float = 0.0,
+    budget: float | None = None,
     generator: torch.Generator | None = None,
     backprop: Backprop = Stored(),
 ) -> Network:
@@ -111,7 +115,7 @@ def regressor(
         >>> regressor("ms2", inputs=10, outputs=1, features=16, layers=8, T=1.0)(torch.randn(5, 10)).shape
         torch.Size([5, 1])
     """
-    return _network(model, inputs, outputs, features, layers, T, lift, conv, dropout_rate, generator, backprop)
+    return _network(model, inputs, outputs, features, layers, T, lift, conv, dropout_rate, budget, generator, backprop)
 
 
 def _network(
@@ -124,6 +128,7 @@ def _network(
     lift: LiftChoice,
     conv: Images | None,
     dropout_rate: float,
+    budget: float | None,
     generator: torch.Generator | None,
     backprop: Backprop,
 ) -> Network:
@@ -137,6 +142,10 @@ def _network(
     with contextlib.nullcontext() if seed is None else seeded(seed):
         operator = Dense() if conv is None else Conv(conv.kernel)
         flows = [build(n, N, T, operator=operator, backprop=backprop) for n, N in zip(widths, depths, strict=True)]
+        if budget is not None and dropout_rate:
+            raise ValueError("a budget bounds the velocities as they are, without dropout; give one of the two.")
+        if budget is not None:
+            flows = [budgeted(flow, budget) for flow in flows]
         if dropout_rate:
             flows = [Flow(dropout(f.field, dropout_rate), f.scheme, f.T, f.backprop) for f in flows]
         if isinstance(inputs, int) and conv is None:

@@ -1,6 +1,7 @@
 """Regularisers as objects: value, gradient, curvature; and the penalty of a run, which is a sum of them."""
 
 from liouville.train.regularisers.base import ConvexRegulariser, Regulariser, Term
+from liouville.train.regularisers.bound import SoftBudget
 from liouville.train.regularisers.depth import L1, Decay, Smoothness, Variation, decay, smoothness
 from liouville.train.regularisers.head import HeadDecay, HeadSmoothness, head_decay
 from liouville.train.regularisers.penalty import Penalty
@@ -14,6 +15,7 @@ __all__ = [
     "Penalty",
     "Regulariser",
     "Smoothness",
+    "SoftBudget",
     "Term",
     "Variation",
     "decay",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from liouville.names import lookup
 from liouville.train.regularisers.base import ConvexRegulariser, Regulariser, require_weight
+from liouville.train.regularisers.bound import SoftBudget, require_budget
 from liouville.train.regularisers.depth import L1, Decay, Scaling, Smoothness, Variation
 from liouville.train.regularisers.head import HeadDecay, HeadSmoothness
 
@@ -28,9 +29,10 @@ class Penalty(Regulariser):
         variation: of `Variation`.
         l1: of `L1`.
         head_smoothness: of `HeadSmoothness`, for heads that read square feature images.
+        soft_budget: C > 1 of `SoftBudget`, with weight 1; None adds nothing.
 
     Raises:
-        ValueError: if a weight is negative or the scaling unknown.
+        ValueError: if a weight is negative, the scaling unknown, or the budget not above 1.
 
     Example:
         >>> Penalty(smoothness=1e-5, head=1e-3).parts()
@@ -44,11 +46,14 @@ class Penalty(Regulariser):
     variation: float = 0.0
     l1: float = 0.0
     head_smoothness: float = 0.0
+    soft_budget: float | None = None
 
     def __post_init__(self) -> None:
         lookup({"depth": 0, "hdnn": 0, "sum": 0}, self.scaling, "scaling")
         for name in ("smoothness", "decay", "head", "variation", "l1", "head_smoothness"):
             require_weight(name, getattr(self, name))
+        if self.soft_budget is not None:
+            require_budget(self.soft_budget)
 
     def parts(self) -> list[ConvexRegulariser]:
         """The regularisers that count."""
@@ -58,7 +63,8 @@ class Penalty(Regulariser):
             Variation(self.variation),
             L1(self.l1),
         )
-        return [part for part in in_depth if part.weight] + self.head_parts()
+        bound = [] if self.soft_budget is None else [SoftBudget(budget=self.soft_budget)]
+        return [part for part in in_depth if part.weight] + bound + self.head_parts()
 
     def head_parts(self) -> list[ConvexRegulariser]:
         """Those that depend on the head alone."""

@@ -1,0 +1,74 @@
+r"""Upper bounds of sensitivities from the weights alone: for every input, also those that no one has tried.
+
+    ||dState_N / dState_j||_2 <= prod_{l >= j} ||A_l||_2 <= U_j
+
+and each factor is bounded by the norms of the layer's weights and s_max >= |sigma'|. For a composition of shears the
+inverse of each factor has the same norm as the factor, so *every* singular value lies in [1/U_j, U_j].
+"""
+
+from __future__ import annotations
+
+__all__ = ["log_exponential_bound", "log_layer_bounds", "log_upper_bound"]
+
+import torch
+from torch import Tensor
+
+from liouville.flow import Flow
+from liouville.schemes import SplittingScheme
+from liouville.schemes.growth import log_growth
+
+
+def log_layer_bounds(flow: Flow) -> Tensor:
+    r"""An upper bound of log ||A_j||_2 for every layer, (N,), for all states; see `liouville.schemes.growth`.
+
+    Raises:
+        NotImplementedError: if the field states no Lipschitz constants, or no bound is known for the scheme.
+
+    Example:
+        >>> import liouville as lv
+        >>> log_layer_bounds(lv.zoo.h2(4, layers=8, T=1.0)).shape
+        torch.Size([8])
+    """
+    return log_growth(flow.scheme, flow.field.lipschitz(flow.field.theta()), flow.h).expand(flow.layers)
+
+
+def log_upper_bound(flow: Flow) -> Tensor:
+    r"""log U, with ||dState_N / dState_j||_2 <= U for every j, every sample and every input; differentiable in theta.
+
+    U is the product of the bounds of the layers, each of which is at least 1. Where s_max is infinite, so is U.
+
+    Raises:
+        NotImplementedError: as for `log_layer_bounds`.
+
+    Example:
+        >>> import liouville as lv
+        >>> flow = lv.zoo.h2(4, layers=64, T=1.0)
+        >>> largest = torch.linalg.matrix_norm(lv.analysis.backward_sensitivity(flow, torch.randn(10, 4)), ord=2).max()
+        >>> bool(largest.log() <= log_upper_bound(flow))
+        True
+    """
+    return log_layer_bounds(flow).clamp(min=0.0).sum()
+
+
+def log_exponential_bound(flow: Flow) -> Tensor:
+    r"""The plain exponent sum_j h (L_p + L_q), or sum_j h L: log of the bound that needs no structure.
+
+    For the separable field it is h s_max ||X|| sum_j (||K_p||^2 + ||K_q||^2), for forward Euler on the Hamiltonian
+    field h s_max sum_j ||J|| ||K||^2. `log_upper_bound` is never larger, and about half or a quarter of it.
+
+    Raises:
+        NotImplementedError: if the field states no Lipschitz constants, or for a scheme that this is no bound for.
+
+    Example:
+        >>> import liouville as lv
+        >>> log_exponential_bound(lv.zoo.h1(4, layers=8, T=1.0)).shape
+        torch.Size([])
+    """
+    log_layer_bounds(flow)  # the same conditions
+    parts = flow.field.lipschitz(flow.field.theta()).parts
+    lengths = [1.0] * len(parts)
+    if isinstance(flow.scheme, SplittingScheme):
+        stages = flow.scheme.stages
+        lengths = [sum(abs(c) for half, c in stages if half == name) for name in "pq"]
+    total = torch.stack([c * L for c, L in zip(lengths, parts, strict=True)]).sum(0)
+    return flow.h * total.expand(flow.layers).sum()

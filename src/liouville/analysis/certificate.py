@@ -1,0 +1,155 @@
+r"""Certificates: what is guaranteed for *this* network, why, and what was measured.
+
+Each claim has a statement, the route of its proof, the assumptions of that proof measured on the object itself, the
+bound that follows from the weights, and what some samples show. A claim is *broken* if the object violates what its
+class or its file says of it, or a measurement contradicts the bound; *not applicable* where no proof is known, which
+is no defect. A certificate holds if no claim is broken.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Certificate", "Claim", "certify"]
+
+import copy
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from liouville.analysis.claims import Claim, of_flow, of_network, probes
+from liouville.flow import Flow
+from liouville.network import Network
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The claims about a network; print it to see a table.
+
+    Args:
+        subject: what was certified.
+        claims: one after the other; those of each flow, then those of the network.
+    """
+
+    subject: str
+    claims: tuple[Claim, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether no claim is broken."""
+        return not self.broken
+
+    @property
+    def broken(self) -> tuple[Claim, ...]:
+        """The claims that are broken."""
+        return tuple(claim for claim in self.claims if claim.status == "broken")
+
+    def rows(self) -> list[tuple[str, str, str, str, str]]:
+        """Claim, status, guaranteed, measured, route or reason: the lines of a table."""
+        several = len({claim.flow for claim in self.claims if claim.flow is not None}) > 1
+        return [
+            (
+                f"{claim.name}, flow {claim.flow}" if several and claim.flow is not None else claim.name,
+                claim.status,
+                _numbers(claim.bound),
+                _numbers(claim.measured),
+                claim.note or claim.route,
+            )
+            for claim in self.claims
+        ]
+
+    def __str__(self) -> str:
+        head = ("claim", "status", "guaranteed", "measured", "route or reason")
+        rows = [head, *self.rows()]
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row[:4], widths, strict=True)), row[4]]) for row in rows]
+        verdict = "no claim is broken" if self.holds else f"broken: {', '.join(c.name for c in self.broken)}"
+        return "\n".join([self.subject, *(line.rstrip() for line in lines), verdict])
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON value; numbers that are not finite become null."""
+        claims = [asdict(claim) | {"assumptions": [a._asdict() for a in claim.assumptions]} for claim in self.claims]
+        return _plain(
+            {"format": "liouville-certificate-1", "subject": self.subject, "holds": self.holds, "claims": claims}
+        )
+
+    def to_json(self) -> str:
+        """The certificate as text."""
+        return json.dumps(self.as_dict(), indent=2, allow_nan=False)
+
+
+@torch.no_grad()
+def certify(flow: Flow | Network, y: Tensor | None = None) -> Certificate:
+    r"""What is guaranteed of a flow, or of a network's flows and its predictions, in evaluation mode.
+
+    Claims for each flow: finite weights; the lower bound ||dState_N/dState_j|| >= 1 and the law of each layer that it
+    follows from; the upper bound U; the range of the singular values; the budget, if it has one; the inverse and its
+    expected drift; the step-size margin, which is advice. For a classifier: the radius within which no prediction can
+    change.
+
+    Args:
+        flow: a `Flow`, or a `Network`.
+        y: states for a flow, inputs for a network; normally distributed probes if None. As many of them as a second or
+            two allows are measured, in float64.
+
+    Raises:
+        ValueError: if y does not fit.
+
+    Example:
+        >>> import liouville as lv
+        >>> certificate = certify(lv.zoo.h2(4, layers=8, T=1.0))
+        >>> certificate.holds, certificate.claims[1].name, certificate.claims[1].route
+        (True, 'lower bound', 'symplectic')
+    """
+    subject = copy.deepcopy(flow).eval()
+    if isinstance(subject, Flow):
+        states = probes(subject) if y is None else y.detach()
+        return Certificate(_sentence(subject), tuple(of_flow(subject, states, None)))
+    claims: list[Claim] = []
+    inputs = _inputs(subject, y)
+    for i, part in enumerate(subject.flows()):
+        claims += of_flow(part, probes(part) if inputs is None else inputs[i], i)
+    finite = all(claim.status != "broken" for claim in claims)
+    if y is not None and finite:
+        claims += of_network(subject, y.detach())
+    return Certificate(
+        "; ".join(_sentence(part) for part in subject.flows()) or "a network without flows", tuple(claims)
+    )
+
+
+def _inputs(network: Network, x: Tensor | None) -> list[Tensor] | None:
+    """The state in front of each flow."""
+    if x is None:
+        return None
+    seen: list[Tensor] = []
+    hooks = [f.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach())) for f in network.flows()]
+    try:
+        network(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+def _sentence(flow: Flow) -> str:
+    inner: nn.Module = flow.field
+    names = []
+    while isinstance(inner, nn.Module):
+        names.append(type(inner).__name__)
+        inner = getattr(inner, "field", None) or getattr(inner, "force", None)  # type: ignore[assignment]
+    return f"{flow.layers} layers of {type(flow.scheme).__name__} through {' of '.join(names)}, T = {flow.T:g}"
+
+
+def _numbers(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,202 @@
+r"""A budget C: weights that are rescaled, whatever training does to them, so that sensitivities stay within it.
+
+    theta = t^(1/k) raw theta,        t in (0, 1] the largest number with U(theta) <= C
+
+U is the upper bound of `liouville.analysis.log_upper_bound`: a function of the weights' norms alone, so it is kept for
+every input. k is 2 where the velocity's derivative is quadratic in K (the Hamiltonian fields), else 1; biases are left
+alone. For a composition of shears every singular value of every dState_N/dState_j then lies in [1/C, C].
+"""
+
+from __future__ import annotations
+
+__all__ = ["BudgetedField", "PartitionedBudgetedField", "budgeted"]
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from liouville.fields import (
+    AntisymmetricField,
+    HamiltonianField,
+    PairField,
+    PartitionedField,
+    ResidualField,
+    SeparableHamiltonianField,
+    VectorField,
+)
+from liouville.fields.base import Lipschitz, Theta
+from liouville.flow import Flow
+from liouville.schemes.base import Scheme
+from liouville.schemes.growth import log_growth
+
+# which weights are rescaled, and the power with which the Lipschitz constants follow them
+_SCALED: dict[type[VectorField], tuple[tuple[str, ...], int]] = {
+    SeparableHamiltonianField: (("K_p", "K_q"), 2),
+    HamiltonianField: (("K",), 2),
+    PairField: (("K",), 1),
+    AntisymmetricField: (("A",), 1),
+    ResidualField: (("K",), 1),
+}
+_ROUNDING = 1e-5  # of log C, kept free: norms in float32 are off by less
+_SMALLEST = 40.0  # t >= exp(-40)
+
+
+def budgeted(flow: Flow, budget: float) -> Flow:
+    """The flow with ||dState_N/dState_j||_2 <= budget for every input and every value that its weights can take.
+
+    It shares the field, and so the raw weights; its scheme and T are part of the bound.
+
+    Raises:
+        ValueError: if ``budget`` is not above 1, or no such rescaling is known for the field or the scheme.
+
+    Example:
+        >>> import liouville as lv
+        >>> flow = lv.budgeted(lv.zoo.h2(4, layers=64, T=4.0), 20.0)
+        >>> bool(lv.analysis.log_upper_bound(flow).exp() <= 20)
+        True
+    """
+    arguments: Any = (flow.field, flow.scheme, flow.T, budget)
+    kind = PartitionedBudgetedField if isinstance(flow.field, PartitionedField) else BudgetedField
+    return Flow(kind(*arguments), flow.scheme, flow.T, flow.backprop)
+
+
+class BudgetedField(VectorField):
+    r"""A field whose K are rescaled together in `theta`, so that N steps of ``scheme`` over [0, T] have U <= budget.
+
+    A run sees the inner field and the rescaled weights, so every engine and kernel that fits the field fits this one.
+    Where the raw weights keep the budget, they are used as they are.
+
+    Args:
+        field: a separable or general Hamiltonian, pair, antisymmetric (gamma = 0) or residual field.
+        scheme: the scheme that will step through it, and no other.
+        T: the final time of the flow.
+        budget: C > 1.
+
+    Raises:
+        ValueError: if an argument does not fit.
+    """
+
+    def __init__(self, field: VectorField, scheme: Scheme, T: float, budget: float) -> None:
+        super().__init__(field.features, field.layers)
+        if not 1 < budget < math.inf:
+            raise ValueError(f"the budget must be above 1 and finite (it bounds singular values), got {budget}.")
+        if type(field) not in _SCALED or (isinstance(field, AntisymmetricField) and field.gamma):
+            known = ", ".join(kind.__name__ for kind in _SCALED)
+            raise ValueError(f"a budget needs one of {known}, with gamma = 0; got {type(field).__name__}.")
+        self.field, self.scheme, self.T, self.budget = field, scheme, float(T), float(budget)
+        try:
+            bound = self._log_bound(field.lipschitz(field.theta()), torch.zeros(()))
+        except NotImplementedError as error:
+            raise ValueError(f"a budget needs an upper bound, but {error}") from error
+        if not bound.isfinite():
+            raise ValueError("a budget needs an activation with a bounded derivative.")
+
+    @property
+    def feature_axis(self) -> int:  # type: ignore[override]
+        return self.field.feature_axis
+
+    def theta(self) -> Theta:
+        """The field's weights, K rescaled so that U <= budget."""
+        theta = self.field.theta()
+        names, power = _SCALED[type(self.field)]
+        lipschitz = self.field.lipschitz(theta)
+        t = self._factor(lipschitz)
+        if t is None:
+            return theta
+        root = t.to(theta[0].dtype) ** (1.0 / power)
+        return theta._replace(**{name: root * getattr(theta, name) for name in names})
+
+    def forward(self, y: Tensor, theta_j: Theta) -> Tensor:
+        """The field's own."""
+        return self.field(y, theta_j)
+
+    def jacobian(self, y: Tensor, theta: Theta) -> Tensor | None:
+        """The field's own."""
+        return self.field.jacobian(y, theta)
+
+    def rate(self, theta: Theta) -> Tensor:
+        """The field's own."""
+        return self.field.rate(theta)
+
+    def lipschitz(self, theta: Theta) -> Lipschitz:
+        """The field's own."""
+        return self.field.lipschitz(theta)
+
+    def in_run(self, seed: int | None = None) -> VectorField:
+        """The inner field: in a run the weights are given."""
+        return self.field.in_run(seed)
+
+    def check_scheme(self, scheme: Scheme) -> None:
+        if scheme != self.scheme:
+            raise ValueError(f"this field keeps its budget under {self.scheme}, got {scheme}; make it for that one.")
+        self.field.check_scheme(scheme)
+
+    def extra_repr(self) -> str:
+        return f"budget={self.budget:g}, scheme={self.scheme}, T={self.T:g}"
+
+    def _factor(self, lipschitz: Lipschitz) -> Tensor | None:
+        """t, differentiable by the implicit function theorem; None where the raw weights keep the budget."""
+        log_t = _largest(lambda s: self._log_bound(_detached(lipschitz), s), math.log(self.budget) * (1 - _ROUNDING))
+        if log_t is None or not torch.is_grad_enabled():
+            return None if log_t is None else log_t.exp()
+        at = log_t.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(self._log_bound(_detached(lipschitz), at), at)
+        value = self._log_bound(lipschitz, log_t)
+        return (log_t - (value - value.detach()) / slope.clamp(min=1e-12)).exp()
+
+    def _log_bound(self, lipschitz: Lipschitz, log_t: Tensor) -> Tensor:
+        """log U with all constants multiplied by t, for every entry of ``log_t``; in float64."""
+        parts, one_sided = lipschitz
+        t = log_t.double().exp()[..., None]
+        scaled = Lipschitz(tuple(t * L.double() for L in parts), t * one_sided.double())
+        layers = log_growth(self.scheme, scaled, self.T / self.layers)
+        return layers.expand(*log_t.shape, self.layers).sum(-1)
+
+
+class PartitionedBudgetedField(BudgetedField, PartitionedField):
+    """A budgeted field that splits into (p, q); still shears, so every singular value lies in [1/budget, budget]."""
+
+    field: PartitionedField
+
+    def __init__(self, field: PartitionedField, scheme: Scheme, T: float, budget: float) -> None:
+        BudgetedField.__init__(self, field, scheme, T, budget)
+        self.p_features = field.p_features
+
+    def p_dot(self, q: Tensor, theta_j: Theta) -> Tensor:
+        """The field's own."""
+        return self.field.p_dot(q, theta_j)
+
+    def q_dot(self, p: Tensor, theta_j: Theta) -> Tensor:
+        """The field's own."""
+        return self.field.q_dot(p, theta_j)
+
+    def p_jacobian(self, q: Tensor, theta: Theta) -> Tensor | None:
+        """The field's own."""
+        return self.field.p_jacobian(q, theta)
+
+    def q_jacobian(self, p: Tensor, theta: Theta) -> Tensor | None:
+        """The field's own."""
+        return self.field.q_jacobian(p, theta)
+
+
+def _detached(lipschitz: Lipschitz) -> Lipschitz:
+    return Lipschitz(tuple(L.detach() for L in lipschitz.parts), lipschitz.one_sided.detach())
+
+
+@torch.no_grad()
+def _largest(bound: Callable[[Tensor], Tensor], limit: float) -> Tensor | None:
+    """The largest log t <= 0 with bound(log t) <= limit, to 2e-4 and from below; None if it is 0.
+
+    The bound grows with t: three grids of 64 points, each between two points of the one before.
+    """
+    if bound(torch.zeros(1)) <= limit:
+        return None
+    low, high = -_SMALLEST, 0.0
+    for _ in range(3):
+        points = torch.linspace(low, high, 64, dtype=torch.float64)
+        kept = int((bound(points) <= limit).sum())
+        low, high = float(points[max(kept - 1, 0)]), float(points[min(kept, 63)])
+    return torch.tensor(low, dtype=torch.float64)
