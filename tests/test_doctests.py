@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import importlib.util
 import inspect
 import os
 import pkgutil
@@ -13,7 +14,8 @@ from torch import nn
 
 import liouville as lv
 
-MODULES = sorted(m.name for m in pkgutil.walk_packages(lv.__path__, "liouville.") if not m.name.endswith("__main__"))
+LEFT_OUT = ("__main__",) if importlib.util.find_spec("lightning") else ("__main__", ".lightning")
+MODULES = sorted(m.name for m in pkgutil.walk_packages(lv.__path__, "liouville.") if not m.name.endswith(LEFT_OUT))
 
 
 def module(name):
