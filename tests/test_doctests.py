@@ -1,6 +1,7 @@
 """Every example in a docstring runs, and every public name has a docstring."""
 
 import doctest
+import importlib
 import importlib.util
 import inspect
 import os

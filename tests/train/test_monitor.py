@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import liouville as lv
+from liouville.kernels import is_built
 from liouville.train import GradientMonitor, GradientWarning, Settings, fit
 from measure import generator, randn
 
@@ -35,7 +36,10 @@ def test_a_vanishing_mlp_of_32_layers_is_flagged_within_20_steps() -> None:
     assert len(seen) == 1  # said once, however often it is seen
 
 
-@pytest.mark.parametrize("engine", [lv.Stored(), lv.Reversible(), lv.Checkpointed(), lv.Auto()])
+FUSED = pytest.param(lv.Fused(), marks=pytest.mark.skipif(not is_built(), reason="the native kernel is not built"))
+
+
+@pytest.mark.parametrize("engine", [lv.Stored(), lv.Reversible(), lv.Checkpointed(), lv.Auto(), FUSED])
 def test_a_64_layer_h2_is_silent_under_every_engine(engine: lv.Backprop) -> None:
     monitor, split = GradientMonitor(cost=0.9), lv.data.load("swiss-roll", points=200)
     with warnings.catch_warnings():
