@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 from dataclasses import replace
 
@@ -137,7 +138,8 @@ def test_the_target_returns_the_weights_that_reached_it(monkeypatch: pytest.Monk
 
 def test_a_level_behind_the_first_is_trained_whatever_its_margin(monkeypatch: pytest.MonkeyPatch) -> None:
     margins = iter([1.0, 5.0, 5.0])
-    monkeypatch.setattr("liouville.train.multilevel._margin", lambda net: next(margins))
+    module = importlib.import_module("liouville.train.multilevel")  # its name in the package is the function's
+    monkeypatch.setattr(module, "_margin", lambda net: next(margins))
     history = multilevel(network(), moons(), SHORT, levels=3)
     assert len(history.levels) == 3 and not history.skipped
 
