@@ -204,7 +204,7 @@ def test_levels_end_with_the_depth_that_was_asked_for_and_are_in_every_record(tr
 def test_a_run_without_levels_records_its_work(trained):
     metrics = json.loads((trained[0] / "metrics.json").read_text())
     assert "levels" not in metrics
-    assert metrics["work"] == 4 * (10 + 2 * (2 * 90 + 10))  # 100 training points, 10 held out, 2 epochs of 4 layers
+    assert metrics["work"] == 4 * 2 * (2 * 90 + 10)  # 100 training points, 10 held out, 2 epochs of 4 layers
 
 
 def test_every_setting_of_training_has_its_option():

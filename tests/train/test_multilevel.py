@@ -83,7 +83,8 @@ def test_levels_tell_what_happened_right_before_and_right_behind_each_doubling()
 
 def test_work_is_two_evaluations_a_training_sample_and_layer_and_one_for_validation() -> None:
     """200 training points, 20 of them held out; the weights that a level begins with are validated, too."""
-    assert fit(network(), moons(), SHORT).work == 4 * (20 + 2 * (2 * 180 + 20))
+    assert fit(network(), moons(), SHORT).work == 4 * 2 * (2 * 180 + 20)
+    assert fit(network(), moons(), replace(SHORT, target=1.0)).work == 4 * (20 + 2 * (2 * 180 + 20))
     assert fit(network(), moons(), replace(SHORT, validation=0.0)).work == 4 * 2 * 2 * 200
     history = multilevel(network(), moons(), SHORT, levels=2)
     assert [level.work for level in history.levels] == [N * (20 + 2 * (2 * 180 + 20)) for N in (4, 8)]

@@ -176,7 +176,8 @@ def dot(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
 
 def test_every_regulariser_has_a_sample() -> None:
     concrete = {kind for base in (Regulariser, ConvexRegulariser) for kind in base.__subclasses__()}
-    assert concrete - {ConvexRegulariser} == {type(term) for term in TERMS.values()}
+    ours = {kind for kind in concrete - {ConvexRegulariser} if kind.__module__.startswith("liouville.")}
+    assert ours == {type(term) for term in TERMS.values()}
 
 
 @pytest.mark.parametrize("model", MODELS)
