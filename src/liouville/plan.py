@@ -194,10 +194,11 @@ class Plan:
         s = self.settings
         rates = f"lr {s.lr:g}" + (f" (head {s.head_lr:g})" if s.head_lr is not None else "")
         device = next(network.parameters()).device.type
+        levels = f"{self.levels} levels, the last of {self.layers} layers, each at most " if self.levels > 1 else ""
         return (
             f"{self.model}: {'; then '.join(map(_sentence, network.flows()))}; "
             f"{sum(p.numel() for p in network.parameters()):,} parameters\n"
-            f"{s.epochs} epochs in batches of {s.batch}, {s.optimizer}, {s.schedule}, {rates}; {self.dtype} on {device}"
+            f"{levels}{s.epochs} epochs in batches of {s.batch}, {s.optimizer}, {s.schedule}, {rates}; {self.dtype} on {device}"
             f", {torch.get_num_threads()} threads, engine {self.engine}, seed {self.seed}"
         )
 
