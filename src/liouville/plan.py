@@ -198,8 +198,8 @@ class Plan:
         return (
             f"{self.model}: {'; then '.join(map(_sentence, network.flows()))}; "
             f"{sum(p.numel() for p in network.parameters()):,} parameters\n"
-            f"{levels}{s.epochs} epochs in batches of {s.batch}, {s.optimizer}, {s.schedule}, {rates}; {self.dtype} on {device}"
-            f", {torch.get_num_threads()} threads, engine {self.engine}, seed {self.seed}"
+            f"{levels}{s.epochs} epochs in batches of {s.batch}, {s.optimizer}, {s.schedule}, {rates}; {self.dtype} on "
+            f"{device}, {torch.get_num_threads()} threads, engine {self.engine}, seed {self.seed}"
         )
 
     def as_dict(self) -> dict[str, Any]:
