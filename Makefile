@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SLOW   := not slow
 
-.PHONY: train test test-slow check test-oldest kernel kernel-sanitized bench bench-step bench-depth bench-memory bench-reversible bench-newton bench-sensitivity docs clean
+.PHONY: $(shell sed -n 's/^\([a-z][a-z-]*\):.*/\1/p' Makefile)
 .DEFAULT_GOAL := train
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -61,6 +61,9 @@ bench-reversible: $(VENV)/installed  ## what not storing the states costs, in ti
 
 bench-newton: $(VENV)/installed   ## Gauss-Newton on the first paper's planar problems (an hour; resumable)
 	$(BIN)/python benchmarks/gauss_newton.py --records gauss_newton.jsonl --page docs/second-order.md
+
+bench-multilevel: $(VENV)/installed  ## doublings and multilevel training against cold starts (under half an hour)
+	$(BIN)/python benchmarks/multilevel.py --page docs/multilevel.md
 
 docs: $(VENV)/installed           ## the documentation as a site, in site/
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
