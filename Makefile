@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SLOW   := not slow
 
-.PHONY: train test test-slow check test-oldest kernel kernel-sanitized bench bench-step bench-depth bench-memory bench-reversible bench-newton docs clean
+.PHONY: train test test-slow check test-oldest kernel kernel-sanitized bench bench-step bench-depth bench-memory bench-reversible bench-multilevel bench-newton docs clean
 .DEFAULT_GOAL := train
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -55,6 +55,9 @@ bench-memory: $(VENV)/installed   ## resident memory by depth and engine, beside
 
 bench-reversible: $(VENV)/installed  ## what not storing the states costs, in time and in digits (ten minutes)
 	$(BIN)/python benchmarks/reversible.py --page docs/depth-and-memory.md
+
+bench-multilevel: $(VENV)/installed  ## doublings and multilevel training against cold starts (under half an hour)
+	$(BIN)/python benchmarks/multilevel.py --page docs/multilevel.md
 
 bench-newton: $(VENV)/installed   ## Gauss-Newton on the first paper's planar problems (an hour; resumable)
 	$(BIN)/python benchmarks/gauss_newton.py --records gauss_newton.jsonl --page docs/second-order.md

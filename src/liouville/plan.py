@@ -210,10 +210,11 @@ class Plan:
     def describe(self, network: Network) -> str:
         """Two lines: the network's fields, schemes, steps and parameters; how it is trained."""
         device = next(network.parameters()).device.type
+        levels = f"{self.levels} levels, the last of {self.layers} layers, each at most " if self.levels > 1 else ""
         return (
             f"{self.model}: {'; then '.join(map(_sentence, network.flows()))}; "
             f"{sum(p.numel() for p in network.parameters()):,} parameters\n"
-            f"{_training(self.settings)}; {self.dtype} on {device}, {torch.get_num_threads()} threads, "
+            f"{levels}{_training(self.settings)}; {self.dtype} on {device}, {torch.get_num_threads()} threads, "
             f"engine {self.engine}, seed {self.seed}"
         )
 

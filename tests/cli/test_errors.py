@@ -34,6 +34,22 @@ def assert_one_line(result, message, code=2):
         ("--T 0", "T must be a positive, finite time, got 0.0."),
         ("--T -2", "T must be a positive, finite time, got -2.0."),
         ("--layers 0", "layers must be at least 1, got 0; a network of no layers is its head alone."),
+        ("--levels 0", "levels must be at least 1, got 0."),
+        (
+            "--levels 4",
+            "4 levels end with 8 times the layers they began with, so layers must be a multiple of 8, got 4.",
+        ),
+        ("--levels 2 --validation 0", "a level ends by its validation loss; give validation a share above 0."),
+        (
+            "--target 2",
+            "target is a validation score of at most 1, and needs a validation share above 0; got 2.0 with "
+            "validation=0.1.",
+        ),
+        (
+            "--head-smoothness 1",
+            "the head reads 4 values, which are not a square image with the 4 channels of the last flow; give "
+            "HeadSmoothness(shape=(channels, height, width)).",
+        ),
         ("--model H2", f"unknown model 'H2'; did you mean 'h2'? Known models: {MODELS}."),
         (
             "--data swissroll",

@@ -191,6 +191,24 @@ def test_help_names_exactly_what_there_is():
         assert sorted(shown[name].split("|")) == sorted(known)
 
 
+def test_levels_end_with_the_depth_that_was_asked_for_and_are_in_every_record(train, tmp_path):
+    assert train("--layers", 8, "--T", 0.5, "--levels", 3, "--target", 0.99).code == 0
+    run = Run.open(tmp_path / "run")
+    assert run.config["plan"]["levels"] == 3 and run.config["plan"]["settings"]["target"] == 0.99
+    assert run.network().body.layers == 8
+    assert [level["layers"] for level in run.metrics["levels"]] == [[2], [4], [8]]
+    assert [record["layers"] for record in run.history()] == [2, 2, 4, 4, 8, 8]
+    assert run.metrics["work"] == sum(level["work"] for level in run.metrics["levels"])
+    plan = run.plan
+    assert plan == Plan.from_dict(plan.as_dict()) and plan.network(plan.load()).body.layers == 2
+
+
+def test_a_run_without_levels_records_its_work(trained):
+    metrics = json.loads((trained[0] / "metrics.json").read_text())
+    assert "levels" not in metrics
+    assert metrics["work"] == 4 * 2 * (2 * 90 + 10)  # 100 training points, 10 held out, 2 epochs of 4 layers
+
+
 def test_every_setting_of_training_has_its_option():
     names = {option.name for option in command.params}
     fields = set(settings.Settings.__dataclass_fields__) - {"penalty", "bfloat16"}

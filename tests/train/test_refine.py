@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import liouville as lv
-from liouville.train import L1, Decay, HeadDecay, Regulariser, refine
+from liouville.train import L1, Decay, HeadDecay, Regulariser, Settings, optimizer_of, refine
+from liouville.train.settings import OPTIMIZERS as OPTIMIZER_NAMES
 from train.hand import loss, network, points
 
 EPS = torch.finfo(torch.float64).eps
@@ -21,6 +22,12 @@ OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
     "adam": lambda w: torch.optim.Adam(w, lr=0.1, betas=(0.9, 0.95)),
     "adam-l2": lambda w: torch.optim.Adam(w, lr=0.1, amsgrad=True, weight_decay=0.3, eps=1e-2),
     "adam-fused": lambda w: torch.optim.Adam(w, lr=0.1, fused=True),
+    **{
+        f"fit-{name}": lambda w, name=name: optimizer_of(
+            nn.ParameterList(w), Settings(lr=0.1, optimizer=name, weight_decay=0.3 if name == "adamw" else 0.0)
+        )
+        for name in OPTIMIZER_NAMES
+    },
     "adamw": lambda w: torch.optim.AdamW(w, lr=0.1, weight_decay=0.3),
 }
 PROLONG: dict[str, Callable[[Tensor], Tensor]] = {

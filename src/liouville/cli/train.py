@@ -176,7 +176,7 @@ def _method(plan: Plan) -> Any:
 
 def _train(run: Any, network: Network, split: Split, plan: Plan, writer: Writer, progress: Any) -> History:
     """Train; whatever ends it early, the best weights so far are in the run folder."""
-    from liouville.train import DivergenceError, History
+    from liouville.train import DivergenceError, History, MultilevelHistory
 
     history = History("accuracy" if split.classes else "r2")
 
@@ -200,8 +200,11 @@ def _train(run: Any, network: Network, split: Split, plan: Plan, writer: Writer,
         else:
             writer.discard()
         raise
-    levels = [dataclasses.asdict(level) for level in getattr(history, "levels", ())]
-    writer.finish(network, history, **({"levels": levels} if levels else {}))
+    more: dict[str, Any] = {}
+    if isinstance(history, MultilevelHistory):
+        levels = [dataclasses.asdict(level) for level in history.levels]
+        more = {"levels": levels, "levels_left_out": history.skipped}
+    writer.finish(network, history, **more)
     return history
 
 

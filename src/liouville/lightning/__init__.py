@@ -1,5 +1,10 @@
 """Callbacks for Lightning; ``pip install liouville[lightning]``."""
 
+try:
+    import lightning.pytorch  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("Lightning is not installed; run pip install 'liouville[lightning]'.") from error
+
 from liouville.lightning.refinement import DepthRefinement
 
 __all__ = ["DepthRefinement"]

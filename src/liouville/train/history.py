@@ -41,7 +41,8 @@ class History:
         epochs: one record per epoch.
         best_epoch: whose weights the network carries now.
         stopped: why training ended.
-        start: ``validation_loss`` and ``validation_accuracy`` of the weights that training began with.
+        start: ``validation_loss`` and ``validation_accuracy`` of the weights that training began with, where it may
+            end with them: with a target, or an optimiser that was carried on.
         work: layer evaluations, those of all epochs and of ``start``.
         metrics: ``train_loss``, ``train_accuracy``, ``validation_...``, ``test_...`` of the returned weights,
             ``seconds`` of training, and its ``work``.

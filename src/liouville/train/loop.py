@@ -161,8 +161,8 @@ class _Run:
         return self.history
 
     def _start(self) -> None:
-        """What the validation part says of the initial weights; a carried run may return them."""
-        if not self.validation:
+        """What the validation part says of the initial weights, where the run may end with them."""
+        if not self.validation or not (self.carried or self.settings.target is not None):
             return
         self.history.start = evaluate(self.network, *self.validation, self.task, "validation_")
         self.history.work += self.layers * len(self.validation[0])

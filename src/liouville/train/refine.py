@@ -90,5 +90,5 @@ def _rescale(optimizer: torch.optim.Optimizer, group: dict) -> None:
                 group[rate] *= 2
     else:
         group["eps"] /= 2
-    if not isinstance(optimizer, torch.optim.AdamW):  # whose decay is not part of the gradient
+    if not any(kind.__name__ == "AdamW" for kind in type(optimizer).__mro__):  # whose decay is no part of the gradient
         group["weight_decay"] /= 2

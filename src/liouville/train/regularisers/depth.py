@@ -147,7 +147,8 @@ def _weights(flow: Flow) -> list[Tensor]:
     fixed = () if getattr(flow.field, "train_J", True) else ("J",)
     theta = flow.field.theta()
     weights = [w for name, w in zip(theta._fields, theta, strict=True) if name not in fixed]
-    return [w[..., :1] if w.dim() > 1 and w.stride(-1) == 0 else w for w in weights]
+    once = [w[..., :1] if w.dim() > 1 and w.stride(-1) == 0 else w for w in weights]
+    return list({(w.data_ptr(), w.shape): w for w in once}.values())  # the pair field's b and c may be one number
 
 
 def _require_smoothing(smoothing: float) -> None:
