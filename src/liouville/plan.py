@@ -282,7 +282,7 @@ def _settings(before: Settings | GaussNewton, given: Mapping[str, Any]) -> Setti
     kind: type[Settings] | type[GaussNewton] = GaussNewton if optimizer == "gauss-newton" else Settings
     start = before if isinstance(before, kind) else kind()
     mine = {f.name for f in fields(kind)} - {"penalty"}
-    named = {name: value for name, value in given.items() if name in _SETTINGS - {"penalty", "seed"}}
+    named = {name: value for name, value in given.items() if name in _SETTINGS - {"penalty"}}
     if kind is GaussNewton:
         named.pop("optimizer", None)
         if "epochs" in named:

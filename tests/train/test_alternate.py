@@ -97,5 +97,5 @@ def test_batch_normalisation_counts_every_batch_once() -> None:
 
 
 def test_alternation_needs_a_head() -> None:
-    with pytest.raises(ValueError, match="alternation needs a liouville Network"):
+    with pytest.raises(ValueError, match="needs a liouville Network"):
         fit(torch.nn.Sequential(torch.nn.Linear(2, 1)).double(), points(), HEAD)

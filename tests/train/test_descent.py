@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -114,7 +115,7 @@ def test_radius_follows_the_model() -> None:
         radii.append(safe.radius)
         values.append(step.value)
     assert values == sorted(values, reverse=True) and float((w - 1).abs().max()) < 1e-6
-    assert min(radii) < math.inf
+    assert min(radii) < math.inf and any(before < after < math.inf for before, after in itertools.pairwise(radii))
 
 
 def test_noise_does_not_shrink_the_region() -> None:

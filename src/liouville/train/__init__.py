@@ -1,4 +1,4 @@
-"""Training: the learning problem of both papers, its penalties, and the stochastic gradient loop."""
+"""Training: the learning problem of both papers, its penalties, by stochastic gradients or by second derivatives."""
 
 from liouville.train.callback import Callback
 from liouville.train.diagnosis import DivergenceError
