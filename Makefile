@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SLOW   := not slow
 
-.PHONY: train test test-slow check test-oldest kernel kernel-sanitized bench bench-step bench-depth bench-memory bench-reversible docs clean
+.PHONY: train test test-slow check test-oldest kernel kernel-sanitized bench bench-step bench-depth bench-memory bench-reversible bench-sensitivity docs clean
 .DEFAULT_GOAL := train
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -52,6 +52,9 @@ bench-depth: $(VENV)/installed    ## 1024 layers: two stable networks beside a p
 bench-memory: $(VENV)/installed   ## resident memory by depth and engine, beside other packages (half an hour)
 	$(BIN)/pip install --quiet --no-deps revlib memcnn momentumnet revtorch
 	$(BIN)/python benchmarks/memory_vs_depth.py --page docs/depth-and-memory.md
+
+bench-sensitivity: $(VENV)/installed  ## exact sensitivities and extreme singular values, by size (a minute)
+	$(BIN)/python benchmarks/sensitivity.py --write
 
 bench-reversible: $(VENV)/installed  ## what not storing the states costs, in time and in digits (ten minutes)
 	$(BIN)/python benchmarks/reversible.py --page docs/depth-and-memory.md

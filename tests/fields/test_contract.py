@@ -222,6 +222,19 @@ class Swapped(lv.PairField):
         return torch.cat((q, p), -1)
 
 
+class OtherJacobian(Residual):
+    def jacobian(self, y, theta):
+        return -super().jacobian(y, theta)
+
+
+class OtherHalf(lv.PairField):
+    def __init__(self):
+        super().__init__(4, 2)
+
+    def q_jacobian(self, p, theta):
+        return 2 * super().q_jacobian(p, theta)
+
+
 class GlobalNoise(lv.fields.DropoutField):
     def __init__(self):
         super().__init__(Residual(), 0.5)
@@ -257,6 +270,8 @@ BROKEN = {
     ScaledEnergy: "J grad H",
     BatchEnergy: "one number per sample",
     Coupled: "p_dot",
+    OtherJacobian: "jacobian is the derivative",
+    OtherHalf: "q_jacobian is the derivative",
     Swapped: "split undoes join",
     GlobalNoise: "one draw",
 }

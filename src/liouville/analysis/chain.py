@@ -68,16 +68,17 @@ def chain_sensitivity(chain: Chain, x: Tensor, memory: int) -> list[Tensor]:
     B, widths = len(x), [s[0].numel() for s in states]
     m = widths[-1]
     require_memory(B * m * sum(widths) * x.element_size(), memory, f"the {len(states)} matrices of {B} samples")
-    out = [x.new_empty(B, m, n) for n in widths]
+    matrices = [x.new_empty(B, m, n) for n in widths]
     for some in torch.arange(m).split(copies(m, B * sum(widths))):
         inputs = [repeat(states[0], len(some)).requires_grad_()]
         with torch.enable_grad():
             for module in modules:
                 inputs.append(module(_own(inputs[-1])))
-        blocks = pull_back(inputs[-1].flatten(1), inputs, some, B).split(widths, -1)
-        for matrix, block in zip(out, blocks, strict=True):
+            last = inputs[-1].flatten(1)
+        blocks = pull_back(last, inputs, some, B).split(widths, -1)
+        for matrix, block in zip(matrices, blocks, strict=True):
             matrix[:, some] = block
-    return out
+    return matrices
 
 
 def chain_jacobians(chain: Chain, x: Tensor, memory: int) -> list[Tensor]:

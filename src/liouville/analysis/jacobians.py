@@ -9,7 +9,7 @@ layer, one row of every sample's matrix in each copy of the batch.
 
 from __future__ import annotations
 
-__all__ = ["flat_states", "layer_jacobians"]
+__all__ = ["layer_jacobians"]
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from liouville.analysis.chain import Chain, chain_jacobians
 from liouville.analysis.rows import allocate, rows
+from liouville.analysis.states import Run, run_of
 from liouville.backprop import slices
-from liouville.fields.base import StochasticField, Theta, VectorField
+from liouville.fields.base import Theta, is_closed
 from liouville.flow import Flow
 from liouville.schemes import (
     RK4,
@@ -66,58 +67,42 @@ def layer_jacobians(flow: Flow | Chain, y: Tensor, *, memory: int = MEMORY) -> A
     """
     if not isinstance(flow, Flow):
         return chain_jacobians(flow, y, memory)
-    parts, batch = state_parts(flow, y)
-    n = sum(x[0, 0].numel() for x in parts)
-    out = allocate((flow.layers, *batch, n, n), y, memory)
-    fill_layer_jacobians(flow, parts, out.view(flow.layers, -1, n, n))
+    run = run_of(flow, y)
+    n = run.size
+    out = allocate((flow.layers, *run.batch, n, n), y, memory)
+    fill_layer_jacobians(flow, run, out.view(flow.layers, -1, n, n))
     return out
 
 
 @torch.no_grad()
-def flat_states(flow: Flow, y: Tensor) -> Tensor:
-    """The N + 1 states, (N + 1, *batch, n): all parts of each flattened, one behind the other.
-
-    Example:
-        >>> import liouville as lv
-        >>> flat_states(lv.zoo.midpoint(3, layers=8, T=1.0), torch.randn(10, 3)).shape
-        torch.Size([9, 10, 6])
-    """
-    parts, batch = state_parts(flow, y)
-    return torch.cat([x.flatten(2) for x in parts], -1).unflatten(1, batch)
-
-
-def state_parts(flow: Flow, y: Tensor) -> tuple[list[Tensor], torch.Size]:
-    """Each part of the N + 1 states, (N + 1, B, *features), and the shape of the batch."""
-    if isinstance(flow.field, StochasticField) and flow.field.training:
-        raise ValueError("a flow in training mode draws new noise in every run; call flow.eval() to analyse it.")
-    with torch.no_grad():
-        states = list(flow.states(y.detach()))
-    batch = y.shape[: flow.field.feature_axis]
-    stacked = [
-        torch.stack(part).flatten(1, len(batch)) if batch else torch.stack(part)[:, None]
-        for part in zip(*states, strict=True)
-    ]
-    return stacked, batch
-
-
-@torch.no_grad()
-def fill_layer_jacobians(flow: Flow, parts: list[Tensor], out: Tensor) -> None:
-    """Write A_0 ... A_{N-1} at the given states into ``out``, (N, B, n, n), a chunk of layers at a time."""
-    theta = type(t := flow.field.theta())(*(w.detach() for w in t))
+def fill_layer_jacobians(flow: Flow, run: Run, out: Tensor) -> None:
+    """Write A_0 ... A_{N-1} into ``out``, (N, B, n, n), a chunk of layers at a time."""
     matrices = _RULES.get(type(flow.scheme), _differentiated)
     step = max(1, _CHUNK // max(1, out[0].numel()))
     for first in range(0, flow.layers, step):
         last = min(first + step, flow.layers)
-        local = Local(flow, _some(theta, first, last), last - first)
-        before, after = ([x[first + k : last + k] for x in parts] for k in (0, 1))
+        local = Local(flow, run.theta, first, last)
+        before, after = ([x[first + k : last + k] for x in run.parts] for k in (0, 1))
         out[first:last] = matrices(flow.scheme, local, before, after)
 
 
-class Local:
-    """The field's Jacobians in some layers; points are (L, B, *features), matrices (L, B, n, n)."""
+@torch.no_grad()
+def field_jacobians(flow: Flow, run: Run) -> Tensor:
+    """f' at the states in front of every layer, (N, B, n, n): of (p, q) for splitting schemes, else of y."""
+    local, parts = Local(flow, run.theta, 0, flow.layers), [x[:-1] for x in run.parts]
+    if isinstance(flow.scheme, SplittingScheme):
+        upper, lower = local.half(0, parts[1]), local.half(1, parts[0])
+        return torch.cat((_right(upper, lower.shape[-1]), F.pad(lower, (0, upper.shape[-1]))), -2)
+    two_step = isinstance(flow.scheme, Midpoint)
+    return local.whole(parts[1] if two_step else torch.cat(parts, flow.field.feature_axis))
 
-    def __init__(self, flow: Flow, theta: Theta, layers: int) -> None:
-        self.flow, self.field, self.h, self.theta, self.layers = flow, flow.field, flow.h, theta, layers
+
+class Local:
+    """The field's Jacobians in layers first ... last - 1; points are (L, B, *features), matrices (L, B, n, n)."""
+
+    def __init__(self, flow: Flow, theta: Theta, first: int, last: int) -> None:
+        self.flow, self.field, self.h, self.layers = flow, flow.field, flow.h, last - first
+        self.theta = type(theta)(*(w[first:last] if len(w) > 1 else w for w in theta))
 
     def whole(self, y: Tensor) -> Tensor:
         """df/dy."""
@@ -142,7 +127,7 @@ class Local:
         )
 
     def _matrix(self, name: str, half: str, x: Tensor) -> Tensor:
-        if x.dim() == 3 and _is_closed(self.field, name):
+        if x.dim() == 3 and is_closed(self.field, name):
             closed = getattr(self.field, name)(x, self.theta)
             if closed is not None:
                 return closed
@@ -155,20 +140,6 @@ class Local:
 
     def _slices(self) -> Iterator[Theta]:
         return slices(self.theta, self.layers)
-
-
-def _is_closed(field: VectorField, name: str) -> bool:
-    """Whether no subclass has changed what the field computes since its Jacobian was written down."""
-    for cls in type(field).__mro__:
-        if name in vars(cls):
-            return True
-        if vars(cls).keys() & {"forward", "p_dot", "q_dot", "gradient"}:
-            return False
-    return False
-
-
-def _some(theta: Theta, first: int, last: int) -> Theta:
-    return type(theta)(*(w[first:last] if len(w) > 1 else w for w in theta))
 
 
 def _differentiated(scheme: Scheme, local: Local, before: Parts, after: Parts) -> Tensor:

@@ -9,7 +9,7 @@ belong to one sample each; the mean over a batch has no such meaning, and no bou
 
 from __future__ import annotations
 
-__all__ = ["backward_sensitivity"]
+__all__ = ["backward_sensitivity", "gradient_norms"]
 
 from typing import overload
 
@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from liouville.analysis.chain import Chain, chain_sensitivity
-from liouville.analysis.jacobians import MEMORY, fill_layer_jacobians, state_parts
+from liouville.analysis.jacobians import MEMORY, fill_layer_jacobians
 from liouville.analysis.rows import allocate
+from liouville.analysis.states import run_of
+from liouville.backprop import slices
 from liouville.flow import Flow
 
 
@@ -60,12 +62,43 @@ def backward_sensitivity(flow: Flow | Chain, y: Tensor, *, memory: int = MEMORY)
     """
     if not isinstance(flow, Flow):
         return chain_sensitivity(flow, y, memory)
-    parts, batch = state_parts(flow, y)
-    n = sum(x[0, 0].numel() for x in parts)
-    out = allocate((flow.layers + 1, *batch, n, n), y, memory)
+    run = run_of(flow, y)
+    n = run.size
+    out = allocate((flow.layers + 1, *run.batch, n, n), y, memory)
     matrices = out.view(flow.layers + 1, -1, n, n)
-    fill_layer_jacobians(flow, parts, matrices[:-1])
+    fill_layer_jacobians(flow, run, matrices[:-1])
     matrices[-1] = torch.eye(n, dtype=y.dtype, device=y.device)
     for j in reversed(range(flow.layers)):
         matrices[j] = matrices[j + 1] @ matrices[j]
     return out
+
+
+def gradient_norms(flow: Flow, y: Tensor, gradient: Tensor) -> Tensor:
+    r"""||dL/dState_j|| of every sample for j = 0 ... N, (N + 1, *batch), by one backward pass through the plain loop.
+
+    Args:
+        flow: the flow; its own engine is not asked, so that it works where the engine hides the layers.
+        y: the input.
+        gradient: dL/dy_N, shaped like the output.
+
+    Example:
+        >>> import liouville as lv
+        >>> flow, y = lv.zoo.h2(4, layers=64, T=6.4), torch.randn(10, 4)
+        >>> gradient_norms(flow, y, torch.ones(10, 4)).shape
+        torch.Size([65, 10])
+    """
+    states, end = [], -flow.field.feature_axis
+    with torch.enable_grad():
+        theta = flow.field.theta()
+        theta = type(theta)(*(w.detach() for w in theta))
+        run, state = flow.start(y.detach(), theta)
+        state = tuple(x.detach().requires_grad_() for x in state)
+        for j, theta_j in enumerate(slices(theta, flow.layers)):
+            states.append(state := tuple(x.view_as(x) for x in state))  # a part may live on in the next state
+            state = flow.scheme.step(run.at_layer(j), state, theta_j, flow.h)
+        states.append(state := tuple(x.view_as(x) for x in state))
+        out = flow.scheme.final(flow.field, state)
+    parts = [x for state in states for x in state]
+    gradients = torch.autograd.grad(out, parts, gradient, materialize_grads=True)
+    squares = torch.stack([g.square().sum(tuple(range(-end, 0))) for g in gradients])
+    return squares.unflatten(0, (flow.layers + 1, -1)).sum(1).sqrt()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from liouville.fields.base import Lipschitz, PartitionedField, Theta, VectorField
+from liouville.fields.base import Lipschitz, PartitionedField, Theta, VectorField, is_closed
 
 if TYPE_CHECKING:
     from liouville.schemes.base import Scheme
@@ -66,7 +66,7 @@ class SecondOrderField(PartitionedField):
 
     def p_jacobian(self, q: Tensor, theta: Theta) -> Tensor | None:
         """The force's."""
-        return self.force.jacobian(q, theta)
+        return self.force.jacobian(q, theta) if is_closed(self.force, "jacobian") else None
 
     def q_jacobian(self, p: Tensor, theta: Theta) -> Tensor | None:
         """I."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from liouville.backprop import slices
 from liouville.fields import PartitionedField, SecondOrderField, StochasticField, VectorField
-from liouville.fields.base import Theta
+from liouville.fields.base import Theta, is_closed
 from liouville.schemes import State
 from liouville.testing.measure import (
     CANCELLATION,
@@ -34,7 +34,8 @@ def check_field(field: VectorField, y: Tensor | None = None, *, seed: int = 0) -
     """Check that ``field`` keeps the contract of `VectorField`, and of the energy and rate that it states.
 
     ``theta()`` is a NamedTuple of tensors with axis 0 of N or 1, and the only way by which a parameter reaches a layer;
-    ``forward`` is deterministic, changes nothing, treats samples one by one and has the right gradient;
+    ``forward`` is deterministic, changes nothing, treats samples one by one and has the right gradient, and
+    ``jacobian``, where given, is its derivative;
     a partitioned field is (p_dot(q), q_dot(p)); with an ``energy`` H, <grad H, f> = 0 and f = J grad H where the field
     states its ``structure`` J; ``rate``, where stated, bounds the spectral radius of the Jacobian.
 
@@ -67,6 +68,7 @@ def check_field(field: VectorField, y: Tensor | None = None, *, seed: int = 0) -
     _check_values(field, state, layers[0])
     _check_side_doors(field, y, state, layers[-1], generator)
     _check_gradient(field, state, layers[-1])
+    _check_jacobian(field, state, layers[-1])
     if isinstance(field, PartitionedField):
         _check_partition(field, state, layers[-1])
     no_potential = isinstance(field, SecondOrderField) and not hasattr(field.force, "potential")
@@ -185,6 +187,19 @@ def _check_gradient(field: VectorField, state: State, theta_j: Theta) -> None:
             f"the gradient of forward equals its finite differences: {error} Look for detach(), .data or a custom "
             "backward."
         ) from error
+
+
+def _check_jacobian(field: VectorField, state: State, theta_j: Theta) -> None:
+    f: Any = field
+    maps = {"jacobian": (f, state[0])}
+    if isinstance(field, PartitionedField):
+        maps = {"p_jacobian": (f.p_dot, state[1]), "q_jacobian": (f.q_dot, state[0])}
+    for name, (velocity_of, x) in maps.items():
+        closed = getattr(f, name)(x, theta_j) if field.feature_axis == -1 and is_closed(field, name) else None
+        for A, one in zip(closed if closed is not None else (), x, strict=False):
+            expected = jacobian(lambda s, v=velocity_of: (v(s, theta_j),), (one,))
+            allowed = CANCELLATION * field.features * EPS * max(1.0, float(expected.abs().max()))
+            near(f"{name} is the derivative", A - expected, allowed, "or return None: forward is then differentiated")
 
 
 def _check_partition(field: PartitionedField, state: State, theta_j: Theta) -> None:

@@ -7,7 +7,7 @@ __all__ = ["evaluate", "fit"]
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from liouville.data import Split
 from liouville.randomness import seeded
 from liouville.train.alternate import fresh_head, require_network, train_head
 from liouville.train.augment import augmented
+from liouville.train.callback import Callback
 from liouville.train.diagnosis import DivergenceError, diagnose
 from liouville.train.history import Epoch, History
 from liouville.train.objective import Task, evaluation_mode, task_of
@@ -33,6 +34,7 @@ def fit(
     *,
     progress: Progress = silent,
     on_epoch: Callable[[History], None] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> History:
     """Train ``network`` in place and return what happened; it carries the weights of the best validation loss.
 
@@ -42,6 +44,7 @@ def fit(
         settings: everything that can be chosen.
         progress: where to show it; ``liouville.train.progress.Terminal()`` draws a bar.
         on_epoch: called with the history after every epoch.
+        callbacks: told of the start, of every step and epoch, and of the end; `GradientMonitor` is one.
 
     Returns:
         The `History`. Two runs with the same arguments agree bitwise on one machine with one number of threads.
@@ -58,7 +61,7 @@ def fit(
         2
     """
     with seeded(settings.seed, next(network.parameters()).device):
-        return _Run(network, split, settings, progress, on_epoch).train()
+        return _Run(network, split, settings, progress, on_epoch, callbacks).train()
 
 
 @torch.no_grad()
@@ -79,8 +82,10 @@ class _Run:
         settings: Settings,
         progress: Progress,
         on_epoch: Callable[[History], None] | None,
+        callbacks: Sequence[Callback],
     ) -> None:
         like = next(network.parameters())
+        self.callbacks = callbacks
         self.network, self.settings, self.progress, self.on_epoch = network, settings, progress, on_epoch
         self.task = task_of(network, split)
         if (settings.shift or settings.warp) and split.x_train.ndim != 4:
@@ -114,10 +119,14 @@ class _Run:
             raise DivergenceError(f"training diverged at {self.at}: {error}") from error
         finally:
             self.network.eval()
+            for callback in self.callbacks:
+                callback.on_end()
 
     def _train(self) -> History:
         start = time.perf_counter()
         self.network.train()
+        for callback in self.callbacks:
+            callback.on_start(self.network)
         with self.progress.run(self.settings.epochs, self.steps, self.task.score_name) as bar:
             try:
                 for epoch in range(1, self.settings.epochs + 1):
@@ -127,6 +136,8 @@ class _Run:
                     bar.epoch(record)
                     if self.on_epoch:
                         self.on_epoch(self.history)
+                    for callback in self.callbacks:
+                        callback.on_epoch(self.history)
                     if self._stalled(epoch):
                         self.history.stopped = f"no better validation loss in {self.settings.patience} epochs"
                         break
@@ -160,6 +171,8 @@ class _Run:
                 _move_average(self.average, self.network, min(self.settings.average, (1 + taken) / (10 + taken)))
             sums += torch.tensor([loss, penalty, score, norm], dtype=torch.float64) * len(x)
             bar.step(loss)
+            for callback in self.callbacks:
+                callback.on_step(loss)
         loss, penalty, score, norm = (sums / len(self.x)).tolist()
         held: dict[str, float] = {}
         x, y = self.validation or (x, y)  # without a validation part, the last batch stands guard

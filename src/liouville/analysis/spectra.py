@@ -1,0 +1,113 @@
+r"""What sensitivity matrices say: norms, singular values, determinants, growth, and what they do to one gradient.
+
+Every function takes matrices (..., m, n) of single samples, as `backward_sensitivity` and `layer_jacobians` give them,
+and treats each by itself. A norm of at least 1 does not mean that no direction shrinks: the singular values of a
+symplectic matrix pair as (s, 1/s), so look at the whole spectrum.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Norms", "gradient_alignment", "growth_exponents", "log_determinants", "norms", "singular_spectra"]
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Norms(NamedTuple):
+    """Four norms of every matrix: the largest column sum, spectral, the largest row sum, Frobenius."""
+
+    one: Tensor
+    two: Tensor
+    inf: Tensor
+    frobenius: Tensor
+
+
+@torch.no_grad()
+def norms(matrices: Tensor) -> Norms:
+    """||A||_1, ||A||_2, ||A||_inf and ||A||_F of (..., m, n).
+
+    Example:
+        >>> [round(float(x), 3) for x in norms(torch.tensor([[3.0, 0.0], [4.0, 0.0]]))]
+        [7.0, 5.0, 4.0, 5.0]
+    """
+    size = matrices.abs()
+    return Norms(
+        size.sum(-2).amax(-1),
+        singular_spectra(matrices)[..., 0],
+        size.sum(-1).amax(-1),
+        matrices.square().sum((-2, -1)).sqrt(),
+    )
+
+
+@torch.no_grad()
+def singular_spectra(matrices: Tensor) -> Tensor:
+    """The singular values of every matrix, the largest first, (..., min(m, n)); NaN where an entry is not finite.
+
+    They are right to eps times the largest: smaller ones of a matrix that grew much are rounding.
+
+    Example:
+        >>> singular_spectra(torch.diag(torch.tensor([0.5, 2.0])))
+        tensor([2.0000, 0.5000])
+    """
+    finite = matrices.isfinite().all(-1).all(-1)
+    values = torch.linalg.svdvals(torch.where(finite[..., None, None], matrices, 0.0))
+    return torch.where(finite[..., None], values, torch.nan)
+
+
+@torch.no_grad()
+def log_determinants(layers: Tensor) -> Tensor:
+    r"""log |det dState_N/dState_j| for j = 0 ... N, (N + 1, ...), from the layer Jacobians (N, ..., n, n).
+
+    It is the sum of the layers' own: the determinant of the product itself is rounding once eps ||A||^2 nears 1.
+
+    Example:
+        >>> log_determinants(torch.stack([2 * torch.eye(2), torch.eye(2)]))
+        tensor([1.3863, 0.0000, 0.0000])
+    """
+    each = torch.linalg.slogdet(layers).logabsdet
+    return torch.cat((each.flip(0).cumsum(0).flip(0), torch.zeros_like(each[:1])))
+
+
+@torch.no_grad()
+def growth_exponents(sensitivities: Tensor, h: float) -> Tensor:
+    r"""Finite-time Lyapunov exponents log(s_k) / (T - t_j) of dState_N/dState_j, j < N: (N, ..., n), largest first.
+
+    Growth per unit of time: exp(exponent) is the factor by which a direction grows while the flow runs for time 1.
+
+    Args:
+        sensitivities: (N + 1, ..., n, n), as `backward_sensitivity` gives them.
+        h: the flow's step.
+
+    Example:
+        >>> import math
+        >>> exponents = growth_exponents(torch.stack([math.e * torch.eye(2), torch.eye(2)]), h=0.5)
+        >>> [round(float(x), 4) for x in exponents[0]]
+        [2.0, 2.0]
+    """
+    N = len(sensitivities) - 1
+    times = h * torch.arange(N, 0, -1, dtype=sensitivities.dtype, device=sensitivities.device)
+    spectra = singular_spectra(sensitivities[:-1])
+    return spectra.log() / times.reshape(-1, *(1,) * (spectra.dim() - 1))
+
+
+@torch.no_grad()
+def gradient_alignment(sensitivities: Tensor, gradient: Tensor) -> Tensor:
+    r"""|cos| of the angle between dL/dState_N and the direction that grows most on its way back, (..., ).
+
+    That direction is the first left singular vector u of A = dState_N/dState_j, for which ||A^T u|| = s_max. At 1 the
+    loss gradient grows by the whole s_max between layer N and layer j; at 0 it does not see that growth.
+
+    Args:
+        sensitivities: (..., m, n).
+        gradient: dL/dState_N, (..., m), one per sample; it broadcasts over j.
+
+    Example:
+        >>> A = torch.diag(torch.tensor([0.5, 2.0]))
+        >>> gradient_alignment(A, torch.tensor([0.0, 3.0]))
+        tensor(1.)
+    """
+    u = torch.linalg.svd(sensitivities, full_matrices=False).U[..., 0]
+    length = gradient.norm(dim=-1).clamp(min=torch.finfo(gradient.dtype).tiny)
+    return (u * gradient).sum(-1).abs() / length

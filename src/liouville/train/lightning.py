@@ -1,0 +1,51 @@
+"""`GradientMonitor` as a callback of Lightning; needs the extra ``lightning``."""
+
+from __future__ import annotations
+
+__all__ = ["LightningGradientMonitor"]
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from liouville.train.monitor import GradientMonitor
+
+try:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("Lightning is not installed; run pip install 'liouville[lightning]'.") from error
+
+
+class LightningGradientMonitor(Callback):
+    """Watches a `LightningModule` by a `GradientMonitor` and logs ``gradient_ratio``, its first norm over its last.
+
+    Args:
+        layers: the modules to watch, or a function that gives them for the LightningModule; its flows by default.
+        **settings: ``threshold``, ``samples`` and ``cost`` of `GradientMonitor`.
+
+    ``monitor`` is the `GradientMonitor`, with its records and flags.
+
+    Example:
+        >>> LightningGradientMonitor(threshold=1e-4).monitor.threshold
+        0.0001
+    """
+
+    def __init__(self, layers: Sequence[nn.Module] | None = None, **settings: float) -> None:
+        super().__init__()
+        self.monitor = GradientMonitor(layers=layers, **settings)  # type: ignore[arg-type]
+        self._logged = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.monitor.on_start(pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if len(self.monitor.records) > self._logged:
+            self._logged = len(self.monitor.records)
+            pl_module.log("gradient_ratio", self.monitor.records[-1].ratio)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.monitor.on_end()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.monitor.on_end()

@@ -1,0 +1,199 @@
+r"""`GradientMonitor`: does the gradient reach the first layers? Its norm by depth, while the network trains.
+
+Backward through the layers the loss gradient is multiplied by one Jacobian after another; where the product decays or
+grows exponentially, the first layers get no gradient, or nothing but noise. Modules are watched by hooks. A `Flow` may
+run on an engine that hides its layers, so its costates dL/dState_j are recomputed by the plain loop for a few samples
+of the batch, from the gradient that arrives at its output. Each measurement is timed, and the next one waits until all
+of them together are a small part of the time that training took.
+"""
+
+from __future__ import annotations
+
+__all__ = ["GradientMonitor", "GradientRecord", "GradientWarning"]
+
+import functools
+import math
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from liouville.analysis import gradient_norms
+from liouville.flow import Flow
+from liouville.train.callback import Callback
+
+
+class GradientWarning(UserWarning):
+    """The gradient vanishes or explodes with depth."""
+
+
+@dataclass(frozen=True)
+class GradientRecord:
+    """One measurement: ``norms`` of dL/dy_j, the first layer's first; ``step`` counts from 1."""
+
+    step: int
+    norms: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        """First norm over last: how much of the gradient arrives; NaN where there is none at the end."""
+        return self.norms[0] / self.norms[-1] if self.norms[-1] else math.nan
+
+
+class GradientMonitor(Callback):
+    r"""Watches ||dL/dy_j|| by depth and says in one sentence when the gradient vanishes or explodes.
+
+    Use it as a callback of `fit`, or as a context around a loop of your own: ``with GradientMonitor(network) as
+    monitor:``. A step is one forward pass with gradients.
+
+    Args:
+        network: what to watch; not needed for `fit`, which hands it over.
+        layers: the modules to watch in the order of depth; by default the network's flows, with all their layers, or
+            the parts of an ``nn.Sequential``. Watched of a module is the gradient at its output.
+        threshold: a ratio of first to last norm below it is called vanishing, above its inverse exploding.
+        samples: how many samples of a batch are followed through a flow.
+        cost: the largest share of the time since the start to spend; the first measurement is made regardless.
+
+    ``records`` has every `GradientRecord`; ``flags`` the sentences, each also given as a `GradientWarning` when it
+    first applies.
+
+    Raises:
+        ValueError: if there are no flows and no ``layers``.
+
+    Example:
+        >>> import liouville as lv
+        >>> network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=64, T=6.4)
+        >>> with GradientMonitor(network) as monitor:
+        ...     network(torch.randn(10, 2)).square().mean().backward()
+        >>> len(monitor.records[0].norms), monitor.flags
+        (65, [])
+    """
+
+    def __init__(
+        self,
+        network: nn.Module | None = None,
+        *,
+        layers: Sequence[nn.Module] | None = None,
+        threshold: float = 1e-6,
+        samples: int = 16,
+        cost: float = 0.03,
+    ) -> None:
+        if not 0 < threshold < 1:
+            raise ValueError(f"threshold must lie in (0, 1), got {threshold}.")
+        self.network, self.layers = network, layers
+        self.threshold, self.samples, self.cost = threshold, samples, cost
+        self.records: list[GradientRecord] = []
+        self.flags: list[str] = []
+        self.seconds = 0.0
+        self.step = 0
+        self._known: set[str] = set()
+        self._modules: list[nn.Module] = []
+        self._handles: list[RemovableHandle] = []  # the first is there for every step
+        self._seen: dict[int, Tensor] = {}
+        self._spent = self._price = 0.0  # seconds: in this measurement, and what one takes
+
+    def on_start(self, network: nn.Module) -> None:
+        self.network = network
+        self.__enter__()
+
+    def on_end(self) -> None:
+        self.__exit__()
+
+    def __enter__(self) -> Self:
+        self._modules = _layers_of(self.network, self.layers)
+        self._start = time.perf_counter()
+        self._handles = [self._modules[0].register_forward_pre_hook(self._begin)]
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._finish()
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _begin(self, *_: Any) -> None:
+        """A new step: what the last one showed is written down, and whether to look at this one decided."""
+        if not torch.is_grad_enabled():
+            return
+        self._finish()
+        self.step += 1
+        begin = time.perf_counter()
+        if self.step > 1 and self.seconds + self._price > self.cost * (begin - self._start):
+            return
+        for i, module in enumerate(self._modules):  # for this step alone: a module with a hook is slower
+            hook = functools.partial(self._forward, i)
+            self._handles.append(module.register_forward_hook(hook))
+        self._spent = time.perf_counter() - begin
+
+    def _forward(self, i: int, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        if not isinstance(output, Tensor) or not output.requires_grad:
+            return
+        begin = time.perf_counter()
+        flow = (module, inputs[0].detach()) if isinstance(module, Flow) else None
+        output.register_hook(functools.partial(self._backward, i, flow))
+        self._spent += time.perf_counter() - begin
+
+    def _backward(self, i: int, flow: tuple[Flow, Tensor] | None, gradient: Tensor) -> None:
+        begin = time.perf_counter()
+        gradient = gradient.detach()
+        self._seen[i] = gradient.norm()[None] if flow is None else self._by_layer(*flow, gradient)
+        self._spent += time.perf_counter() - begin
+
+    def _by_layer(self, flow: Flow, y: Tensor, gradient: Tensor) -> Tensor:
+        """||dL/dState_j|| over the batch, from a few samples of it."""
+        some = torch.linspace(0, len(y) - 1, min(self.samples, len(y))).round().long()
+        weight = next(flow.parameters(), y)
+        with torch.random.fork_rng(devices=[]):  # a field that draws noise must not move the run's stream
+            norms = gradient_norms(flow, y[some].to(weight.dtype), gradient[some].to(weight.dtype))
+        return norms.flatten(1).norm(dim=1) * math.sqrt(len(y) / len(some))
+
+    def _finish(self) -> None:
+        begin = time.perf_counter()
+        for handle in self._handles[1:]:
+            handle.remove()
+        del self._handles[1:]
+        if not self._seen:
+            return
+        norms = torch.cat([self._seen[i].double().cpu() for i in sorted(self._seen)])
+        self._seen = {}
+        self.records.append(GradientRecord(self.step, tuple(norms.tolist())))
+        self._judge(self.records[-1])
+        self._price = self._spent + time.perf_counter() - begin
+        self.seconds += self._price
+
+    def _judge(self, record: GradientRecord) -> None:
+        first, last = record.norms[0], record.norms[-1]
+        if not all(math.isfinite(x) for x in record.norms):
+            what, how = "is not finite", "somewhere on its way back"
+        elif record.ratio < self.threshold:
+            what, how = "vanishes", f"from {last:.2g} behind the last layer to {first:.2g} at the first"
+        elif record.ratio > 1 / self.threshold:
+            what, how = "explodes", f"from {last:.2g} behind the last layer to {first:.2g} at the first"
+        else:
+            return
+        sentence = f"step {record.step}: the gradient {what}, {how} ({len(record.norms)} states seen)."
+        self.flags.append(sentence)
+        if what not in self._known:
+            self._known.add(what)
+            warnings.warn(sentence, GradientWarning, stacklevel=2)
+
+
+def _layers_of(network: nn.Module | None, layers: Sequence[nn.Module] | None) -> list[nn.Module]:
+    if layers is not None:
+        found = list(layers)
+    elif network is None:
+        raise ValueError("nothing to watch: give the network, or hand the monitor to fit(..., callbacks=[monitor]).")
+    else:
+        found = [m for m in network.modules() if isinstance(m, Flow)]
+        found = found or (list(network) if isinstance(network, nn.Sequential) else [])
+    if not found:
+        raise ValueError(
+            f"{type(network).__name__} has no flows and is no nn.Sequential; give layers=[...], the modules in the "
+            "order of depth."
+        )
+    return found

@@ -1,0 +1,166 @@
+"""Stability regions are those of the schemes' own steps; margins are spectral radii."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import liouville as lv
+from liouville.analysis import amplification, imaginary_limit, layer_spectra, margin, step_margin
+from measure import at, generator, randn, step_jacobian
+from samples import PAIRS, inputs
+from samples import flow as flow_of
+
+SCHEMES = (
+    lv.ForwardEuler(),
+    lv.RK4(),
+    lv.Midpoint(),
+    lv.ImplicitMidpoint(),
+    lv.SymplecticEuler(),
+    lv.Verlet(),
+    lv.Yoshida4(),
+)
+
+
+def line() -> lv.Activation:
+    return lv.Activation("line", lambda x: x, lambda x: x.square() / 2, torch.ones_like, 1.0, True)
+
+
+def oscillator(scheme: lv.Scheme, omega: float) -> lv.Flow:
+    """y' = omega [[0, -1], [1, 0]] y, one step of length 1."""
+    if isinstance(scheme, lv.SplittingScheme):
+        field = lv.SeparableHamiltonianField(2, 1, activation=line()).double()
+        weights = (field.K_p, field.K_q)
+    else:
+        field = lv.HamiltonianField(2, 1, activation=line()).double()
+        weights = (field.K,)
+    with torch.no_grad():
+        for K in weights:
+            K.copy_(math.sqrt(omega) * torch.eye(K.shape[-1]))
+    return lv.Flow(field, scheme, T=1.0)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("omega", [0.3, 0.9, 1.3, 1.9, 2.5, 3.5])
+def test_amplification_is_the_spectral_radius_of_a_step(scheme: lv.Scheme, omega: float) -> None:
+    flow = oscillator(scheme, omega)
+    state = tuple(x.detach() for x in next(iter(flow.states(randn(1, 2)))))
+    A = step_jacobian(scheme, flow.field, state, 1.0)
+    radius = float(torch.linalg.eigvals(A).abs().max())
+    # eigenvalues of modulus 1 are as sensitive as they are close to each other: eps over the gap, above 0.1 here
+    assert float(amplification(scheme, torch.tensor(1j * omega))) == pytest.approx(radius, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "limit"),
+    [
+        (lv.SymplecticEuler(), 2.0),
+        (lv.Verlet(), 2.0),
+        (lv.Midpoint(), 1.0),
+        (lv.RK4(), 2 * math.sqrt(2)),
+        (lv.ForwardEuler(), 0.0),
+        (lv.ImplicitMidpoint(), math.inf),
+    ],
+)
+def test_limits_on_the_imaginary_axis(scheme: lv.Scheme, limit: float) -> None:
+    # where two roots meet, |r| - 1 is the square root of the distance: 1e-9 above 1 is seen 1e-18 beyond the limit
+    assert imaginary_limit(scheme) == pytest.approx(limit, abs=1e-6)
+
+
+def test_the_region_of_forward_euler_is_a_disc_and_unknown_ones_say_so() -> None:
+    z = torch.tensor([-1.0 + 0.9j, -1.0 + 1.1j, -2.1 + 0j, 0.1 + 0j])
+    assert (amplification(lv.ForwardEuler(), z) <= 1).tolist() == [True, False, False, False]
+    with pytest.raises(NotImplementedError, match="ImplicitSymplecticEuler"):
+        amplification(lv.ImplicitSymplecticEuler(), z)
+    assert math.isnan(imaginary_limit(lv.ImplicitSymplecticEuler()))
+
+
+def test_antisymmetric_euler_is_stable_exactly_if_gamma_allows_it() -> None:
+    """At D = I: 2 gamma >= h (gamma^2 + mu^2)."""
+    h, mu = 0.2, 1.5
+    for gamma in (0.1, 0.2, 0.24, 0.25, 0.3, 1.0):
+        inside = float(amplification(lv.ForwardEuler(), torch.tensor(h * complex(-gamma, mu)))) <= 1
+        assert inside == (2 * gamma >= h * (gamma**2 + mu**2))
+
+
+def test_layer_spectra_are_h_times_the_eigenvalues_of_the_field() -> None:
+    for scheme, name in (
+        ("ForwardEuler", "hamiltonian-full"),
+        ("Midpoint", "antisymmetric"),
+        ("SymplecticEuler", "separable"),
+        ("RK4", "pair"),
+        ("Verlet", "second-order-rest"),
+    ):
+        flow = flow_of(scheme, name)
+        y = inputs(flow.field)
+        spectra = layer_spectra(flow, y)
+        assert spectra.shape[:2] == (3, 3)
+        assert spectra.real.abs().max() <= 1e-7 * spectra.abs().max()  # a double 0 is exact to sqrt(eps)
+    residual = flow_of("ForwardEuler", "residual")
+    y = inputs(residual.field)
+    states = list(residual.states(y))
+    J = torch.autograd.functional.jacobian(
+        lambda v: residual.field(v, at(residual.field.theta(), 1)), states[1][0][2].detach()
+    )
+    expected = torch.linalg.eigvals(residual.h * J)
+    ordered = sorted(layer_spectra(residual, y)[1, 2].tolist(), key=lambda z: (z.real, z.imag))
+    for a, b in zip(ordered, sorted(expected.tolist(), key=lambda z: (z.real, z.imag)), strict=True):
+        assert abs(a - b) < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("scheme", "name"),
+    [
+        ("SymplecticEuler", "separable"),
+        ("Verlet", "second-order-rest"),
+        ("ForwardEuler", "hamiltonian"),
+        ("Midpoint", "antisymmetric"),
+        ("RK4", "hamiltonian-full"),
+        ("ImplicitSymplecticEuler", "hamiltonian"),
+    ],
+)
+def test_step_margins_are_spectral_radii(scheme: str, name: str) -> None:
+    flow = flow_of(scheme, name)
+    y = inputs(flow.field, batch=4)
+    found = step_margin(flow, y, iterations=400)
+    expected = layer_spectra(flow, y).abs().amax(-1)
+    assert found.values.shape == (3, 4)
+    # the factor before the power takes its share: eigenvalues close in modulus separate slowly
+    torch.testing.assert_close(found.values, expected, rtol=0.02, atol=1e-6)
+    assert (found.values <= margin(flow)[:, None] * 1.02).all()
+
+
+def test_step_margins_of_images_stay_below_the_bound() -> None:
+    flow = lv.zoo.h2(8, 4, 1.0, operator=lv.Conv(3), generator=generator(0))
+    found = step_margin(flow, torch.randn(2, 8, 10, 10))
+    assert found.values.shape == (4, 2)
+    assert (found.values <= margin(flow)[:, None]).all() and (found.values > 0).all()
+
+
+def test_the_verdict_is_plain() -> None:
+    y = 0.01 * randn(5, 2)
+    inside, beyond = (step_margin(oscillator(lv.SymplecticEuler(), w), y) for w in (1.9, 2.1))
+    assert "frozen layers, linearised" in str(inside) and "below the limit 2 of SymplecticEuler" in str(inside)
+    assert "1 of 1 layers reach the limit 2" in str(beyond)
+    assert "makes every oscillation grow" in str(step_margin(oscillator(lv.ForwardEuler(), 0.3), y))
+
+
+def test_two_stable_layers_in_turn_may_grow() -> None:
+    """Each is far within the limit for itself; their product is not: a margin is advice, not proof."""
+    field = lv.SeparableHamiltonianField(2, 40, activation=line()).double()
+    with torch.no_grad():
+        field.K_p[0::2], field.K_q[0::2] = 0.3, 1.8
+        field.K_p[1::2], field.K_q[1::2] = 1.8, 0.3
+    flow = lv.Flow(field, lv.Verlet(), T=40 * 2.0)
+    found = step_margin(flow, 0.01 * randn(1, 2))
+    assert float(found.values.max()) < 1.2
+    assert lv.analysis.backward_sensitivity(flow, 0.01 * randn(1, 2))[0].norm() > 1e3
+
+
+def test_every_pair_has_a_margin_or_says_that_no_limit_is_known() -> None:
+    for scheme, name in PAIRS:
+        flow = flow_of(scheme, name).eval()
+        found = step_margin(flow, inputs(flow.field, batch=1), iterations=4)
+        assert found.values.isfinite().all() and found.verdict.startswith("frozen layers, linearised")
