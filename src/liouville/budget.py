@@ -188,15 +188,15 @@ def _detached(lipschitz: Lipschitz) -> Lipschitz:
 
 @torch.no_grad()
 def _largest(bound: Callable[[Tensor], Tensor], limit: float) -> Tensor | None:
-    """The largest log t <= 0 with bound(log t) <= limit, to 2e-4 and from below; None if it is 0.
+    """The largest log t <= 0 with bound(log t) <= limit, to 1e-3 and from below; None if it is 0.
 
-    The bound grows with t: three grids of 64 points, each between two points of the one before.
+    The bound grows with t: four grids of 16 points, each between two points of the one before.
     """
     if bound(torch.zeros(1)) <= limit:
         return None
     low, high = -_SMALLEST, 0.0
-    for _ in range(3):
-        points = torch.linspace(low, high, 64, dtype=torch.float64)
+    for _ in range(4):
+        points = torch.linspace(low, high, 16, dtype=torch.float64)
         kept = int((bound(points) <= limit).sum())
-        low, high = float(points[max(kept - 1, 0)]), float(points[min(kept, 63)])
+        low, high = float(points[max(kept - 1, 0)]), float(points[min(kept, 15)])
     return torch.tensor(low, dtype=torch.float64)

@@ -307,7 +307,9 @@ def test_images_are_proved_and_measured_as_far_as_they_go():
     assert certificate.holds and claim(certificate, "robustness radius").status == "pass"
     wide = certify(lv.zoo.h2(32, 2, 1.0, operator=lv.Conv(3)), torch.randn(2, 32, 12, 12))
     lower = claim(wide, "lower bound")
-    assert lower.status == "pass" and not lower.measured and "too wide" in lower.note
+    assert lower.status == "pass" and list(lower.measured) == ["least 2"] and lower.measured["least 2"] >= 1
+    assert claim(wide, "layers").status == "pass" and "too wide" in claim(wide, "layers").note
+    assert claim(wide, "singular values").measured["smallest"] < 1 < claim(wide, "singular values").measured["largest"]
 
 
 def test_json_is_strict_and_the_table_names_every_claim():

@@ -157,7 +157,7 @@ def test_lightning(tmp_path) -> None:
     pytest.importorskip("lightning")
     import lightning
 
-    from liouville.train.lightning import LightningGradientMonitor
+    from liouville.lightning import LightningGradientMonitor
 
     class Module(lightning.LightningModule):
         def __init__(self, network: nn.Module) -> None:

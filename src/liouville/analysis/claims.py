@@ -74,7 +74,7 @@ _LINEAR = 1e-4  # beyond such a drift nothing can be expected of linearised laye
 _SLACK = 1e3  # roundings inside a velocity, and the residual of an implicit layer (10 eps), are not counted in drift
 _LIMITS = {SymplecticEuler: 2.0, Verlet: 2.0, Midpoint: 1.0, RK4: 2.0 * math.sqrt(2.0), ForwardEuler: 0.0}
 _NO_DIRECTION = "a norm >= 1 does not mean that no direction shrinks"
-_WIDE = "not measured: the state is too wide for exact sensitivities"
+_WIDE = "not measured: the state is too wide"
 
 
 def probes(flow: Flow) -> Tensor:
@@ -131,21 +131,19 @@ def of_network(network: Network, x: Tensor) -> Iterator[Claim]:
     )
 
 
-def _lower_bound(flow: Flow, route: Route, found: Measured | None, number: int | None) -> Claim:
+def _lower_bound(flow: Flow, route: Route, found: Measured, number: int | None) -> Claim:
     text = (
         "||dState_N/dState_j|| >= 1 for every j, every input and every sub-multiplicative norm; the full state's matrix"
     )
-    measured = {} if found is None else {f"least {norm}": found.smallest[norm] for norm in NORMS}
+    measured = {f"least {norm}": found.smallest[norm] for norm in NORMS if norm in found.smallest}
     status, note = _verdict(route)
-    if status == "pass" and found is not None and min(found.smallest.values()) < 1 - found.rounding:
+    if status == "pass" and min(found.smallest.values()) < 1 - found.rounding:
         status, note = "broken", f"a measured norm is below 1 by more than rounding ({found.rounding:.2g})"
-    elif status == "pass" and found is None:
-        note = _WIDE
     bound = {"norm >=": 1.0} if status == "pass" else {}
     return Claim("lower bound", text, status, route.name, route.assumptions, bound, measured, note, number)
 
 
-def _layer_law(route: Route, found: Measured | None, number: int | None) -> Claim:
+def _layer_law(route: Route, found: Measured, number: int | None) -> Claim:
     text = {
         "symplectic": "A J A^T = J for the Jacobian A of every layer, relative to ||A||^2 ||J||; so det A = 1",
         "det = 1": "|det A| = 1 for the Jacobian A of every layer",
@@ -154,7 +152,7 @@ def _layer_law(route: Route, found: Measured | None, number: int | None) -> Clai
     }[route.name]
     status, note = _verdict(route)
     measured: dict[str, float] = {}
-    if found is not None:
+    if found.log_det is not None:
         measured = {"least log det": found.log_det[0], "largest": found.log_det[1]}
         slack = found.log_det_rounding
         off = max(-found.log_det[0], 0.0 if route.name == "det >= 1" else found.log_det[1])
@@ -168,9 +166,9 @@ def _layer_law(route: Route, found: Measured | None, number: int | None) -> Clai
     return Claim("layers", text, status, route.name, route.assumptions, {}, measured, note, number)
 
 
-def _upper_bound(flow: Flow, route: Route, found: Measured | None, number: int | None) -> Claim:
+def _upper_bound(flow: Flow, route: Route, found: Measured, number: int | None) -> Claim:
     text = "||dState_N/dState_j||_2 <= U for every j and every input, from the norms of the weights alone"
-    measured = {} if found is None else {"largest 2-norm": found.largest["2"]}
+    measured = {"largest 2-norm": found.largest["2"]}
     try:
         log_u = float(log_upper_bound(flow).double())
     except NotImplementedError as error:
@@ -184,23 +182,23 @@ def _upper_bound(flow: Flow, route: Route, found: Measured | None, number: int |
         note = "the bound is too large for a number"
         return Claim("upper bound", text, "not applicable", "norms", facts, {"log U": log_u}, measured, note, number)
     bound, status, note = {"U": math.exp(log_u)}, "pass", ""
-    if found is not None and found.largest["2"] > bound["U"] * (1 + found.rounding / found.largest["2"] + 1e-6):
+    if found.largest["2"] > bound["U"] * (1 + found.rounding / found.largest["2"] + 1e-6):
         status, note = "broken", "a measured norm exceeds the bound"
     return Claim("upper bound", text, status, "norms", facts, bound, measured, note, number)  # type: ignore[arg-type]
 
 
-def _spectrum(flow: Flow, route: Route, upper: Claim, found: Measured | None, number: int | None) -> Claim:
+def _spectrum(flow: Flow, route: Route, upper: Claim, found: Measured, number: int | None) -> Claim:
     text = "every singular value of every dState_N/dState_j lies in [1/U, U]"
     if route.J is not None:
         text += "; for a canonical J they come in pairs (s, 1/s)"
-    measured = {} if found is None else {"smallest": found.singular[0], "largest": found.singular[1]}
+    measured = {"smallest": found.singular[0], "largest": found.singular[1]}
     shears = isinstance(flow.scheme, SplittingScheme | Midpoint)
     if upper.status != "pass" or not (shears or _is_orthogonal(route.J)):
         why = "no upper bound" if upper.status != "pass" else "the inverse of a layer has no bound here"
         status: Status = "broken" if upper.status == "broken" else "not applicable"
         return Claim("singular values", text, status, measured=measured, note=f"{why}; {_NO_DIRECTION}", flow=number)
     U = upper.bound["U"]
-    off = found is not None and found.singular[0] < (1 - 1e-6) / U - found.rounding
+    off = found.singular[0] < (1 - 1e-6) / U - found.rounding
     note = "a measured singular value is below 1/U" if off else _NO_DIRECTION
     bound = {"smallest": 1 / U, "largest": U}
     return Claim("singular values", text, "broken" if off else "pass", "norms", (), bound, measured, note, number)
@@ -215,15 +213,14 @@ def _budget(budgeted: BudgetedField, upper: Claim, number: int | None) -> Claim:
     return Claim("budget", text, status, "norms", (), {"C": budgeted.budget}, {"U": U}, note, number)
 
 
-def _inverse(flow: Flow, y: Tensor, found: Measured | None, number: int | None) -> Claim:
+def _inverse(flow: Flow, y: Tensor, found: Measured, number: int | None) -> Claim:
     text = "every layer is a bijection with a known inverse, so that states can be rebuilt instead of stored"
     if not isinstance(flow.scheme, ReversibleScheme):
         why = f"{type(flow.scheme).__name__} has no inverse"
         return Claim("inverse", text, "not applicable", note=why, flow=number)
-    multiple = math.inf if found is None else found.drift
-    expected = {_name(dtype): torch.finfo(dtype).eps * multiple for dtype in (torch.float32, torch.float64)}
+    expected = {_name(dtype): torch.finfo(dtype).eps * found.drift for dtype in (torch.float32, torch.float64)}
     try:
-        drift, likely = _drift(flow, y), torch.finfo(y.dtype).eps * multiple
+        drift, likely = _drift(flow, y), torch.finfo(y.dtype).eps * found.drift
     except ArithmeticError as error:  # an implicit layer without a solution
         return Claim("inverse", text, "not applicable", note=str(error).split(";")[0], flow=number)
     off = likely < _LINEAR and not drift <= _SLACK * likely
@@ -232,7 +229,17 @@ def _inverse(flow: Flow, y: Tensor, found: Measured | None, number: int | None) 
         note = f"undoing the layers leads elsewhere, by more than {_SLACK:g} times the expected drift"
     measured = {_name(y.dtype): drift}
     status: Status = "broken" if off else "pass"
-    return Claim("inverse", text, status, "closed form", (), {} if found is None else expected, measured, note, number)
+    return Claim(
+        "inverse",
+        text,
+        status,
+        "closed form",
+        (),
+        expected if math.isfinite(found.drift) else {},
+        measured,
+        note,
+        number,
+    )
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from liouville.analysis.extremes import extreme_singular_values
 from liouville.analysis.jacobians import layer_jacobians
 from liouville.analysis.sensitivity import backward_sensitivity
 from liouville.flow import Flow
@@ -18,6 +19,8 @@ from liouville.flow import Flow
 NORMS = ("1", "2", "inf", "F")
 _WORK = 5e8  # about so many multiplications: a second or two
 _WIDEST = 256
+_FEW = 2
+_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -26,20 +29,21 @@ class Measured:
 
     Args:
         samples: how many samples.
-        smallest, largest: of the norms 1, 2, inf and F.
+        smallest, largest: of the norms 1, 2, inf and F; of the norm 2 alone, and at j = 0 alone, for a wide state.
         singular: the smallest and the largest singular value.
-        log_det: the smallest and the largest log |det A_j| of a layer.
+        log_det: the smallest and the largest log |det A_j| of a layer; None for a wide state.
         defect: the largest ||A J A^T - J|| / (||A||^2 ||J||) of a layer; None without a J.
         rounding: how far a norm near 1 may be off: eps, times the numbers summed, times the largest product.
         log_det_rounding: how far log |det A_j| may be off: eps n times the worst condition of a layer.
-        drift: eps-multiples by which state 0 is off once all layers are undone, each with one rounding.
+        drift: eps-multiples by which state 0 is off once all layers are undone, each with one rounding; infinite where
+            that is not known.
     """
 
     samples: int
     smallest: dict[str, float]
     largest: dict[str, float]
     singular: tuple[float, float]
-    log_det: tuple[float, float]
+    log_det: tuple[float, float] | None
     defect: float | None
     rounding: float
     log_det_rounding: float
@@ -47,8 +51,13 @@ class Measured:
 
 
 @torch.no_grad()
-def measure(flow: Flow, y: Tensor, J: Tensor | None = None) -> Measured | None:
-    """The extremes over as many samples of y as a second or two allows; None where the state is too wide.
+def measure(flow: Flow, y: Tensor, J: Tensor | None = None) -> Measured:
+    """The extremes over as many samples of y as a second or two allows.
+
+    A state of more than 256 numbers, as images have, is measured by `extreme_singular_values`: two samples, j = 0.
+
+    Raises:
+        ArithmeticError: if a sensitivity is not finite.
 
     Example:
         >>> import liouville as lv
@@ -61,7 +70,7 @@ def measure(flow: Flow, y: Tensor, J: Tensor | None = None) -> Measured | None:
     n = sum(part[0].numel() for part in next(iter(flow.states(y[:1]))))
     samples = min(len(y), int(_WORK / ((flow.layers + 1) * n**3)))
     if n > _WIDEST or samples < 1:
-        return None
+        return _measure_wide(flow, y[:_FEW])
     y = y[torch.linspace(0, len(y) - 1, samples).long()]
     A, M = layer_jacobians(flow, y), backward_sensitivity(flow, y)
     products, eps = M[:-1], torch.finfo(torch.float64).eps
@@ -87,6 +96,17 @@ def measure(flow: Flow, y: Tensor, J: Tensor | None = None) -> Measured | None:
         log_det_rounding=10 * eps * n * condition,
         drift=_drift(M),
     )
+
+
+def _measure_wide(flow: Flow, y: Tensor) -> Measured:
+    found = extreme_singular_values(flow, y, steps=_STEPS)
+    if not (found.largest.isfinite().all() and found.smallest.isfinite().all()):
+        raise ArithmeticError("the sensitivities over the given data are not finite: the states or weights overflow.")
+    least = float((found.largest + found.largest_error).min())  # a norm may be that much larger than was found
+    high = float(found.largest.max())
+    low = float((found.smallest - found.smallest_error).min()) if not found.inverted else float(found.smallest.min())
+    rounding = 10 * torch.finfo(torch.float64).eps * flow.layers * y[0].numel() * max(1.0, high)
+    return Measured(len(y), {"2": least}, {"2": high}, (low, high), None, None, rounding, 0.0, math.inf)
 
 
 def _defect(A: Tensor, J: Tensor) -> float | None:

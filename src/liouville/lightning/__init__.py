@@ -5,6 +5,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("Lightning is not installed; run pip install 'liouville[lightning]'.") from error
 
+from liouville.lightning.monitor import LightningGradientMonitor
 from liouville.lightning.refinement import DepthRefinement
 
-__all__ = ["DepthRefinement"]
+__all__ = ["DepthRefinement", "LightningGradientMonitor"]

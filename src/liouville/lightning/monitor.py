@@ -1,4 +1,4 @@
-"""`GradientMonitor` as a callback of Lightning; needs the extra ``lightning``."""
+"""`GradientMonitor` as a callback of Lightning."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ __all__ = ["LightningGradientMonitor"]
 from collections.abc import Sequence
 from typing import Any
 
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from liouville.train.monitor import GradientMonitor
-
-try:
-    from lightning.pytorch import Callback, LightningModule, Trainer
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("Lightning is not installed; run pip install 'liouville[lightning]'.") from error
 
 
 class LightningGradientMonitor(Callback):
