@@ -101,21 +101,33 @@ class _Walk(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *costate: Tensor) -> tuple[Tensor | None, ...]:
         require_plain_autograd(costate)
-        p, q, *final = ctx.saved_tensors[:4]
-        theta, needed, run = ctx.saved_tensors[4:], ctx.needs_input_grad[1:], ctx.run
-        parts, g = [_turned(x) for x in final], [_turned(x) for x in costate]
-        sums = [torch.zeros_like(w) if wanted else None for w, wanted in zip(theta, needed[2:], strict=True)]
-        memory, into = _Memory(run.plan, theta, parts), _Sums(run.plan, sums)
-        for j in reversed(range(run.layers)):
-            for moved, c in reversed(run.plan.stages):
-                memory.activate(moved, j, parts[1 - moved])
-                memory.differentiate(moved, j, g[moved])
-                memory.shift(moved, j, parts[moved], -c * run.h)
-                into.add(moved, j, parts[1 - moved], g[moved], memory, c * run.h)
-                memory.pull(moved, j, g[1 - moved], c * run.h)
-        _judge(parts, (p, q), run.field)
-        gradients = [x.mT.contiguous() if wanted else None for x, wanted in zip(g, needed, strict=False)]
-        return None, *differentiable_once([*gradients, *sums], (*costate, *final, *theta))
+        start, final, theta = ctx.saved_tensors[:2], ctx.saved_tensors[2:4], ctx.saved_tensors[4:]
+        gradients = _back(ctx.run, start, final, costate, theta, ctx.needs_input_grad[1:])
+        return None, *differentiable_once(gradients, (*costate, *final, *theta))
+
+
+@torch.no_grad()
+def _back(
+    run: _Run,
+    start: Sequence[Tensor],
+    final: Sequence[Tensor],
+    costate: Sequence[Tensor],
+    theta: Sequence[Tensor],
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """The gradients of the first state's parts and of theta, where they are needed."""
+    parts, g = [_turned(x) for x in final], [_turned(x) for x in costate]
+    sums = [torch.zeros_like(w) if wanted else None for w, wanted in zip(theta, needed[2:], strict=True)]
+    memory, into = _Memory(run.plan, theta, parts), _Sums(run.plan, sums)
+    for j in reversed(range(run.layers)):
+        for moved, c in reversed(run.plan.stages):
+            memory.activate(moved, j, parts[1 - moved])
+            memory.differentiate(moved, j, g[moved])
+            memory.shift(moved, j, parts[moved], -c * run.h)
+            into.add(moved, j, parts[1 - moved], g[moved], memory, c * run.h)
+            memory.pull(moved, j, g[1 - moved], c * run.h)
+    _judge(parts, start, run.field)
+    return [x.mT.contiguous() if wanted else None for x, wanted in zip(g, needed, strict=False)] + sums
 
 
 class _Memory:
