@@ -165,16 +165,16 @@ def timed(step: Callable[[], None], often: int) -> float:
 
 
 def gemm_rate(n: int = 1536) -> float:
-    """GFLOP/s of torch's own matrix product, the best of ten."""
+    """GFLOP/s of torch's own matrix product, the best of thirty."""
     a, b = torch.randn(n, n), torch.randn(n, n)
-    return 2e-9 * n**3 / min(timed(lambda: a @ b, 1) for _ in range(10))
+    return 2e-9 * n**3 / min(timed(lambda: a @ b, 1) for _ in range(30))
 
 
 def tanh_rate(count: int = 4096) -> float:
-    """Billions of the kernel's tanh a second on one thread, the best of ten."""
+    """Billions of the kernel's tanh a second on one thread, the best of thirty."""
     x, out = torch.randn(count), torch.empty(count)
     run = library().lv_activation
-    return 1e-9 * count / min(timed(lambda: run(0, 0, count, x.data_ptr(), out.data_ptr()), 1000) for _ in range(10))
+    return 1e-9 * count / min(timed(lambda: run(0, 0, count, x.data_ptr(), out.data_ptr()), 1000) for _ in range(30))
 
 
 def _size(text: str) -> tuple[int, int, int]:
