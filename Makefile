@@ -43,8 +43,12 @@ kernel-sanitized:                 ## the kernel's tests under the address and un
 bench: $(VENV)/installed          ## Stored against the frozen hand-written loop
 	$(BIN)/python benchmarks/stored_overhead.py
 
-bench-step: $(VENV)/installed     ## a training step in the fused kernel and in its alternatives
-	$(BIN)/python benchmarks/step_time.py
+bench-step: $(VENV)/installed     ## a training step in the fused kernel and elsewhere (a quarter of an hour)
+	$(BIN)/pip install --quiet --no-deps torchdiffeq scipy revlib memcnn momentumnet revtorch
+	$(BIN)/python benchmarks/step_time.py --compile --page benchmarks/README.md
+
+bench-train: $(VENV)/installed    ## `liouville train` with and without the fused kernel
+	$(BIN)/python benchmarks/train_command.py --page benchmarks/README.md
 
 bench-depth: $(VENV)/installed    ## 1024 layers: two stable networks beside a plain MLP (ten minutes)
 	$(BIN)/python benchmarks/depth.py --figure docs/images/depth.png

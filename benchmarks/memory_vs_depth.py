@@ -15,6 +15,7 @@ import argparse
 import ctypes
 import importlib.util
 import json
+import math
 import os
 import platform
 import re
@@ -191,7 +192,9 @@ def slope(found: dict[int, float]) -> float:
 
 def cells(name: str, found: dict[int, float], one_layer: float) -> list[str]:
     sizes = [f"{found[n] / 1e6:.1f}" if n in found else "-" for n in DEPTHS]
-    return [name, *sizes, f"{slope(found) / 1e3:.2f}", f"{100 * slope(found) / one_layer:.2f} %"]
+    by_layer = slope(found)
+    ends = ["-", "-"] if math.isnan(by_layer) else [f"{by_layer / 1e3:.2f}", f"{100 * by_layer / one_layer:.2f} %"]
+    return [name, *sizes, *ends]
 
 
 def main() -> int:

@@ -1,15 +1,14 @@
-"""How long is a training step (forward, backward, gradients of K and b) in the fused kernel, and in the alternatives?
+"""How long is a training step (forward, backward, gradients of K and b) in the fused kernel, and elsewhere?
 
-All run in turn in one process on the same weights; figures are medians, ratios are over the frozen hand-written loop
-of ``reference_loop.py``. Peers: Stored, Reversible, torch.utils.checkpoint, and with ``--compile`` torch.compile of the
-reference loop (slow to start: a third of a second per layer). GFLOP/s count what inversion really does, 8 B n^2 per
-layer (`docs/theory/kernel.md`), beside this machine's own float32 GEMM rate, measured in the same process.
+All run in turn in one process on the same weights; figures are medians, and ratios are over the frozen hand-written
+loop of ``reference_loop.py``: 2 is twice as fast. GFLOP/s count what inversion really does, 8 B n^2 per layer
+(`docs/theory/kernel.md`), beside this machine's own float32 matrix product; tanh is counted twice per feature, beside
+the kernel's own tanh on numbers in the first-level cache. A second table is a whole step: lift, head, loss, Adam.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
 import time
@@ -17,13 +16,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch.utils.checkpoint import checkpoint
+import torch.nn.functional as F
 
+import contestants
 import liouville as lv
+import tables
 from liouville.kernels import isa
+from liouville.kernels.library import library
+from liouville.train.optimizers import Adam
 from reference_loop import forward
 
 SIZES = (
+    (4, 125, 16),
     (4, 125, 64),
     (4, 125, 1024),
     (4, 4000, 64),
@@ -32,113 +36,155 @@ SIZES = (
     (64, 256, 64),
     (64, 1024, 64),
     (128, 1024, 16),
+    (512, 1024, 16),
 )
-Step = Callable[[], torch.Tensor]
+ALL = tuple((n, B, N) for n in (4, 16, 64, 128, 512) for B in (125, 1024, 4000) for N in (16, 64, 256, 1024))
+SLOW = 30.0  # seconds of one step beyond which a contestant is not tried again
+COMPILE_LIMIT = 60.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=11)
+    parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--all", action="store_true", help="every width, batch and depth (hours)")
     parser.add_argument("--compile", action="store_true", help="also torch.compile of the reference loop")
     parser.add_argument("--size", type=_size, action="append", help="features,batch,layers; may be given again")
-    parser.add_argument("--json", type=Path, help="write the records here")
+    parser.add_argument("--page", type=Path, help="write the tables between their marks in this page")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    peak = gemm_rate()
-    print(
+    torch.set_flush_denormal(True)
+    peak, tanhs = gemm_rate(), tanh_rate() * arguments.threads
+    missing = contestants.absent()
+    note = (
         f"torch {torch.__version__}, {platform.machine()} ({isa()}), {arguments.threads} threads, medians of "
-        f"{arguments.repeats}; float32 GEMM {peak:.0f} GFLOP/s"
+        f"{arguments.repeats}; float32 matrix product {peak:.0f} GFLOP/s, tanh {tanhs:.1f} billion a second"
+        + (f"; not installed: {', '.join(missing)}" if missing else "")
     )
-    records = []
-    for size in arguments.size or SIZES:
-        record = measure(*size, arguments.repeats, arguments.compile)
-        record["gemm_fraction"] = record["gflops"] / peak
-        records.append(record)
-        report(record)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"gemm_gflops": peak, "isa": isa(), "records": records}, indent=1))
+    print(note, "\n", flush=True)
+    speed: list[list[str]] = []
+    ratios: list[list[str]] = []
+    names: list[str] = []
+    for size in arguments.size or (ALL if arguments.all else SIZES):
+        seconds, remarks = measure(*size, arguments.repeats, arguments.compile)
+        speed.append(_speed(size, seconds, peak, tanhs))
+        names += [name for name in seconds if name not in names]
+        ratios.append([*map(str, size), *(_ratio(seconds, name) for name in names)])
+        print(tables.plain(SPEED, speed[-1:]), "\n", tables.plain([*HEAD, *names], ratios[-1:]), *remarks, sep="\n")
+    ratios = [row + ["-"] * (len(HEAD) + len(names) - len(row)) for row in ratios]
+    whole = [whole_step(layers, arguments.repeats) for layers in (8, 64, 1024)]
+    print("\n", tables.plain(WHOLE, whole), sep="")
+    if arguments.page:
+        turned = [list(column) for column in zip(*([*HEAD, *names], *ratios), strict=True)]
+        sizes = [f"{n}, {B}, {N}" for n, B, N in zip(*(column[1:] for column in turned[:3]), strict=True)]
+        peers = tables.markdown(["features, batch, layers", *sizes], turned[3:])
+        text = "\n\n".join([note, tables.markdown(SPEED, speed), peers, tables.markdown(WHOLE, whole)])
+        tables.write(arguments.page, "step", text)
 
 
-def measure(features: int, batch: int, layers: int, repeats: int, compiled: bool) -> dict[str, float]:
-    """Interleaved medians of seconds per step; a step that is short beside the clock is run several times."""
-    flow = lv.zoo.h2(features, layers, T=1.0, generator=torch.Generator().manual_seed(0))
-    weights = list(flow.field.theta())
-    y = torch.randn(batch, features, generator=torch.Generator().manual_seed(1))
-    steps = peers(flow, weights, y)
-    record: dict[str, float] = {"features": features, "batch": batch, "layers": layers}
+HEAD = ["features", "batch", "layers"]
+SPEED = [*HEAD, "reference, us", "`Fused()`, us", "ratio", "ns per layer and sample", "GFLOP/s", "of GEMM", "of tanh"]
+WHOLE = ["layers", "loop and torch's Adam, us", "`Fused()` and `fit`'s Adam, us", "ratio"]
+
+
+def _speed(size: tuple[int, int, int], seconds: dict[str, float], peak: float, tanhs: float) -> list[str]:
+    n, B, N = size
+    fused = seconds["Fused()"]
+    gflops, rate = 8e-9 * B * n**2 * N / fused, 2e-9 * B * n * N / fused
+    figures = [f"{1e6 * seconds['reference']:.0f}", f"{1e6 * fused:.0f}", _ratio(seconds, "Fused()")]
+    shares = [f"{1e9 * fused / (B * N):.3g}", f"{gflops:.0f}", f"{gflops / peak:.0%}", f"{rate / tanhs:.0%}"]
+    return [*map(str, size), *figures, *shares]
+
+
+def _ratio(seconds: dict[str, float], name: str) -> str:
+    return f"{seconds['reference'] / seconds[name]:.2g}" if name in seconds else "-"
+
+
+def measure(n: int, batch: int, layers: int, repeats: int, compiled: bool) -> tuple[dict[str, float], list[str]]:
+    """Interleaved medians of seconds per step, and remarks; a step that is short is run several times."""
+    flow = lv.zoo.h2(n, layers, T=1.0, generator=torch.Generator().manual_seed(0))
+    y = torch.randn(batch, n, generator=torch.Generator().manual_seed(1))
+    found, remarks = contestants.contestants(flow, y), []
+    if "torchdiffeq" in found:
+        remarks.append(f"gradients of torchdiffeq's adjoint are off by {contestants.adjoint_error(found):.1%}")
     if compiled:
-        loop = torch.compile(forward)
-        record["compile_seconds"] = timed(lambda: loop(y, *weights, flow.h), weights, 1)
-        steps["compile"] = lambda: loop(y, *weights, flow.h)
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    often = {name: max(1, int(0.005 / min(timed(step, weights, 1) for _ in range(2)))) for name, step in steps.items()}
+        remarks.append(_compile(flow, y, found))
+    often = {}
+    for name, one in list(found.items()):
+        first = min(timed(one.step, 1) for _ in range(2))
+        often[name] = max(1, int(0.01 / first))
+        if first > SLOW:
+            del found[name]
+    times: dict[str, list[float]] = {name: [] for name in found}
     for _ in range(repeats):
-        for name, step in steps.items():
-            times[name].append(timed(step, weights, often[name]))
-    seconds = {name: statistics.median(t) for name, t in times.items()}
-    record |= {f"{name}_us": 1e6 * s for name, s in seconds.items()}
-    record |= {f"{name}_ratio": seconds["reference"] / s for name, s in seconds.items()}
-    record["ns_per_layer_and_sample"] = 1e9 * seconds["fused"] / (batch * layers)
-    record["gflops"] = 8e-9 * batch * features**2 * layers / seconds["fused"]
-    return record
+        for name, one in found.items():
+            times[name].append(timed(one.step, often[name]))
+    return {name: statistics.median(t) for name, t in times.items()}, remarks
 
 
-def peers(flow: lv.Flow, weights: list[torch.Tensor], y: torch.Tensor) -> dict[str, Step]:
-    """One forward pass of each; ``timed`` adds the backward pass."""
-    engines = {"stored": lv.Stored(), "reversible": lv.Reversible(), "fused": lv.Fused(), "exact": lv.Fused(exact=True)}
-    flows = {name: flow.with_backprop(engine) for name, engine in engines.items()}
-    every = max(1, round(flow.layers**0.5))
-
-    def checkpointed() -> torch.Tensor:
-        x, slices = y, zip(*(w.split(every) for w in weights), strict=True)
-        for part in slices:
-            x = checkpoint(forward, x, *part, flow.h, use_reentrant=False)
-        return x
-
-    return {
-        "reference": lambda: forward(y, *weights, flow.h),
-        "checkpoint": checkpointed,
-        **{name: (lambda run=run: run(y)) for name, run in flows.items()},
-    }
+def _compile(flow: lv.Flow, y: torch.Tensor, found: dict[str, contestants.Contestant]) -> str:
+    """Adds torch.compile of the reference, which unrolls the loop: its time grows with the layers."""
+    if flow.layers * 0.35 > COMPILE_LIMIT:
+        return f"torch.compile is left out: about a third of a second per layer, {flow.layers} layers"
+    loop, weights = torch.compile(forward), found["reference"].weights
+    found["torch.compile"] = contestants.Contestant(lambda: loop(y, *weights, flow.h), weights)
+    return f"torch.compile took {timed(found['torch.compile'].step, 1):.0f} s"
 
 
-def timed(step: Step, weights: list[torch.Tensor], often: int) -> float:
+def whole_step(layers: int, repeats: int) -> list[str]:
+    """A step of the planar classifier, batch 125: lift, flow, head, loss, Adam; by hand, and as `fit` takes it."""
+    x = torch.randn(125, 2)
+    labels = (x[:, 0] > 0).float()
+    by_hand, ours = (lv.classifier("h2", inputs=2, classes=2, features=4, layers=layers, T=1.0) for _ in range(2))
+    ours.body.backprop = lv.Fused()
+    field, h = by_hand.body.field, by_hand.body.h
+
+    def step(scores: Callable[[], torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
+        for p in optimizer.param_groups[0]["params"]:
+            p.grad = None
+        F.binary_cross_entropy_with_logits(scores().squeeze(-1), labels).backward()
+        optimizer.step()
+
+    def loop() -> torch.Tensor:
+        return by_hand.head(forward(by_hand.lift(x), field.K_p, field.K_q, field.b_p, field.b_q, h))
+
+    slow, fast = torch.optim.Adam(by_hand.parameters()), Adam([{"params": list(ours.parameters()), "lr": 1e-3}])
+    both = (lambda: step(loop, slow)), (lambda: step(lambda: ours(x), fast))
+    often = [max(1, int(0.05 / min(timed(one, 1) for _ in range(3)))) for one in both]
+    times = [[timed(one, k) for one, k in zip(both, often, strict=True)] for _ in range(repeats)]
+    a, b = (statistics.median(column) for column in zip(*times, strict=True))
+    return [str(layers), f"{1e6 * a:.0f}", f"{1e6 * b:.0f}", f"{a / b:.2g}"]
+
+
+def timed(step: Callable[[], None], often: int) -> float:
     """Seconds of one step, averaged over ``often``."""
     start = time.perf_counter()
     for _ in range(often):
-        for w in weights:
-            w.grad = None
-        step().sum().backward()
+        step()
     return (time.perf_counter() - start) / often
 
 
 def gemm_rate(n: int = 1536) -> float:
-    """GFLOP/s of torch's own matrix product, the best of ten."""
+    """GFLOP/s of torch's own matrix product, the best of thirty."""
     a, b = torch.randn(n, n), torch.randn(n, n)
-    seconds = []
-    for _ in range(10):
-        start = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - start)
-    return 2e-9 * n**3 / min(seconds)
+    return 2e-9 * n**3 / min(timed(lambda: a @ b, 1) for _ in range(30))
 
 
-def report(r: dict[str, float]) -> None:
-    ratios = ", ".join(f"{k.removesuffix('_ratio')} {v:.3g}" for k, v in r.items() if k.endswith("_ratio"))
-    print(
-        f"n = {r['features']:.0f}, B = {r['batch']:.0f}, N = {r['layers']:.0f}: reference {r['reference_us']:.0f} us, "
-        f"fused {r['fused_us']:.0f} us, {r['ns_per_layer_and_sample']:.2f} ns per layer and sample, "
-        f"{r['gflops']:.0f} GFLOP/s ({r['gemm_fraction']:.0%} of GEMM)\n    ratios over the reference: {ratios}",
-        flush=True,
-    )
+def tanh_rate(count: int = 4096) -> float:
+    """Billions of the kernel's tanh a second on one thread, the best of thirty."""
+    x, out = torch.randn(count), torch.empty(count)
+    run = library().lv_activation
+    return 1e-9 * count / min(timed(lambda: run(0, 0, count, x.data_ptr(), out.data_ptr()), 1000) for _ in range(30))
 
 
-def _size(text: str) -> tuple[int, ...]:
-    sizes = tuple(int(part) for part in text.split(","))
-    if len(sizes) != 3:
-        raise argparse.ArgumentTypeError(f"a size is features,batch,layers, for example 4,125,64; got {text!r}")
-    return sizes
+def _size(text: str) -> tuple[int, int, int]:
+    try:
+        n, B, N = (int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"a size is features,batch,layers, for example 4,125,64; got {text!r}"
+        ) from None
+    return n, B, N
 
 
 if __name__ == "__main__":

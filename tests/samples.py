@@ -209,7 +209,8 @@ def everything():
         *(field(name) for name in FIELDS),
         *SCHEMES.values(),
         *BACKPROPS.values(),
-        lv.Fused(),  # which needs the native library to run: its laws are in kernels/
+        lv.Fused(),  # which needs the native library to run: its laws are in kernels/, as the next one's
+        lv.BatchLast(),
         *INITIALS.values(),
         *(make()[0] for make in PARTS.values()),
     ]

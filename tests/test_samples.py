@@ -80,7 +80,7 @@ def _shears(name, scheme):
 
 def test_every_operator_activation_scheme_and_engine_of_the_tables_is_a_sample():
     assert {type(s) for s in samples.SCHEMES.values()} == set(schemes.SCHEMES.values())
-    engines = {type(e) for e in samples.BACKPROPS.values()} | {lv.Fused}  # whose laws are in kernels/
+    engines = {type(e) for e in samples.BACKPROPS.values()} | {lv.Fused, lv.BatchLast}  # whose laws are in kernels/
     assert set(kernels.ENGINES.values()) == engines
 
 

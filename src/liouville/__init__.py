@@ -55,7 +55,7 @@ if TYPE_CHECKING:
         dropout,
     )
     from liouville.flow import Flow
-    from liouville.kernels import Auto, Fused, NoKernelError
+    from liouville.kernels import Auto, BatchLast, Fused, NoKernelError
     from liouville.network import Connector, Lift, Network
     from liouville.operators import Conv, Dense
     from liouville.schemes import (
@@ -99,7 +99,7 @@ _HOMES = {
         "dropout",
     ),
     "liouville.flow": ("Flow",),
-    "liouville.kernels": ("Auto", "Fused", "NoKernelError"),
+    "liouville.kernels": ("Auto", "BatchLast", "Fused", "NoKernelError"),
     "liouville.network": ("Connector", "Lift", "Network"),
     "liouville.operators": ("Conv", "Dense"),
     "liouville.schemes": (
@@ -147,6 +147,7 @@ __all__ = [
     "AntisymmetricField",
     "Auto",
     "Backprop",
+    "BatchLast",
     "Checkpointed",
     "Connector",
     "Conv",

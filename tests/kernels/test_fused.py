@@ -178,6 +178,29 @@ def test_the_same_bits_for_the_same_number_of_threads(threads):
         torch.set_num_threads(before)
 
 
+def test_the_same_bits_on_torchs_threads_on_the_kernels_own_and_in_a_forked_child():
+    code = """
+import os, torch, liouville as lv
+from liouville.kernels.library import library
+torch.set_num_threads(3)
+flow = lv.zoo.h2(16, 64, T=1.0).with_backprop(lv.Fused())
+y = torch.randn(1000, 16)
+def bits():
+    return [g.numpy().tobytes() for g in torch.autograd.grad(flow(y).square().sum(), list(flow.parameters()))]
+first = bits()
+with torch.no_grad():
+    out = flow(y)
+child = os.fork()
+if child == 0:
+    with torch.no_grad():
+        os._exit(0 if torch.equal(flow(y), out) else 1)
+assert os.waitpid(child, 0)[1] == 0, "forked child"
+library().lv_use_openmp(None)
+assert bits() == first, "own threads"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
 @pytest.mark.parametrize("isa", ["portable", "avx2", "avx512"])
 def test_every_instruction_set(isa):
     """Each in a process of its own; one that the machine lacks falls back to the next best."""

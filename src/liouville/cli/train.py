@@ -77,7 +77,11 @@ _data, _network, _training, _machine, _output = (
 @_training("--weight-decay", type=float, help="Of adamw.")
 @_training("--warp", type=float, help="Strength of random affine maps of training images; 0 is off.")
 @_training("--shift", type=int, help="Shift training images at random by up to this many pixels.")
-@_machine("--engine", metavar="auto|fused|stored|checkpointed|reversible", help="How depth is run.  [default: auto]")
+@_machine(
+    "--engine",
+    metavar="auto|fused|batch-last|stored|checkpointed|reversible",
+    help="How depth is run.  [default: auto]",
+)
 @_machine("--dtype", metavar="float32|float64|bfloat16", help="bfloat16 is autocast.  [default: float32]")
 @_machine("--device", metavar="auto|cpu|cuda", help="auto: CUDA for images, if there, else the CPU.  [default: auto]")
 @_machine("--threads", type=int, help="Threads of torch.  [default: the recipe's, else torch's]")

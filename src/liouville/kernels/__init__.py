@@ -2,6 +2,7 @@ r"""Native kernels for whole runs, the engine that uses them, and the one that c
 
 from liouville.backprop import Backprop, Checkpointed, Reversible, Stored
 from liouville.kernels.auto import Auto, Choice
+from liouville.kernels.batchlast import BatchLast
 from liouville.kernels.fused import Fused
 from liouville.kernels.library import is_built, isa
 from liouville.kernels.table import NoKernelError, supported
@@ -12,6 +13,7 @@ ENGINES: dict[str, type[Backprop]] = {
     "checkpointed": Checkpointed,
     "reversible": Reversible,
     "fused": Fused,
+    "batch-last": BatchLast,
 }
 
-__all__ = ["ENGINES", "Auto", "Choice", "Fused", "NoKernelError", "is_built", "isa", "supported"]
+__all__ = ["ENGINES", "Auto", "BatchLast", "Choice", "Fused", "NoKernelError", "is_built", "isa", "supported"]

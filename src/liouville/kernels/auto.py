@@ -17,9 +17,10 @@ from liouville.backprop.contract import is_plain_autograd
 from liouville.backprop.reversible import Reversible
 from liouville.backprop.storing import Checkpointed, Stored
 from liouville.fields.base import Theta, VectorField, original
+from liouville.kernels.batchlast import BatchLast
 from liouville.kernels.fused import Fused
 from liouville.kernels.library import is_built
-from liouville.kernels.table import NoKernelError, kernel_for
+from liouville.kernels.table import EulerPlan, NoKernelError, ShearPlan, kernel_for
 from liouville.schemes.base import ReversibleScheme, Scheme, ShearScheme, State
 
 _costs: weakref.WeakKeyDictionary[VectorField, dict[Any, float]] = weakref.WeakKeyDictionary()
@@ -37,7 +38,8 @@ class Auto(Backprop):
     r"""The native kernel where there is one, else `Stored` while it fits into ``memory``, else what needs less.
 
     `Fused` for a pair of scheme and field that has a kernel, on the CPU in float32 or float64: it is the fastest, and
-    its memory does not grow with the depth. Otherwise `Stored` while what it keeps fits into ``memory``; then
+    its memory does not grow with the depth. Where the kernel was not built, `BatchLast` for 64 samples or more of at
+    most 32 features. Otherwise `Stored` while what it keeps fits into ``memory``; then
     `Reversible` where the scheme inverts, or `Checkpointed`.
 
     Where the states have to be rebuilt through more layers than their precision bears, 64 in float32 and 1,024 in
@@ -92,11 +94,15 @@ class Auto(Backprop):
         N = field.layers
         digits = max(torch.finfo(x.dtype).eps for x in state)
         safe = 64 if digits > 1e-10 else 1024
-        if _has_kernel(scheme, field, state, theta):
+        plan = _plan(scheme, field, state, theta)
+        if plan and is_built():
             exact = traced and safe < N and isinstance(scheme, ShearScheme)  # what is not rebuilt cannot drift
             return Choice(Fused(exact=exact), "there is a native kernel for this scheme and field")
         if not traced:
             return Choice(Stored(), "no gradient is asked for")
+        batch = state[0].shape[:-1].numel()
+        if isinstance(plan, ShearPlan) and safe >= N and batch >= 64 and field.features <= 32:
+            return Choice(BatchLast(), "the native kernel was not built, and samples of few features run faster so")
         stored = N * _bytes_per_layer(scheme, field, state, theta, h)
         fits = f"{N} layers keep about {_amount(stored)}"
         if stored <= self.memory:
@@ -117,17 +123,18 @@ class Auto(Backprop):
         return Choice(Reversible(compensated=True) if shears else Checkpointed(), far)
 
 
-def _has_kernel(scheme: Scheme, field: VectorField, state: State, theta: Theta) -> bool:
-    """Whether `Fused` can run it, here and now."""
+def _plan(scheme: Scheme, field: VectorField, state: State, theta: Theta) -> ShearPlan | EulerPlan | None:
+    """What `Fused` would run, if it can here and now."""
     tensors = (*state, *theta)
-    one_type = {t.dtype for t in tensors} in ({torch.float32}, {torch.float64})
-    if not one_type or any(t.device.type != "cpu" for t in tensors) or torch.is_autocast_enabled("cpu"):
-        return False
+    dtype = state[0].dtype
+    if dtype not in (torch.float32, torch.float64) or any(t.dtype is not dtype or not t.is_cpu for t in tensors):
+        return None
+    if torch.is_autocast_enabled("cpu"):
+        return None
     try:
-        kernel_for(scheme, field)
+        return kernel_for(scheme, field)
     except NoKernelError:
-        return False
-    return is_built()
+        return None
 
 
 def _bytes_per_layer(scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> float:
