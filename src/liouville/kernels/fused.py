@@ -73,8 +73,9 @@ class Fused(Backprop):
         plan = self._plan(scheme, field)
         require_depth(theta, field.layers)
         _require_supported(state, theta)
-        batch = state[0].shape[:-1]
-        parts = state if len(batch) == 1 else tuple(x.reshape(-1, x.shape[-1]) for x in state)
+        axis = field.feature_axis
+        batch = state[0].shape[:axis]
+        parts = state if len(batch) == 1 else tuple(x.reshape(-1, *x.shape[axis:]) for x in state)
         if isinstance(plan, EulerPlan):
             final: Sequence[Tensor] = (_euler(plan, h, field.layers, parts[0], theta),)
         elif self.exact:
@@ -83,7 +84,7 @@ class Fused(Backprop):
             final = exactly(plan, h, field.layers, parts, theta)
         else:
             final = _shears(plan, h, field.layers, parts, theta)
-        return tuple(final) if len(batch) == 1 else tuple(x.reshape(*batch, x.shape[-1]) for x in final)
+        return tuple(final) if len(batch) == 1 else tuple(x.reshape(*batch, *x.shape[1:]) for x in final)
 
 
 def _shears(plan: ShearPlan, h: float, layers: int, parts: State, theta: Theta) -> Sequence[Tensor]:

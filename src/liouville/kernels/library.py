@@ -2,7 +2,7 @@ r"""The native library: found, loaded by ctypes, and described as ``native/probl
 
 from __future__ import annotations
 
-__all__ = ["Array", "EulerRun", "Part", "ShearRun", "Stage", "Velocity", "is_built", "isa", "library"]
+__all__ = ["Array", "EulerRun", "Image", "Part", "ShearRun", "Stage", "Velocity", "is_built", "isa", "library"]
 
 import ctypes
 import functools
@@ -11,7 +11,7 @@ import sys
 from ctypes import POINTER, Structure, c_char_p, c_double, c_int64, c_uint64, c_void_p
 from pathlib import Path
 
-_VERSION = 2
+_VERSION = 3
 _MISSING = (
     "liouville was installed without its native kernel, because no C++ compiler was found; install one (GCC or Clang) "
     "and run `pip install` again, or `make kernel` in a source tree; every engine but lv.Fused() works without it."
@@ -41,6 +41,12 @@ class Velocity(Structure):
     )
 
 
+class Image(Structure):
+    """``lv_image``."""
+
+    _fields_ = tuple((name, c_int64) for name in ("height", "width", "planes", "taps"))
+
+
 class Stage(Structure):
     """``lv_stage``."""
 
@@ -54,6 +60,7 @@ class ShearRun(Structure):
         *((name, c_int64) for name in ("type", "activation", "threads", "batch", "layers", "stages")),
         ("parts", Part * 2),
         ("velocities", Velocity * 2),
+        ("image", Image),
         ("stage", POINTER(Stage)),
         *((name, c_double) for name in ("spacing", "limit")),
         ("left_range", c_int64),

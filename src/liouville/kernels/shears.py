@@ -2,7 +2,7 @@ r"""One native call: from tensors to the structures of ``native/problem.h`` and 
 
 from __future__ import annotations
 
-__all__ = ["TYPES", "Exact", "array", "backward", "forward", "pointer", "rows", "velocity"]
+__all__ = ["TYPES", "Exact", "backward", "forward", "velocity"]
 
 import ctypes
 from collections.abc import Sequence
@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from liouville.kernels.library import Array, ShearRun, Stage, Velocity, library
+from liouville.kernels.layout import Layout, layout_of, pointer
+from liouville.kernels.library import ShearRun, Stage, Velocity, library
 from liouville.kernels.table import TRANSPOSED, ShearPlan
 
 TYPES = {torch.float32: 0, torch.float64: 1}
@@ -48,13 +49,14 @@ def forward(
     theta: Sequence[Tensor],
     exact: Exact | None = None,
 ) -> tuple[list[Tensor], int, bool]:
-    """The last state, parts (batch, width); in an exact run its integers too, the sum of the first state's, and whether
-    the run left its grid, so that all of it means nothing."""
-    state, theta = [rows(x) for x in state], [w.contiguous() for w in theta]
-    out = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in state]
-    run = _run(plan, h, layers, state, theta)
+    """The last state, parts (batch, width) or images; in an exact run its integers too, the sum of the first state's,
+    and whether the run left its grid, so that all of it means nothing."""
+    layout = layout_of(plan.taps, state[0])
+    state, theta = [layout.arranged(x) for x in state], [w.contiguous() for w in theta]
+    out = [layout.empty(x) for x in state]
+    run = _run(plan, h, layers, layout, state, theta)
     for part, x, result in zip(run.parts, state, out, strict=True):
-        part.value = array(x, result)
+        part.value = layout.array(x, result)
     if exact:
         out += [torch.empty_like(x, dtype=_INTEGERS[x.dtype]) for x in out]
         run.spacing, run.limit = exact[:2]
@@ -81,19 +83,18 @@ def backward(
     The drift is how far the rebuilt first state is from ``start``, over its largest entry; an exact run goes back from
     ``integers`` and has a checksum instead, the sum of the integers that it arrived at.
     """
-    final, costate = [rows(x) for x in final], [rows(g) for g in costate]
-    theta, start = [w.contiguous() for w in theta], [rows(x) for x in start]
-    gradients = [
-        torch.empty_like(x, memory_format=torch.contiguous_format) if wanted else None
-        for x, wanted in zip((*final, *theta), needed, strict=True)
-    ]
-    run = _run(plan, h, layers, final, theta, gradients[2:])
+    layout = layout_of(plan.taps, final[0])
+    final, costate, start = ([layout.arranged(x) for x in parts] for parts in (final, costate, start))
+    theta = [w.contiguous() for w in theta]
+    wanted = [layout.empty(x) if n else None for x, n in zip(final, needed, strict=False)]
+    gradients = wanted + [torch.empty_like(w) if n else None for w, n in zip(theta, needed[2:], strict=True)]
+    run = _run(plan, h, layers, layout, final, theta, gradients[2:])
     for k, part in enumerate(run.parts):
-        part.value, part.costate = array(final[k]), array(costate[k], gradients[k])
+        part.value, part.costate = layout.array(final[k]), layout.array(costate[k], gradients[k])
         if start:
-            part.start = array(start[k])
+            part.start = layout.array(start[k])
         if exact:
-            part.grid = array(integers[k])
+            part.grid = layout.array(layout.arranged(integers[k]))
     if exact:
         run.spacing, run.limit = exact[:2]
     library().lv_shear_backward(ctypes.byref(run))
@@ -104,6 +105,7 @@ def _run(
     plan: ShearPlan,
     h: float,
     layers: int,
+    layout: Layout,
     state: Sequence[Tensor],
     theta: Sequence[Tensor],
     gradients: Sequence[Tensor | None] = (),
@@ -113,9 +115,10 @@ def _run(
         type=TYPES[state[0].dtype],
         activation=plan.activation,
         threads=torch.get_num_threads(),
-        batch=len(state[0]),
+        batch=layout.samples(state[0]),
         layers=layers,
         stages=len(stages),
+        image=layout.image(state[0]),
         stage=stages,
     )
     for x, part in zip(state, run.parts, strict=True):
@@ -130,28 +133,13 @@ def _run(
 
 def velocity(kind: int, K: Tensor, b: Tensor | None) -> Velocity:
     """``lv_velocity`` of one stack of weights."""
-    layers, m, n = K.shape
+    layers, m, n = K.shape[:3]
     return Velocity(
         kind=kind,
         rows=m,
         columns=n,
         K=K.data_ptr(),
         b=pointer(b),
-        K_stride=m * n if layers > 1 else 0,
+        K_stride=K.stride(0) if layers > 1 else 0,
         b_stride=0 if b is None or len(b) == 1 else n if kind == TRANSPOSED else m,
     )
-
-
-def array(x: Tensor, out: Tensor | None = None) -> Array:
-    """``lv_array`` of a state that comes from x and goes to ``out``."""
-    return Array(x.data_ptr(), x.stride(0), pointer(out))
-
-
-def pointer(x: Tensor | None) -> int | None:
-    """The address of x, null where there is none."""
-    return None if x is None else x.data_ptr()
-
-
-def rows(x: Tensor) -> Tensor:
-    """x with dense rows, which may lie apart: a half of a state is used where it is."""
-    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()

@@ -16,11 +16,12 @@ constexpr int kRows = 6;
 template <class T>
 constexpr int panel_lanes = kPanel * lanes<T>;
 
-/// W(i, k) = at[i * row + k * column]: K or its transpose, without moving it.
+/// W(i, k) = at[i * row + k * column]: K or its transpose, without moving it. Of a stencil, `at` is the middle and `tap`
+/// the way from one of its numbers to the next: 1, or -1 for the transpose.
 template <class T>
 struct Matrix {
     const T* at;
-    int rows, columns, row, column;
+    int rows, columns, row, column, tap = 1;
 };
 
 template <class T, int R, int C, class Use>
