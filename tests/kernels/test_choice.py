@@ -29,7 +29,7 @@ def test_the_kernel_is_taken_and_is_exact_where_many_layers_are_rebuilt(memory, 
     "flow",
     [
         lambda: lv.zoo.h1(4, 8, T=1.0),
-        lambda: lv.zoo.h2(4, 8, T=1.0, operator=lv.Conv(3)),
+        lambda: lv.zoo.h2(4, 8, T=1.0, operator=lv.Conv(5)),
         lambda: lv.zoo.h2(4, 8, T=1.0, activation="softplus"),
         lambda: lv.Flow(lv.dropout(lv.SeparableHamiltonianField(4, 8), 0.1), lv.SymplecticEuler(), T=1.0),
     ],

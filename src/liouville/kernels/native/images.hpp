@@ -127,6 +127,15 @@ private:
         int rows, columns;
         bool turned;
 
+        /// The factors of a panel's results from those of its inputs.
+        template <int C>
+        void products(const T* in, int64_t in_stride, T* out, int64_t out_stride) const {
+            each_tile(of(0).rows, [&](auto R, int first) {
+                for (int f = 0; f < kFactors; ++f)
+                    tile<T, R.value, C>(of(f), first, static_cast<const T*>(nullptr), in + f * in_stride, Put<T>{out + f * out_stride});
+            });
+        }
+
         Matrix<T> of(int f) const {
             const int j = f / 4, l = f % 4;
             const auto flip = [](int n) { return n == 0 ? 3 : n == 3 ? 0 : n; };
@@ -147,7 +156,7 @@ private:
 
     /// As many images as the second level cache holds, and enough to spread what is done once per lot and layer.
     int64_t images_in_cache(bool exact, int hidden, Part<T> (&parts)[2]) {
-        const int64_t most = 2 * kFar / lay_out(1, exact, hidden, parts, 0);
+        const int64_t most = kFar / lay_out(1, exact, hidden, parts, 0);
         return most > 8 ? 8 : most > 1 ? most : 1;
     }
 
@@ -219,8 +228,7 @@ private:
             T* factors = kept ? kept + int64_t(panel) * from * panel_lanes<T> : in_;
             with_width(tiling_.block.width(panel), [&](auto C) {
                 input_to_factors<T, C.value>(tiling_, in, from, panel, factors, stride);
-                for (int f = 0; f < kFactors; ++f)
-                    product<T, C.value>(K.of(f), nullptr, factors + f * stride, Put<T>{out_ + f * out_stride});
+                K.template products<C.value>(factors, stride, out_, out_stride);
                 factors_to_result<T, C.value>(tiling_, out_, out_stride, to, panel, bias, inside_, use);
             });
         }
@@ -233,8 +241,8 @@ private:
         const Matrix<T> shape = {nullptr, rows, columns, columns, 1};
         std::memset(sums_, 0, kFactors * size * sizeof(T));
         for (int f = 0; f < kFactors; ++f) {
-            if (f % 4 == 0) costate_to_factors(tiling_, d_, rows, f / 4, d_factors_, left);
-            if (f % 4 == 0 && form != Form::plain) costate_to_factors(tiling_, a_, rows, f / 4, a_factors_, left);
+            if (f % 4 == 0) costate(f / 4, d_, rows, d_factors_);
+            if (f % 4 == 0 && form != Form::plain) costate(f / 4, a_, rows, a_factors_);
             const Factors<T> d = {d_factors_ + f % 4 * left, x_factors_ + f * right};
             const Factors<T> a = {a_factors_ + f % 4 * left, g_factors_ + f * right};
             const Factors<T> one[] = {d}, both[] = {d, a};
@@ -244,6 +252,16 @@ private:
                 outer<T, 2>(tiling_.block, both, shape, step, sums_ + f * size);
         }
         factors_to_gradient(w.W, sums_, size, w.W_gradient);
+    }
+
+    void costate(int row, const T* in, int channels, T* to) const {
+        const int64_t stride = of_factor(channels);
+        switch (row) {
+            case 0: return costate_to_factors<T, 0>(tiling_, in, channels, to, stride);
+            case 1: return costate_to_factors<T, 1>(tiling_, in, channels, to, stride);
+            case 2: return costate_to_factors<T, 2>(tiling_, in, channels, to, stride);
+            default: return costate_to_factors<T, 3>(tiling_, in, channels, to, stride);
+        }
     }
 
     void sum_bias(const Weights<T>& w, T step) const {

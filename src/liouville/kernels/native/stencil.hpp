@@ -111,8 +111,8 @@ void factors_to_result(const Tiling& tiling, const T* from, int64_t stride, int 
 }
 
 /// Row j of A dy, four factors, of all panels.
-template <class T>
-void costate_to_factors(const Tiling& tiling, const T* in, int channels, int j, T* to, int64_t stride) {
+template <class T, int j>
+void costate_to_factors(const Tiling& tiling, const T* in, int channels, T* to, int64_t stride) {
     for (int panel = 0; panel < tiling.block.panels(); ++panel) {
         const int width = tiling.block.width(panel);
         for (int k = 0; k < channels; ++k)
