@@ -2,7 +2,7 @@
 
 All run in turn in one process on the same weights; figures are medians, in microseconds per layer and image, and ratios
 are over the frozen hand-written loop of ``reference_convolution.py`` on images (B, C, H, W), channels outermost. That
-loop with the channels innermost in memory, `Stored` in both, and the exact grid stand beside it. Prints a Markdown table.
+loop with the channels innermost in memory, `Stored`, and the exact grid stand beside it. Prints a Markdown table.
 """
 
 from __future__ import annotations

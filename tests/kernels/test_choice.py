@@ -42,6 +42,13 @@ def test_what_has_no_kernel_is_stored(flow):
         assert chosen(flow, y).engine == lv.Stored()
 
 
+@pytest.mark.parametrize("kernel, channels, taken", [(1, 8, True), (1, 64, True), (3, 16, True), (3, 32, False)])
+def test_wide_stencils_are_left_to_torch(kernel, channels, taken):
+    flow = lv.zoo.h2(channels, 4, T=1.0, operator=lv.Conv(kernel))
+    engine = chosen(flow, torch.zeros(2, channels, 7, 7)).engine
+    assert engine == (lv.Fused() if taken else lv.Stored())
+
+
 def test_sixteen_bits_and_autocast_have_no_kernel():
     flow = lv.zoo.h2(4, 8, T=1.0)
     with torch.autocast("cpu", torch.bfloat16):

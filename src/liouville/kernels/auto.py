@@ -20,6 +20,7 @@ from liouville.fields.base import Theta, VectorField, original
 from liouville.kernels.fused import Fused
 from liouville.kernels.library import is_built
 from liouville.kernels.table import NoKernelError, kernel_for
+from liouville.operators import Conv
 from liouville.schemes.base import ReversibleScheme, Scheme, ShearScheme, State
 
 _costs: weakref.WeakKeyDictionary[VectorField, dict[Any, float]] = weakref.WeakKeyDictionary()
@@ -37,8 +38,8 @@ class Auto(Backprop):
     r"""The native kernel where there is one, else `Stored` while it fits into ``memory``, else what needs less.
 
     `Fused` for a pair of scheme and field that has a kernel, on the CPU in float32 or float64: it is the fastest, and
-    its memory does not grow with the depth. Otherwise `Stored` while what it keeps fits into ``memory``; then
-    `Reversible` where the scheme inverts, or `Checkpointed`.
+    its memory does not grow with the depth; 3 x 3 convolutions of more than 16 channels are left to torch. Otherwise
+    `Stored` while what it keeps fits into ``memory``; then `Reversible` where the scheme inverts, or `Checkpointed`.
 
     Where the states have to be rebuilt through more layers than their precision bears, 64 in float32 and 1,024 in
     float64, the kernel runs on the exact grid if it inverts; `Reversible` stores anchors as densely as half of
@@ -92,7 +93,7 @@ class Auto(Backprop):
         N = field.layers
         digits = max(torch.finfo(x.dtype).eps for x in state)
         safe = 64 if digits > 1e-10 else 1024
-        if _has_kernel(scheme, field, state, theta):
+        if _has_kernel(scheme, field, state, theta) and not _is_wide_stencil(field):
             exact = safe < N and isinstance(scheme, ShearScheme)
             return Choice(Fused(exact=exact), "there is a native kernel for this scheme and field")
         if not traced:
@@ -128,6 +129,12 @@ def _has_kernel(scheme: Scheme, field: VectorField, state: State, theta: Theta) 
     except NoKernelError:
         return False
     return is_built()
+
+
+def _is_wide_stencil(field: VectorField) -> bool:
+    """Whether torch's own convolutions are as fast: beyond 16 channels their time is that of multiplications."""
+    operator = getattr(original(field), "operator", None)
+    return isinstance(operator, Conv) and operator.kernel > 1 and field.features > 16
 
 
 def _bytes_per_layer(scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> float:

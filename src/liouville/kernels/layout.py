@@ -1,9 +1,10 @@
-r"""How a state lies in memory, as the kernel is told: vectors in rows, or images with their channels inside or outside."""
+r"""How a state lies in memory, as the kernel is told: vectors in rows, or images, their channels inside or outside."""
 
 from __future__ import annotations
 
 __all__ = ["Images", "Layout", "Vectors", "array", "layout_of", "pointer", "rows"]
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -109,7 +110,7 @@ def _pixel_stride(x: Tensor) -> int | None:
     if x.shape[1] != 1 and x.stride(1) != 1:
         return None
     axes = [(x.shape[k], x.stride(k)) for k in (*range(x.dim() - 1, 1, -1), 0) if x.shape[k] != 1]
-    for (size, stride), (_, outer) in zip(axes, axes[1:], strict=False):
+    for (size, stride), (_, outer) in itertools.pairwise(axes):
         if outer != size * stride:
             return None
     return axes[0][1] if axes else x.shape[1]

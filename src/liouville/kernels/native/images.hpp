@@ -154,10 +154,13 @@ private:
     /// Numbers of one factor of all positions.
     int64_t of_factor(int channels) const { return int64_t(tiling_.block.vectors()) * lanes<T> * channels; }
 
-    /// As many images as the second level cache holds, and enough to spread what is done once per lot and layer.
+    /// As many images as the second level cache holds, and enough for what is done once per lot and layer: weights are
+    /// transformed for 16 vectors at least.
     int64_t images_in_cache(bool exact, int hidden, Part<T> (&parts)[2]) {
-        const int64_t most = kFar / lay_out(1, exact, hidden, parts, 0);
-        return most > 8 ? 8 : most > 1 ? most : 1;
+        const int64_t one = lay_out(1, exact, hidden, parts, 0);
+        const int64_t fit = kFar / (lay_out(2, exact, hidden, parts, 0) - one);
+        const int64_t enough = 16 * lanes<T> / (rows_ * pitch_), most = fit < 8 ? fit : 8;
+        return most < enough ? enough : most > 1 ? most : 1;
     }
 
     void prepare(int images, bool exact, int hidden, Part<T> (&parts)[2]) {
