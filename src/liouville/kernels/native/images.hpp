@@ -131,8 +131,10 @@ private:
         template <int C>
         void products(const T* in, int64_t in_stride, T* out, int64_t out_stride) const {
             each_tile(of(0).rows, [&](auto R, int first) {
-                for (int f = 0; f < kFactors; ++f)
-                    tile<T, R.value, C>(of(f), first, static_cast<const T*>(nullptr), in + f * in_stride, Put<T>{out + f * out_stride});
+                for (int f = 0; f < kFactors; ++f) {
+                    const Put<T> put = {out + f * out_stride};
+                    tile<T, R.value, C>(of(f), first, static_cast<const T*>(nullptr), in + f * in_stride, put);
+                }
             });
         }
 
@@ -157,8 +159,8 @@ private:
     /// As many images as the second level cache holds, and enough for what is done once per lot and layer: weights are
     /// transformed for 16 vectors at least.
     int64_t images_in_cache(bool exact, int hidden, Part<T> (&parts)[2]) {
-        const int64_t one = lay_out(1, exact, hidden, parts, 0);
-        const int64_t fit = kFar / (lay_out(2, exact, hidden, parts, 0) - one);
+        const int64_t one = lay_out(1, exact, hidden, parts, 0), more = lay_out(9, exact, hidden, parts, 0) - one;
+        const int64_t fit = 8 * kFar / (more + 1);  // small images may need no more than one
         const int64_t enough = 16 * lanes<T> / (rows_ * pitch_), most = fit < 8 ? fit : 8;
         return most < enough ? enough : most > 1 ? most : 1;
     }

@@ -122,7 +122,9 @@ void costate_to_factors(const Tiling& tiling, const T* in, int channels, T* to, 
 #pragma GCC unroll 2
                 for (int b = 0; b < 2; ++b) {
                     const Vec<T> column[2] = {load(at + b * tiling.quarter), load(at + (2 + b) * tiling.quarter)};
-                    row[b] = j == 0 ? column[0] : j == 1 ? column[0] + column[1] : j == 2 ? column[0] - column[1] : -column[1];
+                    Vec<T> rows[4];
+                    transform_costate<T>(column, rows);
+                    row[b] = rows[j];
                 }
                 transform_costate<T>(row, t);
                 T* out = to + int64_t(panel) * channels * panel_lanes<T> + (k * width + c) * lanes<T>;
