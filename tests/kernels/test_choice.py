@@ -38,7 +38,7 @@ def test_a_run_without_gradient_is_not_rounded_to_a_grid_that_its_other_samples_
     "flow",
     [
         lambda: lv.zoo.h1(4, 8, T=1.0),
-        lambda: lv.zoo.h2(4, 8, T=1.0, operator=lv.Conv(3)),
+        lambda: lv.zoo.h2(4, 8, T=1.0, operator=lv.Conv(5)),
         lambda: lv.zoo.h2(4, 8, T=1.0, activation="softplus"),
         lambda: lv.Flow(lv.dropout(lv.SeparableHamiltonianField(4, 8), 0.1), lv.SymplecticEuler(), T=1.0),
     ],
@@ -49,6 +49,13 @@ def test_what_has_no_kernel_is_stored(flow):
     y = samples.inputs(flow.field).float()
     if not isinstance(chosen(flow, y).engine, lv.Fused):  # forward Euler may get a kernel one day
         assert chosen(flow, y).engine == lv.Stored()
+
+
+@pytest.mark.parametrize("kernel, channels, taken", [(1, 8, True), (1, 64, True), (3, 16, True), (3, 32, False)])
+def test_wide_stencils_are_left_to_torch(kernel, channels, taken):
+    flow = lv.zoo.h2(channels, 4, T=1.0, operator=lv.Conv(kernel))
+    engine = chosen(flow, torch.zeros(2, channels, 7, 7)).engine
+    assert engine == (lv.Fused() if taken else lv.Stored())
 
 
 def test_sixteen_bits_and_autocast_have_no_kernel():

@@ -38,9 +38,9 @@ class Auto(Backprop):
     r"""The native kernel where there is one, else `Stored` while it fits into ``memory``, else what needs less.
 
     `Fused` for a pair of scheme and field that has a kernel, on the CPU in float32 or float64: it is the fastest, and
-    its memory does not grow with the depth. Where the kernel was not built, `BatchLast` for 64 samples or more of at
-    most 32 features. Otherwise `Stored` while what it keeps fits into ``memory``; then
-    `Reversible` where the scheme inverts, or `Checkpointed`.
+    its memory does not grow with the depth; 3 x 3 convolutions of more than 16 channels are left to torch. Where the
+    kernel was not built, `BatchLast` for 64 samples or more of at most 32 features. Otherwise `Stored` while what it
+    keeps fits into ``memory``; then `Reversible` where the scheme inverts, or `Checkpointed`.
 
     Where the states have to be rebuilt through more layers than their precision bears, 64 in float32 and 1,024 in
     float64, the kernel runs on the exact grid if it inverts; `Reversible` stores anchors as densely as half of
@@ -95,13 +95,14 @@ class Auto(Backprop):
         digits = max(torch.finfo(x.dtype).eps for x in state)
         safe = 64 if digits > 1e-10 else 1024
         plan = _plan(scheme, field, state, theta)
-        if plan and is_built():
+        if plan and is_built() and not _is_wide_stencil(plan, field):
             exact = traced and safe < N and isinstance(scheme, ShearScheme)  # what is not rebuilt cannot drift
             return Choice(Fused(exact=exact), "there is a native kernel for this scheme and field")
         if not traced:
             return Choice(Stored(), "no gradient is asked for")
-        batch = state[0].shape[:-1].numel()
-        if isinstance(plan, ShearPlan) and safe >= N and batch >= 64 and field.features <= 32:
+        batch = state[0].shape[: field.feature_axis].numel()
+        vectors = isinstance(plan, ShearPlan) and not plan.taps
+        if vectors and not is_built() and safe >= N and batch >= 64 and field.features <= 32:
             return Choice(BatchLast(), "the native kernel was not built, and samples of few features run faster so")
         stored = N * _bytes_per_layer(scheme, field, state, theta, h)
         fits = f"{N} layers keep about {_amount(stored)}"
@@ -135,6 +136,11 @@ def _plan(scheme: Scheme, field: VectorField, state: State, theta: Theta) -> She
         return kernel_for(scheme, field)
     except NoKernelError:
         return None
+
+
+def _is_wide_stencil(plan: ShearPlan | EulerPlan, field: VectorField) -> bool:
+    """Whether torch's own convolutions are as fast: beyond 16 channels their time is that of multiplications."""
+    return isinstance(plan, ShearPlan) and plan.taps > 1 and field.features > 16
 
 
 def _bytes_per_layer(scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> float:

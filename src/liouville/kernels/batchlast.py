@@ -42,8 +42,8 @@ class BatchLast(Backprop):
 
     Raises:
         NoKernelError: (a `ValueError`) by a `Flow`, if there is no kernel for its scheme and field.
-        ValueError: by a `Flow` for forward Euler, which has no inverse; under autocast, for weights and states of
-            different dtypes, and under torch.func transforms.
+        ValueError: by a `Flow` for forward Euler, which has no inverse, and for fields on images; under autocast, for
+            weights and states of different dtypes, and under torch.func transforms.
         RuntimeError: for second derivatives.
 
     Example:
@@ -55,7 +55,7 @@ class BatchLast(Backprop):
     """
 
     def check(self, scheme: Scheme, field: VectorField) -> None:
-        self._plan(scheme, field)
+        self._plan(scheme, field.in_run(0))
 
     def _plan(self, scheme: Scheme, field: VectorField) -> ShearPlan:
         plan = kernel_for(scheme, field)
@@ -64,6 +64,8 @@ class BatchLast(Backprop):
                 f"BatchLast() goes back by the inverse of every step, and {type(scheme).__name__} has none; use "
                 "Stored(), Checkpointed() or Fused()."
             )
+        if plan.taps:
+            raise ValueError("BatchLast() takes vectors, and this field is on images; use Fused() or Stored().")
         return plan
 
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:

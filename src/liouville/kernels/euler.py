@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from liouville.kernels.layout import array, pointer, rows
 from liouville.kernels.library import EulerRun, library
-from liouville.kernels.shears import TYPES, array, pointer, rows, velocity
+from liouville.kernels.shears import TYPES, velocity
 from liouville.kernels.table import PLAIN
 
 SEGMENT = 16

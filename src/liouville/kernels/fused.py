@@ -72,8 +72,9 @@ class Fused(Backprop):
         plan = self._plan(scheme, field)
         require_depth(theta, field.layers)
         _require_supported(state, theta)
-        batch = state[0].shape[:-1]
-        parts = state if len(batch) == 1 else tuple(x.reshape(-1, x.shape[-1]) for x in state)
+        axis = field.feature_axis
+        batch = state[0].shape[:axis]
+        parts = state if len(batch) == 1 else tuple(x.reshape(-1, *x.shape[axis:]) for x in state)
         if isinstance(plan, EulerPlan):
             final: Sequence[Tensor] = (_euler(plan, h, field.layers, parts[0], theta),)
         elif self.exact:
@@ -82,7 +83,7 @@ class Fused(Backprop):
             final = exactly(plan, field, h, parts, theta)
         else:
             final = _shears(plan, field, h, parts, theta)
-        return tuple(final) if len(batch) == 1 else tuple(x.reshape(*batch, x.shape[-1]) for x in final)
+        return tuple(final) if len(batch) == 1 else tuple(x.reshape(*batch, *x.shape[1:]) for x in final)
 
 
 class _Run(NamedTuple):

@@ -2,7 +2,7 @@ r"""The native library: found, loaded by ctypes, and described as ``native/probl
 
 from __future__ import annotations
 
-__all__ = ["Array", "EulerRun", "Part", "ShearRun", "Stage", "Velocity", "is_built", "isa", "library"]
+__all__ = ["Array", "EulerRun", "Image", "Part", "ShearRun", "Stage", "Velocity", "is_built", "isa", "library"]
 
 import ctypes
 import functools
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-_VERSION = 3
+_VERSION = 4
 _MISSING = (
     "liouville was installed without its native kernel, because no C++ compiler was found; install one (GCC or Clang) "
     "and run `pip install` again, or `make kernel` in a source tree; every engine but lv.Fused() works without it."
@@ -43,6 +43,12 @@ class Velocity(Structure):
     )
 
 
+class Image(Structure):
+    """``lv_image``."""
+
+    _fields_ = tuple((name, c_int64) for name in ("height", "width", "planes", "taps"))
+
+
 class Stage(Structure):
     """``lv_stage``."""
 
@@ -56,6 +62,7 @@ class ShearRun(Structure):
         *((name, c_int64) for name in ("type", "activation", "threads", "batch", "layers", "stages")),
         ("parts", Part * 2),
         ("velocities", Velocity * 2),
+        ("image", Image),
         ("stage", POINTER(Stage)),
         *((name, c_double) for name in ("spacing", "limit")),
         ("left_range", c_int64),

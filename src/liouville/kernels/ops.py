@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from liouville.kernels import euler, shears
+from liouville.kernels.layout import layout_of
 from liouville.kernels.table import ShearPlan
 
 
@@ -26,14 +27,15 @@ def shear_flow(
 
 
 def _encoded(plan: ShearPlan, h: float, layers: int) -> tuple[list[int], list[float]]:
-    code = [plan.activation, layers, *plan.velocities[0], *plan.velocities[1], *(moved for moved, _ in plan.stages)]
+    kinds = (*plan.velocities[0], *plan.velocities[1])
+    code = [plan.activation, layers, plan.taps, *kinds, *(moved for moved, _ in plan.stages)]
     return code, [h, *(c for _, c in plan.stages)]
 
 
 def _decoded(code: Sequence[int], factors: Sequence[float]) -> tuple[ShearPlan, float, int]:
-    first, second = code[2:5], code[5:8]
-    stages = tuple(zip(code[8:], factors[1:], strict=True))
-    return ShearPlan(code[0], (tuple(first), tuple(second)), stages), factors[0], code[1]  # type: ignore[arg-type]
+    activation, layers, taps = code[:3]
+    velocities: Any = tuple(code[3:6]), tuple(code[6:9])
+    return ShearPlan(activation, velocities, tuple(zip(code[9:], factors[1:], strict=True)), taps), factors[0], layers
 
 
 @torch.library.custom_op("liouville::shears", mutates_args=(), device_types="cpu")
@@ -44,7 +46,8 @@ def _shears(p: Tensor, q: Tensor, theta: list[Tensor], code: list[int], factors:
 
 @_shears.register_fake
 def _(p: Tensor, q: Tensor, theta: list[Tensor], code: list[int], factors: list[float]) -> tuple[Tensor, Tensor]:
-    return p.new_empty(p.shape), q.new_empty(q.shape)
+    layout = layout_of(code[2], p)
+    return layout.empty(p), layout.empty(q)
 
 
 @torch.library.custom_op("liouville::shears_backward", mutates_args=(), device_types="cpu")
@@ -74,7 +77,9 @@ def _(
     code: list[int],
     factors: list[float],
 ) -> list[Tensor]:
-    return [p.new_empty(x.shape if n else 0) for x, n in zip((p, q, *theta), needed, strict=True)]
+    layout = layout_of(code[2], p)
+    parts = [layout.empty(x) if n else x.new_empty(0) for x, n in zip((p, q), needed, strict=False)]
+    return parts + [x.new_empty(x.shape if n else 0) for x, n in zip(theta, needed[2:], strict=True)]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

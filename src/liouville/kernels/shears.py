@@ -2,17 +2,19 @@ r"""One native call: from tensors to the structures of ``native/problem.h`` and 
 
 from __future__ import annotations
 
-__all__ = ["TYPES", "Exact", "array", "backward", "forward", "pointer", "rows", "velocity"]
+__all__ = ["TYPES", "Exact", "backward", "forward", "velocity"]
 
 import ctypes
 import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from liouville.kernels.library import Array, ShearRun, Stage, Velocity, library
+from liouville.kernels.layout import Layout, layout_of, pointer
+from liouville.kernels.library import ShearRun, Stage, Velocity, library
 from liouville.kernels.table import TRANSPOSED, ShearPlan
 
 TYPES = {torch.float32: 0, torch.float64: 1}
@@ -49,13 +51,14 @@ def forward(
     theta: Sequence[Tensor],
     exact: Exact | None = None,
 ) -> tuple[list[Tensor], int, bool]:
-    """The last state, parts (batch, width); in an exact run its integers too, the sum of the first state's, and whether
-    the run left its grid, so that all of it means nothing."""
-    state, theta = [rows(x) for x in state], [w.contiguous() for w in theta]
-    out = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in state]
-    run = _run(plan, h, layers, state, theta)
+    """The last state, parts (batch, width) or images; in an exact run its integers too, the sum of the first state's,
+    and whether the run left its grid, so that all of it means nothing."""
+    layout = layout_of(plan.taps, state[0])
+    state, theta = [layout.arranged(x) for x in state], [w.contiguous() for w in theta]
+    out = [layout.empty(x) for x in state]
+    run = _run(plan, h, layers, layout, state, theta)
     for part, x, result in zip(run.parts, state, out, strict=True):
-        _set(part.value, x, result)
+        layout.lay(part.value, x, result)
     if exact:
         out += [torch.empty_like(x, dtype=_INTEGERS[x.dtype]) for x in out]
         run.spacing, run.limit = exact[:2]
@@ -82,20 +85,19 @@ def backward(
     The drift is how far the rebuilt first state is from ``start``, over its largest entry; an exact run goes back from
     ``integers`` and has a checksum instead, the sum of the integers that it arrived at.
     """
-    final, costate = [rows(x) for x in final], [rows(g) for g in costate]
-    theta, start = [w.contiguous() for w in theta], [rows(x) for x in start]
-    gradients = [
-        torch.empty_like(x, memory_format=torch.contiguous_format) if wanted else None
-        for x, wanted in zip((*final, *theta), needed, strict=True)
-    ]
-    run = _run(plan, h, layers, final, theta, gradients[2:])
+    layout = layout_of(plan.taps, final[0])
+    final, costate, start = ([layout.arranged(x) for x in parts] for parts in (final, costate, start))
+    theta = [w.contiguous() for w in theta]
+    wanted = [layout.empty(x) if n else None for x, n in zip(final, needed, strict=False)]
+    gradients = wanted + [torch.empty_like(w) if n else None for w, n in zip(theta, needed[2:], strict=True)]
+    run = _run(plan, h, layers, layout, final, theta, gradients[2:])
     for k, part in enumerate(run.parts):
-        _set(part.value, final[k])
-        _set(part.costate, costate[k], gradients[k])
+        layout.lay(part.value, final[k])
+        layout.lay(part.costate, costate[k], gradients[k])
         if start:
-            _set(part.start, start[k])
+            layout.lay(part.start, start[k])
         if exact:
-            _set(part.grid, integers[k])
+            layout.lay(part.grid, layout.arranged(integers[k]))
     if exact:
         run.spacing, run.limit = exact[:2]
     library().lv_shear_backward(ctypes.byref(run))
@@ -106,12 +108,14 @@ def _run(
     plan: ShearPlan,
     h: float,
     layers: int,
+    layout: Layout,
     state: Sequence[Tensor],
     theta: Sequence[Tensor],
     gradients: Sequence[Tensor | None] = (),
 ) -> ShearRun:
     shapes = tuple([w.shape for w in theta])
-    made = _template(plan, h, layers, torch.get_num_threads(), state[0].dtype, state[0].shape, state[1].shape, shapes)
+    p, q = state
+    made = _template(plan, h, layers, torch.get_num_threads(), layout, p.dtype, p.shape, q.shape, shapes)
     run = ShearRun.from_buffer_copy(made)
     run.made = made  # it owns the stages
     for v, (_, K, b) in zip(run.velocities, plan.velocities, strict=True):
@@ -127,6 +131,7 @@ def _template(
     h: float,
     layers: int,
     threads: int,
+    layout: Layout,
     dtype: torch.dtype,
     p: torch.Size,
     q: torch.Size,
@@ -138,9 +143,10 @@ def _template(
         type=TYPES[dtype],
         activation=plan.activation,
         threads=threads,
-        batch=p[0],
+        batch=layout.samples(p),
         layers=layers,
         stages=len(stages),
+        image=layout.image(p),
         stage=stages,
     )
     run.parts[0].width, run.parts[1].width = p[1], q[1]
@@ -150,37 +156,18 @@ def _template(
 
 
 def velocity(kind: int, K: Tensor, b: Tensor | None) -> Velocity:
-    """``lv_velocity`` of one stack of weights."""
+    """``lv_velocity`` of one stack of weights, contiguous."""
     made = _velocity(kind, K.shape, None if b is None else b.shape)
     made.K, made.b = K.data_ptr(), pointer(b)
     return made
 
 
 def _velocity(kind: int, K: torch.Size, b: torch.Size | None) -> Velocity:
-    layers, m, n = K
+    layers, m, n = K[:3]
     return Velocity(
         kind=kind,
         rows=m,
         columns=n,
-        K_stride=m * n if layers > 1 else 0,
+        K_stride=math.prod(K[1:]) if layers > 1 else 0,
         b_stride=0 if b is None or b[0] == 1 else n if kind == TRANSPOSED else m,
     )
-
-
-def _set(to: Array, x: Tensor, out: Tensor | None = None) -> None:
-    to.source, to.stride, to.out = x.data_ptr(), x.stride(0), pointer(out)
-
-
-def array(x: Tensor, out: Tensor | None = None) -> Array:
-    """``lv_array`` of a state that comes from x and goes to ``out``."""
-    return Array(x.data_ptr(), x.stride(0), pointer(out))
-
-
-def pointer(x: Tensor | None) -> int | None:
-    """The address of x, null where there is none."""
-    return None if x is None else x.data_ptr()
-
-
-def rows(x: Tensor) -> Tensor:
-    """x with dense rows, which may lie apart: a half of a state is used where it is."""
-    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()

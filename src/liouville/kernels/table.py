@@ -15,7 +15,7 @@ from liouville.fields.base import ActivatedField, Theta, VectorField, original
 from liouville.fields.hamiltonian import HamiltonianField, SeparableHamiltonianField
 from liouville.fields.pair import PairField
 from liouville.fields.residual import ResidualField
-from liouville.operators import Dense
+from liouville.operators import Conv, Dense
 from liouville.schemes.base import Scheme, SplittingScheme
 from liouville.schemes.euler import ForwardEuler
 from liouville.schemes.symplectic import SymplecticEuler, Verlet, Yoshida4
@@ -33,11 +33,13 @@ class ShearPlan(NamedTuple):
 
     velocities[k] = (kind, K, b) moves part k: which formula, and which entries of theta are its weights.
     stages = (part, c) in order: part += h c velocity.
+    taps: numbers of K's stencil on images, 1 or 9; 0 where the state is vectors.
     """
 
     activation: int
     velocities: tuple[tuple[int, int, int], tuple[int, int, int]]
     stages: tuple[tuple[int, float], ...]
+    taps: int = 0
 
 
 class EulerPlan(NamedTuple):
@@ -76,16 +78,18 @@ def supported() -> list[str]:
 
 def _separable(scheme: SplittingScheme, field: SeparableHamiltonianField) -> ShearPlan:
     """theta = (K_p, K_q, b_p, b_q); p' = -c K_q^T sigma(K_q q + b_q), q' = c K_p^T sigma(K_p p + b_p)."""
-    _require(field)
+    _require_activation(field)
     if field.X is not None:
         raise _no_kernel("SeparableHamiltonianField with a matrix X")
-    return _plan(scheme.stages, field.activation.name, ((GRADIENT, 1, 3), (GRADIENT, 0, 2)), -field.sign, field.sign)
+    velocities = (GRADIENT, 1, 3), (GRADIENT, 0, 2)
+    return _plan(scheme.stages, field.activation.name, velocities, -field.sign, field.sign, _taps(field))
 
 
 def _pair(scheme: SplittingScheme, field: PairField) -> ShearPlan:
     """theta = (K, b, c); p' = -sigma(K^T q + c), q' = sigma(K p + b)."""
-    _require(field)
-    return _plan(scheme.stages, field.activation.name, ((TRANSPOSED, 0, 2), (PLAIN, 0, 1)), -1.0, 1.0)
+    _require_activation(field)
+    velocities = (TRANSPOSED, 0, 2), (PLAIN, 0, 1)
+    return _plan(scheme.stages, field.activation.name, velocities, -1.0, 1.0, _taps(field))
 
 
 def _hamiltonian(scheme: ForwardEuler, field: HamiltonianField) -> EulerPlan:
@@ -119,21 +123,38 @@ def _plan(
     velocities: tuple[tuple[int, int, int], tuple[int, int, int]],
     p_sign: float,
     q_sign: float,
+    taps: int,
 ) -> ShearPlan:
     moves = {"p": (0, p_sign), "q": (1, q_sign)}
-    return ShearPlan(ACTIVATIONS[activation], velocities, tuple((moves[k][0], c * moves[k][1]) for k, c in stages))
+    made = tuple((moves[half][0], c * moves[half][1]) for half, c in stages)
+    return ShearPlan(ACTIVATIONS[activation], velocities, made, taps)
+
+
+def _taps(field: ActivatedField) -> int:
+    match field.operator:
+        case Dense():
+            return 0
+        case Conv(kernel=1):
+            return 1
+        case Conv(kernel=3, dims=2):
+            return 9
+    raise _no_kernel(f"{type(field).__name__} with operator {field.operator}")
 
 
 def _require(field: ActivatedField) -> None:
     if not isinstance(field.operator, Dense):
         raise _no_kernel(f"{type(field).__name__} with operator {field.operator}")
+    _require_activation(field)
+
+
+def _require_activation(field: ActivatedField) -> None:
     if field.activation.name not in ACTIVATIONS:
         raise _no_kernel(f"{type(field).__name__} with the activation {field.activation.name!r}")
 
 
 def _no_kernel(what: str) -> NoKernelError:
     return NoKernelError(
-        f"there is no fused kernel for {what}; there is one on the CPU for dense fields with tanh or relu: "
+        f"there is no fused kernel for {what}; there is one on the CPU for fields with tanh or relu: "
         f"{'; '.join(supported())}. Use lv.Stored() or lv.Reversible()."
     )
 
@@ -147,10 +168,11 @@ _TABLE: dict[_Key, Callable[..., ShearPlan | EulerPlan]] = {
     (ForwardEuler, AntisymmetricField, "cpu"): _antisymmetric,
     (ForwardEuler, ResidualField, "cpu"): _residual,
 }
+_OPERATORS = "dense, Conv(1), Conv(3) on images"
 _CONDITIONS = {
-    "SeparableHamiltonianField": "X None or a number",
-    "PairField": "any widths",
-    "HamiltonianField": "any J and hidden",
-    "AntisymmetricField": "any gamma, factor and bias",
-    "ResidualField": "vector or scalar bias",
+    "SeparableHamiltonianField": f"X None or a number; {_OPERATORS}",
+    "PairField": f"any widths; {_OPERATORS}",
+    "HamiltonianField": "dense, any J and hidden",
+    "AntisymmetricField": "dense, any gamma, factor and bias",
+    "ResidualField": "dense, vector or scalar bias",
 }

@@ -48,37 +48,75 @@ inline Block block_of(int64_t samples) {
     return {vectors / kPanel, tail == 3 ? 4 : tail};  // widths 1, 2 and 4 are compiled
 }
 
-/// Rows of the caller to panels. Lanes behind the last sample repeat it, so that they never meet a number that no
-/// sample has met; their costate is 0, so that they add nothing to a gradient.
-template <class T>
-void gather(const Block& block, const lv_array& array, int width, Range range, bool repeat, T* to) {
-    const T* from = static_cast<const T*>(array.in) + range.first * array.in_stride;
+/// Samples at one distance from each other in an array of the caller, whose features are at another.
+struct Strip {
+    int64_t at, sample, feature;
+    int count;
+};
+
+/// The longest strip from sample `first` on. `plane` is 0 where a sample's features lie together; else the features of
+/// an image are planes of that size, which end the strip.
+inline Strip strip(int64_t plane, int64_t stride, int64_t first, int count) {
+    if (!plane) return {first * stride, stride, 1, count};
+    const int64_t image = first / plane, at = first % plane;
+    return {image * stride + at, 1, plane, plane - at < count ? int(plane - at) : count};
+}
+
+/// use(strip, panel, lane) for the strips that the samples of `range` are in an array of this plane and stride.
+template <class T, class Use>
+inline void each_strip(const Block& block, int64_t plane, int64_t stride, Range range, Use use) {
     for (int panel = 0; panel < block.panels(); ++panel) {
         const int size = block.width(panel) * lanes<T>;
         const int64_t done = int64_t(panel) * panel_lanes<T>;
         const int real = range.count - done < size ? int(range.count - done) : size;
-        T* out = to + int64_t(panel) * width * panel_lanes<T>;
-        for (int k = 0; k < width; ++k, out += size) {
-            const T* in = from + done * array.in_stride + k;
-            for (int s = 0; s < real; ++s) out[s] = in[s * array.in_stride];
-            for (int s = real; s < size; ++s) out[s] = repeat ? out[real - 1] : T(0);
+        for (int lane = 0; lane < real;) {
+            const Strip s = strip(plane, stride, range.first + done + lane, real - lane);
+            use(s, panel, lane);
+            lane += s.count;
         }
     }
 }
 
+/// Rows of the caller to panels. Lanes behind the last sample repeat it, so that they never meet a number that no
+/// sample has met; their costate is 0, so that they add nothing to a gradient.
+template <class T>
+void gather(const Block& block, const lv_array& array, int width, Range range, bool repeat, T* to, int64_t plane = 0) {
+    const T* from = static_cast<const T*>(array.in);
+    each_strip<T>(block, plane, array.in_stride, range, [&](const Strip& s, int panel, int lane) {
+        const int size = block.width(panel) * lanes<T>;
+        T* out = to + int64_t(panel) * width * panel_lanes<T> + lane;
+        for (int k = 0; k < width; ++k, out += size) {
+            const T* in = from + s.at + k * s.feature;
+            if (s.sample == 1)
+                std::memcpy(out, in, s.count * sizeof(T));
+            else
+                for (int i = 0; i < s.count; ++i) out[i] = in[i * s.sample];
+        }
+    });
+    const int last = block.panels() - 1, size = block.width(last) * lanes<T>;
+    const int real = int(range.count - int64_t(last) * panel_lanes<T>);
+    T* out = to + int64_t(last) * width * panel_lanes<T>;
+    for (int k = 0; k < width; ++k, out += size)
+        for (int i = real; i < size; ++i) out[i] = repeat ? out[real - 1] : T(0);
+}
+
 /// Panels to rows of the caller, if they are wanted.
 template <class T>
-void scatter(const Block& block, const lv_array& array, int width, Range range, const T* from) {
+void scatter(const Block& block, const lv_array& array, int width, Range range, const T* from, int64_t plane = 0) {
     if (!array.out) return;
-    T* to = static_cast<T*>(array.out) + range.first * width;
-    for (int panel = 0; panel < block.panels(); ++panel) {
+    T* to = static_cast<T*>(array.out);
+    const int64_t stride = plane ? plane * width : width;
+    each_strip<T>(block, plane, stride, range, [&](const Strip& s, int panel, int lane) {
         const int size = block.width(panel) * lanes<T>;
-        const int64_t done = int64_t(panel) * panel_lanes<T>;
-        const int real = range.count - done < size ? int(range.count - done) : size;
-        const T* in = from + int64_t(panel) * width * panel_lanes<T>;
-        for (int k = 0; k < width; ++k, in += size)
-            for (int s = 0; s < real; ++s) to[(done + s) * width + k] = in[s];
-    }
+        const T* in = from + int64_t(panel) * width * panel_lanes<T> + lane;
+        for (int k = 0; k < width; ++k, in += size) {
+            T* out = to + s.at + k * s.feature;
+            if (s.sample == 1)
+                std::memcpy(out, in, s.count * sizeof(T));
+            else
+                for (int i = 0; i < s.count; ++i) out[i * s.sample] = in[i];
+        }
+    });
 }
 
 /// y += step * v, in floating point.

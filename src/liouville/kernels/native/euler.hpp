@@ -23,6 +23,8 @@ public:
           rows_(int(run.weights[0].rows)),
           is_small_(width_ == rows_ && width_ <= kSmall) {}
 
+    static Range part(const lv_euler_run& run, int index, int threads) { return share<T>(run.batch, index, threads); }
+
     void forward(Range range) {
         each_block<T>(range, panels_in_cache(panel_bytes(1)), [&](Range part) {
             prepare(part.count, 1);

@@ -57,7 +57,7 @@ extern "C" {
 #define LV_EXPORT __attribute__((visibility("default")))
 
 /// The layout of problem.h; the Python side refuses a library that was built from another one.
-LV_EXPORT int64_t lv_version(void) { return 3; }
+LV_EXPORT int64_t lv_version(void) { return 4; }
 LV_EXPORT int64_t lv_shear_run_size(void) { return sizeof(lv_shear_run); }
 LV_EXPORT int64_t lv_euler_run_size(void) { return sizeof(lv_euler_run); }
 LV_EXPORT const char* lv_isa(void) { return isa().name; }

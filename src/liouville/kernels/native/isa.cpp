@@ -5,13 +5,12 @@
 namespace LV_ISA {
 namespace {
 
-/// Fewer threads where a run is too short to be worth waking them: a function of the sizes alone.
-template <class T>
-int useful_threads(int64_t batch, int64_t threads, int64_t work_per_vector) {
-    const int64_t vectors = (batch + lanes<T> - 1) / lanes<T>;
-    const int64_t most = 1 + vectors * work_per_vector / 20000;
+/// Fewer threads where a run is too short to be worth waking them: a function of the sizes alone. Threads can share
+/// `pieces` of some vectors each.
+int useful_threads(int64_t pieces, int64_t vectors, int64_t threads, int64_t work_per_vector) {
+    const int64_t most = 1 + pieces * vectors * work_per_vector / 20000;
     threads = threads < most ? threads : most;
-    threads = threads < vectors ? threads : vectors;
+    threads = threads < pieces ? threads : pieces;
     return int(threads > 1 ? threads : 1);
 }
 
@@ -26,7 +25,7 @@ struct Call {
     static void part(void* data, int index) {
         Call& call = *static_cast<Call*>(data);
         Part part(call.run, call.sums.of(index));
-        const Range range = share<T>(call.run.batch, index, call.threads);
+        const Range range = Part::part(call.run, index, call.threads);
         if (back)
             part.backward(range);
         else
@@ -42,14 +41,14 @@ struct Call {
     }
 };
 
-template <class T, class Sigma, bool exact, bool back>
+template <class T, class Lot, bool exact, bool back>
 void perform(lv_shear_run& run) {
-    using Part = ShearRun<T, Sigma, exact>;
+    using Part = ShearRun<T, Lot, exact>;
     const int64_t width = run.parts[0].width + run.parts[1].width;
-    const int threads =
-        useful_threads<T>(run.batch, run.threads, run.layers * run.stages * (width * width + 16 * width));
+    const int64_t work = run.layers * run.stages * (run.image.taps * width * width + 16 * width);
+    const int threads = useful_threads(Lot::pieces(run), Lot::vectors_of_piece(run), run.threads, work);
     auto* results = static_cast<typename Part::Result*>(std::calloc(threads, sizeof(typename Part::Result)));
-    Call<T, Part, lv_shear_run, back>{run, threads, {run.velocities, run.layers, threads}, results}.perform();
+    Call<T, Part, lv_shear_run, back>{run, threads, {run.velocities, run.layers, threads, run.image.taps}, results}.perform();
     run.checksum = 0, run.left_range = 0, run.error = 0, run.size = 0;
     for (int t = 0; t < threads; ++t) {
         run.checksum += results[t].checksum;
@@ -60,19 +59,25 @@ void perform(lv_shear_run& run) {
     std::free(results);
 }
 
+template <class T, class Lot>
+void choose_arithmetic(lv_shear_run& run, bool back) {
+    if (run.spacing > 0)
+        back ? perform<T, Lot, true, true>(run) : perform<T, Lot, true, false>(run);
+    else
+        back ? perform<T, Lot, false, true>(run) : perform<T, Lot, false, false>(run);
+}
+
 template <class T, class Sigma>
 void choose_formula(lv_shear_run& run, bool back) {
-    if (run.spacing > 0)
-        back ? perform<T, Sigma, true, true>(run) : perform<T, Sigma, true, false>(run);
-    else
-        back ? perform<T, Sigma, false, true>(run) : perform<T, Sigma, false, false>(run);
+    run.image.taps > 1 ? choose_arithmetic<T, Images<T, Sigma>>(run, back)
+                       : choose_arithmetic<T, Panels<T, Sigma>>(run, back);
 }
 
 template <class T, class Sigma, Form form, bool back>
 void perform(lv_euler_run& run) {
     using Part = EulerRun<T, Sigma, form>;
     const int64_t work = run.layers * (2 * run.width * run.weights[0].rows + 16 * run.weights[0].rows);
-    const int threads = useful_threads<T>(run.batch, run.threads, work);
+    const int threads = useful_threads((run.batch + lanes<T> - 1) / lanes<T>, 1, run.threads, work);
     auto* results = static_cast<typename Part::Result*>(std::calloc(threads, sizeof(typename Part::Result)));
     Call<T, Part, lv_euler_run, back>{run, threads, {run.weights, run.layers, threads}, results}.perform();
     std::free(results);

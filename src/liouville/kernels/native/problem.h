@@ -10,7 +10,7 @@
 enum lv_type { LV_FLOAT32 = 0, LV_FLOAT64 = 1 };
 enum lv_activation { LV_TANH = 0, LV_RELU = 1 };
 
-/* A velocity v(x) of widths rows x columns, by K (layers, rows, columns) and b. */
+/* A velocity v(x) of widths rows x columns, by K (layers, rows, columns, taps) and b. */
 enum lv_velocity_kind {
     LV_GRADIENT = 0,  /* v = K^T sigma(K x + b) */
     LV_PLAIN = 1,     /* v = sigma(K x + b)     */
@@ -38,6 +38,13 @@ typedef struct {
     lv_array start; /* backward: the first state as it was, to measure what inversion lost; `in` may be null */
 } lv_part;
 
+/* Images: a sample is a pixel, and `batch` counts the pixels of all images. Weights are stencils of `taps` numbers, 1 or
+ * 9 (3 x 3, zero padding). Arrays have the channels innermost, or outermost: then their stride is from one image to the
+ * next, and an image's planes follow each other. Vectors, and pixels in rows of their own: 0 throughout, taps 1. */
+typedef struct {
+    int64_t height, width, planes, taps;
+} lv_image;
+
 /* parts[moved] += factor * velocity[moved](parts[1 - moved]) */
 typedef struct {
     int64_t moved;
@@ -48,6 +55,7 @@ typedef struct {
     int64_t type, activation, threads, batch, layers, stages;
     lv_part parts[2];
     lv_velocity velocities[2];
+    lv_image image;
     const lv_stage* stage;
     /* exact runs: entries are integers times `spacing`, which must stay below `limit`; 0: ordinary floating point */
     double spacing, limit;

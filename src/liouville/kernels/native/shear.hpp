@@ -20,7 +20,7 @@ namespace LV_ISA {
 
 template <class T>
 inline Matrix<T> transposed(const Matrix<T>& W) {
-    return {W.at, W.columns, W.rows, W.column, W.row};
+    return {W.at, W.columns, W.rows, W.column, W.row, -W.tap};
 }
 
 /// The formula of a velocity. `turned` is forward Euler's, where J turns the gradient: G = K J^T.

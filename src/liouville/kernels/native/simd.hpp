@@ -64,6 +64,13 @@ inline Vec<T> load(const T* from) {
     return *reinterpret_cast<const Vec<T>*>(from);
 }
 
+/// From any address, not only a multiple of a vector.
+template <class T>
+inline Vec<T> load_anywhere(const T* from) {
+    typedef T Unaligned __attribute__((vector_size(kBytes), aligned(sizeof(T))));
+    return *reinterpret_cast<const Unaligned*>(from);
+}
+
 template <class T>
 inline void store(T* to, Vec<T> x) {
     *reinterpret_cast<Vec<T>*>(to) = x;

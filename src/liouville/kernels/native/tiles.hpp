@@ -16,11 +16,12 @@ constexpr int kRows = 6;
 template <class T>
 constexpr int panel_lanes = kPanel * lanes<T>;
 
-/// W(i, k) = at[i * row + k * column]: K or its transpose, without moving it.
+/// W(i, k) = at[i * row + k * column]: K or its transpose, without moving it. Of a stencil, `at` is the middle and `tap`
+/// the way from one of its numbers to the next: 1, or -1 for the transpose.
 template <class T>
 struct Matrix {
     const T* at;
-    int rows, columns, row, column;
+    int rows, columns, row, column, tap = 1;
 };
 
 template <class T, int R, int C, class Use>
@@ -48,25 +49,6 @@ inline void tile(const Matrix<T>& W, int first, const T* bias, const T* in, Use 
         for (int c = 0; c < C; ++c) use(((first + r) * C + c) * lanes<T>, sum[r][c]);
 }
 
-/// use(offset, (W in + bias)[offset]) for every vector of the result. Tiles differ by one row at most.
-template <class T, int C, class Use>
-inline void product(const Matrix<T>& W, const T* bias, const T* in, Use use) {
-    const int tiles = (W.rows + kRows - 1) / kRows;
-    int first = 0;
-    for (int t = 0; t < tiles; ++t) {
-        const int rows = (W.rows - first + tiles - t - 1) / (tiles - t);
-        switch (rows) {
-            case 1: tile<T, 1, C>(W, first, bias, in, use); break;
-            case 2: tile<T, 2, C>(W, first, bias, in, use); break;
-            case 3: tile<T, 3, C>(W, first, bias, in, use); break;
-            case 4: tile<T, 4, C>(W, first, bias, in, use); break;
-            case 5: tile<T, 5, C>(W, first, bias, in, use); break;
-            default: tile<T, 6, C>(W, first, bias, in, use);
-        }
-        first += rows;
-    }
-}
-
 /// A block of samples: `full` panels of kPanel vectors, and perhaps a narrower one of `tail` vectors behind them.
 struct Block {
     int full, tail;
@@ -88,6 +70,30 @@ inline void with_width(int width, Use use) {
         case 2: return use(Number<2>{});
         default: return use(Number<kPanel>{});
     }
+}
+
+/// use(Number<R>, first) for the tiles of a matrix of `rows` rows, which differ by one row at most.
+template <class Use>
+inline void each_tile(int rows, Use use) {
+    const int tiles = (rows + kRows - 1) / kRows;
+    for (int t = 0, first = 0; t < tiles; ++t) {
+        const int R = (rows - first + tiles - t - 1) / (tiles - t);
+        switch (R) {
+            case 1: use(Number<1>{}, first); break;
+            case 2: use(Number<2>{}, first); break;
+            case 3: use(Number<3>{}, first); break;
+            case 4: use(Number<4>{}, first); break;
+            case 5: use(Number<5>{}, first); break;
+            default: use(Number<6>{}, first);
+        }
+        first += R;
+    }
+}
+
+/// use(offset, (W in + bias)[offset]) for every vector of the result.
+template <class T, int C, class Use>
+inline void product(const Matrix<T>& W, const T* bias, const T* in, Use use) {
+    each_tile(W.rows, [&](auto R, int first) { tile<T, R.value, C>(W, first, bias, in, use); });
 }
 
 /// One factor pair of an outer product summed over the samples: gradient(i, j) += sum_s left(i, s) right(j, s).

@@ -65,13 +65,13 @@ struct Gradients {
 template <class T>
 class GradientSums {
 public:
-    GradientSums(const lv_velocity (&v)[2], int64_t layers, int threads) : threads_(threads) {
+    GradientSums(const lv_velocity (&v)[2], int64_t layers, int threads, int64_t taps = 1) : threads_(threads) {
         for (int k = 0; k < 2; ++k) {
             first_.K[k] = static_cast<T*>(v[k].K_gradient);
             first_.b[k] = static_cast<T*>(v[k].b_gradient);
             const bool both = k == 1 && first_.K[0] == first_.K[1];  // the pair field: one K for two velocities
             const int64_t bias = v[k].kind == LV_TRANSPOSED ? v[k].columns : v[k].rows;
-            K_[k] = both ? K_[0] : place(first_.K[k], v[k].K_stride, v[k].rows * v[k].columns, layers);
+            K_[k] = both ? K_[0] : place(first_.K[k], v[k].K_stride, v[k].rows * v[k].columns * taps, layers);
             b_[k] = place(first_.b[k], v[k].b_stride, bias, layers);
         }
         others_ = static_cast<T*>(std::calloc((threads - 1) * size_ + 1, sizeof(T)));
