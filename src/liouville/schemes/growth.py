@@ -47,7 +47,7 @@ def log_growth(scheme: Scheme, lipschitz: Lipschitz, h: float) -> Tensor:
     Example:
         >>> one = torch.ones(3)
         >>> log_growth(SymplecticEuler(), Lipschitz((one, one), 0.5 * one), 0.1).exp()
-        tensor([1.0515, 1.0515, 1.0515])
+        tensor([1.0565, 1.0565, 1.0565])
     """
     parts, mu = lipschitz
     z = h * (torch.maximum(*parts) if len(parts) == 2 else parts[0])

@@ -32,8 +32,7 @@ def smoothness(flow: Flow, scaling: Scaling = "depth") -> Tensor:
         >>> float(smoothness(lv.zoo.h2(4, layers=8, T=1.0, init=lv.Smooth(modes=1)))) < 1e-9
         True
     """
-    c = lookup({"depth": 0.5 / flow.h, "hdnn": 0.5 * flow.h, "sum": 0.5}, scaling, "scaling")
-    return c * _total([w.diff(dim=0) for w in _weights(flow)])
+    return _smoothness(flow, _weights(flow), scaling)
 
 
 def decay(flow: Flow, scaling: Scaling = "depth") -> Tensor:
@@ -44,8 +43,7 @@ def decay(flow: Flow, scaling: Scaling = "depth") -> Tensor:
         >>> float(decay(lv.zoo.h2(4, layers=8, T=1.0))) > 0
         True
     """
-    c = lookup({"depth": 0.5 * flow.h, "hdnn": 0.5 * flow.h, "sum": 0.5}, scaling, "scaling")
-    return c * _total([w.expand(flow.layers, *w.shape[1:]) for w in _weights(flow)])
+    return _decay(flow, _weights(flow), scaling)
 
 
 def head_decay(network: Network) -> Tensor:
@@ -100,15 +98,26 @@ class Penalty:
         """The weighted sum over all flows of the network."""
         terms = []
         for flow in (m for m in network.modules() if isinstance(m, Flow)):
+            weights = _weights(flow) if self.smoothness or self.decay else []  # once: a budget makes them dear
             if self.smoothness:
-                terms.append(self.smoothness * smoothness(flow, self.scaling))
+                terms.append(self.smoothness * _smoothness(flow, weights, self.scaling))
             if self.decay:
-                terms.append(self.decay * decay(flow, self.scaling))
+                terms.append(self.decay * _decay(flow, weights, self.scaling))
             if self.soft_budget is not None:
                 terms.append(excess(flow, self.soft_budget))
         if self.head and isinstance(network, Network):
             terms.append(self.head * head_decay(network))
         return torch.stack(terms).sum() if terms else torch.zeros(())
+
+
+def _smoothness(flow: Flow, weights: list[Tensor], scaling: Scaling) -> Tensor:
+    c = lookup({"depth": 0.5 / flow.h, "hdnn": 0.5 * flow.h, "sum": 0.5}, scaling, "scaling")
+    return c * _total([w.diff(dim=0) for w in weights])
+
+
+def _decay(flow: Flow, weights: list[Tensor], scaling: Scaling) -> Tensor:
+    c = lookup({"depth": 0.5 * flow.h, "hdnn": 0.5 * flow.h, "sum": 0.5}, scaling, "scaling")
+    return c * _total([w.expand(flow.layers, *w.shape[1:]) for w in weights])
 
 
 def _weights(flow: Flow) -> list[Tensor]:
