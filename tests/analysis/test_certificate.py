@@ -198,6 +198,7 @@ class Forgetful(lv.SymplecticEuler):
     ("make", "name", "reason"),
     [
         (broken_J, "lower bound", "J is skew"),
+        (lambda: lv.Flow(broken_J().field, lv.ImplicitMidpoint(), 1.0), "lower bound", "J is skew"),
         (lambda: poisoned(math.nan), "finite", "K_p"),
         (lambda: poisoned(math.inf), "finite", "K_p"),
         (patched, "lower bound", "computes what a SeparableHamiltonianField stands for"),

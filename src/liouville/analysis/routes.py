@@ -15,13 +15,13 @@ from __future__ import annotations
 
 __all__ = ["Assumption", "Route", "activation_facts", "activation_of", "find_route", "plain_field", "weights_finite"]
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from liouville.activations import Activation
+from liouville.analysis.formulas import FORMULAS
 from liouville.backprop import slices
 from liouville.budget import BudgetedField
 from liouville.fields import (
@@ -243,7 +243,7 @@ def _canonical(features: int, flow: Flow) -> Tensor:
 
 def _formula(flow: Flow, field: VectorField) -> tuple[Assumption, ...]:
     """Whether the velocities that run are those that the class stands for, at random states in every layer."""
-    kind = next((k for k in _FORMULAS if isinstance(field, k)), None)
+    kind = next((k for k in FORMULAS if isinstance(field, k)), None)
     if kind is None:
         return ()
     generator = torch.Generator().manual_seed(0)
@@ -251,7 +251,7 @@ def _formula(flow: Flow, field: VectorField) -> tuple[Assumption, ...]:
     theta = flow.field.theta()
     for theta_j in slices(theta, flow.layers):
         y = _states(field, generator).to(next(flow.parameters()))
-        for computed, stated in _FORMULAS[kind](field, y, theta_j):
+        for computed, stated in FORMULAS[kind](field, y, theta_j):
             worst = max(worst, float((computed - stated).abs().max()))
             allowed = max(allowed, float(stated.abs().max()))
     terms = 100 * field.features * max(1, y[0, 0].numel())  # two orders of the same sums
@@ -263,51 +263,3 @@ def _formula(flow: Flow, field: VectorField) -> tuple[Assumption, ...]:
 def _states(field: VectorField, generator: torch.Generator) -> Tensor:
     positions = (5,) * (-1 - field.feature_axis)
     return torch.randn(_PROBES, field.features, *positions, generator=generator)
-
-
-Pairs = list[tuple[Tensor, Tensor]]
-
-
-def _hamiltonian(f: HamiltonianField, y: Tensor, t: Any) -> Pairs:
-    gradient = f.operator.apply_transpose(t.K, f.activation(f.operator.apply(t.K, y, t.b)))
-    return [(f(y, t), f.operator.mix(t.J if hasattr(t, "J") else f.J, gradient))]
-
-
-def _separable(f: SeparableHamiltonianField, y: Tensor, t: Any) -> Pairs:
-    n_p = f.p_features
-    p, q = y.narrow(f.feature_axis, 0, n_p), y.narrow(f.feature_axis, n_p, f.features - n_p)
-    J = f.structure
-    force = f.operator.apply_transpose(t.K_q, f.activation(f.operator.apply(t.K_q, q, t.b_q)))
-    drift = f.operator.apply_transpose(t.K_p, f.activation(f.operator.apply(t.K_p, p, t.b_p)))
-    p_dot, q_dot = f.operator.mix(J[:n_p, n_p:], force), f.operator.mix(J[n_p:, :n_p], drift)
-    return [(f.p_dot(q, t), p_dot), (f.q_dot(p, t), q_dot), (f(y, t), torch.cat((p_dot, q_dot), f.feature_axis))]
-
-
-def _pair(f: PairField, y: Tensor, t: Any) -> Pairs:
-    n_p = f.p_features
-    p, q = y.narrow(f.feature_axis, 0, n_p), y.narrow(f.feature_axis, n_p, f.features - n_p)
-    p_dot = -f.activation(f.operator.apply_transpose(t.K, q) + f.operator.broadcast(t.c))
-    q_dot = f.activation(f.operator.apply(t.K, p, t.b))
-    return [(f.p_dot(q, t), p_dot), (f.q_dot(p, t), q_dot), (f(y, t), torch.cat((p_dot, q_dot), f.feature_axis))]
-
-
-def _antisymmetric(f: AntisymmetricField, y: Tensor, t: Any) -> Pairs:
-    return [(f(y, t), f.activation(f.operator.apply(t.A, y, t.b) - f.factor * f.gamma * y))]
-
-
-def _second_order(f: SecondOrderField, y: Tensor, t: Any) -> Pairs:
-    pairs = [(f.q_dot(y, t), y), (f.p_dot(y, t), f.force(y, t))]
-    if isinstance(f.force, SymmetricField):
-        g = f.force
-        gradient = g.operator.apply_transpose(t.K, g.activation(g.operator.apply(t.K, y, t.b)))
-        pairs.append((f.p_dot(y, t), -gradient))
-    return pairs
-
-
-_FORMULAS: dict[type[VectorField], Callable[..., Pairs]] = {
-    HamiltonianField: _hamiltonian,
-    SeparableHamiltonianField: _separable,
-    PairField: _pair,
-    AntisymmetricField: _antisymmetric,
-    SecondOrderField: _second_order,
-}
