@@ -181,11 +181,12 @@ def _against_cold(mine: Sequence[dict[str, Any]], made: Sequence[dict[str, Any]]
         cold = [c for c in made if (c["data"], c["start"], c["seed"]) == (data, 1024, r["seed"])]
         if cold:
             shares.append(r["work"] / min(c["work"] for c in cold))
-            scores.append(max(_score_at(c.get("curve", []), r["work"]) for c in cold))
+            curves = [c["curve"] for c in cold if "curve" in c]  # a run that diverged has none
+            scores += [max(_score_at(curve, r["work"]) for curve in curves)] if curves else []
     if not shares:
         return "-", "-"
     share = f"{statistics.median(shares):.3f} ({min(shares):.2g} to {max(shares):.2g})"
-    return share, f"{100 * statistics.median(scores):.1f} %"
+    return share, f"{100 * statistics.median(scores):.1f} %" if scores else "-"
 
 
 def _score_at(curve: Sequence[tuple[int, float]], work: int) -> float:
