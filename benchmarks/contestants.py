@@ -115,7 +115,10 @@ def _differential(flow: lv.Flow, y: Tensor, name: str) -> Contestant:
 
 
 def adjoint_error(found: dict[str, Contestant]) -> float:
-    """How far the gradients of torchdiffeq's adjoint are from those of the network that it computed, relative."""
+    """How far the gradients of torchdiffeq's adjoint are from those of the network that it computed, relative.
+
+    Its Euler step back through a layer begins at the layer's other end, with the state and the weight found there.
+    """
     gradients = []
     for name in ("torchdiffeq", "torchdiffeq, adjoint"):
         found[name].step()

@@ -45,6 +45,7 @@ SIZES = {
     "3x3 convolution, 8 x 28 x 28, batch 100": Size(8, 100, 28),
 }
 DEPTHS = (64, 256, 1024)
+JUDGED = ("Reversible", "Fused")  # engines whose memory must not grow
 
 
 def engines() -> dict[str, object]:
@@ -57,6 +58,7 @@ def engines() -> dict[str, object]:
         "Reversible(compensated=True)": lv.Reversible(compensated=True),
         "Reversible(exact=True)": lv.Reversible(exact=True),
         "Reversible(anchors=64)": lv.Reversible(anchors=64),
+        "Fused()": lv.Fused(),
     }
 
 
@@ -173,7 +175,7 @@ def in_a_process(name: str, size: Size, layers: int) -> float | None:
 def grown(name: str, size: Size, limit: float) -> dict[int, float]:
     """Bytes by depth; a depth is left out where the one before suggests that it would exceed the limit."""
     found: dict[int, float] = {}
-    judged = name.startswith("Reversible")
+    judged = name.startswith(JUDGED)
     for layers in DEPTHS:
         if found and not judged and max(found.values()) * layers / max(found) > limit * 2**30:
             break
@@ -212,10 +214,11 @@ def main() -> int:
     records, pages, failed = [], [], False
     for title, size in SIZES.items():
         head = [title, *(f"{n} layers" for n in DEPTHS), "kB per layer", "of a layer stored"]
-        found = {name: grown(name, size, arguments.limit) for name in (*engines(), *peers)}
+        names = [name for name in (*engines(), *peers) if not (name == "Fused()" and size.side)]  # no convolution
+        found = {name: grown(name, size, arguments.limit) for name in names}
         one_layer = slope(found["Stored"])
         lines = [cells(name, f, one_layer) for name, f in found.items()]
-        constant = [n for n in found if n.startswith("Reversible") and "anchors" not in n]
+        constant = [n for n in found if n.startswith(JUDGED) and "anchors" not in n]
         failed |= not all(slope(found[name]) < 0.01 * one_layer for name in constant)
         records += [{"size": title, "engine": n, "bytes": f, "per_layer": slope(f)} for n, f in found.items()]
         print(tables.plain(head, lines), "\n", flush=True)

@@ -9,11 +9,14 @@ the kernel's own tanh on numbers in the first-level cache. A second table is a w
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # before torch: a compilation is to be timed, not remembered
 
 import torch
 import torch.nn.functional as F
@@ -65,9 +68,11 @@ def main() -> None:
     speed: list[list[str]] = []
     ratios: list[list[str]] = []
     names: list[str] = []
+    said: list[str] = []
     for size in arguments.size or (ALL if arguments.all else SIZES):
         seconds, remarks = measure(*size, arguments.repeats, arguments.compile)
         speed.append(_speed(size, seconds, peak, tanhs))
+        said += [f"- {', '.join(map(str, size))}: {remark}." for remark in remarks]
         names += [name for name in seconds if name not in names]
         ratios.append([*map(str, size), *(_ratio(seconds, name) for name in names)])
         print(tables.plain(SPEED, speed[-1:]), "\n", tables.plain([*HEAD, *names], ratios[-1:]), *remarks, sep="\n")
@@ -78,7 +83,7 @@ def main() -> None:
         turned = [list(column) for column in zip(*([*HEAD, *names], *ratios), strict=True)]
         sizes = [f"{n}, {B}, {N}" for n, B, N in zip(*(column[1:] for column in turned[:3]), strict=True)]
         peers = tables.markdown(["features, batch, layers", *sizes], turned[3:])
-        text = "\n\n".join([note, tables.markdown(SPEED, speed), peers, tables.markdown(WHOLE, whole)])
+        text = "\n\n".join([note, tables.markdown(SPEED, speed), peers, "\n".join(said), tables.markdown(WHOLE, whole)])
         tables.write(arguments.page, "step", text)
 
 
@@ -125,7 +130,7 @@ def measure(n: int, batch: int, layers: int, repeats: int, compiled: bool) -> tu
 def _compile(flow: lv.Flow, y: torch.Tensor, found: dict[str, contestants.Contestant]) -> str:
     """Adds torch.compile of the reference, which unrolls the loop: its time grows with the layers."""
     if flow.layers * 0.35 > COMPILE_LIMIT:
-        return f"torch.compile is left out: about a third of a second per layer, {flow.layers} layers"
+        return f"torch.compile was left out: about a third of a second per layer, {flow.layers} layers"
     loop, weights = torch.compile(forward), found["reference"].weights
     found["torch.compile"] = contestants.Contestant(lambda: loop(y, *weights, flow.h), weights)
     return f"torch.compile took {timed(found['torch.compile'].step, 1):.0f} s"
