@@ -35,7 +35,7 @@ class Activation:
         lipschitz: s_max >= sup |sigma'|; ``math.inf`` where there is no bound.
         monotone: whether sigma' >= 0 everywhere. Guarantees for forward Euler hold only then.
 
-    Example:
+    Examples:
         >>> sine = Activation("sine", torch.sin, lambda x: -torch.cos(x), torch.cos, lipschitz=1.0, monotone=False)
         >>> float(sine(torch.tensor(0.0)))
         0.0
@@ -118,7 +118,7 @@ ACTIVATIONS = {a.name: a for a in (tanh, relu, softplus, logistic)}
 def activation(choice: str | Activation) -> Activation:
     """The activation called ``choice``, or ``choice`` itself; unknown names are answered with the nearest one.
 
-    Example:
+    Examples:
         >>> activation("relu").monotone
         True
     """

@@ -52,7 +52,7 @@ def budgeted(flow: Flow, budget: float) -> Flow:
     Raises:
         ValueError: if ``budget`` is not above 1, or no such rescaling is known for the field or the scheme.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> flow = lv.budgeted(lv.zoo.h2(4, layers=64, T=4.0), 20.0)
         >>> bool(lv.analysis.log_upper_bound(flow).exp() <= 20)
@@ -139,7 +139,10 @@ class BudgetedField(VectorField):
 
     def _factor(self, lipschitz: Lipschitz) -> Tensor | None:
         """t, differentiable by the implicit function theorem; None where the raw weights keep the budget."""
-        log_t = _largest(lambda s: self._log_bound(_detached(lipschitz), s), math.log(self.budget) * (1 - _ROUNDING))
+        limit, device = math.log(self.budget) * (1 - _ROUNDING), lipschitz.one_sided.device
+        if device.type == "meta":  # weights without values have no bound
+            return None
+        log_t = _largest(lambda s: self._log_bound(_detached(lipschitz), s), limit, device)
         if log_t is None or not torch.is_grad_enabled():
             return None if log_t is None else log_t.exp()
         at = log_t.clone().requires_grad_()
@@ -187,16 +190,16 @@ def _detached(lipschitz: Lipschitz) -> Lipschitz:
 
 
 @torch.no_grad()
-def _largest(bound: Callable[[Tensor], Tensor], limit: float) -> Tensor | None:
+def _largest(bound: Callable[[Tensor], Tensor], limit: float, device: torch.device) -> Tensor | None:
     """The largest log t <= 0 with bound(log t) <= limit, to 1e-3 and from below; None if it is 0.
 
     The bound grows with t: four grids of 16 points, each between two points of the one before.
     """
-    if bound(torch.zeros(1)) <= limit:
+    if bound(torch.zeros(1, device=device)) <= limit:
         return None
     low, high = -_SMALLEST, 0.0
     for _ in range(4):
-        points = torch.linspace(low, high, 16, dtype=torch.float64)
+        points = torch.linspace(low, high, 16, dtype=torch.float64, device=device)
         kept = int((bound(points) <= limit).sum())
         low, high = float(points[max(kept - 1, 0)]), float(points[min(kept, 15)])
-    return torch.tensor(low, dtype=torch.float64)
+    return torch.tensor(low, dtype=torch.float64, device=device)

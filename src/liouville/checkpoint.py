@@ -80,7 +80,7 @@ def register(kind: Any, arguments: Reader | None = None, build: Callable[..., An
             from the attribute of the same name.
         build: called with these arguments; the class itself by default.
 
-    Example:
+    Examples:
         >>> @register
         ... class Scale(nn.Module):
         ...     def __init__(self, factor: float) -> None:
@@ -132,7 +132,7 @@ def save(network: nn.Module, path: str | os.PathLike[str]) -> Path:
         ValueError: if a part is not registered, or its description does not lead back to its weights.
         OSError: if the file cannot be written; nothing is left behind then.
 
-    Example:
+    Examples:
         >>> import tempfile, liouville as lv
         >>> network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=8, T=1.0)
         >>> path = save(network, Path(tempfile.mkdtemp()) / "model.safetensors")

@@ -15,7 +15,7 @@ from pathlib import Path
 def atomic(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path; rename it to ``target`` when the block ends well, remove it when it does not.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> target = Path(tempfile.mkdtemp()) / "note.txt"
         >>> with atomic(target) as path:

@@ -30,7 +30,7 @@ class Flow(nn.Module):
         ValueError: if T <= 0, the scheme does not fit the field, the engine does not fit them, or an input has the
             wrong width or dtype.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> field = lv.SeparableHamiltonianField(4, layers=64)
         >>> flow = lv.Flow(field, lv.SymplecticEuler(), T=6.4)

@@ -14,7 +14,7 @@ T = TypeVar("T")
 def lookup(table: Mapping[str, T], name: object, what: str) -> T:
     """Return ``table[name]``; raise a `ValueError` that suggests the nearest name where there is none.
 
-    Example:
+    Examples:
         >>> lookup({"h1": 1, "h2": 2}, "H2", "model")
         Traceback (most recent call last):
             ...

@@ -34,7 +34,7 @@ class Lift(nn.Module):
     Raises:
         ValueError: if x does not fit.
 
-    Example:
+    Examples:
         >>> Lift(4, place="ends")(torch.tensor([1.0, 2.0]))
         tensor([1., 0., 0., 2.])
     """
@@ -89,7 +89,7 @@ class Connector(nn.Module):
     Raises:
         ValueError: if zero padding would have to remove features, or ``kernel`` is even.
 
-    Example:
+    Examples:
         >>> Connector(8, 16, pool=2, dims=2)(torch.randn(5, 8, 14, 14)).shape
         torch.Size([5, 16, 7, 7])
     """
@@ -140,7 +140,7 @@ class ChannelsLast(nn.Module):
     """Images (B, C, H, W) with the channels innermost in memory: the same numbers, and few channels run up to twice
     as fast on a CPU. Every layer behind keeps the layout.
 
-    Example:
+    Examples:
         >>> ChannelsLast()(torch.zeros(1, 2, 3, 3)).stride()
         (18, 1, 6, 2)
     """
@@ -157,7 +157,7 @@ class Half(nn.Module):
         part: ``"p"`` or ``"q"``.
         axis: the feature axis.
 
-    Example:
+    Examples:
         >>> Half("q")(torch.tensor([1.0, 2.0]))
         tensor([2.])
     """
@@ -181,7 +181,7 @@ class Network(nn.Module):
         body: a `Flow`, or several with `Connector` between them in an ``nn.Sequential``.
         head: y_N -> scores or predictions; linear in both papers.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> net = lv.Network(lv.Lift(4), lv.zoo.h2(4, layers=8, T=1.0), nn.Linear(4, 1))
         >>> net(torch.randn(10, 2)).shape

@@ -69,7 +69,7 @@ class Operator(ABC):
 class Dense(Operator):
     """K is a matrix, the features are the last axis: K y is ``y @ K.mT``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> K, y = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]])
         >>> Dense().apply(K, y)

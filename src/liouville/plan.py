@@ -71,7 +71,7 @@ class Plan:
     Raises:
         ValueError: for an unknown name (the nearest one is suggested), or an option that the model does not have.
 
-    Example:
+    Examples:
         >>> plan = Plan.of("double-moons").changed(layers=4, epochs=2)
         >>> plan.network(plan.load()).body.layers
         4

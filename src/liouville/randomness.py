@@ -16,7 +16,7 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
 
     ``torch.manual_seed`` would reset the streams of every CUDA device, and ``fork_rng`` restore only those it is told.
 
-    Example:
+    Examples:
         >>> with seeded(0):
         ...     a = torch.rand(1)
         >>> with seeded(0):

@@ -128,7 +128,7 @@ def recipe(data: str, preset: str = "default") -> Recipe:
     Raises:
         ValueError: for an unknown name, or a preset that the data set does not have.
 
-    Example:
+    Examples:
         >>> recipe("swiss-roll").layers
         64
     """

@@ -145,7 +145,7 @@ class Run:
         config: ``config.json``.
         metrics: ``metrics.json``; empty where training never came to an end.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> try:
         ...     Run.open(tempfile.mkdtemp())

@@ -81,7 +81,7 @@ def assert_one_line(result, message, code=2):
         ("--J full", "the model 'h2' has no option 'J'; it belongs to h1."),
         (
             "--model leapfrog --engine fused",
-            "there is no fused kernel for SymplecticEuler on SecondOrderField; there is one on the CPU for dense "
+            "there is no fused kernel for SymplecticEuler on SecondOrderField; there is one on the CPU for "
             f"fields with tanh or relu: {'; '.join(lv.kernels.supported())}. Use lv.Stored() or lv.Reversible().",
         ),
         (
@@ -92,7 +92,7 @@ def assert_one_line(result, message, code=2):
         (
             "--engine store",
             "unknown engine 'store'; did you mean 'stored'? "
-            "Known engines: auto, stored, checkpointed, reversible, fused.",
+            "Known engines: auto, stored, checkpointed, reversible, fused, batch-last.",
         ),
         ("--dtype double", "unknown dtype 'double'; known dtypes: float32, float64, bfloat16."),
         ("--threads 0", "threads must be at least 1, got 0."),

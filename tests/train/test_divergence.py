@@ -77,7 +77,7 @@ class NaNInEvaluation(nn.Module):
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_a_validation_loss_that_is_not_a_number_stops_the_run_behind_its_epoch(epoch: int) -> None:
     net = network()
-    net.lift = nn.Sequential(NaNInEvaluation(epoch + 1), net.lift)  # by task_of, at the start, then once an epoch
+    net.lift = nn.Sequential(NaNInEvaluation(epoch), net.lift)  # once by task_of, then once an epoch
     run = []
     with pytest.raises(DivergenceError, match=f"the loss is nan at step 3 of epoch {epoch};"):
         fit(net, points(31), replace(RUN, validation=0.2), on_epoch=lambda history: run.append(len(history.epochs)))

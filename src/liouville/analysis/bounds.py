@@ -24,7 +24,7 @@ def log_layer_bounds(flow: Flow) -> Tensor:
     Raises:
         NotImplementedError: if the field states no Lipschitz constants, or no bound is known for the scheme.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> log_layer_bounds(lv.zoo.h2(4, layers=8, T=1.0)).shape
         torch.Size([8])
@@ -40,7 +40,7 @@ def log_upper_bound(flow: Flow) -> Tensor:
     Raises:
         NotImplementedError: as for `log_layer_bounds`.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> flow = lv.zoo.h2(4, layers=64, T=1.0)
         >>> largest = torch.linalg.matrix_norm(lv.analysis.backward_sensitivity(flow, torch.randn(10, 4)), ord=2).max()
@@ -59,7 +59,7 @@ def log_exponential_bound(flow: Flow) -> Tensor:
     Raises:
         NotImplementedError: if the field states no Lipschitz constants, or for a scheme that this is no bound for.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> log_exponential_bound(lv.zoo.h1(4, layers=8, T=1.0)).shape
         torch.Size([])

@@ -98,7 +98,7 @@ def certify(flow: Flow | Network, y: Tensor | None = None) -> Certificate:
     Raises:
         ValueError: if y does not fit.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> certificate = certify(lv.zoo.h2(4, layers=8, T=1.0))
         >>> certificate.holds, certificate.claims[1].name, certificate.claims[1].route

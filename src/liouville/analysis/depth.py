@@ -57,7 +57,7 @@ def depth_check(network: nn.Module, x: Tensor, *, tolerance: float = 0.01) -> De
     Raises:
         ValueError: if the network has no flow.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> print(depth_check(lv.zoo.h2(4, layers=64, T=1.0).double(), torch.randn(100, 4).double()).verdict[:7])
         an ODE:

@@ -73,7 +73,7 @@ def extreme_singular_values(
     Raises:
         ValueError: if ``layer`` is not one of the states before the last, or the chain is not fit to be analysed.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> images = torch.randn(2, 8, 14, 14)
         >>> flow = lv.zoo.h2(8, layers=6, T=1.0, operator=lv.Conv(3))

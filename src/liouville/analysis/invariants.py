@@ -39,7 +39,7 @@ def energy_balance(flow: Flow, y: Tensor) -> EnergyBalance:
     Raises:
         ValueError: if the field states no energy, or the scheme carries a pair of states.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> balance = energy_balance(lv.zoo.h2(4, layers=8, T=1.0), torch.randn(10, 4))
         >>> balance.defect.shape, balance.work.shape
@@ -66,7 +66,7 @@ def symplectic_defect(matrices: Tensor, J: Tensor) -> Tensor:
         matrices: of layers or of whole flows, numerator layout.
         J: (n, n), skew; `structure` gives a flow's.
 
-    Example:
+    Examples:
         >>> J = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
         >>> symplectic_defect(torch.tensor([[2.0, 0.0], [0.0, 0.5]]), J)
         tensor(0.)
@@ -83,7 +83,7 @@ def structure(flow: Flow) -> Tensor | None:
     Separable fields, the general Hamiltonian field with a constant J, and second-order fields with a potential have
     one; the pair field and the two-step scheme have none. That J exists does not make a scheme symplectic.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> structure(lv.zoo.h2(2, layers=8, T=1.0)).tolist()
         [[0.0, -1.0], [1.0, 0.0]]

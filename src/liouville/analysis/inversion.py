@@ -23,7 +23,7 @@ def reconstruction_error(flow: Flow, y: Tensor) -> Tensor:
     Raises:
         ValueError: if the scheme has no inverse.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> flow = lv.zoo.h2(4, layers=64, T=1.0, backprop=lv.Reversible(exact=True))
         >>> float(reconstruction_error(flow, torch.randn(10, 4)).max())

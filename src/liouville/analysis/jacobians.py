@@ -60,7 +60,7 @@ def layer_jacobians(flow: Flow | Chain, y: Tensor, *, memory: int = MEMORY) -> A
         ValueError: if the result would not fit into ``memory``, or a layer is random, couples the samples of a batch
             or has no derivative.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> layer_jacobians(lv.zoo.h2(4, layers=8, T=1.0), torch.randn(10, 4)).shape
         torch.Size([8, 10, 4, 4])

@@ -59,7 +59,7 @@ def measure(flow: Flow, y: Tensor, J: Tensor | None = None) -> Measured:
     Raises:
         ArithmeticError: if a sensitivity is not finite.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> found = measure(lv.zoo.h2(4, layers=8, T=1.0), torch.randn(10, 4))
         >>> found.samples, found.smallest["2"] > 1 - 1e-9

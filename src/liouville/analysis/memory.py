@@ -59,7 +59,7 @@ def memory(network: nn.Module, x: Tensor, engines: Sequence[Backprop] = _ENGINES
     Raises:
         ValueError: if the network contains no flow.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> report = memory(lv.zoo.h2(4, layers=32, T=1.0), torch.randn(1000, 4))
         >>> stored, reversible = report.uses[0], report.uses[2]

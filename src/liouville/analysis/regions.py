@@ -29,7 +29,7 @@ def layer_spectra(flow: Flow, y: Tensor) -> Tensor:
     Draw them over the region where `amplification` is at most 1. For splitting schemes f' is that of (p, q); for the
     two-step scheme that of y. Small n only: `step_margin` does without matrices.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> layer_spectra(lv.zoo.ms2(4, layers=8, T=1.0), torch.randn(10, 4)).shape
         torch.Size([8, 10, 4])
@@ -50,7 +50,7 @@ def amplification(scheme: Scheme, z: Tensor) -> Tensor:
     Raises:
         NotImplementedError: for a scheme whose region is not known here.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> amplification(lv.SymplecticEuler(), torch.tensor([1.9j, 2.1j])) > 1 + 1e-6
         tensor([False,  True])
@@ -76,7 +76,7 @@ def imaginary_limit(scheme: Scheme) -> float:
     """The w up to which every i w' with w' < w is stable: 0 for forward Euler, infinite for the implicit midpoint rule,
     NaN where the region is not known.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> [round(imaginary_limit(s), 6) for s in (lv.Verlet(), lv.Midpoint(), lv.RK4(), lv.ForwardEuler())]
         [2.0, 1.0, 2.828427, 0.0]

@@ -33,7 +33,7 @@ def certified_radius(network: Network, x: Tensor) -> Tensor:
     Raises:
         NotImplementedError: if a part of the network has no known Lipschitz constant.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> network = lv.classifier("h2", 2, 2, 4, layers=64, T=4.0, budget=20.0).eval()
         >>> certified_radius(network, torch.randn(5, 2)).shape
@@ -58,7 +58,7 @@ def lipschitz_bound(module: nn.Module) -> float:
     Raises:
         NotImplementedError: for a module that is not known here.
 
-    Example:
+    Examples:
         >>> lipschitz_bound(nn.Sequential(Lift(4), nn.Tanh()))
         1.0
     """

@@ -91,7 +91,7 @@ def plain_field(field: VectorField) -> VectorField:
 def find_route(flow: Flow) -> Route:
     """The strongest route that the flow's scheme and field are made for, with its assumptions measured.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> [find_route(lv.zoo.MODELS[m](4, layers=3, T=1.0)).name for m in ("h2", "ms1", "h1", "resnet")]
         ['symplectic', 'det = 1', 'det >= 1', 'none']

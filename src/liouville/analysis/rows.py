@@ -26,7 +26,7 @@ def rows(function: Callable[..., Any], *parts: Tensor) -> Tensor:
         function: takes tensors like ``parts`` with any number of samples, gives a tensor or a tuple of them.
         parts: (B, ...) each.
 
-    Example:
+    Examples:
         >>> rows(torch.sin, torch.zeros(3, 2)).shape
         torch.Size([3, 2, 2])
     """

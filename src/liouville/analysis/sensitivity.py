@@ -52,7 +52,7 @@ def backward_sensitivity(flow: Flow | Chain, y: Tensor, *, memory: int = MEMORY)
         ValueError: if the result would not fit into ``memory``, or a layer is random, couples the samples of a batch
             or has no derivative.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> matrices = backward_sensitivity(lv.zoo.h2(4, layers=64, T=6.4), torch.randn(10, 4))
         >>> matrices.shape
@@ -81,7 +81,7 @@ def gradient_norms(flow: Flow, y: Tensor, gradient: Tensor) -> Tensor:
         y: the input.
         gradient: dL/dy_N, shaped like the output.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> flow, y = lv.zoo.h2(4, layers=64, T=6.4), torch.randn(10, 4)
         >>> gradient_norms(flow, y, torch.ones(10, 4)).shape

@@ -28,7 +28,7 @@ class Norms(NamedTuple):
 def norms(matrices: Tensor) -> Norms:
     """||A||_1, ||A||_2, ||A||_inf and ||A||_F of (..., m, n).
 
-    Example:
+    Examples:
         >>> [round(float(x), 3) for x in norms(torch.tensor([[3.0, 0.0], [4.0, 0.0]]))]
         [7.0, 5.0, 4.0, 5.0]
     """
@@ -47,7 +47,7 @@ def singular_spectra(matrices: Tensor) -> Tensor:
 
     They are right to eps times the largest: smaller ones of a matrix that grew much are rounding.
 
-    Example:
+    Examples:
         >>> singular_spectra(torch.diag(torch.tensor([0.5, 2.0])))
         tensor([2.0000, 0.5000])
     """
@@ -62,7 +62,7 @@ def log_determinants(layers: Tensor) -> Tensor:
 
     It is the sum of the layers' own: the determinant of the product itself is rounding once eps ||A||^2 nears 1.
 
-    Example:
+    Examples:
         >>> log_determinants(torch.stack([2 * torch.eye(2), torch.eye(2)]))
         tensor([1.3863, 0.0000, 0.0000])
     """
@@ -80,7 +80,7 @@ def growth_exponents(sensitivities: Tensor, h: float) -> Tensor:
         sensitivities: (N + 1, ..., n, n), as `backward_sensitivity` gives them.
         h: the flow's step.
 
-    Example:
+    Examples:
         >>> import math
         >>> exponents = growth_exponents(torch.stack([math.e * torch.eye(2), torch.eye(2)]), h=0.5)
         >>> [round(float(x), 4) for x in exponents[0]]
@@ -103,7 +103,7 @@ def gradient_alignment(sensitivities: Tensor, gradient: Tensor) -> Tensor:
         sensitivities: (..., m, n).
         gradient: dL/dState_N, (..., m), one per sample; it broadcasts over j.
 
-    Example:
+    Examples:
         >>> A = torch.diag(torch.tensor([0.5, 2.0]))
         >>> gradient_alignment(A, torch.tensor([0.0, 3.0]))
         tensor(1.)

@@ -37,7 +37,7 @@ def margin(flow: Flow) -> Tensor:
     Raises:
         NotImplementedError: if the field states no rate.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> lv.analysis.margin(lv.zoo.h2(4, layers=8, T=1.0)).shape
         torch.Size([8])
@@ -78,7 +78,7 @@ def step_margin(flow: Flow, y: Tensor, *, iterations: int = 40, generator: torch
     Raises:
         ValueError: if there are fewer iterations.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> print(step_margin(lv.zoo.h2(4, layers=8, T=1.0), torch.randn(10, 4)).verdict[:26])
         frozen layers, linearised:
@@ -102,7 +102,7 @@ def step_margin(flow: Flow, y: Tensor, *, iterations: int = 40, generator: torch
 def first_nonfinite_layer(flow: Flow, y: Tensor) -> int | None:
     """The first layer whose output is not finite for the input y, or None; -1 if y itself is not.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> first_nonfinite_layer(lv.zoo.h2(4, layers=8, T=1.0), torch.zeros(1, 4)) is None
         True

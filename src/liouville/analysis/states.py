@@ -48,7 +48,7 @@ def run_of(flow: Flow, y: Tensor) -> Run:
 def flat_states(flow: Flow, y: Tensor) -> Tensor:
     """The N + 1 states, (N + 1, *batch, n): all parts of each flattened, one behind the other.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> flat_states(lv.zoo.midpoint(3, layers=8, T=1.0), torch.randn(10, 3)).shape
         torch.Size([9, 10, 6])

@@ -24,7 +24,7 @@ def gradient_verdict(sensitivities: Tensor | Sequence[Tensor], *, threshold: flo
         sensitivities: (N + 1, *batch, n, n) of a flow, or the list of a chain.
         threshold: in (0, 1).
 
-    Example:
+    Examples:
         >>> shrinking = torch.stack([0.1 ** (4 - j) * torch.eye(2)[None] for j in range(5)])
         >>> gradient_verdict(shrinking)[:41]
         'the gradient vanishes: ||dy_4/dy_j||_2 is'

@@ -57,7 +57,7 @@ class Reversible(Backprop):
         ArithmeticError: in exact mode, if a state or a velocity exceeds 512 times the largest input (2,048 times in 64
             bits), or is not finite.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> flow = lv.zoo.h2(4, layers=256, T=2.0, backprop=Reversible())
         >>> flow(torch.randn(10, 4)).sum().backward()

@@ -18,7 +18,7 @@ from liouville.schemes.base import Scheme, State
 class Stored(Backprop):
     """Ordinary autograd: every layer's intermediates are kept. Memory grows like N; nothing is computed twice.
 
-    Example:
+    Examples:
         >>> Stored() == Stored()
         True
     """
@@ -39,7 +39,7 @@ class Checkpointed(Backprop):
     Raises:
         ValueError: if ``every`` is less than 1.
 
-    Example:
+    Examples:
         >>> Checkpointed(every=8)
         Checkpointed(every=8)
     """

@@ -86,7 +86,7 @@ def load(
         ImportError: the data set needs a package that is not installed.
         FileNotFoundError: the data set's files are nowhere.
 
-    Example:
+    Examples:
         >>> load("double-moons", seed=1, noise=0.1)
         Split('double-moons', 4000 training and 4000 test samples of shape (2,), 2 classes, float32, cpu)
     """

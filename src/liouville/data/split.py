@@ -51,7 +51,7 @@ class Split:
         TypeError: a part is not a tensor.
         ValueError: see `check`.
 
-    Example:
+    Examples:
         >>> x = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
         >>> Split(x, torch.tensor([0, 1, 0, 1]), x + 0.5, torch.tensor([0, 1, 0, 1]), name="steps", classes=2)
         Split('steps', 4 training and 4 test samples of shape (1,), 2 classes, float32, cpu)
@@ -75,7 +75,7 @@ class Split:
     def transformed(self, raw: Tensor) -> Tensor:
         """Raw inputs on the scale of ``x_train``: (raw - offset) / scale, computed in float64, in x_train's dtype.
 
-        Example:
+        Examples:
             >>> x = torch.tensor([[0.0], [1.0]])
             >>> split = Split(x, x, x, x, "line", 0, offset=torch.tensor(10.0), scale=torch.tensor(2.0))
             >>> split.transformed(torch.tensor([[14.0]]))

@@ -46,7 +46,7 @@ class AntisymmetricField(ActivatedField):
     Raises:
         ValueError: if gamma < 0, or not finite.
 
-    Example:
+    Examples:
         >>> A = AntisymmetricField(4, layers=8).theta().A
         >>> bool((A + A.mT == 0).all())
         True

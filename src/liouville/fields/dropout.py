@@ -28,7 +28,7 @@ def dropout(field: VectorField, probability: float) -> StochasticField:
     Raises:
         ValueError: if ``probability`` is outside [0, 1), or ``field`` draws noise already.
 
-    Example:
+    Examples:
         >>> from liouville.fields import SeparableHamiltonianField
         >>> type(dropout(SeparableHamiltonianField(4, layers=8), 0.1)).__name__
         'PartitionedDropoutField'

@@ -99,7 +99,7 @@ class HamiltonianField(ActivatedField):
     Raises:
         ValueError: if J is not skew, not (n, n) or (N, n, n), or n is odd for the canonical J.
 
-    Example:
+    Examples:
         >>> field = HamiltonianField(4, layers=8)
         >>> y = torch.randn(10, 4)
         >>> field(y, GeneralTheta(*(w[0] for w in field.theta()))).shape
@@ -202,7 +202,7 @@ class SeparableHamiltonianField(PartitionedField, ActivatedField):
     Raises:
         ValueError: if features is odd and p_features is not given, or X does not have shape (n_q, n_p).
 
-    Example:
+    Examples:
         >>> SeparableHamiltonianField(4, layers=8).theta().K_p.shape
         torch.Size([8, 2, 2])
     """

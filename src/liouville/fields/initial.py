@@ -51,7 +51,7 @@ class Smooth(Initial):
         modes: how many cosines, k = 0 ... modes - 1; 1 makes all layers equal.
         mean: factor of M.
 
-    Example:
+    Examples:
         >>> import torch
         >>> coarse = Smooth().weight(100, (4, 4), None, torch.Generator().manual_seed(0))
         >>> fine = Smooth().weight(200, (4, 4), None, torch.Generator().manual_seed(0))

@@ -43,7 +43,7 @@ class PairField(PartitionedField, ActivatedField):
     Raises:
         ValueError: if features is odd and p_features is not given.
 
-    Example:
+    Examples:
         >>> PairField(5, layers=3, p_features=2).theta().K.shape
         torch.Size([3, 3, 2])
     """

@@ -40,7 +40,7 @@ class ResidualField(ActivatedField):
         scalar_bias: one number per layer (the first paper) instead of a vector.
         operator, activation, shared, init, generator: as for `HamiltonianField`.
 
-    Example:
+    Examples:
         >>> ResidualField(4, layers=8).theta().K.shape
         torch.Size([8, 4, 4])
     """
@@ -102,7 +102,7 @@ class SymmetricField(ActivatedField):
         hidden: m, rows of K; n by default.
         operator, activation, shared, init, generator: as for `HamiltonianField`.
 
-    Example:
+    Examples:
         >>> SymmetricField(4, layers=8, hidden=6).theta().K.shape
         torch.Size([8, 6, 4])
     """
@@ -165,7 +165,7 @@ class SemidefiniteField(ActivatedField):
         hidden: rows of C; n by default.
         operator, activation, shared, init, generator: as for `HamiltonianField`.
 
-    Example:
+    Examples:
         >>> SemidefiniteField(4, layers=8).theta().C.shape
         torch.Size([8, 4, 4])
     """

@@ -34,7 +34,7 @@ class SecondOrderField(PartitionedField):
     Raises:
         ValueError: if ``start`` is neither; by a `Flow`, if the scheme does not carry (p, q) or the start is not its.
 
-    Example:
+    Examples:
         >>> from liouville.fields import SymmetricField
         >>> SecondOrderField(SymmetricField(3, layers=8)).features
         3

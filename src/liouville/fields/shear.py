@@ -39,7 +39,7 @@ class ShearField(PartitionedField):
         ValueError: if a module has no parameters, keeps running statistics (batch norm), drops out, or the N modules
             differ in more than the values of their parameters.
 
-    Example:
+    Examples:
         >>> block = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2))
         >>> field = ShearField(block, block, layers=3, features=4)
         >>> field.theta()._fields[:2]

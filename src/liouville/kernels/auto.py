@@ -54,7 +54,7 @@ class Auto(Backprop):
     Raises:
         ValueError: if memory is less than 1.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> flow = lv.zoo.leapfrog(64, layers=1024, T=1.0)
         >>> Auto().choose(flow.scheme, flow.field, torch.zeros(4096, 64)).engine

@@ -46,7 +46,7 @@ class BatchLast(Backprop):
             weights and states of different dtypes, and under torch.func transforms.
         RuntimeError: for second derivatives.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> flow = lv.zoo.h2(4, layers=8, T=1.0)
         >>> y = torch.randn(100, 4)

@@ -48,7 +48,7 @@ class Fused(Backprop):
             ``exact=True`` with forward Euler.
         ArithmeticError: in exact mode, if the state leaves the range of the coarsest grid, as for `Reversible`.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> lv.Flow(lv.SeparableHamiltonianField(4, layers=8), lv.SymplecticEuler(), T=1.0, backprop=Fused()).backprop
         Fused()

@@ -6,6 +6,7 @@ __all__ = ["Images", "Layout", "Vectors", "array", "layout_of", "pointer", "rows
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -14,32 +15,51 @@ from torch import Tensor
 from liouville.kernels.library import Array, Image
 
 
-class Vectors:
+class Layout(ABC):
+    """What the kernel needs to know of the memory of a state's parts."""
+
+    @abstractmethod
+    def arranged(self, x: Tensor) -> Tensor:
+        """x, or a copy that the kernel can read."""
+
+    @abstractmethod
+    def empty(self, x: Tensor) -> Tensor:
+        """Memory for a result of x's shape."""
+
+    @abstractmethod
+    def lay(self, to: Array, x: Tensor, out: Tensor | None = None) -> None:
+        """Write into ``to`` that a part comes from x, arranged, and goes to ``out``."""
+
+    @abstractmethod
+    def samples(self, shape: torch.Size) -> int:
+        """How many there are in a part of this shape."""
+
+    @abstractmethod
+    def image(self, shape: torch.Size) -> Image:
+        """``lv_image``."""
+
+
+class Vectors(Layout):
     """Parts (batch, width), one sample per row; the rows may lie apart."""
 
     def arranged(self, x: Tensor) -> Tensor:
-        """x, or a copy that the kernel can read."""
         return rows(x)
 
     def empty(self, x: Tensor) -> Tensor:
-        """Memory for a result of x's shape."""
         return torch.empty_like(x, memory_format=torch.contiguous_format)
 
     def lay(self, to: Array, x: Tensor, out: Tensor | None = None) -> None:
-        """Write into ``to`` that a part comes from x, arranged, and goes to ``out``."""
         to.source, to.stride, to.out = x.data_ptr(), x.stride(0), pointer(out)
 
     def samples(self, shape: torch.Size) -> int:
-        """How many there are in a part of this shape."""
         return shape[0]
 
     def image(self, shape: torch.Size) -> Image:
-        """``lv_image``."""
         return Image(taps=1)
 
 
 @dataclass(frozen=True)
-class Images:
+class Images(Layout):
     """Parts (batch, channels, ...); a sample is a pixel. What one part has in its memory, all get."""
 
     taps: int
@@ -69,7 +89,6 @@ class Images:
         return _image_stride(x) if self.planes else _pixel_stride(x)
 
 
-Layout = Vectors | Images
 _VECTORS = Vectors()
 
 

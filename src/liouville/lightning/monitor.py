@@ -22,7 +22,7 @@ class LightningGradientMonitor(Callback):
 
     ``monitor`` is the `GradientMonitor`, with its records and flags.
 
-    Example:
+    Examples:
         >>> LightningGradientMonitor(threshold=1e-4).monitor.threshold
         0.0001
     """

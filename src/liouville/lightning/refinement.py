@@ -33,7 +33,7 @@ class DepthRefinement(Callback):
             processes, or a scheduler drives a group that mixes weights with and without a layer axis.
         KeyError: if the module does not log ``monitor``.
 
-    Example:
+    Examples:
         >>> DepthRefinement(levels=3, monitor="val_loss", patience=5).level
         1
     """

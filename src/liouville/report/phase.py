@@ -34,7 +34,7 @@ def phase_planes(flows: Mapping[str, Flow], inputs: Tensor, title: str = "", sid
     Raises:
         ValueError: if there is no flow, or the inputs do not lie in the plane.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> figure = phase_planes({"h2": lv.zoo.h2(2, layers=8, T=1.0)}, torch.randn(3, 2))
     """

@@ -34,7 +34,7 @@ def spectra_over_regions(spectra: Mapping[str, tuple[Scheme, Tensor]]) -> Figure
     Raises:
         ValueError: if there is no network.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> flow = lv.zoo.ms2(4, layers=8, T=1.0)
         >>> values = lv.analysis.layer_spectra(flow, torch.randn(10, 4))

@@ -34,7 +34,7 @@ def sensitivity_by_depth(norms: Mapping[str, Tensor]) -> Figure:
     Raises:
         ValueError: if there is no network, or one of no layers.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> y = torch.randn(10, 4)
         >>> matrices = lv.analysis.backward_sensitivity(lv.zoo.h2(4, layers=8, T=1.0), y)

@@ -104,7 +104,7 @@ def blend(probabilities: Tensor) -> Tensor:
 def percent(share: float) -> str:
     """A share as a percentage that is 100 % only where it is all of it.
 
-    Example:
+    Examples:
         >>> percent(1.0), percent(0.99999), percent(0.9975)
         ('100 %', '99.99 %', '99.75 %')
     """

@@ -23,7 +23,7 @@ class ForwardEuler(Scheme):
 
     Reference: Haber & Ruthotto 2017 (1705.03341), eq. (2.1); H1-DNN of 2105.13205.
 
-    Example:
+    Examples:
         >>> ForwardEuler().order
         1
     """

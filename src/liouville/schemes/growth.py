@@ -44,7 +44,7 @@ def log_growth(scheme: Scheme, lipschitz: Lipschitz, h: float) -> Tensor:
     Raises:
         NotImplementedError: if no bound is known for the scheme.
 
-    Example:
+    Examples:
         >>> one = torch.ones(3)
         >>> log_growth(SymplecticEuler(), Lipschitz((one, one), 0.5 * one), 0.1).exp()
         tensor([1.0565, 1.0565, 1.0565])

@@ -64,7 +64,7 @@ class ImplicitMidpoint(SymmetricScheme):
             real eigenvalue of I - h/2 f' is not positive. That test is necessary, not sufficient; Hamiltonian and
             antisymmetric fields with sigma' >= 0 have one solution only.
 
-    Example:
+    Examples:
         >>> ImplicitMidpoint().order
         2
     """
@@ -102,7 +102,7 @@ class ImplicitSymplecticEuler(ReversibleScheme):
         ValueError: for any other field.
         ArithmeticError: where I + h X^T K_q^T D K_p is near-singular or the solution is not unique.
 
-    Example:
+    Examples:
         >>> ImplicitSymplecticEuler().order
         1
     """

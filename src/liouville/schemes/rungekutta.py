@@ -20,7 +20,7 @@ class RK4(Scheme):
     Properties: order 4; stable for a frozen imaginary rate i omega while h omega <= 2 sqrt 2; neither reversible nor
     symplectic, and its determinant can fall below 1: no lower bound on gradients holds.
 
-    Example:
+    Examples:
         >>> RK4().order
         4
     """

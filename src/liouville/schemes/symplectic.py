@@ -20,7 +20,7 @@ class SymplecticEuler(SplittingScheme):
 
     Reference: Galimberti et al. 2023 (2105.13205), H2-DNN; Hairer, Lubich & Wanner, sec. I.1.
 
-    Example:
+    Examples:
         >>> SymplecticEuler().stages
         (('p', 1.0), ('q', 1.0))
     """
@@ -38,7 +38,7 @@ class Verlet(SplittingScheme):
 
     Reference: Hairer, Lubich & Wanner, sec. I.1.4.
 
-    Example:
+    Examples:
         >>> Verlet().order
         2
     """
@@ -60,7 +60,7 @@ class Yoshida4(SplittingScheme):
 
     Reference: Yoshida, Phys. Lett. A 150 (1990) 262.
 
-    Example:
+    Examples:
         >>> round(sum(c for half, c in Yoshida4().stages if half == "q"), 12)
         1.0
     """

@@ -26,7 +26,7 @@ class Midpoint(ShearScheme):
 
     Reference: Chang et al. 2018 (1709.03698).
 
-    Example:
+    Examples:
         >>> Midpoint().order
         2
     """

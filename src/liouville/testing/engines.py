@@ -43,7 +43,7 @@ def check_engine(engine: Backprop, pairs: Sequence[tuple[Scheme, VectorField]] |
     Raises:
         AssertionError: naming the pair, the law, what was measured, and a hint; also if the engine refuses all pairs.
 
-    Example:
+    Examples:
         >>> from liouville.backprop import Checkpointed
         >>> check_engine(Checkpointed())
     """

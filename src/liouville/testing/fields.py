@@ -47,7 +47,7 @@ def check_field(field: VectorField, y: Tensor | None = None, *, seed: int = 0) -
     Raises:
         AssertionError: naming the law that fails, what was measured, and a hint.
 
-    Example:
+    Examples:
         >>> from liouville.fields import SeparableHamiltonianField
         >>> check_field(SeparableHamiltonianField(4, layers=3))
     """

@@ -57,7 +57,7 @@ def check_scheme(
     Raises:
         AssertionError: naming the law that fails, what was measured, and a hint.
 
-    Example:
+    Examples:
         >>> from liouville.schemes import SymplecticEuler
         >>> check_scheme(SymplecticEuler())
     """

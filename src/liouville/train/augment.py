@@ -21,7 +21,7 @@ def augmented(x: Tensor, shift: int, warp: float, generator: torch.Generator) ->
 def shifted(x: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
     """Every image moved by its own whole-pixel vector, at most ``pixels`` along each axis; edges are repeated.
 
-    Example:
+    Examples:
         >>> shifted(torch.ones(3, 1, 5, 5), 1, torch.Generator().manual_seed(0)).sum().item()
         75.0
     """
@@ -41,7 +41,7 @@ def warped(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     With u uniform in [-1, 1]: turned by 10 u degrees, its axes stretched by exp(0.1 u), sheared by 0.1 u and shifted
     by u/14 of the width, each times ``strength``; edges are repeated.
 
-    Example:
+    Examples:
         >>> x = torch.ones(3, 1, 5, 5)
         >>> bool(torch.allclose(warped(x, 1.0, torch.Generator().manual_seed(0)), x))
         True

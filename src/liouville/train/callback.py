@@ -12,7 +12,7 @@ from liouville.train.history import History
 class Callback:
     """What `fit` tells its callbacks; override what you need. A callback must not change the network.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> class Count(Callback):
         ...     steps = 0

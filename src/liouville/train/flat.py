@@ -27,7 +27,7 @@ Named = dict[str, Tensor]
 class Weights:
     """Some of a module's parameters, those called ``names``, as one flat vector and back.
 
-    Example:
+    Examples:
         >>> weights = Weights(nn.Linear(2, 1), ["weight", "bias"])
         >>> weights.size, [tuple(w.shape) for w in weights.named(torch.zeros(3)).values()]
         (3, [(1, 2), (1,)])

@@ -98,7 +98,7 @@ class FullObjective(Objective):
         names: parameters that make up w; all that require a gradient by default.
         curvature: rows of x that the product of `expand` is computed on, fewer than the gradient's; all by default.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=8, T=1.0).double()
         >>> x, y = torch.randn(20, 2).double(), torch.arange(20) % 2

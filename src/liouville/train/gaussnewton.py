@@ -74,7 +74,7 @@ def gauss_newton(
         ValueError: if network and data do not fit each other, or the head is not linear.
         DivergenceError: if objective or gradient are not finite; the network then carries the best weights so far.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> network = lv.classifier("verlet", inputs=2, classes=2, features=4, layers=8, T=4.0).double()
         >>> history = gauss_newton(network, lv.data.load("ellipses", train=100), GaussNewton(iterations=3))

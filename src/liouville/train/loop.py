@@ -60,7 +60,7 @@ def fit(
         ValueError: if network and data do not fit each other.
         DivergenceError: if the loss is not finite or explodes; the network then carries the best weights so far.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=4, T=1.0)
         >>> history = fit(network, lv.data.load("double-moons", points=200), Settings(epochs=2))

@@ -65,7 +65,7 @@ class GradientMonitor(Callback):
     Raises:
         ValueError: if there are no flows and no ``layers``.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=64, T=6.4)
         >>> with GradientMonitor(network) as monitor:

@@ -91,7 +91,7 @@ def multilevel(
         ValueError: if nothing is held out for validation, the network has no flow, or as `fit`.
         DivergenceError: as `fit`; the network then has the depth of the level that diverged.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=8, T=1.0)
         >>> data = lv.data.load("double-moons", points=200)

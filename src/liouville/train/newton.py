@@ -56,7 +56,7 @@ def steihaug(
     Reference: Steihaug 1983; Nocedal & Wright 2006, algorithm 7.2; with preconditioner Conn, Gould & Toint 2000,
     algorithm 7.5.1.
 
-    Example:
+    Examples:
         >>> H = torch.tensor([[4.0, 1.0], [1.0, 3.0]])
         >>> steihaug(lambda v: H @ v, torch.tensor([-1.0, -2.0]), tolerance=1e-6).p
         tensor([0.0909, 0.6364])
@@ -94,7 +94,7 @@ def armijo(
 
     None if none of ``tries`` steps does. A value that is not finite is no decrease.
 
-    Example:
+    Examples:
         >>> armijo(lambda t: (t - 0.25) ** 2, 0.0625, -0.5, decrease=1e-3, tries=10)
         (0.25, 0.0, 3)
     """
@@ -130,7 +130,7 @@ class Head:
         curvature: V -> R'' V; R is quadratic in W.
         bias: whether the head has one; without it there is no column of ones.
 
-    Example:
+    Examples:
         >>> z, y = torch.randn(30, 2).double(), torch.arange(30) % 2
         >>> head = Head(z, y, Task("logistic", 2), lambda W: 0.005 * W.square().sum(), lambda V: 0.01 * V)
         >>> head.solve(torch.zeros(1, 3).double()).gradients[-1] < 1e-12

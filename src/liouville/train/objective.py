@@ -25,7 +25,7 @@ class Task:
             real-valued targets.
         classes: number of classes; 0 for real-valued targets.
 
-    Example:
+    Examples:
         >>> task = Task("logistic", 2)
         >>> round(float(task.loss(torch.zeros(4, 1), torch.tensor([0, 1, 0, 1]))), 4)
         0.6931
@@ -56,7 +56,7 @@ class Task:
         Args:
             scores, v: (samples, outputs).
 
-        Example:
+        Examples:
             >>> Task("logistic", 2).curvature(torch.zeros(1, 1), torch.ones(1, 1))
             tensor([[0.2500]])
         """

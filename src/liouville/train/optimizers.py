@@ -24,7 +24,7 @@ class Adam(torch.optim.Adam):
         betas: decay of the two running means.
         weight_decay: added to the gradient; in `AdamW`, decoupled.
 
-    Example:
+    Examples:
         >>> w = torch.nn.Parameter(torch.ones(2))
         >>> optimizer = Adam([{"params": [w], "lr": 0.5}])
         >>> w.sum().backward(); optimizer.step(); [round(x, 3) for x in w.tolist()]

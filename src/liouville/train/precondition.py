@@ -39,7 +39,7 @@ class DepthPreconditioner:
     Reference: Meganet.m's Swiss-roll drivers solve (alpha^2 L + 0.1 h I), L = D^T D / h^2, by the same transform; the
     curvature of its penalty is h alpha L.
 
-    Example:
+    Examples:
         >>> weights = Weights(nn.Linear(1, 2, bias=False), ["weight"])
         >>> DepthPreconditioner(weights, {"weight": Stack(2, jump=1.0, level=1.0)}, 0.1)(torch.tensor([1.0, -1.0]))
         tensor([ 0.3333, -0.3333])

@@ -32,7 +32,7 @@ def refine(network: nn.Module, optimizer: torch.optim.Optimizer | None = None, h
     Raises:
         ValueError: if the network has no flow, ``how`` is unknown, or the optimiser is of another kind.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=8, T=1.0)
         >>> refine(network)

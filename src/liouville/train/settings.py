@@ -53,7 +53,7 @@ class Settings:
     Raises:
         ValueError: if a value is out of range or a name unknown.
 
-    Example:
+    Examples:
         >>> Settings(epochs=10).batch
         125
     """
@@ -142,7 +142,7 @@ class GaussNewton:
 
     Reference: Haber & Ruthotto 2017 (1705.03341), the learning method; Meganet.m, newton.m and its Swiss-roll drivers.
 
-    Example:
+    Examples:
         >>> GaussNewton(iterations=20, head="joint").products
         20
     """

@@ -45,7 +45,7 @@ class ReducedObjective(Objective):
 
     Reference: Newman, Ruthotto, Hart & van Bloemen Waanders 2021 (2007.13171), GNvpro; Golub & Pereyra 1973.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=8, T=1.0).double()
         >>> x, y = torch.randn(20, 2).double(), torch.arange(20) % 2
@@ -184,7 +184,7 @@ def linear_head(network: nn.Module) -> tuple[list[nn.Module], nn.Linear, str]:
     Raises:
         ValueError: for any other head, or a module that is no `liouville.Network`.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> linear_head(lv.classifier("verlet", inputs=2, classes=2, features=4, layers=2, T=1.0))[2]
         'head.1.'

@@ -30,7 +30,7 @@ def select(names: Iterable[str] = ()) -> list[Statement]:
     Raises:
         ValueError: for an unknown name, with the nearest right one.
 
-    Example:
+    Examples:
         >>> [s.name for s in select(["p1-lemma-1"])]
         ['p1-lemma-1']
     """
@@ -46,7 +46,7 @@ def select(names: Iterable[str] = ()) -> list[Statement]:
 def verify(names: Iterable[str] = ()) -> Iterator[Record]:
     """Check these statements, or all, one after the other.
 
-    Example:
+    Examples:
         >>> [record.holds for record in verify(["p1-3.7"])]
         [True]
     """

@@ -42,7 +42,7 @@ EXAMPLE_1_INPUTS = ((0.1, 0.1), (-0.1, -0.1), (0.0, 0.5))
 def example_1(name: str) -> Flow:
     """The residual network of Example 1: ten equal layers, tanh, h = 0.1, b = 0.
 
-    Example:
+    Examples:
         >>> example_1("rotation").layers
         10
     """

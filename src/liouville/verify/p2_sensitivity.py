@@ -163,7 +163,7 @@ _START = (0.33627683, -0.48627683)  # of the authors' script, scaled to |y_0| = 
 def appendix_iii(eps: float = 1.0, T: float = 200.0) -> tuple[Flow, Tensor]:
     """y' = eps J tanh(y), J = [0, -1; 1, 0], K = I, b = 0, by semi-implicit Euler in 4000 steps, and its start.
 
-    Example:
+    Examples:
         >>> appendix_iii()[0].h
         0.05
     """
@@ -175,7 +175,7 @@ def appendix_iii(eps: float = 1.0, T: float = 200.0) -> tuple[Flow, Tensor]:
 def log_log_slope(times: Tensor, norms: Tensor) -> float:
     """The slope of log norm over log t for t >= 10, where the growth has set in.
 
-    Example:
+    Examples:
         >>> t = torch.arange(1.0, 100.0)
         >>> round(log_log_slope(t, 3 * t), 4)
         1.0

@@ -21,7 +21,7 @@ from liouville.verify.measuring import float64
 class Number:
     """A measured value and the interval that the statement allows, ends included.
 
-    Example:
+    Examples:
         >>> print(at_most("defect", 2.5e-16, 1e-12))
         defect 2.5e-16 (<= 1e-12)
         >>> Number("norm", float("nan")).inside

@@ -84,7 +84,7 @@ def classifier(
     Raises:
         ValueError: for an unknown name (the nearest one is suggested), or arguments that do not fit each other.
 
-    Example:
+    Examples:
         >>> classifier("h2", inputs=2, classes=2, features=4, layers=64, T=6.4).head
         Linear(in_features=4, out_features=1, bias=True)
     """
@@ -111,7 +111,7 @@ def regressor(
 ) -> Network:
     """A network for ``outputs`` real-valued targets; everything else as for `classifier`.
 
-    Example:
+    Examples:
         >>> regressor("ms2", inputs=10, outputs=1, features=16, layers=8, T=1.0)(torch.randn(5, 10)).shape
         torch.Size([5, 1])
     """

@@ -65,7 +65,7 @@ def h1(
 ) -> Flow:
     """P2's H1-DNN: y_{j+1} = y_j + h J K_j^T sigma(K_j y_j + b_j). ``J="full"`` is what P3 calls H2-DNN.
 
-    Example:
+    Examples:
         >>> h1(4, layers=64, T=2.0).scheme
         ForwardEuler()
     """
@@ -99,7 +99,7 @@ def h2(
 ) -> Flow:
     """P2's H2-DNN: p += -h X^T K_q^T sigma(K_q q + b_q), then q += h X K_p^T sigma(K_p p + b_p). Symplectic.
 
-    Example:
+    Examples:
         >>> h2(4, layers=64, T=6.4).scheme
         SymplecticEuler()
     """
@@ -132,7 +132,7 @@ def ms1(
 ) -> Flow:
     """P3's MS1: z += -h sigma(K^T y + c), then y += h sigma(K z + b), with state (p, q) = (z, y).
 
-    Example:
+    Examples:
         >>> ms1(4, layers=64, T=2.0).field.theta().K.shape
         torch.Size([64, 2, 2])
     """
@@ -165,7 +165,7 @@ def verlet(
 
     ``features`` counts z and y together; put the data into y with ``Lift(features, place="q")``.
 
-    Example:
+    Examples:
         >>> verlet(4, layers=16, T=20.0).field.scalar_bias
         True
     """
@@ -198,7 +198,7 @@ def ms2(
 ) -> Flow:
     """P3's MS2: y_{j+1} = y_j + h sigma((W_j - W_j^T - gamma I) y_j + b_j).
 
-    Example:
+    Examples:
         >>> ms2(4, layers=64, T=2.0).scheme
         ForwardEuler()
     """
@@ -232,7 +232,7 @@ def antisymmetric(
 ) -> Flow:
     """P1's eq. (4.12): y_{j+1} = y_j + h sigma(1/2 (W_j - W_j^T - gamma I) y_j + b_j), b_j a number.
 
-    Example:
+    Examples:
         >>> antisymmetric(4, layers=64, T=20.0, gamma=1e-4).field.factor
         0.5
     """
@@ -266,7 +266,7 @@ def midpoint(
 ) -> Flow:
     """P4's midpoint network: y_{j+1} = y_{j-1} + 2 h sigma((W_j - W_j^T) y_j + b_j), y_1 by forward Euler.
 
-    Example:
+    Examples:
         >>> midpoint(4, layers=64, T=2.0).scheme
         Midpoint()
     """
@@ -300,7 +300,7 @@ def ms3(
 
     It is the separable field with p = y, q = z, X = -I, K_q = K1 and K_p = K2.
 
-    Example:
+    Examples:
         >>> float(ms3(2, layers=4, T=1.0).field.structure[0, 1])
         1.0
     """
@@ -339,7 +339,7 @@ def leapfrog(
         force: ``"symmetric"``: f = -K^T sigma(K y + b) (P4); ``"semidefinite"``: f = sigma(-C^T C y + b) (P1).
         start: ``"half"``: y_1 = y_0 + h^2/2 f(y_0), order 2; ``"rest"``: y_{-1} = y_0, the authors' code, order 1.
 
-    Example:
+    Examples:
         >>> leapfrog(4, layers=64, T=2.0).field.start
         'half'
     """
@@ -371,7 +371,7 @@ def resnet(
 ) -> Flow:
     """P1's eq. (2.1): y_{j+1} = y_j + h sigma(K_j y_j + b_j). The baseline; it guarantees nothing.
 
-    Example:
+    Examples:
         >>> resnet(4, layers=64, T=2.0).scheme
         ForwardEuler()
     """

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 class Regulariser(ABC):
     """A part of the objective that depends on the weights alone: value, gradient and, where it has one, curvature.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=8, T=1.0)
         >>> term = lv.train.Smoothness(1e-3)

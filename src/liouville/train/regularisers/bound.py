@@ -29,7 +29,7 @@ class SoftBudget(ConvexRegulariser):
         ValueError: if an argument is out of range.
         NotImplementedError: when used, if no bound is known for the field or the scheme.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> float(SoftBudget(budget=20.0)(lv.zoo.h2(4, layers=8, T=0.1)))
         0.0

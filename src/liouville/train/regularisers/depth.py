@@ -26,7 +26,7 @@ class Smoothness(ConvexRegulariser):
         scaling: ``"depth"``: c = 1/(2h), the quadrature of 1/2 int |theta'|^2 dt (Haber & Ruthotto, 1705.03341);
             ``"hdnn"``: c = h/2 (2104.13166, eq. (13); 2105.13205); ``"sum"``: c = 1/2.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> float(Smoothness()(lv.zoo.h2(4, layers=8, T=1.0, init=lv.Smooth(modes=1)))) < 1e-9
         True
@@ -42,7 +42,7 @@ class Smoothness(ConvexRegulariser):
 class Decay(ConvexRegulariser):
     r"""Weight decay: c sum_j ||theta_j||^2; c = h/2 for ``"depth"`` and ``"hdnn"``, 1/2 for ``"sum"``.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> float(Decay(1e-3)(lv.zoo.h2(4, layers=8, T=1.0))) > 0
         True
@@ -70,7 +70,7 @@ class Variation(ConvexRegulariser):
     Raises:
         ValueError: if ``smoothing`` is not positive.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> bool(Variation()(lv.zoo.h2(4, layers=8, T=1.0)) > Variation()(lv.zoo.h2(4, layers=8, T=1.0, shared=True)))
         True
@@ -99,7 +99,7 @@ class L1(ConvexRegulariser):
     Raises:
         ValueError: if ``smoothing`` is not positive.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> float(L1()(lv.zoo.h2(4, layers=8, T=1.0))) > 0
         True

@@ -17,7 +17,7 @@ from liouville.train.regularisers.base import ConvexRegulariser, Term
 class HeadDecay(ConvexRegulariser):
     """1/2 (||W||^2 + |mu|^2) over the weights and biases of the head.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> float(HeadDecay()(lv.classifier("h2", inputs=2, classes=2, features=4, layers=8, T=1.0))) > 0
         True
@@ -44,7 +44,7 @@ class HeadSmoothness(ConvexRegulariser):
     Raises:
         ValueError: if the head's last linear map does not read an image of that shape.
 
-    Example:
+    Examples:
         >>> import liouville as lv
         >>> network = lv.classifier("h2", (1, 8, 8), 10, features=4, layers=2, T=1.0, conv=lv.zoo.Images())
         >>> float(HeadSmoothness()(network)) > 0

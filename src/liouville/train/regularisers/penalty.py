@@ -34,7 +34,7 @@ class Penalty(Regulariser):
     Raises:
         ValueError: if a weight is negative, the scaling unknown, or the budget not above 1.
 
-    Example:
+    Examples:
         >>> Penalty(smoothness=1e-5, head=1e-3).parts()
         [Smoothness(weight=1e-05, scaling='depth'), HeadDecay(weight=0.001)]
     """
