@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from liouville.flow import Flow
     from liouville.kernels import Auto, Fused, NoKernelError
     from liouville.network import Connector, Lift, Network
-    from liouville.operators import Conv, Dense
+    from liouville.operators import Conv, Dense, Graph
     from liouville.schemes import (
         RK4,
         ForwardEuler,
@@ -99,7 +99,7 @@ _HOMES = {
     "liouville.flow": ("Flow",),
     "liouville.kernels": ("Auto", "Fused", "NoKernelError"),
     "liouville.network": ("Connector", "Lift", "Network"),
-    "liouville.operators": ("Conv", "Dense"),
+    "liouville.operators": ("Conv", "Dense", "Graph"),
     "liouville.schemes": (
         "RK4",
         "ForwardEuler",
@@ -151,6 +151,7 @@ __all__ = [
     "Flow",
     "ForwardEuler",
     "Fused",
+    "Graph",
     "HamiltonianField",
     "ImplicitMidpoint",
     "ImplicitSymplecticEuler",
