@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from liouville import (
         activations,
+        agents,
         analysis,
         checkpoint,
         data,
@@ -121,6 +122,7 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES = {
     "activations",
+    "agents",
     "analysis",
     "checkpoint",
     "data",
@@ -182,6 +184,7 @@ __all__ = [
     "Verlet",
     "Yoshida4",
     "activations",
+    "agents",
     "analysis",
     "checkpoint",
     "classifier",
