@@ -7,6 +7,7 @@ __all__ = ["liouville", "run"]
 import click
 
 from liouville import __version__
+from liouville.cli.agents import agents
 from liouville.cli.errors import guarded
 from liouville.cli.list import list_command
 from liouville.cli.predict import predict
@@ -43,7 +44,7 @@ def liouville(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (train, predict, list_command):
+for _command in (train, predict, agents, list_command):
     liouville.add_command(_command)
 
 
