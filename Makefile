@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SLOW   := not slow
 
-.PHONY: train test test-slow check test-oldest kernel kernel-sanitized bench bench-step bench-depth bench-memory bench-reversible docs clean
+.PHONY: train test test-slow check test-oldest kernel kernel-sanitized bench bench-step bench-depth bench-memory bench-reversible bench-agents docs clean
 .DEFAULT_GOAL := train
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -55,6 +55,9 @@ bench-memory: $(VENV)/installed   ## resident memory by depth and engine, beside
 
 bench-reversible: $(VENV)/installed  ## what not storing the states costs, in time and in digits (ten minutes)
 	$(BIN)/python benchmarks/reversible.py --page docs/depth-and-memory.md
+
+bench-agents: $(VENV)/installed   ## eight agents in a ring beside a full network, by depth (five minutes)
+	$(BIN)/python benchmarks/ring_of_eight.py --figure docs/images/agents.png
 
 docs: $(VENV)/installed           ## the documentation as a site, in site/
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

@@ -5,13 +5,10 @@ They are forked from a server that has imported torch and nothing else has happe
 
 import multiprocessing
 import time
-from datetime import timedelta
 from pathlib import Path
 
-import torch.distributed as dist
-
 from agents import worker
-from liouville.agents.launch import LOOPBACK, _listener
+from liouville.agents.launch import LOOPBACK, keep_store
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch", "torch.distributed", "liouville.agents.transport", "liouville.agents.network"])
@@ -19,13 +16,11 @@ CONTEXT.set_forkserver_preload(["torch", "torch.distributed", "liouville.agents.
 
 def run(spec, processes, out, limit=120):
     """Start them and wait; (exit codes, logs). Whoever runs beyond the limit is killed, and has the code None."""
-    listener = _listener(LOOPBACK)
-    port = listener.getsockname()[1]
-    store = dist.TCPStore(
-        LOOPBACK, port, None, True, timedelta(seconds=60), wait_for_workers=False, master_listen_fd=listener.detach()
-    )
+    store = keep_store(LOOPBACK, 60)
     spec = spec | {"processes": processes}
-    children = [CONTEXT.Process(target=worker.main, args=(spec, rank, port, str(out))) for rank in range(processes)]
+    children = [
+        CONTEXT.Process(target=worker.main, args=(spec, rank, store.port, str(out))) for rank in range(processes)
+    ]
     start = time.monotonic()
     try:
         for child in children:

@@ -6,7 +6,7 @@ transport is encrypted or authenticated: whoever can connect can read, and can s
 
 from __future__ import annotations
 
-__all__ = ["LOOPBACK", "connect", "launch", "launched"]
+__all__ = ["LOOPBACK", "connect", "keep_store", "launch", "launched"]
 
 import ipaddress
 import os
@@ -36,12 +36,15 @@ def connect(timeout: float, backend: str = "gloo") -> dist.Store:
         ConnectionError: if the rendezvous or a process does not answer in time.
     """
     rank, size, host, port = (os.environ[name] for name in _NEEDED)
-    if _is_loopback(host):
+    if _is_loopback(host) or os.environ.get("LOCAL_WORLD_SIZE") == size:  # torchrun, on one machine
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     wait = timedelta(seconds=timeout)
     hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun's agent, or `launch`, keeps the store
     try:
-        store = dist.TCPStore(host, int(port), int(size), not hosted and rank == "0", timeout=wait)
+        if not hosted and rank == "0":
+            store = keep_store(host, timeout, int(port))
+        else:
+            store = dist.TCPStore(host, int(port), None, False, timeout=wait, wait_for_workers=False)
         prefixed = dist.PrefixStore(f"liouville/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         dist.init_process_group(backend, store=prefixed, rank=int(rank), world_size=int(size), timeout=wait)
     except RuntimeError as error:
@@ -63,15 +66,11 @@ def launch(words: Sequence[str], processes: int, host: str = LOOPBACK, grace: fl
         host: address that the rendezvous listens on; loopback by default.
         grace: seconds.
     """
-    listener = _listener(host)
-    port = listener.getsockname()[1]
-    store = dist.TCPStore(
-        host, port, None, True, timedelta(seconds=grace), wait_for_workers=False, master_listen_fd=listener.detach()
-    )
+    store = keep_store(host, grace)
     common = os.environ | {
         "WORLD_SIZE": str(processes),
         "MASTER_ADDR": host,
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
     }
@@ -86,6 +85,18 @@ def launch(words: Sequence[str], processes: int, host: str = LOOPBACK, grace: fl
         for child in children:
             child.wait()
         del store  # which must outlive the children
+
+
+def keep_store(host: str, timeout: float, port: int = 0) -> dist.TCPStore:
+    """The rendezvous, kept by this process for as long as it keeps the object; it listens on ``host`` alone.
+
+    Raises:
+        ValueError: if that is no address of this machine, or the port is taken.
+    """
+    listener = _listener(host, port)
+    port = listener.getsockname()[1]
+    wait = timedelta(seconds=timeout)
+    return dist.TCPStore(host, port, None, True, wait, wait_for_workers=False, master_listen_fd=listener.detach())
 
 
 def _watch(children: Sequence[subprocess.Popen[bytes]], grace: float) -> int:
@@ -110,15 +121,16 @@ def _exit_code(failed: Sequence[int]) -> int:
     return own[0] if own else int(bool(failed))
 
 
-def _listener(host: str) -> socket.socket:
-    """A socket that listens on this address alone: left to itself, the store would listen on all of them."""
+def _listener(host: str, port: int) -> socket.socket:
+    """A socket that listens on this address: left to itself, the store would listen on all of them."""
     try:
-        family, *_, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
         raise ValueError(
-            f"cannot listen on {host!r} ({error.strerror or error}); give an address of this machine."
+            f"cannot listen on {host!r} ({error.strerror or error}); give a free address of this machine."
         ) from None
     listener.listen()
     return listener

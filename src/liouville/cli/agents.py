@@ -48,7 +48,7 @@ _graph, _data, _network, _training, _machine, _output = (
 @_machine("--seed", type=int, default=0, help="Of weights and batches.", show_default=True)
 @_output("--out", metavar="FOLDER", help="Folder of the nodes' checkpoints; a run that finds some there goes on.")
 @_output("--quiet", is_flag=True, help="Print the accuracy and nothing else.")
-def agents(nproc: int | None, host: str, **options: Any) -> None:
+def agents(nproc: int | None, host: str, **options: Any) -> int:
     """Train a network whose features and weights live on the nodes of a graph.
 
     Every node talks to its neighbours only, forwards and backwards. The messages and bytes of a layer are printed
@@ -62,8 +62,9 @@ def agents(nproc: int | None, host: str, **options: Any) -> None:
         _require_fits(network, graph, options, nproc or 1)
         if nproc and nproc > 1:
             sys.stdout.flush()
-            raise SystemExit(launch(sys.argv[1:], nproc, host, grace=2 * options["timeout"]))
+            return launch(sys.argv[1:], nproc, host, grace=2 * options["timeout"])
     _run(options)
+    return 0
 
 
 def _run(options: dict[str, Any]) -> None:
