@@ -64,8 +64,10 @@ class Lift(nn.Module):
                 f"expected {self.inputs} inputs on axis {self.axis}, got {width} (shape {tuple(x.shape)})."
             )
         if isinstance(self.place, tuple):
-            y = x.new_zeros(self._shape(x, self.features))
-            return y.index_copy(self.axis, torch.tensor(self.place, device=x.device), x)
+            shape = list(x.shape)
+            shape[self.axis] = self.features
+            places = torch.tensor(self.place, device=x.device)
+            return x.new_zeros(shape).index_copy(self.axis, places, x)
         first = self.features // 2 if self.place == "q" else 0
         if width > self.features - first:
             raise ValueError(f"an input of width {width} does not fit into {self.features - first} features.")
