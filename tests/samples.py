@@ -65,7 +65,7 @@ _FIELDS = {
     "separable-softplus": lambda g: lv.SeparableHamiltonianField(4, N, activation="softplus", init=RANDOM, generator=g),
     "separable-images": lambda g: lv.SeparableHamiltonianField(4, N, **_images(X=_general_X()), generator=g),
     "separable-graph": lambda g: lv.SeparableHamiltonianField(8, N, operator=PATH, init=RANDOM, generator=g),
-    "hamiltonian-graph": lambda g: lv.HamiltonianField(8, N, operator=PATH, train_J=True, init=RANDOM, generator=g),
+    "hamiltonian-graph": lambda g: lv.HamiltonianField(8, N, operator=PATH, init=RANDOM, generator=g),
     "hamiltonian": lambda g: lv.HamiltonianField(4, N, init=RANDOM, generator=g),
     "hamiltonian-full": lambda g: lv.HamiltonianField(3, N, J="full", init=RANDOM, generator=g),
     "hamiltonian-singular": lambda g: lv.HamiltonianField(4, N, J=_singular_J(), hidden=3, init=RANDOM, generator=g),
