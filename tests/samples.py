@@ -15,8 +15,13 @@ N = 3  # layers of every field sample
 # every layer, every half and every bias different, and none of them zero: nothing may be mixed up unnoticed
 RANDOM = lv.Normal(0.6)
 
+# three nodes in a row that own 1, 2 and 1 of four features; and two, one of which hears nothing of the other
+PATH = lv.Graph([(0, 1), (1, 2)], sizes=(1, 2, 1))
+ONE_WAY = lv.Graph(torch.tensor([[1, 0], [1, 1]]), sizes=(1, 2))
+
 OPERATORS = {
     "dense": lv.Dense(),
+    "graph": ONE_WAY,
     **{f"conv{dims}d-{kernel}": lv.Conv(kernel, dims) for dims in (1, 2, 3) for kernel in (1, 3, 5)},
 }
 
@@ -64,6 +69,8 @@ _FIELDS = {
     "separable-shared": lambda g: lv.SeparableHamiltonianField(4, N, shared=True, init=RANDOM, generator=g),
     "separable-softplus": lambda g: lv.SeparableHamiltonianField(4, N, activation="softplus", init=RANDOM, generator=g),
     "separable-images": lambda g: lv.SeparableHamiltonianField(4, N, **_images(X=_general_X()), generator=g),
+    "separable-graph": lambda g: lv.SeparableHamiltonianField(8, N, operator=PATH, init=RANDOM, generator=g),
+    "hamiltonian-graph": lambda g: lv.HamiltonianField(8, N, operator=PATH, init=RANDOM, generator=g),
     "hamiltonian": lambda g: lv.HamiltonianField(4, N, init=RANDOM, generator=g),
     "hamiltonian-full": lambda g: lv.HamiltonianField(3, N, J="full", init=RANDOM, generator=g),
     "hamiltonian-singular": lambda g: lv.HamiltonianField(4, N, J=_singular_J(), hidden=3, init=RANDOM, generator=g),
@@ -75,19 +82,24 @@ _FIELDS = {
     "pair": lambda g: lv.PairField(4, N, init=RANDOM, generator=g),
     "pair-rectangular": lambda g: lv.PairField(5, N, p_features=2, init=RANDOM, generator=g),
     "pair-scalar": lambda g: lv.PairField(4, N, scalar_bias=True, init=RANDOM, generator=g),
+    "pair-graph": lambda g: lv.PairField(6, N, operator=ONE_WAY, init=RANDOM, generator=g),
     "pair-images": lambda g: lv.PairField(4, N, **_images(), generator=g),
     "antisymmetric": lambda g: lv.AntisymmetricField(4, N, init=RANDOM, generator=g),
     "antisymmetric-gamma": lambda g: lv.AntisymmetricField(
         4, N, gamma=0.3, factor=0.5, scalar_bias=True, init=RANDOM, generator=g
     ),
     "antisymmetric-shared": lambda g: lv.AntisymmetricField(4, N, shared=True, init=RANDOM, generator=g),
+    "antisymmetric-graph": lambda g: lv.AntisymmetricField(6, N, operator=ONE_WAY, init=RANDOM, generator=g),
     "antisymmetric-images": lambda g: lv.AntisymmetricField(4, N, gamma=0.1, **_images(), generator=g),
     "residual": lambda g: lv.ResidualField(4, N, init=RANDOM, generator=g),
     "residual-relu": lambda g: lv.ResidualField(4, N, activation="relu", scalar_bias=True, init=RANDOM, generator=g),
+    "residual-graph": lambda g: lv.ResidualField(3, N, operator=ONE_WAY, init=RANDOM, generator=g),
     "residual-images": lambda g: lv.ResidualField(3, N, **_images(), generator=g),
     "symmetric": lambda g: lv.SymmetricField(3, N, hidden=5, init=lv.Normal(0.3), generator=g),
+    "symmetric-graph": lambda g: lv.SymmetricField(3, N, hidden=6, operator=ONE_WAY, init=RANDOM, generator=g),
     "symmetric-images": lambda g: lv.SymmetricField(3, N, **_images(), generator=g),
     "semidefinite": lambda g: lv.SemidefiniteField(3, N, hidden=2, init=RANDOM, generator=g),
+    "semidefinite-graph": lambda g: lv.SemidefiniteField(3, N, operator=ONE_WAY, init=RANDOM, generator=g),
     "semidefinite-images": lambda g: lv.SemidefiniteField(3, N, **_images(), generator=g),
     "second-order": lambda g: lv.SecondOrderField(lv.SymmetricField(3, N, init=RANDOM, generator=g), start="half"),
     "second-order-rest": lambda g: lv.SecondOrderField(lv.SymmetricField(3, N, init=RANDOM, generator=g)),

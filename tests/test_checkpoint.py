@@ -34,6 +34,10 @@ def parts() -> dict[str, nn.Module]:
         "J per layer": lv.zoo.h1(4, 3, 1.0, J=skew(4, 3)),
         "trained J": lv.zoo.h1(4, 3, 1.0, J="full", train_J=True),
         "X": lv.zoo.h2(4, 3, 1.0, X=torch.randn(2, 2)),
+        "graph": lv.zoo.h2(4, 3, 1.0, operator=lv.Graph([(0, 1)], sizes=1)),
+        "graph with a structure": lv.zoo.h1(
+            4, 3, 1.0, J="full", train_J=True, operator=lv.Graph(torch.tensor([[1, 0], [1, 1]]), structure=[(0, 1)])
+        ),
         "shared": lv.zoo.h2(4, 3, 1.0, shared=True, activation="relu"),
         "checkpointed": lv.zoo.h2(4, 3, 1.0, backprop=lv.Checkpointed(2)),
         "shear": lv.Flow(lv.ShearField(block, nn.Linear(2, 2), layers=3, features=4), lv.Verlet(), 1.0),

@@ -190,3 +190,15 @@ def test_verlet_refuses_what_would_fill_its_auxiliary_half():
         lv.classifier("verlet", 2, 2, 4, 3, 0.6, lift="linear")
     with pytest.raises(ValueError, match="use ms1 for images"):
         lv.classifier("verlet", (1, 8, 8), 3, 4, 3, 0.6, conv=lv.zoo.Images())
+
+
+def test_lift_puts_each_input_where_it_is_told():
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert lv.Lift(4, place=(3, 0))(x).tolist() == [[2.0, 0.0, 0.0, 1.0], [4.0, 0.0, 0.0, 3.0]]
+    image = torch.ones(1, 1, 2, 2)
+    assert torch.equal(lv.Lift(3, place=(1,), axis=-3)(image)[:, 1], image[:, 0])
+    for place, inputs, message in (((0, 0), None, "different"), ((0, 4), None, "from 0 to 3"), ((0, 1), 3, "3 inputs")):
+        with pytest.raises(ValueError, match=message):
+            lv.Lift(4, inputs, place=place)
+    with pytest.raises(ValueError, match="expected 2 inputs"):
+        lv.Lift(4, place=(0, 1))(torch.ones(1, 3))

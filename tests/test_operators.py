@@ -11,7 +11,7 @@ from liouville.operators import Conv, Operator
 from measure import EPS, near, randn
 
 each = pytest.mark.parametrize("operator", samples.OPERATORS.values(), ids=samples.OPERATORS)
-IN, OUT = 3, 2
+IN, OUT = 6, 3
 
 
 def positions(operator):
@@ -19,7 +19,7 @@ def positions(operator):
 
 
 def weight(operator, outputs=OUT, inputs=IN, seed=0):
-    return randn(*operator.weight_shape(outputs, inputs), seed=seed)
+    return operator.constrain(randn(*operator.weight_shape(outputs, inputs), seed=seed))
 
 
 def matrix(apply, features, shape):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from liouville import (
         activations,
+        agents,
         analysis,
         checkpoint,
         data,
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     from liouville.flow import Flow
     from liouville.kernels import Auto, BatchLast, Fused, NoKernelError
     from liouville.network import Connector, Lift, Network
-    from liouville.operators import Conv, Dense
+    from liouville.operators import Conv, Dense, Graph
     from liouville.schemes import (
         RK4,
         ForwardEuler,
@@ -101,7 +102,7 @@ _HOMES = {
     "liouville.flow": ("Flow",),
     "liouville.kernels": ("Auto", "BatchLast", "Fused", "NoKernelError"),
     "liouville.network": ("Connector", "Lift", "Network"),
-    "liouville.operators": ("Conv", "Dense"),
+    "liouville.operators": ("Conv", "Dense", "Graph"),
     "liouville.schemes": (
         "RK4",
         "ForwardEuler",
@@ -124,6 +125,7 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES = {
     "activations",
+    "agents",
     "analysis",
     "checkpoint",
     "data",
@@ -156,6 +158,7 @@ __all__ = [
     "Flow",
     "ForwardEuler",
     "Fused",
+    "Graph",
     "HamiltonianField",
     "ImplicitMidpoint",
     "ImplicitSymplecticEuler",
@@ -186,6 +189,7 @@ __all__ = [
     "Verlet",
     "Yoshida4",
     "activations",
+    "agents",
     "analysis",
     "budgeted",
     "checkpoint",

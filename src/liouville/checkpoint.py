@@ -44,7 +44,7 @@ from liouville.flow import Flow
 from liouville.kernels import ENGINES
 from liouville.names import suggestion
 from liouville.network import ChannelsLast, Connector, Half, Lift, Network
-from liouville.operators import Conv, Dense
+from liouville.operators import Conv, Dense, Graph
 from liouville.randomness import seeded
 from liouville.schemes import SCHEMES
 
@@ -309,7 +309,9 @@ def _convolution(layer: nn.Conv1d | nn.Conv2d) -> dict[str, Any]:
     return {name: getattr(layer, name) for name in names} | {"bias": layer.bias is not None}
 
 
-for _kind in (*SCHEMES.values(), *ENGINES.values(), Dense, Conv, Flow, Network, Lift, ChannelsLast, Connector, Half):
+for _kind in (*SCHEMES.values(), *ENGINES.values(), Dense, Conv, Graph):
+    register(_kind)
+for _kind in (Flow, Network, Lift, ChannelsLast, Connector, Half):
     register(_kind)
 for _kind in (AntisymmetricField, PairField, ResidualField, SymmetricField, SemidefiniteField, SecondOrderField):
     register(_kind)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["ChannelsLast", "Connector", "Half", "Lift", "Network"]
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -28,7 +28,8 @@ class Lift(nn.Module):
         inputs: width of x; with it, an input of any other width is refused.
         place: where the data goes. ``"front"`` or ``"p"``: [x, 0], the order of 2104.13166; ``"ends"``: the first
             half of x in front and the rest at the end, [x1, 0, 0, x2], the order of the authors' code, which gives
-            both halves of y = (p, q) some of it; ``"q"``: the second half, [0, x], as the first paper's Verlet network.
+            both halves of y = (p, q) some of it; ``"q"``: the second half, [0, x], as the first paper's Verlet network;
+            or the feature of each input, counted from 0, such as (0, 12).
         axis: the feature axis, -1 for vectors, -3 for images.
 
     Raises:
@@ -39,9 +40,13 @@ class Lift(nn.Module):
         tensor([1., 0., 0., 2.])
     """
 
-    def __init__(self, features: int, inputs: int | None = None, *, place: Place = "front", axis: int = -1) -> None:
+    def __init__(
+        self, features: int, inputs: int | None = None, *, place: Place | Sequence[int] = "front", axis: int = -1
+    ) -> None:
         super().__init__()
-        if place not in _PLACES:
+        if not isinstance(place, str):
+            inputs, place = _require_places(place, features, inputs), tuple(place)
+        elif place not in _PLACES:
             raise ValueError(f"place must be one of {', '.join(map(repr, _PLACES))}, got {place!r}.")
         room = features - features // 2 if place == "q" else features
         if inputs is not None and not 0 < inputs <= room:
@@ -58,6 +63,11 @@ class Lift(nn.Module):
             raise ValueError(
                 f"expected {self.inputs} inputs on axis {self.axis}, got {width} (shape {tuple(x.shape)})."
             )
+        if isinstance(self.place, tuple):
+            shape = list(x.shape)
+            shape[self.axis] = self.features
+            places = torch.tensor(self.place, device=x.device)
+            return x.new_zeros(shape).index_copy(self.axis, places, x)
         first = self.features // 2 if self.place == "q" else 0
         rest = self.features - first - width
         if rest < 0:
@@ -71,6 +81,15 @@ class Lift(nn.Module):
 
     def extra_repr(self) -> str:
         return f"features={self.features}, inputs={self.inputs}, place={self.place!r}, axis={self.axis}"
+
+
+def _require_places(place: Sequence[int], features: int, inputs: int | None) -> int:
+    """How many inputs there are, once every one has a feature of its own."""
+    if len(set(place)) != len(place) or not all(0 <= int(k) < features for k in place):
+        raise ValueError(f"place must name different features from 0 to {features - 1}, one per input; got {place}.")
+    if inputs not in (None, len(place)):
+        raise ValueError(f"place names {len(place)} features for {inputs} inputs; name one for each.")
+    return len(place)
 
 
 class Connector(nn.Module):

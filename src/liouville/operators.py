@@ -7,14 +7,18 @@ of one number per feature is broadcast. <K y, z> = <y, K^T z> holds exactly for 
 
 from __future__ import annotations
 
-__all__ = ["Conv", "Dense", "Operator", "spectral_norm"]
+__all__ = ["Conv", "Dense", "Graph", "Operator", "spectral_norm"]
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from liouville.graphs import Pattern, adjacency, as_pattern
 
 _CONV = {
     1: (F.conv1d, F.conv_transpose1d),
@@ -60,6 +64,14 @@ class Operator(ABC):
         """K as a matrix over the features, where it is no more than that; None for stencils."""
         return None
 
+    def constrain(self, weight: Tensor) -> Tensor:
+        """The weights that this family admits, from raw ones: what a field's ``theta()`` hands on."""
+        return weight
+
+    def constrain_structure(self, J: Tensor) -> Tensor:
+        """The matrices over features, J and X, that this family admits."""
+        return J
+
     def broadcast(self, bias: Tensor) -> Tensor:
         """A vector over features, shaped so that it adds to a state."""
         return bias.reshape(bias.shape[-1:] + (1,) * (-1 - self.feature_axis))
@@ -100,6 +112,97 @@ class Dense(Operator):
 
     def matrix(self, weight: Tensor) -> Tensor:
         return weight
+
+
+@dataclass(frozen=True, repr=False)
+class Graph(Dense):
+    r"""A block-sparse matrix: block (i, k) of K is zero unless node i of a graph is linked to node k.
+
+    Every axis of features is one or more copies of the same row of blocks, [node 0, node 1, ...]: for y = (p, q) there
+    are two, so that node i owns its blocks of p and of q, and J = [[0, -I], [I, 0]] couples no two nodes. K acts as a
+    masked `Dense`; `constrain` applies the mask, whose outside therefore has no gradient and stays exactly zero.
+
+    Reference: Galimberti et al. 2023 (2105.13205), the distributed networks, K in blkSparse(R), J in blkSparse(T).
+
+    Args:
+        links: R, anything that `liouville.graphs.adjacency` reads: a networkx graph, a matrix, a list of links, a file.
+        sizes: features of each node in one copy, one number for all or one per node.
+        structure: T, which nodes J (or X) may couple, likewise; by default none with any other.
+
+    Raises:
+        ValueError: if the graphs have different numbers of nodes, the sizes do not fit them, or a width is not a
+            multiple of their sum.
+
+    Examples:
+        >>> ring = Graph([(0, 1), (1, 2), (2, 3), (3, 0)])
+        >>> ring.constrain(torch.ones(4, 4))
+        tensor([[1., 1., 0., 1.],
+                [1., 1., 1., 0.],
+                [0., 1., 1., 1.],
+                [1., 0., 1., 1.]])
+    """
+
+    links: Any
+    sizes: int | Sequence[int] = 1
+    structure: Any = None
+
+    def __post_init__(self) -> None:
+        links = adjacency(self.links)
+        M = len(links)
+        sizes = (self.sizes,) * M if isinstance(self.sizes, int) else tuple(self.sizes)
+        if len(sizes) != M or any(not isinstance(s, int) or s < 1 for s in sizes):
+            raise ValueError(f"sizes must be a positive whole number, or one for each of the {M} nodes; got {sizes}.")
+        T = adjacency(torch.eye(M) if self.structure is None else self.structure)
+        if len(T) != M:
+            raise ValueError(f"structure must be a graph of the same {M} nodes as links, got {len(T)}.")
+        T = as_pattern(torch.tensor(T) | torch.tensor(T).mT)  # J is skew
+        for name, value in (("links", links), ("sizes", sizes), ("structure", T)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def nodes(self) -> int:
+        """M."""
+        return len(self.links)
+
+    def weight_shape(self, outputs: int, inputs: int) -> tuple[int, ...]:
+        self.owners(outputs), self.owners(inputs)  # which raise where a width does not fit
+        return (outputs, inputs)
+
+    def owners(self, width: int) -> Tensor:
+        """The node that owns each of ``width`` features."""
+        total = sum(self.sizes)  # type: ignore[arg-type]
+        if width % total:
+            raise ValueError(
+                f"the {self.nodes} nodes own {total} features together, so every width is a multiple of {total}, two "
+                f"of them for y = (p, q); got {width}."
+            )
+        return torch.arange(self.nodes).repeat_interleave(torch.tensor(self.sizes)).repeat(width // total)
+
+    def blocks(self, matrix: Tensor) -> Tensor:
+        """Which nodes a matrix over features couples, (M, M) booleans: its block pattern; of a stack, the union."""
+        rows, columns = (
+            torch.nn.functional.one_hot(self.owners(width), self.nodes).double() for width in matrix.shape[-2:]
+        )
+        used = (matrix.detach().cpu() != 0).reshape(-1, *matrix.shape[-2:]).any(0)
+        return rows.mT @ used.double() @ columns > 0
+
+    def constrain(self, weight: Tensor) -> Tensor:
+        """K with zeros outside the mask; one weight or a stack of layers."""
+        return self._masked(weight, self.links)
+
+    def constrain_structure(self, J: Tensor) -> Tensor:
+        """J or X with zeros between nodes that ``structure`` does not couple."""
+        return self._masked(J, self.structure)
+
+    def _masked(self, matrix: Tensor, pattern: Pattern) -> Tensor:
+        rows, columns = (self.owners(width) for width in matrix.shape[-2:])
+        mask = torch.tensor(pattern)[rows][:, columns].to(matrix.device)
+        return torch.where(mask, matrix, 0.0)
+
+    def __repr__(self) -> str:
+        links = sum(map(sum, self.links)) - self.nodes
+        sizes = self.sizes[0] if len(set(self.sizes)) == 1 else self.sizes  # type: ignore[arg-type,index]
+        return f"Graph({self.nodes} nodes, {links} links, sizes={sizes})"
 
 
 @dataclass(frozen=True)

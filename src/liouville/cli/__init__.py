@@ -7,6 +7,7 @@ __all__ = ["liouville", "run"]
 import click
 
 from liouville import __version__
+from liouville.cli.agents import agents
 from liouville.cli.check import check
 from liouville.cli.errors import guarded
 from liouville.cli.list import list_command
@@ -46,7 +47,7 @@ def liouville(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (train, check, predict, verify_command, list_command):
+for _command in (train, check, predict, agents, verify_command, list_command):
     liouville.add_command(_command)
 
 

@@ -77,7 +77,8 @@ class AntisymmetricField(ActivatedField):
 
     def theta(self) -> AntisymmetricTheta:
         """A = factor (W - W^T), b."""
-        A = self.W - self.operator.transpose(self.W)
+        W = self._constrained(self.W)
+        A = W - self.operator.transpose(W)
         return AntisymmetricTheta(A if self.factor == 1.0 else self.factor * A, self.b.expand(-1, self.features))
 
     def forward(self, y: Tensor, theta_j: AntisymmetricTheta) -> Tensor:

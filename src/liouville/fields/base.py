@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from liouville.activations import Activation, activation
 from liouville.fields.initial import Initial
-from liouville.operators import Operator
+from liouville.operators import Dense, Operator
 
 if TYPE_CHECKING:
     from liouville.schemes.base import Scheme
@@ -180,7 +180,11 @@ class ActivatedField(VectorField):
     def _weight(self, outputs: int, inputs: int, generator: torch.Generator | None) -> nn.Parameter:
         shape = self.operator.weight_shape(outputs, inputs)
         layers = 1 if self.shared else self.layers
-        return nn.Parameter(self.init.weight(layers, shape, self._mean(outputs, inputs), generator))
+        return nn.Parameter(self._constrained(self.init.weight(layers, shape, self._mean(outputs, inputs), generator)))
+
+    def _constrained(self, raw: Tensor) -> Tensor:
+        """The operator's constraint, for ``theta()``: a raw entry outside a mask is zero and has no gradient."""
+        return self.operator.constrain(raw)
 
     def _mean(self, outputs: int, inputs: int) -> Tensor | None:
         """The matrix that initial weights lie around; see `Smooth`."""
@@ -191,7 +195,7 @@ class ActivatedField(VectorField):
 
     def extra_repr(self) -> str:
         parts = [super().extra_repr()]
-        if self.operator.feature_axis != -1:
+        if self.operator != Dense():
             parts.append(f"operator={self.operator}")
         if self.activation.name != "tanh":
             parts.append(f"activation={self.activation.name!r}")

@@ -129,6 +129,7 @@ class HamiltonianField(ActivatedField):
         self.b = self._bias(self.hidden, generator)
         self.train_J = train_J
         matrix = lookup(_SKEW, J, "J")(features) if isinstance(J, str) else _skew(J, features, layers)
+        _require_structure(operator, matrix, "J")
         self.J_name = J if isinstance(J, str) else None
         self.constant = ("J_raw",) if matrix.dim() == 2 else ()
         if train_J or matrix.dim() == 3:
@@ -143,10 +144,11 @@ class HamiltonianField(ActivatedField):
         return "J" in self._buffers
 
     def theta(self) -> GeneralTheta | GeneralThetaJ:
-        """K, b as they are; J = B - B^T where it is trained or varies."""
+        """K, b; J = B - B^T where it is trained or varies; a `Graph` masks K and J."""
         if self.constant_J:
-            return GeneralTheta(self.K, self.b)
-        return GeneralThetaJ(self.K, self.b, self.J_raw - self.J_raw.mT)
+            return GeneralTheta(self._constrained(self.K), self.b)
+        J = self.operator.constrain_structure(self.J_raw - self.J_raw.mT)
+        return GeneralThetaJ(self._constrained(self.K), self.b, J)
 
     def gradient(self, y: Tensor, theta_j: GeneralTheta | GeneralThetaJ) -> Tensor:
         """grad H = K^T sigma(K y + b)."""
@@ -236,11 +238,13 @@ class SeparableHamiltonianField(PartitionedField, ActivatedField):
             raise ValueError(f"X must have shape (n_q, n_p) = ({n_q}, {n_p}), got {tuple(X.shape)}.")
         if not isinstance(X, Tensor) and n_p != n_q:
             raise ValueError(f"X = c I needs n_p = n_q, got {n_p} and {n_q}; give X as a {n_q} x {n_p} matrix.")
+        if isinstance(X, Tensor):
+            _require_structure(operator, X, "X")
         self.register_buffer("X", _copy(X, self.K_p) if isinstance(X, Tensor) else None)
 
     def theta(self) -> SeparableTheta:
-        """The weights as they are: this field has no constraint."""
-        return SeparableTheta(self.K_p, self.K_q, self.b_p, self.b_q)
+        """The weights as they are; a `Graph` masks K_p and K_q."""
+        return SeparableTheta(self._constrained(self.K_p), self._constrained(self.K_q), self.b_p, self.b_q)
 
     def p_dot(self, q: Tensor, theta_j: SeparableTheta) -> Tensor:
         """p' = -dH/dq = -X^T K_q^T sigma(K_q q + b_q)."""
@@ -312,6 +316,17 @@ def _times(c: float, x: Tensor) -> Tensor:
 def _copy(constant: Tensor, weight: Tensor) -> Tensor:
     """A constant of the caller's as a buffer: its own memory, the weights' dtype, no gradient."""
     return constant.detach().to(weight.dtype, copy=True)
+
+
+def _require_structure(operator: Operator, matrix: Tensor, name: str) -> None:
+    """Raise unless J or X couples only the nodes that a `Graph` lets it couple."""
+    beyond = matrix - operator.constrain_structure(matrix)
+    if beyond.any():
+        i, k = operator.blocks(beyond).nonzero()[0].tolist()  # type: ignore[attr-defined]
+        raise ValueError(
+            f"{name} couples node {i} with node {k}, which the structure of {operator} does not; leave the "
+            "entry out, or give Graph(links, sizes, structure=...) the nodes that may be coupled."
+        )
 
 
 def _skew(J: Tensor, features: int, layers: int) -> Tensor:

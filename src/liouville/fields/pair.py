@@ -71,9 +71,10 @@ class PairField(PartitionedField, ActivatedField):
 
     def theta(self) -> PairTheta:
         """K, b, c; a scalar bias is expanded to both halves."""
+        K = self._constrained(self.K)
         if not self.scalar_bias:
-            return PairTheta(self.K, self.b, self.c)
-        return PairTheta(self.K, self.b.expand(-1, self.features - self.p_features), self.b.expand(-1, self.p_features))
+            return PairTheta(K, self.b, self.c)
+        return PairTheta(K, self.b.expand(-1, self.features - self.p_features), self.b.expand(-1, self.p_features))
 
     def p_dot(self, q: Tensor, theta_j: PairTheta) -> Tensor:
         """p' = -sigma(K^T q + c)."""

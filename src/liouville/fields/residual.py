@@ -64,7 +64,7 @@ class ResidualField(ActivatedField):
 
     def theta(self) -> ResidualTheta:
         """K, b."""
-        return ResidualTheta(self.K, self.b.expand(-1, self.features))
+        return ResidualTheta(self._constrained(self.K), self.b.expand(-1, self.features))
 
     def forward(self, y: Tensor, theta_j: ResidualTheta) -> Tensor:
         """y' = sigma(K y + b)."""
@@ -126,7 +126,7 @@ class SymmetricField(ActivatedField):
 
     def theta(self) -> ResidualTheta:
         """K, b."""
-        return ResidualTheta(self.K, self.b)
+        return ResidualTheta(self._constrained(self.K), self.b)
 
     def forward(self, y: Tensor, theta_j: ResidualTheta) -> Tensor:
         """y' = -K^T sigma(K y + b)."""
@@ -189,7 +189,7 @@ class SemidefiniteField(ActivatedField):
 
     def theta(self) -> SemidefiniteTheta:
         """C, b."""
-        return SemidefiniteTheta(self.C, self.b)
+        return SemidefiniteTheta(self._constrained(self.C), self.b)
 
     def forward(self, y: Tensor, theta_j: SemidefiniteTheta) -> Tensor:
         """y' = sigma(-C^T C y + b)."""

@@ -1,0 +1,206 @@
+"""``liouville agents``: a network spread over the nodes of a graph, in this process or in several."""
+
+from __future__ import annotations
+
+__all__ = ["agents"]
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from liouville.cli.errors import BadInput
+from liouville.cli.options import INTEGERS, SectionedCommand, convert_data_options, section
+from liouville.cli.output import say, table
+
+if TYPE_CHECKING:
+    from liouville.agents import Exchange
+    from liouville.data import Split
+    from liouville.network import Network
+
+_graph, _data, _network, _training, _machine, _output = (
+    section(name) for name in ("Graph", "Data", "Network", "Training", "Machine", "Output")
+)
+
+
+@click.command(cls=SectionedCommand, short_help="Train a network that is spread over the nodes of a graph.")
+@_graph("--graph", required=True, metavar="FILE", help="Who may talk to whom: GraphML, or a text of node pairs.")
+@_graph("--mask", metavar="FILE", help="Graph of the blocks of K.  [default: the largest that --graph admits]")
+@_graph("--protocol", default="owner-computes", metavar="owner-computes|replicated", help="Who holds a row of K.")
+@_graph("--consensus", default="gossip", metavar="gossip|all-reduce", help="How the head's sums are made.")
+@_data("--data", default="swiss-roll", metavar="NAME", help="Data set of vectors and classes.", show_default=True)
+@_data("-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Option of the data set.")
+@_network("--model", default="h2", metavar="h1|h2", help="Network.", show_default=True)
+@_network("--sizes", type=INTEGERS, default=1, help="Features of p, and of q, per node; one number, or one each.")
+@_network("--layers", type=int, default=8, help="Depth.", show_default=True)
+@_network("--T", "T", type=float, help="Final time.  [default: layers / 2]")
+@_network("--inputs", type=INTEGERS, help="Feature of y_0 that each input goes to.  [default: evenly apart]")
+@_training("--epochs", type=int, default=40, help="Passes over the data.", show_default=True)
+@_training("--batch", type=int, default=125, help="Samples per step.", show_default=True)
+@_training("--lr", type=float, default=0.02, help="Highest learning rate.", show_default=True)
+@_machine("--nproc", type=int, help="Processes to start.  [default: 1, a simulation; under torchrun, its own]")
+@_machine("--host", default="127.0.0.1", help="Address of the rendezvous.", show_default=True)
+@_machine("--backend", default="gloo", metavar="gloo|nccl", help="Transport.", show_default=True)
+@_machine("--timeout", type=float, default=60.0, help="Seconds that a node may take to answer.", show_default=True)
+@_machine("--dtype", default="float32", metavar="float32|float64", help="Of weights and messages.", show_default=True)
+@_machine("--seed", type=int, default=0, help="Of weights and batches.", show_default=True)
+@_output("--out", metavar="FOLDER", help="Folder of the nodes' checkpoints; a run that finds some there goes on.")
+@_output("--quiet", is_flag=True, help="Print the accuracy and nothing else.")
+def agents(nproc: int | None, host: str, **options: Any) -> int:
+    """Train a network whose features and weights live on the nodes of a graph.
+
+    Every node talks to its neighbours only, forwards and backwards. The messages and bytes of a layer are printed
+    beside what a dense network would send. Start several processes with --nproc, or with torchrun.
+    """
+    from liouville.agents.launch import launch, launched
+
+    options |= {"host": host}
+    if not launched():
+        network, graph = _central(options)  # bad input is found once, before anything is started
+        _require_fits(network, graph, options, nproc or 1)
+        if nproc and nproc > 1:
+            sys.stdout.flush()
+            return launch(sys.argv[1:], nproc, host, grace=2 * options["timeout"])
+    _run(options)
+    return 0
+
+
+def _run(options: dict[str, Any]) -> None:
+    import torch
+
+    from liouville.agents import AgentFault
+    from liouville.agents.launch import launched
+
+    try:
+        _train(options, leader=not launched() or os.environ["RANK"] == "0")
+    except AgentFault as fault:
+        sys.stderr.write(f"liouville: error: {fault}.\n")
+        sys.stderr.flush()
+        os._exit(1)  # at once: what is left of the transport may wait for the node that failed
+    if launched():
+        torch.distributed.destroy_process_group()
+
+
+def _train(options: dict[str, Any], leader: bool) -> None:
+    import torch
+
+    from liouville.agents import Simulation, check, spread
+    from liouville.agents.launch import connect, launched
+    from liouville.agents.training import Training, accuracy, train
+    from liouville.agents.transport import Distributed
+    from liouville.data import load
+    from liouville.train.objective import Task
+
+    torch.set_num_threads(1)
+    network, graph = _central(options)
+    words = " ".join(str(options[name]) for name in ("protocol", "consensus", "model", "sizes", "layers", "batch"))
+    exchange: Exchange = Simulation(graph)
+    if launched():
+        store = connect(max(60.0, options["timeout"]), options["backend"])
+        device = "cuda" if options["backend"] == "nccl" else "cpu"
+        exchange = Distributed(graph, store, options["timeout"], device, words)
+    local = spread(network, exchange, options["protocol"], options["consensus"]).to(getattr(exchange, "device", "cpu"))
+    split = _split(load, options).to(next(local.parameters()).device, next(local.parameters()).dtype)
+    task = Task("logistic", 2) if split.classes == 2 else Task("softmax", split.classes)
+    talk = leader and not options["quiet"]
+    if talk:
+        say(str(check(graph, network.body, options["protocol"])))  # type: ignore[arg-type]
+    settings = Training(options["epochs"], options["batch"], options["lr"], options["seed"])
+
+    def on_epoch(epoch: int, loss: float) -> None:
+        if epoch == 1:
+            _report(exchange, network, options, len(split.x_train), talk)
+        if talk and (epoch % max(1, settings.epochs // 10) == 0 or epoch == 1):
+            say(f"epoch {epoch}: loss {loss:.4g}")
+
+    folder = None if options["out"] is None else Path(options["out"])
+    train(local, exchange, split, task, settings, folder, on_epoch)
+    score = accuracy(local, split.x_test, split.y_test, task)
+    if leader:
+        say(f"test accuracy {100 * score:.2f} %")
+
+
+def _central(options: dict[str, Any]) -> tuple[Network, Any]:
+    """The network that is spread, the same in every process, and the communication graph."""
+    import torch
+    from torch import nn
+
+    from liouville.agents import derived_mask
+    from liouville.data import load
+    from liouville.graphs import adjacency
+    from liouville.names import lookup
+    from liouville.network import Lift, Network
+    from liouville.operators import Graph
+    from liouville.randomness import seeded
+    from liouville.zoo import h1, h2
+
+    for name in ("layers", "epochs", "batch", "timeout", "lr"):
+        if not options[name] > 0:
+            raise BadInput(f"--{name} must be positive, got {options[name]}.")
+    graph = adjacency(options["graph"])
+    mask = adjacency(options["mask"]) if options["mask"] else derived_mask(graph, options["protocol"])
+    operator = Graph(mask, options["sizes"])
+    n = 2 * sum(operator.sizes)  # type: ignore[arg-type]
+    split = _split(load, options)
+    width = split.x_train.shape[1]
+    if split.x_train.ndim != 2 or not split.classes or width > n:
+        raise BadInput(
+            f"agents need vectors of at most {n} inputs and classes; {split.name} has inputs of shape "
+            f"{tuple(split.x_train.shape[1:])} and {split.classes} classes."
+        )
+    places = options["inputs"]
+    places = (places,) if isinstance(places, int) else places or tuple(k * n // width for k in range(width))
+    dtype = lookup({"float32": torch.float32, "float64": torch.float64}, options["dtype"], "dtype")
+    lookup(dict.fromkeys(("gloo", "nccl")), options["backend"], "backend")
+    builders: dict[str, Any] = {"h1": h1, "h2": h2}
+    build = lookup(builders, options["model"], "model")
+    with seeded(options["seed"]):
+        flow = build(n, options["layers"], options["T"] or options["layers"] / 2, operator=operator)
+        head = nn.Linear(n, 1 if split.classes == 2 else split.classes)
+    return Network(Lift(n, width, place=places), flow, head).to(dtype), graph
+
+
+def _require_fits(network: Network, graph: Any, options: dict[str, Any], processes: int) -> None:
+    from liouville.agents import Simulation, spread
+    from liouville.agents.transport import hosts_of
+
+    hosts_of(len(graph), processes)
+    spread(network, Simulation(graph), options["protocol"], options["consensus"])
+
+
+def _split(load: Any, options: dict[str, Any]) -> Split:
+    from liouville.data import SOURCES
+    from liouville.names import lookup
+
+    name = options["data"]
+    given = convert_data_options(lookup(SOURCES, name, "data set").loader, options["data_options"])
+    return load(name, **given)
+
+
+def _report(exchange: Exchange, network: Network, options: dict[str, Any], samples: int, talk: bool) -> None:
+    """What each node sent per layer and step in the first epoch, and what a dense network would have sent."""
+    from liouville.agents.transport import gathered
+
+    steps = -(-samples // options["batch"])
+    field: Any = network.body.field
+    mine = {
+        (node, where, phase): exchange.traffic.of(node, layer, phase)
+        for node in exchange.hosted
+        for where, layer in (("layer", 0), ("head", -1))
+        for phase in ("forward", "backward")
+    }
+    counts = {key: count for share in gathered(mine, exchange) for key, count in share.items()}
+    if not talk:
+        return
+    nodes, size = field.operator.nodes, 8 if options["dtype"] == "float64" else 4
+    rows = []
+    for node in range(nodes):
+        dense = (nodes - 1) * size * samples * int((field.operator.owners(field.features) == node).sum())
+        sent = {phase: counts[node, "layer", phase] for phase in ("forward", "backward")}
+        per = [f"{p}: {c.messages / steps:.0f} messages, {c.bytes / steps:,.0f} bytes" for p, c in sent.items()]
+        head = f"head: {counts[node, 'head', 'forward'].bytes / steps:,.0f} bytes"
+        rows.append((f"node {node}", *per, f"dense all-gather: {dense / steps:,.0f} bytes each way", head))
+    note = f"mean batch {samples / steps:.0f}; a header of 64 bytes for each peer and round is not counted"
+    table("sent in one layer and step", ("node", "forward", "backward", "dense", "the head's sum"), rows, note)
