@@ -43,9 +43,9 @@ kernel-sanitized:                 ## the kernel's tests under the address and un
 bench: $(VENV)/installed          ## Stored against the frozen hand-written loop
 	$(BIN)/python benchmarks/stored_overhead.py
 
-bench-step: $(VENV)/installed     ## a training step in the fused kernel and elsewhere (a quarter of an hour)
+bench-step: $(VENV)/installed     ## a training step in the fused kernel and elsewhere (five minutes; --compile adds torch.compile)
 	$(BIN)/pip install --quiet --no-deps torchdiffeq scipy revlib memcnn momentumnet revtorch
-	$(BIN)/python benchmarks/step_time.py --compile --page benchmarks/README.md
+	$(BIN)/python benchmarks/step_time.py --page benchmarks/README.md
 
 bench-train: $(VENV)/installed    ## `liouville train` with and without the fused kernel
 	$(BIN)/python benchmarks/train_command.py --page benchmarks/README.md

@@ -27,7 +27,9 @@ class Adam(torch.optim.Adam):
     Examples:
         >>> w = torch.nn.Parameter(torch.ones(2))
         >>> optimizer = Adam([{"params": [w], "lr": 0.5}])
-        >>> w.sum().backward(); optimizer.step(); [round(x, 3) for x in w.tolist()]
+        >>> w.sum().backward()
+        >>> optimizer.step()
+        >>> [round(x, 4) for x in w.tolist()]
         [0.5, 0.5]
     """
 
