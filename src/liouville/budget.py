@@ -28,7 +28,7 @@ from liouville.fields import (
     VectorField,
 )
 from liouville.fields.base import Lipschitz, Theta
-from liouville.flow import Flow
+from liouville.flow import Flow, require_flow
 from liouville.schemes.base import Scheme
 from liouville.schemes.growth import log_growth
 
@@ -58,6 +58,7 @@ def budgeted(flow: Flow, budget: float) -> Flow:
         >>> bool(lv.analysis.log_upper_bound(flow).exp() <= 20)
         True
     """
+    flow = require_flow(flow)
     arguments: Any = (flow.field, flow.scheme, flow.T, budget)
     kind = PartitionedBudgetedField if isinstance(flow.field, PartitionedField) else BudgetedField
     return Flow(kind(*arguments), flow.scheme, flow.T, flow.backprop)

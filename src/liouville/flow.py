@@ -2,7 +2,7 @@ r"""Flow: N steps of a scheme through a field, on the time interval [0, T]."""
 
 from __future__ import annotations
 
-__all__ = ["Flow"]
+__all__ = ["Flow", "require_flow"]
 
 import math
 from collections.abc import Iterator
@@ -145,3 +145,22 @@ class Flow(nn.Module):
         if isinstance(self.field, StochasticField) and self.field.training:
             raise ValueError("a flow in training mode draws new noise in every run; call flow.eval() to invert it.")
         return self.scheme
+
+
+def require_flow(value: object) -> Flow:
+    """``value`` itself, known to be a `Flow`.
+
+    Raises:
+        ValueError: for anything else.
+
+    Examples:
+        >>> import liouville as lv
+        >>> require_flow(lv.zoo.h2(4, layers=8, T=1.0)).layers
+        8
+    """
+    if not isinstance(value, Flow):
+        raise ValueError(
+            f"this is defined for a Flow, got {type(value).__name__}; of a Network take network.body, or one of "
+            "network.flows()."
+        )
+    return value

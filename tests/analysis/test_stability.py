@@ -57,3 +57,25 @@ def test_first_nonfinite_layer() -> None:
         flow.field.K[2] = float("inf")
     assert first_nonfinite_layer(flow, y) == 2
     assert first_nonfinite_layer(flow, y * float("nan")) == -1
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lv.analysis.margin,
+        lv.analysis.log_upper_bound,
+        lambda network: lv.analysis.energy_balance(network, torch.zeros(1, 2)),
+        lambda network: lv.budgeted(network, 20.0),
+    ],
+    ids=["margin", "log_upper_bound", "energy_balance", "budgeted"],
+)
+def test_what_is_defined_for_a_flow_says_so(ask):
+    network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=4, T=1.0)
+    for other in (network, torch.nn.Sequential(torch.nn.Linear(2, 2))):
+        with pytest.raises(ValueError, match=f"defined for a Flow, got {type(other).__name__}"):
+            ask(other)
+
+
+def test_a_certificate_is_for_flows_and_networks():
+    with pytest.raises(ValueError, match="for a Flow or a Network, got Linear"):
+        lv.analysis.certify(torch.nn.Linear(2, 2))

@@ -62,6 +62,14 @@ def test_a_model_file_alone_is_measured_at_probes_and_over_a_data_set(liouville,
     assert not (tmp_path / "certificate.json").exists()
 
 
+def test_other_data_leave_the_certificate_of_the_run_alone(liouville, run):
+    liouville("check", run)
+    before = (run / "certificate.json").read_bytes()
+    result = liouville("check", run, "--data", "double-moons", "-d", "points=200", "--json")
+    assert result.code == 0 and "samples of double-moons" in json.loads(result.out)["subject"]
+    assert (run / "certificate.json").read_bytes() == before
+
+
 def test_the_model_file_of_a_run_is_the_run(liouville, run):
     assert liouville("check", run / "model.safetensors").code == 0
     assert "label" in statuses(certificate(run))
@@ -122,6 +130,17 @@ def test_what_is_not_what_it_claims_to_be_is_broken(liouville, run, damage, sent
     assert re.search(sentence, result.err), result.err
     assert certificate(run)["holds"] is False
     assert json.loads(liouville("check", run, "--json").out)["holds"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("label_names", ["inner", "outer"]), ("classes", 7), ("scale", [3.0, 1.0]), ("shape", [3])]
+)
+def test_data_in_the_configuration_that_are_not_the_plan_s_are_broken(liouville, run, name, value):
+    config = json.loads((run / "config.json").read_text())
+    config["data"][name] = value
+    (run / "config.json").write_text(json.dumps(config))
+    result = liouville("check", run)
+    assert result.code == 1 and f"data.{name} in config.json is not that of the plan's data set" in result.err
 
 
 def test_a_J_that_is_no_longer_skew_is_broken(liouville, tmp_path):

@@ -167,3 +167,10 @@ def test_plain_lines_away_from_a_terminal() -> None:
     lines = out.getvalue().splitlines()
     assert 10 <= len(lines) <= 12
     assert "val accuracy" in lines[-1] and "20/20" in lines[-1]
+
+
+def test_settings_of_the_other_method_are_named() -> None:
+    with pytest.raises(ValueError, match=r"fit takes Settings, got GaussNewton; GaussNewton is for train.gauss_newton"):
+        fit(network(), moons(), lv.train.GaussNewton())
+    with pytest.raises(ValueError, match=r"gauss_newton takes GaussNewton, got Settings; Settings is for train.fit"):
+        lv.train.gauss_newton(network(), moons(), Settings())

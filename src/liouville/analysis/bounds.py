@@ -13,7 +13,7 @@ __all__ = ["log_exponential_bound", "log_layer_bounds", "log_upper_bound"]
 import torch
 from torch import Tensor
 
-from liouville.flow import Flow
+from liouville.flow import Flow, require_flow
 from liouville.schemes import SplittingScheme
 from liouville.schemes.growth import log_growth
 
@@ -29,6 +29,7 @@ def log_layer_bounds(flow: Flow) -> Tensor:
         >>> log_layer_bounds(lv.zoo.h2(4, layers=8, T=1.0)).shape
         torch.Size([8])
     """
+    flow = require_flow(flow)
     return log_growth(flow.scheme, flow.field.lipschitz(flow.field.theta()), flow.h).expand(flow.layers)
 
 

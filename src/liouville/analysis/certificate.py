@@ -104,6 +104,11 @@ def certify(flow: Flow | Network, y: Tensor | None = None) -> Certificate:
         >>> certificate.holds, certificate.claims[1].name, certificate.claims[1].route
         (True, 'lower bound', 'symplectic')
     """
+    if not isinstance(flow, Flow | Network):
+        raise ValueError(
+            f"a certificate is for a Flow or a Network, got {type(flow).__name__}; backward_sensitivity and "
+            "gradient_verdict look at any chain of modules."
+        )
     subject = copy.deepcopy(flow).eval()
     if isinstance(subject, Flow):
         states = probes(subject) if y is None else y.detach()

@@ -100,6 +100,7 @@ def _verdict(
     at = "" if math.isnan(order) else f"; order in depth {order:.2f} (the scheme's: {expected})"
     if not resolved and not order >= expected - 0.5:
         return f"a stack of layers: {measured}{at}, so it does not converge to a differential equation at this step."
+    measured += f", against a tolerance of {tolerance:.2g} of the " + ("size" if flips is None else "predictions")
     if (change if flips is None else flips) <= tolerance:
         return f"an ODE: {measured}{at}."
     return f"an ODE that {N} layers do not resolve: {measured}{at}; train it with more layers, or smoother ones."

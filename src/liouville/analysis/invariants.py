@@ -21,7 +21,7 @@ from liouville.analysis.spectra import singular_spectra
 from liouville.analysis.states import run_of
 from liouville.backprop import slices
 from liouville.fields import HamiltonianField, SecondOrderField, SeparableHamiltonianField
-from liouville.flow import Flow
+from liouville.flow import Flow, require_flow
 from liouville.schemes import Midpoint
 
 
@@ -45,7 +45,7 @@ def energy_balance(flow: Flow, y: Tensor) -> EnergyBalance:
         >>> balance.defect.shape, balance.work.shape
         (torch.Size([8, 10]), torch.Size([7, 10]))
     """
-    energy = _energy(flow)
+    energy = _energy(require_flow(flow))
     run = run_of(flow, y)
     thetas = list(slices(run.theta, flow.layers))
     states = list(zip(*run.parts, strict=True))

@@ -21,7 +21,7 @@ from liouville.analysis.regions import imaginary_limit
 from liouville.analysis.states import run_of
 from liouville.backprop import slices
 from liouville.fields.base import Theta
-from liouville.flow import Flow
+from liouville.flow import Flow, require_flow
 from liouville.schemes import Midpoint, Scheme, SplittingScheme, State
 
 
@@ -42,6 +42,7 @@ def margin(flow: Flow) -> Tensor:
         >>> lv.analysis.margin(lv.zoo.h2(4, layers=8, T=1.0)).shape
         torch.Size([8])
     """
+    flow = require_flow(flow)
     return flow.h * flow.field.rate(flow.field.theta()).expand(flow.layers)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["check"]
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,8 @@ _SAMPLES = 256
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
 def check(run: str, data: str | None, data_options: tuple[str, ...], as_json: bool) -> None:
-    """Check the network of RUN, a run folder or a model file, and write certificate.json into the run folder.
+    """Check the network of RUN, a run folder or a model file, and write certificate.json into the run folder, unless
+    it is measured over other data than the run's.
 
     Each claim is proved from the weights, with the assumptions of the proof measured on them, and compared with the
     sensitivities of up to 256 training samples. Exit codes: 0 no claim is broken; 1 a claim is broken, by the weights,
@@ -48,7 +50,7 @@ def check(run: str, data: str | None, data_options: tuple[str, ...], as_json: bo
     if data_options and data is None:
         raise BadInput("-d belongs to --data; give both, or none for the run's own data.")
     certificate, folder = _certify(run, data, data_options)
-    if folder is not None:
+    if folder is not None and data is None:  # over other data it is not the run's
         _write(folder, certificate)
     if as_json:
         say(certificate.to_json())
@@ -75,7 +77,9 @@ def _certify(name: str, data: str | None, options: tuple[str, ...]) -> tuple[Cer
     x = None if split is None else _samples(network, split)
     certificate = certify(network, x)
     labels = [] if run is None or data is not None else [_label(run, network, split)]
-    return replace(certificate, claims=(_file(), *labels, *certificate.claims)), folder
+    over = "probes" if x is None else f"{len(x)} training samples of {split.name}"
+    subject = f"{certificate.subject}; measured over at most {over}"
+    return replace(certificate, subject=subject, claims=(_file(), *labels, *certificate.claims)), folder
 
 
 def _find(name: str) -> tuple[Run | None, Path]:
@@ -132,12 +136,16 @@ def _label(run: Run, network: Network, split: Any) -> Claim:
     """Whether the file holds the network that the run's plan describes."""
     from liouville.analysis import Claim
     from liouville.checkpoint import describe
-    from liouville.runs import CONFIG
+    from liouville.runs import CONFIG, describe_data
 
-    text = f"the network is the one that {CONFIG} describes"
+    text = f"the network is the one that {CONFIG} describes, and the data are those of its plan"
     planned = json.loads(json.dumps(describe(run.plan.network(split).cpu(), {})))
     found = json.loads(json.dumps(describe(network, {})))
     difference = next(_differences(planned, found, "network"), "")
+    data = json.loads(json.dumps(describe_data(split)))
+    wrong = [name for name, value in data.items() if not _same(run.config["data"].get(name), value)]
+    if wrong and not difference:
+        difference = f"data.{wrong[0]} in {CONFIG} is not that of the plan's data set"
     return Claim("label", text, "broken" if difference else "pass", "measured", note=difference)
 
 
@@ -151,6 +159,15 @@ def _differences(planned: Any, found: Any, where: str) -> Iterator[str]:
             yield from _differences(a, b, f"{where}[{i}]")
     elif planned != found:
         yield f"{where} is {_short(found)} in the model file, {_short(planned)} in config.json"
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equal; numbers that another machine computed may differ by rounding."""
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-6)
+    return bool(a == b)
 
 
 def _short(value: Any) -> str:

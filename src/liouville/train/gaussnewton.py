@@ -81,6 +81,8 @@ def gauss_newton(
         >>> len(history.epochs)
         3
     """
+    if not isinstance(settings, GaussNewton):
+        raise ValueError(f"gauss_newton takes GaussNewton, got {type(settings).__name__}; Settings is for train.fit.")
     return _Run(network, split, settings, validation, progress, on_epoch).train()
 
 

@@ -67,6 +67,8 @@ def fit(
         >>> len(history.epochs)
         2
     """
+    if not isinstance(settings, Settings):
+        raise ValueError(f"fit takes Settings, got {type(settings).__name__}; GaussNewton is for train.gauss_newton.")
     with seeded(settings.seed, next(network.parameters()).device):
         return _Run(network, split, settings, progress, on_epoch, callbacks, optimizer, test).train()
 
