@@ -97,12 +97,17 @@ def _speed(size: tuple[int, int, int], seconds: dict[str, float], peak: float, t
     fused = seconds["Fused()"]
     gflops, rate = 8e-9 * B * n**2 * N / fused, 2e-9 * B * n * N / fused
     figures = [f"{1e6 * seconds['reference']:.0f}", f"{1e6 * fused:.0f}", _ratio(seconds, "Fused()")]
-    shares = [f"{1e9 * fused / (B * N):.3g}", f"{gflops:.0f}", f"{gflops / peak:.0%}", f"{rate / tanhs:.0%}"]
+    shares = [_short(1e9 * fused / (B * N)), f"{gflops:.0f}", f"{gflops / peak:.0%}", f"{rate / tanhs:.0%}"]
     return [*map(str, size), *figures, *shares]
 
 
+def _short(x: float) -> str:
+    """Two digits, and all in front of the point."""
+    return f"{x:.2g}" if x < 100 else f"{x:.0f}"
+
+
 def _ratio(seconds: dict[str, float], name: str) -> str:
-    return f"{seconds['reference'] / seconds[name]:.2g}" if name in seconds else "-"
+    return _short(seconds["reference"] / seconds[name]) if name in seconds else "-"
 
 
 def measure(n: int, batch: int, layers: int, repeats: int, compiled: bool) -> tuple[dict[str, float], list[str]]:
@@ -158,7 +163,7 @@ def whole_step(layers: int, repeats: int) -> list[str]:
     often = [max(1, int(0.05 / min(timed(one, 1) for _ in range(3)))) for one in both]
     times = [[timed(one, k) for one, k in zip(both, often, strict=True)] for _ in range(repeats)]
     a, b = (statistics.median(column) for column in zip(*times, strict=True))
-    return [str(layers), f"{1e6 * a:.0f}", f"{1e6 * b:.0f}", f"{a / b:.2g}"]
+    return [str(layers), f"{1e6 * a:.0f}", f"{1e6 * b:.0f}", _short(a / b)]
 
 
 def timed(step: Callable[[], None], often: int) -> float:

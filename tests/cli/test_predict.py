@@ -162,12 +162,19 @@ def test_a_broken_row_is_named(liouville, trained, tmp_path, name):
     assert (result.code, result.out, result.err) == (2, "", f"liouville: error: {path}, {message}\n")
 
 
+def npy(rows):
+    file = io.BytesIO()
+    numpy.save(file, numpy.array(rows))
+    return file.getvalue()
+
+
 FILES = {
     "empty": (b"", "{} is empty; expected one row for each sample."),
     "header": (b"x,y\n", "{} has a header and no rows; expected one row for each sample."),
     "binary": (b"\x89PNG\xff\x00", "{} is neither text nor .npy nor an IDX file of unsigned bytes."),
     "cut gzip": (gzip.compress(b"1,2\n" * 99)[:20], "{} is truncated or corrupted: its gzip data does not unpack"),
     "cut npy": (b"\x93NUMPY\x01", "{} is not an array of numbers that can be read"),
+    "complex npy": (npy([[1j, 2.0]]), "{} is not an array of numbers that can be read (its numbers are complex)."),
     "labels": (
         b"\x00\x00\x08\x01\x00\x00\x00\x01\x05",
         "{} is an IDX file of 1 axis, labels perhaps;",

@@ -56,7 +56,8 @@ def check(run: str, data: str | None, data_options: tuple[str, ...], as_json: bo
         say(certificate.to_json())
     else:
         columns = ("claim", "status", "guaranteed", "measured", "route or reason")
-        table(certificate.subject, columns, certificate.rows(), "a claim without a proof is not applicable, not broken")
+        note = "a claim without a proof is not applicable, not broken"
+        table(certificate.subject, columns, certificate.rows(), note, heads=True)
     if not certificate.holds:
         reasons = "; ".join(f"{claim.name}: {claim.note}" for claim in _once(certificate.broken))
         raise Broken(f"{run} is not what it claims to be. {reasons}.")

@@ -70,6 +70,8 @@ def _npy(content: bytes, name: str) -> Tensor:
 
     try:
         array = numpy.load(io.BytesIO(content), allow_pickle=False)
+        if numpy.iscomplexobj(array):
+            raise ValueError("its numbers are complex")
         return torch.from_numpy(array.astype(numpy.float64))
     except (ValueError, TypeError, EOFError) as error:
         raise ValueError(f"{name} is not an array of numbers that can be read ({error}).") from error

@@ -15,10 +15,12 @@ def say(text: str = "") -> None:
     click.echo(text)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> None:
-    """A table with a title; the first column is the name; a note below."""
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "", *, heads: bool = False
+) -> None:
+    """A table with a title; the first column is the name; a note below; as plain text with ``heads`` if asked."""
     if not sys.stdout.isatty():
-        _plain(title, rows, note)
+        _plain(title, [columns, *rows] if heads else rows, note)
         return
     from rich import box
     from rich.console import Console
