@@ -50,6 +50,9 @@ bench-step: $(VENV)/installed     ## a training step in the fused kernel and els
 bench-train: $(VENV)/installed    ## `liouville train` with and without the fused kernel
 	$(BIN)/python benchmarks/train_command.py --page benchmarks/README.md
 
+bench-convolution: $(VENV)/installed  ## a training step on images in the fused kernel and in torch (five minutes)
+	$(BIN)/python benchmarks/convolution_time.py --page benchmarks/README.md
+
 bench-depth: $(VENV)/installed    ## 1024 layers: two stable networks beside a plain MLP (ten minutes)
 	$(BIN)/python benchmarks/depth.py --figure docs/images/depth.png
 

@@ -2,7 +2,7 @@
 
 All run in turn in one process on the same weights; figures are medians, in microseconds per layer and image, and ratios
 are over the frozen hand-written loop of ``reference_convolution.py`` on images (B, C, H, W), channels outermost. That
-loop with the channels innermost in memory, `Stored`, and the exact grid stand beside it. Prints a Markdown table.
+loop with the channels innermost in memory, `Stored`, and the exact grid stand beside it. With --page the table goes into benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 import liouville as lv
+import tables
 from liouville.kernels import isa
 from reference_convolution import forward
 
@@ -37,20 +39,24 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--size", type=_size, action="append", help="kernel,channels,size,batch,layers; repeatable")
+    parser.add_argument("--page", type=Path, help="write the table between its marks in this page")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(
+    note = (
         f"torch {torch.__version__}, {platform.machine()} ({isa()}), {arguments.threads} threads, medians of "
-        f"{arguments.repeats}; microseconds per layer and image, in brackets the ratio over the reference\n"
+        f"{arguments.repeats}; microseconds per layer and image, in brackets the ratio over the reference"
     )
-    print(f"| kernel | channels | image | batch | layers | {' | '.join(COLUMNS)} |\n|{'---|' * (5 + len(COLUMNS))}")
+    print(note)
+    rows = []
     for size in arguments.size or SIZES:
         seconds = measure(*size, arguments.repeats)
         kernel, channels, side, batch, layers = size
-        cells = (f"{1e6 * s / batch / layers:.1f} ({seconds['reference'] / s:.2f})" for s in seconds.values())
-        print(
-            f"| {kernel}x{kernel} | {channels} | {side}x{side} | {batch} | {layers} | {' | '.join(cells)} |", flush=True
-        )
+        cells = [f"{1e6 * s / batch / layers:.1f} ({seconds['reference'] / s:.2f})" for s in seconds.values()]
+        rows.append([f"{kernel}x{kernel}", str(channels), f"{side}x{side}", str(batch), str(layers), *cells])
+        print(*rows[-1], sep="  ", flush=True)
+    if arguments.page:
+        head = ["kernel", "channels", "image", "batch", "layers", *COLUMNS]
+        tables.write(arguments.page, "convolution", f"{note}\n\n{tables.markdown(head, rows)}")
 
 
 def measure(kernel: int, channels: int, side: int, batch: int, layers: int, repeats: int) -> dict[str, float]:
