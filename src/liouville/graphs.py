@@ -1,4 +1,4 @@
-"""Graphs as boolean matrices: S[i][k] says whether node i may receive from node k.
+"""Graphs as boolean matrices: `S[i][k]` says whether node i may receive from node k.
 
 A graph comes from networkx, from a file, from a matrix or from a list of links; everything above sees one square
 pattern of booleans with ones on the diagonal, since a node always knows itself.
@@ -22,11 +22,11 @@ _LARGEST = 4096  # nodes: beyond it the matrix of a typing error would fill the 
 
 
 def adjacency(source: Any) -> Pattern:
-    """Who may receive from whom: S[i][k], i from k, with ones on the diagonal.
+    """Who may receive from whom: `S[i][k]`, i from k, with ones on the diagonal.
 
     Args:
         source: a networkx graph (an edge u -> v of a directed one lets v receive from u); a square matrix, tensor,
-            array or nested list (an entry other than 0 at [i][k] lets i receive from k); a list of pairs (i, k) or an
+            array or nested list (an entry other than 0 at `[i][k]` lets i receive from k); a list of pairs (i, k) or an
             edge list as text, one pair a line, which link both ways; or the path of a GraphML file. Nodes are numbered
             as their names say if these are 0 ... M - 1, else in the order in which they come.
 
@@ -58,7 +58,7 @@ def as_pattern(matrix: Tensor) -> Pattern:
 
 
 def distances(pattern: Any) -> Tensor:
-    """Hops from node k to node i, [i][k], along links that carry messages; -1 where no path leads.
+    """Hops from node k to node i, `[i][k]`, along links that carry messages; -1 where no path leads.
 
     Examples:
         >>> distances(adjacency([(0, 1), (1, 2)]))[0].tolist()

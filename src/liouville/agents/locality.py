@@ -62,7 +62,7 @@ class Locality:
         violations: empty where the network fits the graph.
         exchanges: rounds of messages in each layer's forward pass; the backward pass has as many.
         hops: for each layer, how many links the farthest influence crosses; -1 where one comes from beyond all paths.
-        receptive: [j][i][k], whether node i's state behind j layers depends on node k's at the start, booleans.
+        receptive: `[j][i][k]`, whether node i's state behind j layers depends on node k's at the start, booleans.
     """
 
     protocol: Protocol
