@@ -2,7 +2,8 @@
 
 All run in turn in one process on the same weights; figures are medians, in microseconds per layer and image, and ratios
 are over the frozen hand-written loop of ``reference_convolution.py`` on images (B, C, H, W), channels outermost. That
-loop with the channels innermost in memory, `Stored`, and the exact grid stand beside it. With --page the table goes into benchmarks/README.md.
+loop with the channels innermost in memory, `Stored`, and the exact grid stand beside it.
+With --page the table goes between its marks in that page.
 """
 
 from __future__ import annotations
