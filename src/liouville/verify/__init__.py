@@ -11,7 +11,7 @@ __all__ = ["STATEMENTS", "Finding", "Number", "Record", "Statement", "select", "
 
 from collections.abc import Iterable, Iterator
 
-from liouville.names import lookup
+from liouville.names import suggestion
 from liouville.verify import (  # noqa: F401 (they enter their statements)
     learning,
     p1_propagation,
@@ -38,7 +38,12 @@ def select(names: Iterable[str] = ()) -> list[Statement]:
     chosen: set[str] = set()
     for name in names:
         whole = [known for known in STATEMENTS if known.startswith(f"{name}-")] if name in papers else []
-        chosen.update(whole or [lookup(STATEMENTS, name, "statement").name])
+        if not whole and name not in STATEMENTS:
+            raise ValueError(
+                f"unknown statement {name!r}; {suggestion(name, STATEMENTS)}{', '.join(sorted(papers))} stand for "
+                "all of a paper's; liouville verify without a name checks, and names, every one."
+            )
+        chosen.update(whole or [name])
     ordered = sorted(STATEMENTS.values(), key=lambda s: s.name.split("-")[0])
     return [s for s in ordered if not chosen or s.name in chosen]
 
