@@ -25,3 +25,29 @@ def equal(actual, expected, flow, batch):
 
 def same_as_stored(flow, y):
     equal(outcome(flow, lv.Fused(), y), outcome(flow, lv.Stored(), y), flow, len(y))
+
+
+def each_gradient_alone(flow, y, terms):
+    """Where one tensor alone needs a gradient, it gets the right one, and no other gets any."""
+    full = outcome(flow, lv.Stored(), y)[2:]
+    for only in range(len(full)):
+        x = y.clone().requires_grad_(only == 0)
+        for k, p in enumerate(flow.parameters()):
+            p.requires_grad_(only == k + 1)
+        states = flow.with_backprop(lv.Fused()).final_state(x)
+        sum((s.square() + torch.sin(3 * s)).sum() for s in states).backward()
+        for k, p in enumerate((x, *flow.parameters())):
+            if k == only:
+                equal([p.grad], [full[k]], flow, terms)
+            assert (p.grad is None) == (k != only)
+            p.grad = None
+
+
+def same_shapes(flow, engine, y, terms):
+    """Every shape of batch, an empty one included, whose gradients of the weights are zero."""
+    got, expected = outcome(flow, engine, y), outcome(flow, lv.Stored(), y)
+    assert [g.shape for g in got] == [e.shape for e in expected]
+    if y.numel():
+        equal(got, expected, flow, terms)
+    else:
+        assert all((g == 0).all() for g in got)

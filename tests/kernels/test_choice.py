@@ -37,18 +37,18 @@ def test_a_run_without_gradient_is_not_rounded_to_a_grid_that_its_other_samples_
 @pytest.mark.parametrize(
     "flow",
     [
-        lambda: lv.zoo.h1(4, 8, T=1.0),
+        lambda: lv.Flow(lv.HamiltonianField(4, 8), lv.RK4(), T=1.0),
+        lambda: lv.zoo.h2(4, 8, T=1.0, X=torch.eye(2)),
         lambda: lv.zoo.h2(4, 8, T=1.0, operator=lv.Conv(5)),
         lambda: lv.zoo.h2(4, 8, T=1.0, activation="softplus"),
         lambda: lv.Flow(lv.dropout(lv.SeparableHamiltonianField(4, 8), 0.1), lv.SymplecticEuler(), T=1.0),
     ],
-    ids=["another scheme", "images", "another activation", "noise"],
+    ids=["another scheme", "a matrix X", "a wide stencil", "another activation", "noise"],
 )
 def test_what_has_no_kernel_is_stored(flow):
     flow = flow()
     y = samples.inputs(flow.field).float()
-    if not isinstance(chosen(flow, y).engine, lv.Fused):  # forward Euler may get a kernel one day
-        assert chosen(flow, y).engine == lv.Stored()
+    assert chosen(flow, y).engine == lv.Stored()
 
 
 @pytest.mark.parametrize("kernel, channels, taken", [(1, 8, True), (1, 64, True), (3, 16, True), (3, 32, False)])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import liouville as lv
-from kernels_against_stored import equal, outcome
+from kernels_against_stored import each_gradient_alone, equal, outcome
 from liouville.kernels import is_built, ops
 from liouville.kernels.table import kernel_for
 from measure import generator, near, randn
@@ -167,19 +167,7 @@ def test_pixelwise_on_signals_and_volumes(dims, size):
 
 def test_what_needs_no_gradient_gets_none():
     flow, y = lv.Flow(separable(6), lv.Verlet(), T=0.7), randn(3, 6, 5, 3)
-    full = outcome(flow, lv.Stored(), y)[2:]
-    names = ["y", *(name for name, _ in flow.named_parameters())]
-    for only in range(len(names)):
-        x = y.clone().requires_grad_(only == 0)
-        for k, p in enumerate(flow.parameters()):
-            p.requires_grad_(only == k + 1)
-        states = flow.with_backprop(lv.Fused()).final_state(x)
-        sum((s.square() + torch.sin(3 * s)).sum() for s in states).backward()
-        for k, p in enumerate((x, *flow.parameters())):
-            if k == only:
-                equal([p.grad], [full[k]], flow, 45)
-            assert (p.grad is None) == (k != only)
-            p.grad = None
+    each_gradient_alone(flow, y, 45)
 
 
 @kernels

@@ -12,7 +12,7 @@ import torch
 
 import liouville as lv
 import samples
-from kernels_against_stored import equal, outcome, same_as_stored
+from kernels_against_stored import each_gradient_alone, equal, outcome, same_as_stored, same_shapes
 from liouville.kernels import is_built, ops, supported
 from liouville.kernels.table import kernel_for
 from liouville.testing import check_engine
@@ -86,13 +86,7 @@ def test_single_precision(make):
 @pytest.mark.parametrize("shape", [(0, 4), (2, 0, 4), (4,), (3, 4), (2, 5, 4), (2, 3, 2, 4)], ids=str)
 def test_shapes(shape):
     flow = lv.Flow(separable(4), lv.SymplecticEuler(), T=0.7)
-    y = randn(*shape)
-    got, expected = outcome(flow, lv.Fused(), y), outcome(flow, lv.Stored(), y)
-    assert [g.shape for g in got] == [e.shape for e in expected]
-    if y.numel():
-        equal(got, expected, flow, 60)
-    else:
-        assert all((g == 0).all() for g in got)
+    same_shapes(flow, lv.Fused(), randn(*shape), 60)
 
 
 def test_layouts():
@@ -110,19 +104,7 @@ def test_layouts():
 
 def test_what_needs_no_gradient_gets_none():
     flow, y = lv.Flow(separable(6), lv.Verlet(), T=0.7), randn(9, 6)
-    full = outcome(flow, lv.Stored(), y)[2:]
-    names = ["y", *(name for name, _ in flow.named_parameters())]
-    for only in range(len(names)):
-        x = y.clone().requires_grad_(only == 0)
-        for k, p in enumerate(flow.parameters()):
-            p.requires_grad_(only == k + 1)
-        states = flow.with_backprop(lv.Fused()).final_state(x)
-        sum((s.square() + torch.sin(3 * s)).sum() for s in states).backward()
-        for k, p in enumerate((x, *flow.parameters())):
-            if k == only:
-                equal([p.grad], [full[k]], flow, 9)
-            assert (p.grad is None) == (k != only)
-            p.grad = None
+    each_gradient_alone(flow, y, 9)
     flow.requires_grad_(False)
     assert not flow.with_backprop(lv.Fused())(y).requires_grad
 
