@@ -55,7 +55,7 @@ def test_every_norm_of_every_sensitivity_is_at_least_one(model: str, init: lv.Sm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layers", [4, 64, 256])
+@pytest.mark.parametrize("layers", [4, 64, 256, 1024])
 @pytest.mark.parametrize("model", BOUNDED)
 def test_the_bound_holds_before_during_and_after_training(model: str, layers: int) -> None:
     network = lv.classifier(model, 2, 2, 4, layers, T=4.0, generator=generator(0)).double()
