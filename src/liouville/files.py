@@ -1,14 +1,16 @@
-"""Files appear whole or not at all: written under a temporary name beside the target, then renamed."""
+"""What is written to files: whole or not at all, and as JSON that every reader understands."""
 
 from __future__ import annotations
 
-__all__ = ["atomic"]
+__all__ = ["atomic", "without_nan"]
 
 import contextlib
+import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -35,3 +37,17 @@ def atomic(target: str | os.PathLike[str]) -> Iterator[Path]:
         path.replace(target)
     finally:
         path.unlink(missing_ok=True)
+
+
+def without_nan(value: Any) -> Any:
+    """The same for JSON, which has no NaN and no infinity: what is not finite becomes null.
+
+    Examples:
+        >>> without_nan({"loss": float("nan"), "layers": (2, 4)})
+        {'loss': None, 'layers': [2, 4]}
+    """
+    if isinstance(value, Mapping):
+        return {key: without_nan(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

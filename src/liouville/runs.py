@@ -12,7 +12,6 @@ __all__ = ["Run", "Writer", "describe_data", "next_free", "require_free"]
 import contextlib
 import errno
 import json
-import math
 import os
 import platform
 import sys
@@ -27,7 +26,7 @@ from torch import Tensor
 import liouville
 from liouville.checkpoint import load, save
 from liouville.data import Split
-from liouville.files import atomic
+from liouville.files import atomic, without_nan
 from liouville.network import Network
 from liouville.plan import Plan
 from liouville.train import History
@@ -102,7 +101,7 @@ class Writer:
 
     def epoch(self, history: History) -> None:
         """Append the last epoch to the history; what `liouville.train.fit` calls ``on_epoch``."""
-        line = json.dumps(_plain(history.records()[-1]))
+        line = json.dumps(without_nan(history.records()[-1]))
         path = self.path / HISTORY
         with _writing(path), path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -131,7 +130,7 @@ class Writer:
 
     def _json(self, name: str, value: Mapping[str, Any]) -> None:
         target = self.path / name
-        text = json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        text = json.dumps(without_nan(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
         with _writing(target), atomic(target) as path:
             path.write_text(text, encoding="utf-8")
 
@@ -300,15 +299,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} is damaged: it holds a {type(value).__name__}, expected an object.")
     return value
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: what is not finite becomes null."""
-    if isinstance(value, Mapping):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _versions() -> dict[str, str]:

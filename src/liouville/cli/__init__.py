@@ -12,6 +12,7 @@ from liouville.cli.check import check
 from liouville.cli.errors import guarded
 from liouville.cli.list import list_command
 from liouville.cli.predict import predict
+from liouville.cli.reproduce import reproduce
 from liouville.cli.train import train
 from liouville.cli.verify import verify_command
 from liouville.names import suggestion
@@ -47,7 +48,7 @@ def liouville(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (train, check, predict, agents, verify_command, list_command):
+for _command in (train, check, predict, reproduce, agents, verify_command, list_command):
     liouville.add_command(_command)
 
 

@@ -15,12 +15,12 @@ from liouville.names import lookup
 Rows = list[tuple[str, ...]]
 
 
-@click.command("list", short_help="Show models, data sets, schemes, presets, engines, activations.")
+@click.command("list", short_help="Show models, data sets, schemes, presets, engines, activations, experiments.")
 @click.argument("kind", required=False)
 def list_command(kind: str | None) -> None:
-    """Show the names that `liouville train` knows.
+    """Show the names that `liouville train` and `liouville reproduce` know.
 
-    KIND is models, data, schemes, presets, engines or activations; without it everything is shown.
+    KIND is models, data, schemes, presets, engines, activations or experiments; without it everything is shown.
     """
     from liouville.cli.output import table
 
@@ -74,6 +74,12 @@ def _activations() -> Rows:
     ]
 
 
+def _experiments() -> Rows:
+    from liouville.experiments import EXPERIMENTS, load
+
+    return [(name, load(name).title, load(name).source) for name in EXPERIMENTS]
+
+
 KINDS: Mapping[str, tuple[tuple[str, ...], Callable[[], Rows]]] = {
     "models": (("model", "one layer", "its own options"), _models),
     "data": (("data set", "what it is", "options (-d NAME=VALUE)"), _data),
@@ -81,6 +87,7 @@ KINDS: Mapping[str, tuple[tuple[str, ...], Callable[[], Rows]]] = {
     "presets": (("preset", "what it is"), _presets),
     "engines": (("engine", "what it does"), _engines),
     "activations": (("activation", "derivative", "guarantees need monotone ones"), _activations),
+    "experiments": (("experiment", "what it shows", "from"), _experiments),
 }
 
 

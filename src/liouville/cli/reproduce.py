@@ -1,0 +1,170 @@
+"""``liouville reproduce``: the papers' tables and figures, ours beside theirs."""
+
+from __future__ import annotations
+
+__all__ = ["reproduce"]
+
+import dataclasses
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from liouville.cli.errors import BadInput, Interrupted
+from liouville.cli.output import say, table
+
+if TYPE_CHECKING:
+    from liouville.experiments.experiment import Experiment
+    from liouville.experiments.records import Record
+    from liouville.experiments.running import Failure, Job
+
+
+@click.command("reproduce", short_help="Run the papers' experiments; show ours beside theirs.")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every experiment (hours).")
+@click.option("--seeds", type=click.IntRange(1, 100), default=5, show_default=True, help="Runs of each case.")
+@click.option("--quick", is_flag=True, help="One small run of each kind of case, to see that all of it works.")
+@click.option("--jobs", type=click.IntRange(1), help="Processes at a time, of one thread each.  [default: the cores]")
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("results"),
+    show_default=True,
+    help="Where records, figures and the page are.",
+)
+@click.option("--again", is_flag=True, help="Forget the records of these experiments and run them anew.")
+@click.option("--render", is_flag=True, help="Run nothing: tables, figures and page from the records that exist.")
+@click.option("--no-figures", is_flag=True, help="Draw no figures.")
+def reproduce(
+    names: tuple[str, ...],
+    everything: bool,
+    seeds: int,
+    quick: bool,
+    jobs: int | None,
+    out: Path,
+    again: bool,
+    render: bool,
+    no_figures: bool,
+) -> int:
+    """Run the experiments called NAME (see `liouville list experiments`), or all of them.
+
+    Every case that ends is recorded in DIR/reproduce/NAME/records.jsonl, so a run that was interrupted goes on where it
+    was. The tables are printed and written, with the figures, to DIR/reproduce.md; with --quick to
+    DIR/reproduce-quick.md, beside records of their own. The exit code is 1 if a case failed.
+    """
+    experiments = _chosen(names, everything)
+    folder = out / ("reproduce-quick" if quick else "reproduce")
+    failures = [] if render else _run(experiments, folder, seeds, quick, jobs or os.cpu_count() or 1, again)
+    from liouville.experiments.records import Store
+
+    for experiment in experiments:
+        records = Store(experiment, folder / experiment.name).read()
+        if records:
+            _show(experiment, records, folder, not no_figures)
+        elif render:
+            raise BadInput(f"{folder / experiment.name} has no records of {experiment.name}; leave out --render.")
+    _write_page(folder, quick)
+    for failure in failures:
+        click.echo(f"liouville: failed: {failure.experiment} {failure.case}: {failure.reason}", err=True)
+    return 1 if failures else 0
+
+
+def _chosen(names: Sequence[str], everything: bool) -> list[Experiment]:
+    from liouville.experiments import EXPERIMENTS, load
+
+    if everything and names:
+        raise BadInput("--all is every experiment; give names or --all, not both.")
+    if not everything and not names:
+        raise BadInput("give the name of an experiment, or --all; `liouville list experiments` shows them.")
+    return [load(name) for name in (EXPERIMENTS if everything else dict.fromkeys(names))]
+
+
+def _run(
+    experiments: Sequence[Experiment], folder: Path, seeds: int, quick: bool, processes: int, again: bool
+) -> list[Failure]:
+    from liouville.experiments.records import Store
+    from liouville.experiments.running import pending, run_all
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"cannot write {folder}: {error.strerror}; choose another --out.") from error
+    if again:
+        for experiment in experiments:
+            Store(experiment, folder / experiment.name).clear()
+    todo = pending(experiments, folder, seeds, quick)
+    try:
+        return run_all(todo, folder, processes, _Lines()) if todo else []
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted; what was recorded is in {folder}, and the same command goes on from there."
+        ) from None
+
+
+class _Lines:
+    """A line on standard error for every case that ends, with the time left."""
+
+    def start(self, jobs: Sequence[Job], processes: int) -> None:
+        self.left = self.total = sum(experiment.cost(case) for experiment, case in jobs)
+        self.number, self.ended, self.began = len(jobs), 0, time.perf_counter()
+        about = _duration(self.total / processes)
+        self.say(f"{len(jobs)} cases to run, {processes} at a time, about {about}")
+
+    def done(self, experiment: Experiment, record: Record) -> None:
+        what = "diverged" if record.diverged else f"{record.seconds:.1f} s"
+        self._ended(experiment.cost(record.case), f"{experiment.name}: {_words(record.case)}: {what}")
+
+    def failed(self, failure: Failure) -> None:
+        self._ended(0.0, f"{failure.experiment}: {_words(failure.case)}: failed: {failure.reason}")
+
+    def say(self, text: str) -> None:
+        click.echo(text, err=True)
+
+    def _ended(self, cost: float, text: str) -> None:
+        self.ended += 1
+        self.left -= cost
+        gone, done = time.perf_counter() - self.began, self.total - self.left
+        left = f", {_duration(gone * self.left / done)} left" if done and self.ended < self.number else ""
+        self.say(f"[{self.ended}/{self.number}{left}] {text}")
+
+
+def _words(case: Any) -> str:
+    return " ".join(f"{f.name}={getattr(case, f.name)}" for f in dataclasses.fields(case))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _show(experiment: Experiment, records: list[Record], folder: Path, figures: bool) -> None:
+    from liouville.experiments.page import draw
+
+    rendering = experiment.render(records, folder / experiment.name)
+    say(f"{experiment.title} ({experiment.source})")
+    if rendering.text:
+        say(f"{rendering.text.strip()}\n")
+    for each in rendering.tables:
+        table(each.title, each.columns, each.rows, each.note, heads=True)
+    for path in draw(experiment, folder) if figures else ():
+        say(f"wrote {path}")
+
+
+def _write_page(folder: Path, quick: bool) -> None:
+    from liouville.experiments import EXPERIMENTS, load
+    from liouville.experiments.page import page
+    from liouville.files import atomic
+
+    target = folder.parent / f"{folder.name}.md"
+    command = f"liouville reproduce --all{' --quick' if quick else ''}"
+    if not folder.is_dir():
+        return
+    with atomic(target) as path:
+        path.write_text(page([load(name) for name in EXPERIMENTS], folder, command), encoding="utf-8")
+    say(f"wrote {target}")

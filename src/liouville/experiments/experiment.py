@@ -1,0 +1,125 @@
+"""What an experiment is: cases that can be run one by one, and a rendering that reads their records.
+
+Running writes records, rendering reads them: a table or a figure never depends on what is in memory, so an experiment
+that was interrupted goes on where it was, and a page can be made again without running anything.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Case", "Experiment", "Picture", "Rendering", "Table"]
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from matplotlib.animation import Animation
+    from matplotlib.figure import Figure
+
+    from liouville.experiments.records import Record
+
+
+class Case(Protocol):
+    """One run: a frozen dataclass of numbers, words, truth values and tuples of them, the seed among them."""
+
+    __dataclass_fields__: Any
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of words, ready for a terminal or a page; the first column is the row's name."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure and what it shows; drawn only when it is asked for.
+
+    Args:
+        caption: one sentence.
+        draw: makes it; a figure becomes a PNG and an SVG, an animation a GIF.
+        frames_per_second: of an animation.
+    """
+
+    caption: str
+    draw: Callable[[], Figure | Animation]
+    frames_per_second: int = 12
+
+    def write(self, stem: Path) -> list[Path]:
+        """Draw it into ``stem.png`` and ``stem.svg``, or ``stem.gif``, each written whole or not at all."""
+        from matplotlib.animation import Animation
+
+        from liouville.files import atomic
+        from liouville.report import save
+        from liouville.report.style import styled
+
+        with styled():
+            drawn = self.draw()
+        if not isinstance(drawn, Animation):
+            return save(drawn, stem.with_suffix(".png"), svg=True)
+        target = stem.with_suffix(".gif")
+        with atomic(target) as path, styled():
+            drawn.save(path, writer="pillow", fps=self.frames_per_second)
+        return [target]
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What an experiment shows.
+
+    Args:
+        text: paragraphs in Markdown; every number in them comes from the records.
+        tables: in the order of the page.
+        pictures: by the name of the file.
+        cells: of the published numbers that ours stand beside: how many are met, and how many there are.
+    """
+
+    text: str = ""
+    tables: Sequence[Table] = ()
+    pictures: Mapping[str, Picture] = field(default_factory=dict)
+    cells: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table or figure of a paper, or one that goes beyond.
+
+    Args:
+        name: for the command.
+        title: its heading.
+        source: the paper and the table or figure; ``"beyond the papers"`` else.
+        case: the type of its cases, a frozen dataclass with a field ``seed``.
+        cases: all cases, from the number of seeds and whether it should be quick: every kind of case once, small
+            enough that all experiments together take less than ten minutes on two cores.
+        run: runs one case; what it returns is JSON. The folder is the experiment's own, for models that a figure
+            needs. A training that diverges raises ArithmeticError, and is recorded as such.
+        render: tables and pictures from any records that there are, even none.
+        cost: about how many seconds a case takes on one core.
+        alone: run a case with nothing beside it, on all cores, because it measures time.
+    """
+
+    name: str
+    title: str
+    source: str
+    case: type[Any]
+    cases: Callable[[int, bool], Sequence[Any]]
+    run: Callable[[Any, Path], Mapping[str, Any]]
+    render: Callable[[Sequence[Record], Path], Rendering]
+    cost: Callable[[Any], float]
+    alone: bool = False
+
+    def read_case(self, value: Mapping[str, Any]) -> Any:
+        """The case that was written as a JSON object.
+
+        Raises:
+            ValueError: it is a case of another experiment, or of another version of this one.
+        """
+        names = {f.name for f in fields(self.case)}
+        if value.keys() != names:
+            raise ValueError(f"a case of {self.name} has {', '.join(sorted(names))}; got {', '.join(sorted(value))}.")
+        return self.case(**{name: tuple(v) if isinstance(v, list) else v for name, v in value.items()})

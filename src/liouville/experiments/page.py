@@ -1,0 +1,88 @@
+"""The page: every experiment's tables and pictures, made from the records and nothing else."""
+
+from __future__ import annotations
+
+__all__ = ["draw", "page"]
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from liouville.experiments.experiment import Experiment, Rendering, Table
+from liouville.experiments.records import Record, Store
+
+_HEAD = """# Reproduce
+
+Generated from records; nothing here is typed by hand. `{command}` makes it again: cases with a record are not
+run again, so an interrupted run goes on where it was. Numbers are medians over seeds, with the range in brackets. A
+number stands under "paper" only where it can be read there; else the cell says "not available". Weights are chosen on a
+held-out part of the training data, and the test part is read once at the end, except where a preset repeats what a
+script did otherwise, and says so in its name.
+"""
+
+
+def page(experiments: Sequence[Experiment], folder: Path, command: str) -> str:
+    """The page in Markdown, of the experiments that have records.
+
+    Args:
+        experiments: in the order of the page.
+        folder: of all experiments, beside the page.
+        command: what makes it.
+    """
+    found = [(e, Store(e, folder / e.name).read()) for e in experiments]
+    found = [(experiment, records) for experiment, records in found if records]
+    rendered = [(e, records, e.render(records, folder / e.name)) for e, records in found]
+    parts = [_HEAD.format(command=command), _overview(rendered)]
+    parts += [_section(*each, folder) for each in rendered]
+    return "\n".join(parts)
+
+
+def draw(experiment: Experiment, folder: Path) -> list[Path]:
+    """Draw the experiment's pictures from its records into its folder."""
+    own = folder / experiment.name
+    rendering = experiment.render(Store(experiment, own).read(), own)
+    return [path for name, picture in rendering.pictures.items() for path in picture.write(own / name)]
+
+
+def _overview(rendered: Sequence[tuple[Experiment, Sequence[Record], Rendering]]) -> str:
+    rows = []
+    for experiment, records, rendering in rendered:
+        cells = "" if rendering.cells is None else "{} of {}".format(*rendering.cells)
+        name = f"[{experiment.name}](#{experiment.name})"
+        rows.append((name, experiment.title, experiment.source, str(len(records)), _time(records), cells))
+    total = [r.cells for _, _, r in rendered if r.cells]
+    good, all_ = (sum(cells[k] for cells in total) for k in (0, 1))
+    note = f"Of {all_} published numbers {good} are met ({good / all_:.0%})." if all_ else ""
+    head = ("experiment", "", "source", "runs", "time on one core", "published numbers met")
+    return _markdown(Table("", head, rows, note))
+
+
+def _section(experiment: Experiment, records: Sequence[Record], rendering: Rendering, folder: Path) -> str:
+    parts = [f'## <a id="{experiment.name}"></a>{experiment.title}\n', f"{experiment.source}. {_made(records)}\n"]
+    parts += [f"`liouville reproduce {experiment.name}`\n"]
+    parts += [f"{rendering.text.strip()}\n"] if rendering.text.strip() else []
+    parts += [_markdown(table) for table in rendering.tables]
+    for name, picture in rendering.pictures.items():
+        stem = folder / experiment.name / name
+        suffix = ".gif" if stem.with_suffix(".gif").exists() else ".png"
+        parts.append(f"![{picture.caption}]({folder.name}/{experiment.name}/{name}{suffix})\n\n*{picture.caption}*\n")
+    return "\n".join(parts)
+
+
+def _made(records: Sequence[Record]) -> str:
+    """Where the records come from, in a sentence."""
+    of = {key: ", ".join(sorted({str(r.made.get(key)) for r in records})) for key in ("commit", "torch")}
+    seeds = sorted({r.case.seed for r in records})
+    which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+    return f"{len(records)} runs, {which}, {_time(records)} on one core; code {of['commit']}, torch {of['torch']}."
+
+
+def _time(records: Sequence[Record]) -> str:
+    seconds = sum(r.seconds for r in records)
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _markdown(table: Table) -> str:
+    lines = [table.columns, ["---"] * len(table.columns), *table.rows]
+    grid = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    title = f"**{table.title}**\n\n" if table.title else ""
+    return f"{title}{grid}\n" + (f"\n{table.note}\n" if table.note else "")

@@ -1,0 +1,106 @@
+"""Records: one line of JSON for every case that was run, with all that is needed to run it again.
+
+A line is written when its case ends. A line that a killed process left half-written is passed over, so an interrupted
+experiment loses the cases that were under way and nothing else.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Record", "Store", "provenance"]
+
+import functools
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import liouville
+from liouville.experiments.experiment import Experiment
+from liouville.files import without_nan
+
+
+@dataclass(frozen=True)
+class Record:
+    """One case, what came out of it, and how it was made.
+
+    Args:
+        case: what was run.
+        values: what came out; ``{"diverged": sentence}`` where training diverged.
+        seconds: it took.
+        made: the commit of the code and the versions of what it stands on.
+    """
+
+    case: Any
+    values: Mapping[str, Any]
+    seconds: float
+    made: Mapping[str, str]
+
+    @property
+    def diverged(self) -> bool:
+        return "diverged" in self.values
+
+
+class Store:
+    """The records of one experiment in ``folder/records.jsonl``.
+
+    Args:
+        experiment: whose.
+        folder: its own folder; it need not exist.
+
+    Raises:
+        OSError: the folder cannot be made or read.
+    """
+
+    def __init__(self, experiment: Experiment, folder: Path) -> None:
+        self.experiment, self.folder = experiment, folder
+        self.path = folder / "records.jsonl"
+
+    def read(self) -> list[Record]:
+        """All records, one for a case: the last. Those of another version's cases are left aside."""
+        found: dict[Any, Record] = {}
+        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():
+            try:
+                value = json.loads(line)
+                case = self.experiment.read_case(value.pop("case"))
+                found[case] = Record(case, **value)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
+        return list(found.values())
+
+    def append(self, record: Record) -> None:
+        """Add one record, on a line of its own whatever was left before it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        line = json.dumps(without_nan(asdict(record)), ensure_ascii=False, allow_nan=False)
+        torn = self.path.exists() and self.path.stat().st_size and not self.path.read_bytes().endswith(b"\n")
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(("\n" if torn else "") + line + "\n")
+
+    def clear(self) -> None:
+        """Forget all records."""
+        self.path.unlink(missing_ok=True)
+
+
+@functools.cache
+def provenance() -> dict[str, str]:
+    """The commit of the code, where it is a checkout, and the versions of what it stands on."""
+    return {
+        "commit": _commit(),
+        "liouville": liouville.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": f"{sys.platform} {platform.machine()}",
+    }
+
+
+def _commit() -> str:
+    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
+    try:
+        return subprocess.run(words, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "none"
