@@ -75,6 +75,9 @@ bench-multilevel: $(VENV)/installed  ## doublings and multilevel training agains
 bench-agents: $(VENV)/installed   ## eight agents in a ring beside a full network, by depth (five minutes)
 	$(BIN)/python benchmarks/ring_of_eight.py --figure docs/images/agents.png
 
+reproduce: $(VENV)/installed      ## both papers' tables and figures: runs what has no record, writes docs/reproduce.md (hours)
+	$(BIN)/liouville reproduce --all --out docs
+
 docs: $(VENV)/installed           ## the documentation as a site, in site/
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/mkdocs build --strict

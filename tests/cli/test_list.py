@@ -7,6 +7,7 @@ import pytest
 from liouville.activations import ACTIVATIONS
 from liouville.cli.output import table
 from liouville.data import SOURCES
+from liouville.experiments import EXPERIMENTS
 from liouville.kernels import ENGINES
 from liouville.recipes import PRESETS
 from liouville.schemes import SCHEMES
@@ -19,6 +20,7 @@ KNOWN = {
     "presets": PRESETS,
     "engines": list(ENGINES),
     "activations": ACTIVATIONS,
+    "experiments": EXPERIMENTS,
 }
 
 
@@ -49,7 +51,7 @@ def test_an_unknown_kind_suggests(liouville):
     result = liouville("list", "model")
     assert result.code == 2 and result.err == (
         "liouville: error: unknown kind 'model'; did you mean 'models'? Known kinds: models, data, schemes, presets, "
-        "engines, activations.\n"
+        "engines, activations, experiments.\n"
     )
 
 

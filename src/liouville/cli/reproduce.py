@@ -4,10 +4,12 @@ from __future__ import annotations
 
 __all__ = ["reproduce"]
 
+import contextlib
 import dataclasses
 import os
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,8 @@ from liouville.cli.errors import BadInput, Interrupted
 from liouville.cli.output import say, table
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from liouville.experiments.experiment import Experiment
     from liouville.experiments.records import Record
     from liouville.experiments.running import Failure, Job
@@ -98,11 +102,25 @@ def _run(
             Store(experiment, folder / experiment.name).clear()
     todo = pending(experiments, folder, seeds, quick)
     try:
-        return run_all(todo, folder, processes, _Lines()) if todo else []
+        with _reporter() as reporter:
+            return run_all(todo, folder, processes, reporter) if todo else []
     except KeyboardInterrupt:
         raise Interrupted(
             f"interrupted; what was recorded is in {folder}, and the same command goes on from there."
         ) from None
+
+
+@contextlib.contextmanager
+def _reporter() -> Iterator[_Lines]:
+    """A bar under the lines on a terminal, the lines alone elsewhere."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True, highlight=False), transient=True) as bar:
+        yield _Bar(bar)
 
 
 class _Lines:
@@ -130,6 +148,22 @@ class _Lines:
         gone, done = time.perf_counter() - self.began, self.total - self.left
         left = f", {_duration(gone * self.left / done)} left" if done and self.ended < self.number else ""
         self.say(f"[{self.ended}/{self.number}{left}] {text}")
+
+
+class _Bar(_Lines):
+    """The same above a bar of the work that is done; a case counts by its cost."""
+
+    def __init__(self, bar: Progress) -> None:
+        self.bar = bar
+
+    def start(self, jobs: Sequence[Job], processes: int) -> None:
+        self.task = self.bar.add_task("", total=None)
+        super().start(jobs, processes)
+        self.bar.update(self.task, total=self.total)
+
+    def say(self, text: str) -> None:
+        self.bar.console.print(text, markup=False)
+        self.bar.update(self.task, completed=self.total - self.left)
 
 
 def _words(case: Any) -> str:

@@ -6,24 +6,18 @@ that was interrupted goes on where it was, and a page can be made again without 
 
 from __future__ import annotations
 
-__all__ = ["Case", "Experiment", "Picture", "Rendering", "Table"]
+__all__ = ["Experiment", "Picture", "Rendering", "Table"]
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.animation import Animation
     from matplotlib.figure import Figure
 
     from liouville.experiments.records import Record
-
-
-class Case(Protocol):
-    """One run: a frozen dataclass of numbers, words, truth values and tuples of them, the seed among them."""
-
-    __dataclass_fields__: Any
 
 
 @dataclass(frozen=True)
@@ -93,7 +87,8 @@ class Experiment:
         name: for the command.
         title: its heading.
         source: the paper and the table or figure; ``"beyond the papers"`` else.
-        case: the type of its cases, a frozen dataclass with a field ``seed``.
+        case: the type of its cases: a frozen dataclass of numbers, words, truth values and tuples of them, with a field
+            ``seed``.
         cases: all cases, from the number of seeds and whether it should be quick: every kind of case once, small
             enough that all experiments together take less than ten minutes on two cores.
         run: runs one case; what it returns is JSON. The folder is the experiment's own, for models that a figure

@@ -99,8 +99,13 @@ def provenance() -> dict[str, str]:
 
 
 def _commit() -> str:
-    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
+    """The commit of the package's folder, with a + where its files differ from it; ``"none"`` outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent.parent)]
     try:
-        return subprocess.run(words, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        head, changed = (
+            subprocess.run([*git, *words], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+            for words in (["rev-parse", "--short=10", "HEAD"], ["status", "--porcelain", "--", "."])
+        )
     except (OSError, subprocess.SubprocessError):
         return "none"
+    return head + ("+" if changed else "")

@@ -7,14 +7,13 @@ __all__ = ["Failure", "Reporter", "pending", "run_all"]
 import contextlib
 import multiprocessing
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from liouville.experiments import load
 from liouville.experiments.experiment import Experiment
 from liouville.experiments.records import Record, Store, provenance
 
@@ -65,13 +64,10 @@ def run_all(jobs: Sequence[Job], folder: Path, processes: int, reporter: Reporte
         KeyboardInterrupt: the processes are stopped; what was recorded stays.
     """
     failures: list[Failure] = []
-    provenance()  # the commit of the code that runs, asked once and before anything is written
     reporter.start(jobs, processes)
     together = [job for job in jobs if not job[0].alone]
-    for group, workers, threads in (
-        (together, processes, 1),
-        ([job for job in jobs if job[0].alone], 1, processes),
-    ):
+    alone = [job for job in jobs if job[0].alone]
+    for group, workers, threads in ((together, processes, 1), (alone, 1, processes)):
         for experiment, case, result in _results(group, folder, min(workers, len(group)), threads):
             if isinstance(result, Record):
                 Store(experiment, folder / experiment.name).append(result)
@@ -89,7 +85,10 @@ def _results(
         return
     with _pool(processes, threads) as pool:
         made = provenance()
-        futures: Mapping[Future[Any], Job] = {pool.submit(_run, job[0].name, job[1], folder, made): job for job in jobs}
+        futures: Mapping[Future[Any], Job] = {
+            pool.submit(_run, experiment.run, case, folder / experiment.name, made): (experiment, case)
+            for experiment, case in jobs
+        }
         for future in as_completed(futures):
             experiment, case = futures[future]
             try:
@@ -127,12 +126,11 @@ def _begin(threads: int) -> None:
     torch.set_flush_denormal(True)
 
 
-def _run(name: str, case: Any, folder: Path, made: Mapping[str, str]) -> Record:
-    experiment, own = load(name), folder / name
-    own.mkdir(parents=True, exist_ok=True)
+def _run(run: Callable[[Any, Path], Mapping[str, Any]], case: Any, folder: Path, made: Mapping[str, str]) -> Record:
+    folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     try:
-        values = experiment.run(case, own)
+        values = run(case, folder)
     except ArithmeticError as error:
         values = {"diverged": " ".join(str(error).split())}
     return Record(case, values, round(time.perf_counter() - start, 2), made)

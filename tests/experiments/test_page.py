@@ -1,0 +1,72 @@
+"""The page is what the records say, and the committed one is what the committed records say."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+import pytest
+from toy_experiment import TOY, Config
+
+from liouville.experiments import EXPERIMENTS, load
+from liouville.experiments.comparing import met, percents, spread, verdict
+from liouville.experiments.page import draw, page
+from liouville.experiments.records import Record, Store
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+
+
+def record(seed: int, **values: object) -> Record:
+    return Record(Config("square", seed), values or {"square": seed**2}, 60.0, {"commit": "abc", "torch": "2"})
+
+
+def test_the_page_holds_the_tables_the_figures_and_where_they_come_from(tmp_path: Path) -> None:
+    store = Store(TOY, tmp_path / "toy")
+    for seed in (1, 2, 3):
+        store.append(record(seed))
+    text = page([TOY], tmp_path, "liouville reproduce --all")
+    assert "| square | 4.00 (1.00–9.00) | 4 |" in text
+    assert "3 runs, seeds 1 to 3, 3 min on one core; code abc, torch 2." in text
+    assert "Of 1 published numbers 1 are met (100%)." in text
+    assert f"({tmp_path.name}/toy/line.png)" in text
+    assert page([TOY], tmp_path, "liouville reproduce --all") == text
+
+
+def test_an_experiment_without_records_is_not_on_the_page(tmp_path: Path) -> None:
+    assert "Squares" not in page([TOY], tmp_path, "liouville reproduce --all")
+
+
+def test_pictures_are_drawn_as_png_and_svg(tmp_path: Path) -> None:
+    Store(TOY, tmp_path / "toy").append(record(1))
+    assert [path.name for path in draw(TOY, tmp_path)] == ["line.png", "line.svg"]
+    assert all(path.stat().st_size > 1000 for path in (tmp_path / "toy").glob("line.*"))
+
+
+@pytest.mark.parametrize("published", [90.0, 96.9, 97.0, 99.0, 99.1])
+def test_met_means_within_the_range_or_within_the_points_above_the_median(published: float) -> None:
+    values = [93.0, 95.0, 99.0]
+    expected = published <= 99.0
+    assert met(values, published, points=2.0) is expected
+    assert (verdict(values, published, 2.0) == "met") is expected
+    close = [94.9, 95.0, 95.1]
+    assert met(close, published, points=2.0) is (published <= statistics.median(close) + 2.0)
+
+
+def test_words_for_what_is_missing() -> None:
+    assert verdict([95.0], 99.0, 2.0) == "4.0 points below"
+    assert verdict([95.0], None, 2.0) == "not available" and verdict([], 99.0, 2.0) == "—"
+    assert spread([0.0], 1) == "0.0" and spread([]) == "—"
+    assert percents([record(1, accuracy=1.0), record(2, diverged="x")], "accuracy") == [100.0, 0.0]
+
+
+def test_the_committed_page_is_made_from_the_committed_records() -> None:
+    text = page([load(name) for name in EXPERIMENTS], DOCS / "reproduce", "liouville reproduce --all")
+    assert (DOCS / "reproduce.md").read_text(encoding="utf-8") == text
+
+
+def test_every_picture_of_the_committed_page_is_there() -> None:
+    for name in EXPERIMENTS:
+        experiment, folder = load(name), DOCS / "reproduce" / name
+        records = Store(experiment, folder).read()
+        for stem in experiment.render(records, folder).pictures if records else ():
+            assert list(folder.glob(f"{stem}.png")) or list(folder.glob(f"{stem}.gif")), f"{name}/{stem}"

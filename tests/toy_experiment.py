@@ -1,0 +1,59 @@
+"""An experiment of a few milliseconds: it squares its seed, unless told to fail, to diverge, to die or to wait."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from liouville.experiments.comparing import met, spread
+from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
+from liouville.experiments.records import Record
+
+
+@dataclass(frozen=True)
+class Config:
+    what: str
+    seed: int
+    depths: tuple[int, ...] = (1, 2)
+
+
+def cases(seeds: int, quick: bool) -> list[Config]:
+    return [Config("square", seed) for seed in range(1 if quick else seeds)]
+
+
+def run(config: Config, folder: Path) -> dict[str, Any]:
+    if config.what == "fail":
+        raise ValueError("the data are\nnot there.")
+    if config.what == "diverge":
+        raise ArithmeticError("training diverged at step 3.")
+    if config.what == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if config.what == "wait":
+        (folder / "started").touch()
+        time.sleep(600)
+    return {"square": config.seed**2, "nan": float("nan"), "process": os.getpid()}
+
+
+def render(records: Sequence[Record], folder: Path) -> Rendering:
+    values = [float(r.values["square"]) for r in records if not r.diverged]
+    table = Table("Squares", ("what", "ours", "paper"), [("square", spread(values), "4")])
+    cells = (int(met(values, 4.0, 1.0)), 1) if values else None
+    return Rendering("Squares grow.", [table], {"line": Picture("A line of squares", lambda: drawing(values))}, cells)
+
+
+def drawing(values: Sequence[float]) -> Any:
+    from liouville.report.style import canvas
+
+    figure = canvas(3.0, 2.0)
+    figure.subplots().plot(values)
+    return figure
+
+
+TOY = Experiment("toy", "Squares", "beyond the papers", Config, cases, run, render, cost=lambda case: 1.0 + case.seed)
+ALONE = Experiment("alone", "Alone", "beyond the papers", Config, cases, run, render, lambda case: 9.0, alone=True)
+EXPERIMENT = TOY
