@@ -13,6 +13,7 @@ from typing import Any
 from liouville.experiments.comparing import met, spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
 from liouville.experiments.records import Record
+from liouville.files import atomic
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     if config.what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if config.what == "wait":
-        (folder / "started").touch()
+        with atomic(folder / "started") as path:
+            path.write_text(str(os.getpid()))
         time.sleep(600)
     return {"square": config.seed**2, "nan": float("nan"), "process": os.getpid()}
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import toy_experiment
 
+import toy_experiment
 from liouville import experiments
 
 

@@ -6,12 +6,12 @@ import statistics
 from pathlib import Path
 
 import pytest
-from toy_experiment import TOY, Config
 
 from liouville.experiments import EXPERIMENTS, load
 from liouville.experiments.comparing import met, percents, spread, verdict
 from liouville.experiments.page import draw, page
 from liouville.experiments.records import Record, Store
+from toy_experiment import TOY, Config
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 

@@ -10,11 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-from toy_experiment import ALONE, TOY, Config
-
 from liouville.experiments.records import Record, Store, provenance
 from liouville.experiments.running import Failure, pending, run_all
+from toy_experiment import ALONE, TOY, Config
 
 
 class Told:
@@ -127,5 +125,15 @@ def test_an_interrupt_stops_the_processes_and_keeps_the_records(tmp_path: Path) 
     process.send_signal(signal.SIGINT)
     assert process.wait(20) != 0  # at once: it does not wait for the case that sleeps
     assert [r.case.what for r in store.read()] == ["square"]
-    left = subprocess.run(["pgrep", "-f", str(tmp_path / "script.py")], capture_output=True, text=True).stdout
-    assert left == ""
+    waiting, deadline = int((tmp_path / "toy" / "started").read_text()), time.monotonic() + 20
+    while alive(waiting):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return not Path(f"/proc/{process}/stat").exists() or Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
