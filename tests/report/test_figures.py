@@ -71,6 +71,14 @@ def test_svg_comes_beside_the_png(tmp_path):
     files = lv.report.save(figure, tmp_path / "curves.png", svg=True)
     assert [f.name for f in files] == ["curves.png", "curves.svg"]
     assert (tmp_path / "curves.svg").read_text().startswith("<?xml")
+
+
+def test_a_cloud_of_many_points_is_one_picture_in_the_svg(tmp_path):
+    figure = style.canvas(3.0, 2.0)
+    axes = figure.subplots()
+    axes.scatter(*torch.rand(2, 2000))
+    _, path = lv.report.save(figure, tmp_path / "cloud.png", svg=True)
+    assert path.stat().st_size < 60_000 and "data:image/png" in path.read_text()
     assert pixels(files[0]).shape[1] == pytest.approx(10.5 * 150, abs=1)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _FEW = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MANY = ("#332288", "#CC6677", "#DDCC77", "#117733", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499", "#777777")
 DARK, GREY = "#222222", "#8A8A8A"
+_SHAPES = 300  # points that an SVG draws one by one
 
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -114,8 +115,14 @@ def percent(share: float) -> str:
 
 
 def save(figure: Figure, path: str | os.PathLike[str], *, svg: bool = False) -> list[Path]:
-    """Write ``path`` as a PNG with 150 dots per inch, and an SVG beside it if asked; whole or not at all."""
+    """Write ``path`` as a PNG with 150 dots per inch, and an SVG beside it if asked; whole or not at all.
+
+    In the SVG a cloud of more than a few hundred points is one picture: as shapes it would take megabytes.
+    """
     path = Path(path)
+    for axes in figure.axes:
+        for cloud in axes.collections:
+            cloud.set_rasterized(len(cloud.get_offsets()) > _SHAPES)
     targets = [path, path.with_suffix(".svg")] if svg else [path]
     with styled():
         for target in targets:
