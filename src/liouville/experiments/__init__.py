@@ -13,6 +13,7 @@ from liouville.experiments.experiment import Experiment
 from liouville.names import lookup
 
 EXPERIMENTS: dict[str, str] = {
+    "swiss-roll": "swiss_roll",
     "planar-table": "planar_table",
 }
 
