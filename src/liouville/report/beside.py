@@ -40,7 +40,7 @@ def planes_beside(networks: Mapping[str, Network], x: Tensor, y: Tensor, task: T
     columns, rows = (torch.arange(a, b, step, dtype=x.dtype) for a, b in ((left, right), (bottom, top)))
     grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)
     with styled():
-        figure = canvas(3.5 * len(networks), 3.3 * (top - bottom) / (right - left) + 0.9)
+        figure = canvas(3.5 * len(networks), 3.3 * (top - bottom) / (right - left) + 0.65)
         panels = figure.subplots(1, len(networks), squeeze=False)[0]
         for axes, (name, network) in zip(panels, networks.items(), strict=True):
             probabilities = task.probabilities(network(grid.reshape(-1, 2))).reshape(len(rows), len(columns), -1)
@@ -74,7 +74,7 @@ def features_beside(
         panels: depths to show, the lift's output among them.
     """
     with styled():
-        figure = canvas(2.1 * panels + 0.4, 2.25 * len(networks) + 0.7)
+        figure = canvas(1.75 * panels + 0.4, 1.9 * len(networks) + 0.6)
         grid = figure.subplots(len(networks), panels, squeeze=False)
         for row, (name, network) in zip(grid, networks.items(), strict=True):
             flow = next(iter(network.flows()))
@@ -86,7 +86,7 @@ def features_beside(
                 _points(axes, read[j] @ basis, y, task.classes)
                 if plane is not None:
                     axes.axvline(plane, color=DARK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-                axes.set_title(f"layer {j}", fontsize=9)
+                axes.set_title(f"layer {j}", fontsize=8.5)
                 axes.margins(0.06)
                 _bare(axes)
             row[0].set_ylabel(name)

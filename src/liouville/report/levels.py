@@ -41,6 +41,7 @@ def convergence_by_level(runs: Mapping[str, Sequence[Curve]], title: str, note: 
             _draw(axes, levels, shades)
             axes.set_title(name)
             axes.set_xlabel("iteration")
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(axis="y")
         panels[0].set_ylabel("validation accuracy, %")
         handles = [panels[0].plot([], [], color=shades[N], label=f"{N} layers")[0] for N in depths]
