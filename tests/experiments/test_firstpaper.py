@@ -1,4 +1,4 @@
-"""The first paper's planar experiments: their networks and settings, what a run records, and what is made of records."""
+"""The first paper's planar experiments: networks and settings, what a run records, and what is made of records."""
 
 from __future__ import annotations
 
@@ -83,17 +83,11 @@ def test_the_swiss_roll_has_the_codes_settings() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_tiny_run_gives_what_render_reads(name: str, tmp_path: Path) -> None:
     experiment = load(name)
-    case = experiment.cases(1, True)[0]
+    case = max(experiment.cases(1, True), key=lambda case: case.levels)
     case = replace(case, iterations=1, layers=16, levels=2, **({"points": 20} if name != "swiss-roll" else {}))
     values = experiment.run(case, tmp_path)
     rendering = experiment.render([record(case, **values)], tmp_path)
-    assert (
-        rendering.tables
-        and rendering.text
-        and "levels" in rendering.pictures
-        or case.levels == 1
-        or name == "swiss-roll"
-    )
+    assert rendering.tables and rendering.text and "levels" in rendering.pictures
     assert values["work"] == sum(v["work"] for v in values["levels"])
     assert all("not available" in row for table in rendering.tables for row in table.rows)
 

@@ -217,11 +217,11 @@ def _said_cascade(records: Sequence[Record]) -> str:
 
 
 def cost(config: Config) -> float:
-    """Measured on one core."""
-    if config.kind == "blocks":
-        return 0.1 * config.iterations
-    slow = {"Verlet": 0.25, "antisymmetric": 1.0, "ResNet": 0.5}[config.network]
-    return slow * (config.iterations / 60) * (75 if config.levels > 1 else 8 + config.layers / 8)
+    """Measured on one core; seconds of 60 iterations alone, and of all levels."""
+    alone, levels = {"Verlet": (4.0, 15.0), "antisymmetric": (9.0, 90.0), "ResNet": (11.0, 25.0)}[config.network]
+    if config.kind == "cascade":
+        return levels * config.iterations / 100
+    return (alone if config.kind == "alone" else 2.5) * config.iterations / 60
 
 
 EXPERIMENT = Experiment(
