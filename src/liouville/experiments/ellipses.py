@@ -20,9 +20,8 @@ from torch import Tensor
 from liouville import data
 from liouville.checkpoint import save
 from liouville.data import Split
-from liouville.experiments.comparing import percents, spread
 from liouville.experiments.experiment import Experiment, Rendering
-from liouville.experiments.firstpaper import build, convergence, levels_table, pictures, trained
+from liouville.experiments.firstpaper import build, rendered, trained
 from liouville.experiments.records import Record
 from liouville.train import GaussNewton, Penalty, Task
 
@@ -83,22 +82,11 @@ def load(seed: int, points: int) -> tuple[Split, tuple[Tensor, Tensor]]:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
-    groups = {name: [r for r in records if r.case.network == name] for name in SETTINGS}
-    groups = {name: mine for name, mine in groups.items() if mine}
-    x, y = load(0, 1000)[1]
-    drawn = pictures(groups, folder, x, y, Task("logistic", 2), "on the ellipses") | convergence(
-        groups, "Level by level on the ellipses, T = 20"
-    )
     note = (
         f"A level ends where every validation point is right, or behind {PATIENCE} iterations without a better "
         "validation; one whose margin h x rate is above 2 is left out."
     )
-    table = levels_table(
-        "Validation accuracy in percent by level, every weight taken twice at a doubling", groups, note
-    )
-    said = "; ".join(f"{name} {spread(percents(mine, 'accuracy'))} %" for name, mine in groups.items())
-    text = f"Fresh test points that the finest level gets right, median and range: {said}." if said else ""
-    return Rendering(text, [table] * bool(groups), drawn)
+    return rendered(records, folder, load(0, 1000)[1], Task("logistic", 2), "on the ellipses", note)
 
 
 EXPERIMENT = Experiment(

@@ -7,7 +7,7 @@ is classified. Every run is one of `train.multilevel` with Gauss-Newton steps.
 
 from __future__ import annotations
 
-__all__ = ["NETWORKS", "build", "by_level", "convergence", "levels_table", "pictures", "reached", "trained"]
+__all__ = ["NETWORKS", "build", "by_level", "convergence", "levels_table", "pictures", "reached", "rendered", "trained"]
 
 import itertools
 import statistics
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from liouville.checkpoint import load
 from liouville.data import Split
-from liouville.experiments.comparing import NOT_AVAILABLE, spread
-from liouville.experiments.experiment import Picture, Table
+from liouville.experiments.comparing import NOT_AVAILABLE, percents, spread
+from liouville.experiments.experiment import Picture, Rendering, Table
 from liouville.experiments.records import Record
 from liouville.fields import Smooth
 from liouville.kernels import Auto
@@ -156,6 +156,29 @@ def levels_table(title: str, groups: Mapping[str, Sequence[Record]], note: str =
                 ]
             )
     return Table(title, columns, rows, note)
+
+
+def rendered(
+    records: Sequence[Record], folder: Path, points: tuple[Tensor, Tensor], task: Task, what: str, note: str
+) -> Rendering:
+    """Of cases that go from level to level with each network: a table, the paper's kinds of figures, the test points.
+
+    Args:
+        records, folder: as for `Experiment.render`; the cases have a ``network``.
+        points: to show, with their labels.
+        task: theirs.
+        what: names the data in the titles.
+        note: below the table.
+    """
+    groups = {name: [r for r in records if r.case.network == name] for name in NETWORKS}
+    groups = {name: mine for name, mine in groups.items() if mine}
+    drawn = pictures(groups, folder, *points, task, what) | convergence(groups, f"Level by level, {what}")
+    table = levels_table(
+        "Validation accuracy in percent by level, every weight taken twice at a doubling", groups, note
+    )
+    said = "; ".join(f"{name} {spread(percents(mine, 'accuracy'))} %" for name, mine in groups.items())
+    text = f"Test points that the finest level gets right, median and range: {said}." if said else ""
+    return Rendering(text, [table] * bool(groups), drawn)
 
 
 def reached(level: Mapping[str, Any]) -> int | None:
