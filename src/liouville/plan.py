@@ -112,8 +112,6 @@ class Plan:
         engine(self.engine)
         if isinstance(self.settings, GaussNewton) and self.dtype == "bfloat16":
             raise ValueError("gauss-newton needs float32 or float64, got bfloat16; a line search compares digits.")
-        if isinstance(self.settings, GaussNewton) and self.levels > 1:
-            raise ValueError(f"several levels are trained by stochastic gradients; got levels={self.levels}.")
         for name in self.options:
             _require_option(self.model, name)
         self._first_layers()

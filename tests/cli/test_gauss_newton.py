@@ -34,6 +34,14 @@ def test_the_plan_repeats_the_run(liouville, tmp_path):
     assert (a.path / "model.safetensors").read_bytes() == (b.path / "model.safetensors").read_bytes()
 
 
+def test_levels_end_with_the_depth_that_was_asked_for(liouville, tmp_path):
+    assert liouville(*NEWTON, "--T", 0.5, "--levels", 2, "--out", tmp_path / "run").code == 0
+    run = Run.open(tmp_path / "run")
+    assert [level["layers"] for level in run.metrics["levels"]] == [[2], [4]]
+    assert run.metrics["work"] == sum(level["work"] for level in run.metrics["levels"])
+    assert run.network().body.layers == 4
+
+
 def test_from_one_optimiser_to_the_other_settings_start_afresh():
     first = Plan.of("swiss-roll").changed(lr=0.5)
     second = first.changed(optimizer="gauss-newton", epochs=7, head_decay=0.5)
@@ -55,7 +63,7 @@ def test_from_one_optimiser_to_the_other_settings_start_afresh():
         (("--optimizer", "adam", "--safeguard", "armijo"), "safeguard is no setting of the optimizer 'adam'"),
         (("--epochs", 0), "iterations must be a whole number of at least 1"),
         (("--dtype", "bfloat16"), "gauss-newton needs float32 or float64"),
-        (("--levels", 2), "several levels are trained by stochastic gradients"),
+        (("--levels", 2, "--validation", 0), "a level ends by its validation loss"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )

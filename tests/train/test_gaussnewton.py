@@ -12,7 +12,19 @@ from torch import nn
 
 import liouville as lv
 from liouville.data import Split
-from liouville.train import DivergenceError, GaussNewton, History, Penalty, evaluate, gauss_newton, task_of
+from liouville.train import (
+    DivergenceError,
+    GaussNewton,
+    History,
+    Penalty,
+    Settings,
+    evaluate,
+    gauss_newton,
+    multilevel,
+    optimizer_of,
+    refine,
+    task_of,
+)
 from train.hand import network, points, weights
 from train.problems import randn
 
@@ -211,3 +223,41 @@ def test_verlet_on_the_swiss_roll() -> None:
     history = gauss_newton(net, split, settings, validation=(split.x_test, split.y_test))
     assert history.metrics["validation_accuracy"] == 1.0
     assert history.epochs[-1].loss < 0.1 and len(history.epochs) <= 60
+
+
+def test_levels_double_the_network_and_choose_by_the_same_samples() -> None:
+    """Two levels are a run, a doubling and a run, to the bit; the test part is read once, for the finest network."""
+    split, held = points(40, 10), (randn(20, 2, seed=5), torch.arange(20) % 2)
+    whole, parts, chosen = network(layers=8), network(layers=8), settings(iterations=3, patience=3)
+    history = multilevel(whole, split, chosen, levels=2, validation=held)
+    first = gauss_newton(parts, split, chosen, validation=held, test=False)
+    refine(parts)
+    second = gauss_newton(parts, split, chosen, validation=held)
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole).values(), weights(parts).values(), strict=True))
+    assert [e.loss for e in history.epochs] == [e.loss for e in first.epochs + second.epochs]
+    assert [e.layers for e in history.epochs] == [8] * len(first.epochs) + [16] * len(second.epochs)
+    assert [level.end for level in history.levels] == [
+        {"loss": run.metrics["validation_loss"], "accuracy": run.metrics["validation_accuracy"]}
+        for run in (first, second)
+    ]
+    assert history.work == first.work + second.work and "test_loss" not in first.metrics
+    assert history.metrics["test_loss"] == second.metrics["test_loss"]
+
+
+def test_levels_wait_ten_iterations_for_a_better_validation_but_the_last_obeys() -> None:
+    """Against the opposite labels validation falls from the start on."""
+    split = points(20, 10)
+    held = split.x_train, 1 - split.y_train
+    history = multilevel(network(layers=8), split, settings(iterations=12), levels=2, validation=held)
+    assert history.levels[0].stopped == "no better validation in 10 iterations"
+    assert [level.epochs for level in history.levels] == [10, 12]
+
+
+def test_levels_refuse_what_belongs_to_the_other_kind_of_settings() -> None:
+    net, split = network(), points()
+    with pytest.raises(ValueError, match="optimizer= belongs to Settings"):
+        multilevel(net, split, settings(validation=0.2), optimizer=optimizer_of(net, Settings()))
+    with pytest.raises(ValueError, match="validation= belongs to GaussNewton"):
+        multilevel(net, split, Settings(), validation=(split.x_test, split.y_test))
+    with pytest.raises(ValueError, match="a level ends by its validation loss"):
+        multilevel(net, split, settings())

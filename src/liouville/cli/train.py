@@ -172,12 +172,12 @@ def _plan(
 
 
 def _method(plan: Plan) -> Any:
-    """What trains: stochastic gradients, on one level or several, or Gauss-Newton."""
+    """What trains: stochastic gradients or Gauss-Newton, on one level or several."""
     from liouville.train import GaussNewton, fit, gauss_newton, multilevel
 
-    if isinstance(plan.settings, GaussNewton):
-        return gauss_newton
-    return functools.partial(multilevel, levels=plan.levels) if plan.levels > 1 else fit
+    if plan.levels > 1:
+        return functools.partial(multilevel, levels=plan.levels)
+    return gauss_newton if isinstance(plan.settings, GaussNewton) else fit
 
 
 def _train(run: Any, network: Network, split: Split, plan: Plan, writer: Writer, progress: Any) -> History:

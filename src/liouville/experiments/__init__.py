@@ -13,6 +13,9 @@ from liouville.experiments.experiment import Experiment
 from liouville.names import lookup
 
 EXPERIMENTS: dict[str, str] = {
+    "ellipses": "ellipses",
+    "swiss-roll": "swiss_roll",
+    "peaks": "peaks",
     "planar-table": "planar_table",
 }
 

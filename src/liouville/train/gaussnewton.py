@@ -52,6 +52,7 @@ def gauss_newton(
     validation: tuple[Tensor, Tensor] | None = None,
     progress: Progress = silent,
     on_epoch: Callable[[History], None] | None = None,
+    test: bool = True,
 ) -> History:
     """Train ``network`` in place and return what happened; it carries the weights of the best validation score.
 
@@ -65,6 +66,7 @@ def gauss_newton(
         validation: samples to choose by, instead of a held-out share.
         progress: where to show it.
         on_epoch: called with the history after every outer iteration.
+        test: False leaves the test part unread.
 
     Returns:
         The `History`, its epochs being `Iteration`; among equal validation scores the lower loss is the better one, and
@@ -83,7 +85,7 @@ def gauss_newton(
     """
     if not isinstance(settings, GaussNewton):
         raise ValueError(f"gauss_newton takes GaussNewton, got {type(settings).__name__}; Settings is for train.fit.")
-    return _Run(network, split, settings, validation, progress, on_epoch).train()
+    return _Run(network, split, settings, validation, progress, on_epoch, test).train()
 
 
 class _Taken(NamedTuple):
@@ -106,10 +108,11 @@ class _Run:
         validation: tuple[Tensor, Tensor] | None,
         progress: Progress,
         on_epoch: Callable[[History], None] | None,
+        test: bool,
     ) -> None:
         like = next(network.parameters())
         self.network, self.settings, self.progress, self.on_epoch = network, settings, progress, on_epoch
-        self.task = task_of(network, split)
+        self.task, self.test = task_of(network, split), test
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.split = split.to(device=like.device, dtype=like.dtype)
         self.x, self.y = self.split.x_train, self.split.y_train
@@ -231,7 +234,8 @@ class _Run:
         if self.validation:
             metrics |= evaluate(self.network, *self.validation, self.task, "validation_")
         metrics |= {"seconds": time.perf_counter() - start, "work": self.history.work}
-        metrics |= evaluate(self.network, self.split.x_test, self.split.y_test, self.task, "test_")
+        if self.test:
+            metrics |= evaluate(self.network, self.split.x_test, self.split.y_test, self.task, "test_")
         self.history.metrics = metrics
         return self.history
 

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 __all__ = ["Level", "MultilevelHistory", "multilevel"]
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from liouville.analysis import margin
 from liouville.data import Split
 from liouville.flow import Flow
+from liouville.train.gaussnewton import gauss_newton
 from liouville.train.history import History
 from liouville.train.loop import fit, optimizer_of
 from liouville.train.progress import Progress, silent
 from liouville.train.refine import refine
-from liouville.train.settings import Settings
+from liouville.train.settings import GaussNewton, Settings
 
 _PATIENCE = 10  # epochs that a level other than the last waits for a better validation loss, unless settings say so
 _LIMIT = 2.0  # of the margin: where a frozen oscillation leaves the stable region of symplectic Euler and Verlet
@@ -65,10 +67,11 @@ class MultilevelHistory(History):
 def multilevel(
     network: nn.Module,
     split: Split,
-    settings: Settings = Settings(),
+    settings: Settings | GaussNewton = Settings(),
     *,
     levels: int = 3,
     how: str = "constant",
+    validation: tuple[Tensor, Tensor] | None = None,
     progress: Progress = silent,
     on_epoch: Callable[[History], None] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
@@ -80,15 +83,21 @@ def multilevel(
     most that one level may take. Levels before the last run at the highest rate, the last one on
     ``settings.schedule``. Where a layer's margin h x rate exceeds 2, the network is doubled before it is trained.
 
+    With `GaussNewton` settings every level is a run of `gauss_newton`, which waits ``patience`` iterations for a better
+    validation score, or a lower loss at an equal one; it carries nothing but the weights.
+
     Args:
         network: the coarsest one; it has more layers afterwards, and the weights of the best validation loss.
-        split, settings, progress, on_epoch: as for `fit`; the part held out is the same on all levels.
+        split, settings, progress, on_epoch: as for `fit` or `gauss_newton`; what is held out is the same on all levels.
         levels: how many, the network's own depth among them.
         how: as for `liouville.Flow.refined`.
-        optimizer: one that an earlier run of this network left; ``optimizer_of(network, settings)`` if None.
+        validation: samples to choose by, instead of a held-out share; with `GaussNewton` settings only.
+        optimizer: one that an earlier run of this network left; ``optimizer_of(network, settings)`` if None. With
+            `Settings` only.
 
     Raises:
-        ValueError: if nothing is held out for validation, the network has no flow, or as `fit`.
+        ValueError: if nothing is held out for validation, the network has no flow, an argument belongs to the other
+            kind of settings, or as `fit` and `gauss_newton`.
         DivergenceError: as `fit`; the network then has the depth of the level that diverged.
 
     Examples:
@@ -101,10 +110,18 @@ def multilevel(
     """
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}.")
-    if not settings.validation:
+    if not settings.validation and validation is None:
         raise ValueError("a level ends by its validation loss; give validation a share above 0.")
+    if isinstance(settings, GaussNewton):
+        if optimizer is not None:
+            raise ValueError("optimizer= belongs to Settings; GaussNewton carries the weights alone. Omit it.")
+        train: Callable[..., History] = functools.partial(gauss_newton, validation=validation)
+    elif validation is not None:
+        raise ValueError("validation= belongs to GaussNewton; Settings(validation=...) holds out a share. Omit it.")
+    else:
+        optimizer = optimizer or optimizer_of(network, settings)
+        train = functools.partial(fit, optimizer=optimizer)
     total = MultilevelHistory("accuracy" if split.classes else "r2")
-    optimizer = optimizer or optimizer_of(network, settings)
     for level in range(1, levels + 1):
         worst = _margin(network)
         if level < levels and not total.levels and worst > _LIMIT:
@@ -114,13 +131,12 @@ def multilevel(
             continue
         progress.note(f"level {level} of {levels}: {_depth(network)} layers")
         last = level == levels
-        history = fit(
+        history = train(
             network,
             split,
             settings if last else _of_a_level(settings),
             progress=progress,
             on_epoch=_through(total, on_epoch),
-            optimizer=optimizer,
             test=last,
         )
         _append(total, history, network)
@@ -130,8 +146,9 @@ def multilevel(
     return total
 
 
-def _of_a_level(settings: Settings) -> Settings:
-    return replace(settings, schedule="constant", patience=settings.patience or _PATIENCE)
+def _of_a_level(settings: Settings | GaussNewton) -> Settings | GaussNewton:
+    patient = replace(settings, patience=settings.patience or _PATIENCE)
+    return replace(patient, schedule="constant") if isinstance(patient, Settings) else patient
 
 
 def _margin(network: nn.Module) -> float:

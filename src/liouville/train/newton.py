@@ -21,6 +21,8 @@ from liouville.train.objective import Task
 
 Product = Callable[[Tensor], Tensor]
 
+_FORMED = 256  # weights of a head whose Hessian is formed, to precondition with it
+
 
 class Direction(NamedTuple):
     """p, the number of products that it took, and ||p||_M."""
@@ -117,10 +119,11 @@ class HeadSolution(NamedTuple):
 class Head:
     r"""The convex problem of a linear head: min_W loss(Z W^T, y) + R(W), Z = [z, 1] the features and a column of ones.
 
-    Its exact Hessian, V -> (L''(Z W^T) Z V^T)^T Z + R'' V, is applied, never formed. The preconditioner is
-    Z^T diag(c) Z + mu I for each output, where c is the mean curvature of the loss per sample at W and mu that of R
-    along one direction; for softmax it is mu I on what all outputs have in common, which does not change the loss. It
-    is exact for one output, for squared errors, and for softmax at W = 0, each with weight decay.
+    Its exact Hessian, V -> (L''(Z W^T) Z V^T)^T Z + R'' V, is applied. The preconditioner has mu I in the place of R'',
+    mu its value along one direction; of the loss it has all for up to 256 weights, so that with weight decay it is
+    exact. For more it is Z^T diag(c) Z + mu I for each output, where c is the mean curvature of the loss per sample at
+    W; for softmax mu I on what all outputs have in common, which does not change the loss. That is exact for one
+    output, for squared errors, and for softmax at W = 0, each with weight decay.
 
     Args:
         z: features, (samples, p).
@@ -209,6 +212,11 @@ class Head:
     def _preconditioner(self, S: Tensor, W: Tensor) -> Product:
         signs = torch.where(torch.arange(W.numel(), device=W.device) % 2 == 0, 1.0, -1.0).to(W).view_as(W)
         mu = (signs * self._curvature(signs)).sum() / W.numel()
+        if W.numel() <= _FORMED:
+            H = self._formed(S)
+            H.diagonal().add_(mu + torch.finfo(W.dtype).eps * H.diagonal().max())
+            whole = torch.linalg.cholesky(H)
+            return lambda r: torch.cholesky_solve(r[:, None], whole)[:, 0]
         M = self.Z.mT @ (self._mean_curvature(S)[:, None] * self.Z)
         mu = mu + torch.finfo(W.dtype).eps * M.diagonal().max()
         M.diagonal().add_(mu)
@@ -221,6 +229,14 @@ class Head:
             return (torch.cholesky_solve((R - common).mT, factor).mT + common / mu).flatten()
 
         return solve
+
+    def _formed(self, S: Tensor) -> Tensor:
+        """The loss's part of H as a matrix, over the entries of W by rows."""
+        columns = []
+        for unit in torch.eye(S.shape[1]).to(S):
+            curvature = self.task.curvature(S, unit.expand_as(S))
+            columns.append((curvature[:, :, None] * self.Z[:, None]).flatten(1).mT @ self.Z)
+        return torch.cat(columns, 1)
 
     def _mean_curvature(self, S: Tensor) -> Tensor:
         """The mean eigenvalue of each sample's block of L''; for softmax without the zero of (1, ..., 1)."""

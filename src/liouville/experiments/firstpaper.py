@@ -1,0 +1,246 @@
+"""What the first paper's planar experiments share: its three networks, their starts, and training from level to level.
+
+The starts are those of the first paper's code, K = I for Verlet, W = 0 for the antisymmetric network and K = -I/100 for
+ResNet, which has one bias a layer; or smooth random weights. Verlet moves p and q, of which q holds the data and alone
+is classified. Every run is one of `train.multilevel` with Gauss-Newton steps.
+"""
+
+from __future__ import annotations
+
+__all__ = ["NETWORKS", "build", "by_level", "convergence", "levels_table", "pictures", "reached", "rendered", "trained"]
+
+import itertools
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from liouville.checkpoint import load
+from liouville.data import Split
+from liouville.experiments.comparing import NOT_AVAILABLE, percents, spread
+from liouville.experiments.experiment import Picture, Rendering, Table
+from liouville.experiments.records import Record
+from liouville.fields import Smooth
+from liouville.kernels import Auto
+from liouville.network import Half, Lift, Network
+from liouville.randomness import seeded
+from liouville.train import GaussNewton, MultilevelHistory, Task, multilevel
+from liouville.zoo import MODELS
+
+NETWORKS = {"Verlet": "verlet", "antisymmetric": "antisymmetric", "ResNet": "resnet"}
+
+
+def build(
+    name: str,
+    start: str,
+    features: int,
+    layers: int,
+    T: float,
+    classes: int,
+    seed: int,
+    *,
+    opening: bool = False,
+    gamma: float = 1e-4,
+) -> Network:
+    """A network for points of the plane, in float64.
+
+    Args:
+        name: of `NETWORKS`.
+        start: ``"code"``; ``"near"``, within 0.1 of K = I or 0; or ``"random"``, smooth random weights.
+        features: width, for Verlet that of p and q together.
+        layers, T: of the flow.
+        classes: of the data.
+        seed: of random weights, and of the head's first ones.
+        opening: a learned dense layer with tanh from the plane to the features; else the points lie in the first two.
+        gamma: damping of the antisymmetric network.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    mean = 1.0 if name == "Verlet" else 0.0
+    inits = {"code": Smooth(scale=0.0, mean=mean), "near": Smooth(scale=0.1, mean=mean), "random": Smooth()}
+    options: dict[str, Any] = {"init": inits[start], "generator": generator}
+    if name == "antisymmetric":
+        options |= {"gamma": gamma, "factor": 1.0}
+    if name == "ResNet":
+        options |= {"scalar_bias": True}
+    body = MODELS[NETWORKS[name]](features, layers, T, backprop=Auto(), **options)
+    if name == "ResNet" and start == "code":
+        with torch.no_grad():
+            body.get_parameter("field.K").copy_(-torch.eye(features) / 100)  # the same in every layer
+    outputs = 1 if classes == 2 else classes
+    with seeded(seed, torch.device("cpu")):
+        if opening:
+            lift: nn.Module = nn.Sequential(nn.Linear(2, features), nn.Tanh())
+            return Network(lift, body, nn.Linear(features, outputs)).double()
+        if name == "Verlet":
+            head = nn.Sequential(Half("q"), nn.Linear(features // 2, outputs))
+            return Network(Lift(features, 2, place="q"), body, head).double()
+        return Network(Lift(features, 2, place="front"), body, nn.Linear(features, outputs)).double()
+
+
+def trained(
+    network: Network, split: Split, validation: tuple[Tensor, Tensor], settings: GaussNewton, levels: int = 1
+) -> dict[str, Any]:
+    """Train on one level or several, every weight taken twice at a doubling, and say how it went, in JSON.
+
+    ``levels`` has what happened at every depth: validation accuracy on arrival and of the weights that were kept, and
+    behind every iteration; ``improvements`` pairs of work so far and best validation accuracy so far.
+    """
+    history = multilevel(network, split, settings, levels=levels, validation=validation)
+    return {
+        "accuracy": history.metrics["test_accuracy"],
+        "validation": history.metrics["validation_accuracy"],
+        "work": history.work,
+        "levels": list(_levels(history)),
+        "left_out": history.skipped,
+        "improvements": list(_improvements(history)),
+    }
+
+
+def _levels(history: MultilevelHistory) -> Iterable[dict[str, Any]]:
+    epochs = iter(history.epochs)
+    for level in history.levels:
+        mine = list(itertools.islice(epochs, level.epochs))
+        yield {
+            "layers": level.layers[0],
+            "arrival": level.start["accuracy"],
+            "best": level.end["accuracy"],
+            "iterations": level.epochs,
+            "work": level.work,
+            "gradient": mine[0].gradient_norm if mine else None,
+            "stopped": level.stopped,
+            "scores": [_short(e.validation_score) for e in mine],
+        }
+
+
+def _improvements(history: MultilevelHistory) -> Iterable[tuple[int, float]]:
+    work, best = 0, -1.0
+    for epoch in history.epochs:
+        work += epoch.work
+        if epoch.validation_score is not None and epoch.validation_score > best:
+            best = epoch.validation_score
+            yield work, _short(best)
+
+
+def _short(score: float | None) -> float:
+    return float(f"{score:.4g}")
+
+
+def by_level(records: Iterable[Record]) -> dict[int, list[Mapping[str, Any]]]:
+    """What the records have of every depth, the coarsest first; a run that diverged has nothing."""
+    found: dict[int, list[Mapping[str, Any]]] = {}
+    for record in records:
+        for level in record.values.get("levels", ()):
+            found.setdefault(level["layers"], []).append(level)
+    return dict(sorted(found.items()))
+
+
+def levels_table(title: str, groups: Mapping[str, Sequence[Record]], note: str = "") -> Table:
+    """A row for every network and depth: validation accuracy on arrival and at the end, iterations, work."""
+    columns = ("network", "layers", "on arrival", "validation", "paper", "iterations", "layer evaluations", "runs")
+    rows = []
+    for name, records in groups.items():
+        for layers, found in by_level(records).items():
+            rows.append(
+                [
+                    name,
+                    str(layers),
+                    spread([100 * level["arrival"] for level in found]),
+                    spread([100 * level["best"] for level in found]),
+                    NOT_AVAILABLE,
+                    spread([level["iterations"] for level in found], 0),
+                    f"{statistics.median(level['work'] for level in found):.2g}",
+                    _of(len(found), len(records)),
+                ]
+            )
+    return Table(title, columns, rows, note)
+
+
+def rendered(
+    records: Sequence[Record], folder: Path, points: tuple[Tensor, Tensor], task: Task, what: str, note: str
+) -> Rendering:
+    """Of cases that go from level to level with each network: a table, the paper's kinds of figures, the test points.
+
+    Args:
+        records, folder: as for `Experiment.render`; the cases have a ``network``.
+        points: to show, with their labels.
+        task: theirs.
+        what: names the data in the titles.
+        note: below the table.
+    """
+    groups = {name: [r for r in records if r.case.network == name] for name in NETWORKS}
+    groups = {name: mine for name, mine in groups.items() if mine}
+    drawn = pictures(groups, folder, *points, task, what) | convergence(groups, f"Level by level, {what}")
+    table = levels_table(
+        "Validation accuracy in percent by level, every weight taken twice at a doubling", groups, note
+    )
+    said = "; ".join(f"{name} {spread(percents(mine, 'accuracy'))} %" for name, mine in groups.items())
+    text = f"Test points that the finest level gets right, median and range: {said}." if said else ""
+    return Rendering(text, [table] * bool(groups), drawn)
+
+
+def reached(level: Mapping[str, Any]) -> int | None:
+    """The iterations until every validation point was right; None where they never were."""
+    return level["iterations"] if level["best"] == 1 else None
+
+
+def pictures(
+    groups: Mapping[str, Sequence[Record]], folder: Path, x: Tensor, y: Tensor, task: Task, what: str
+) -> dict[str, Picture]:
+    """The paper's kinds of figures of the models that the records name: features on their way, and the plane divided.
+
+    Args:
+        groups: records by the network's name.
+        folder: of the models.
+        x, y, task: points to show.
+        what: names the networks' depth and data in the titles.
+    """
+    files = {
+        name: folder / record.values["model"]
+        for name, records in groups.items()
+        for record in records
+        if "model" in record.values and (folder / record.values["model"]).exists()
+    }
+    if not files:
+        return {}
+
+    def features() -> Any:
+        from liouville.report.beside import features_beside
+
+        return features_beside({k: load(v) for k, v in files.items()}, x, y, task, f"Features on their way, {what}")
+
+    def planes() -> Any:
+        from liouville.report.beside import planes_beside
+
+        return planes_beside({k: load(v) for k, v in files.items()}, x, y, task, f"The plane divided, {what}")
+
+    return {
+        "features": Picture(f"Validation points on their way through the layers, {what}.", features),
+        "planes": Picture(
+            f"What each network decides where, and how many validation points it gets right, {what}.", planes
+        ),
+    }
+
+
+def convergence(groups: Mapping[str, Sequence[Record]], title: str) -> dict[str, Picture]:
+    """Validation accuracy by iteration through the levels, of the first seed that there is of every network."""
+    runs = {}
+    for name, records in groups.items():
+        found = sorted((r for r in records if not r.diverged), key=lambda r: r.case.seed)
+        if found:
+            runs[name] = [(v["layers"], [v["arrival"], *v["scores"]]) for v in found[0].values["levels"]]
+    if not runs:
+        return {}
+
+    def draw() -> Any:
+        from liouville.report.levels import convergence_by_level
+
+        return convergence_by_level(runs, title, "one run each; a dot: on arrival, before the first iteration")
+
+    return {"levels": Picture(f"{title}: validation accuracy by iteration, one run each.", draw)}
+
+
+def _of(found: int, all_: int) -> str:
+    return str(found) if found == all_ else f"{found} of {all_}"
