@@ -66,7 +66,7 @@ bench-sensitivity: $(VENV)/installed  ## exact sensitivities and extreme singula
 bench-reversible: $(VENV)/installed  ## what not storing the states costs, in time and in digits (ten minutes)
 	$(BIN)/python benchmarks/reversible.py --page docs/depth-and-memory.md
 
-bench-newton: $(VENV)/installed   ## Gauss-Newton on the first paper's planar problems (an hour; resumable)
+bench-newton: $(VENV)/installed   ## Gauss-Newton: weights of smoothness, and the first paper's two cures (ten minutes; resumable)
 	$(BIN)/python benchmarks/gauss_newton.py --records gauss_newton.jsonl --page docs/second-order.md
 
 bench-multilevel: $(VENV)/installed  ## doublings and multilevel training against cold starts (under half an hour)
