@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import liouville as lv
@@ -22,7 +24,10 @@ def test_presets_and_their_limits() -> None:
         recipe("swiss-roll", "pixelwise")
     with pytest.raises(ValueError, match="unknown preset 'hdn'; did you mean 'hdnn'"):
         recipe("swiss-roll", "hdn")
-    assert set(PRESETS) == {"default", "hdnn", "h1-64", "pixelwise"}
+    assert set(PRESETS) == {"default", "hdnn", "hdnn-script", "h1-64", "pixelwise"}
+    paper, script = recipe("peaks", "hdnn"), recipe("peaks", "hdnn-script")
+    settings = replace(paper.settings, schedule="epoch-count")
+    assert script == replace(paper, lift="ends", settings=settings)
     assert recipe("swiss-roll", "h1-64").data["noise"] == 0.0
     with pytest.raises(ValueError, match="the preset 'h1-64' is for swiss-roll and double-circles"):
         recipe("peaks", "h1-64")

@@ -117,6 +117,7 @@ _H1_64 = {
 PRESETS: dict[str, str] = {
     "default": "this library's own settings",
     "hdnn": "the Hamiltonian-network papers on planar data: alternation, i.i.d. N(0,1) weights",
+    "hdnn-script": "as hdnn, and as the authors' script: inputs at both ends, Adam's bias correction counts epochs",
     "h1-64": "64-layer H1 network, T = 2, on the papers' own Swiss roll or double circles",
     "pixelwise": "the papers' network for images: 1x1 maps at full resolution on 8 channels",
 }
@@ -137,10 +138,13 @@ def recipe(data: str, preset: str = "default") -> Recipe:
     base = _DEFAULT[data]
     if preset == "default":
         return base
-    if preset == "hdnn":
+    if preset in ("hdnn", "hdnn-script"):
         if base.conv is not None or data not in ("swiss-roll", "double-moons", "double-circles", "ellipses", "peaks"):
-            raise ValueError(f"the preset 'hdnn' is for planar data, got {data!r}; leave --preset out.")
-        return Recipe("h1", base.features, 64, 2.0, init=Normal(), settings=_HDNN, threads=1)
+            raise ValueError(f"the preset {preset!r} is for planar data, got {data!r}; leave --preset out.")
+        script = preset == "hdnn-script"
+        settings = replace(_HDNN, schedule="epoch-count") if script else _HDNN
+        lift = "ends" if script else None
+        return Recipe("h1", base.features, 64, 2.0, lift=lift, init=Normal(), settings=settings, threads=1)
     if preset == "h1-64":
         if data not in _H1_64:
             raise ValueError(f"the preset 'h1-64' is for {' and '.join(_H1_64)}, got {data!r}; leave --preset out.")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import liouville as lv
-from liouville.train import Penalty, Settings, fit
+from liouville.train import Penalty, Settings, Task, alternate, fit
 from train.hand import Adam, loss, network, penalty, points, same, watched, weights
 
 EPS = torch.finfo(torch.float64).eps
@@ -64,15 +64,17 @@ def test_alternation_by_hand(head_lr: float | None, decay: float, steps: int) ->
     same(weights(net), weights(twin), 1e-6)
 
 
-def test_the_last_head_is_fitted_batch_by_batch_on_what_evaluation_sees() -> None:
+def test_the_last_head_is_fitted_batch_by_batch_on_what_evaluation_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without dropout: its features are those that the returned network puts out; one pass per epoch, shuffled."""
     net, data, batches = network(dropout_rate=0.4), points(), []
+    gradients = alternate._gradients
 
-    def see(head: nn.Module, args: tuple[Tensor, ...]) -> None:
-        if torch.is_grad_enabled() and not args[0].requires_grad and not net.training:
-            batches.append(args[0].clone())
+    def see(network: lv.Network, features: Tensor, *rest: object) -> object:
+        if not net.training:
+            batches.append(features.clone())
+        return gradients(network, features, *rest)
 
-    net.head.register_forward_pre_hook(see)
+    monkeypatch.setattr(alternate, "_gradients", see)
     settings = Settings(epochs=3, batch=10, lr=0.1, alternate=2, validation=0.0, penalty=Penalty(head=0.2))
     fit(net, data, settings)
     assert [len(batch) for batch in batches] == [10, 10, 5] * 3
@@ -87,6 +89,24 @@ def test_the_last_head_is_fitted_batch_by_batch_on_what_evaluation_sees() -> Non
     assert not torch.equal(torch.cat(order[:3]), torch.cat(order[3:6]))
     head_by_hand(net, [(features[i], data.x_train[i]) for i in order], 0.1, 0.2)
     same(weights(net), after, 1e-6)
+
+
+@pytest.mark.parametrize("task", [Task("logistic", 2), Task("softmax", 3), Task("least-squares", 0)])
+def test_a_linear_head_has_the_gradient_of_autograd(task: Task) -> None:
+    """In closed form, against the same head behind a module without weights, which autograd differentiates."""
+    g = torch.Generator().manual_seed(0)
+    outputs = {"logistic": 1, "softmax": 3, "least-squares": 2}[task.kind]
+    features = torch.randn(50, 4, generator=g).double()
+    y = torch.randint(task.classes, (50,), generator=g) if task.classes else torch.randn(50, 2, generator=g).double()
+    linear = nn.Linear(4, outputs).double()
+    settings = Settings(alternate=1, penalty=Penalty(head=0.3))
+    closed, graph = (
+        alternate._gradients(lv.Network(lv.Lift(4), nn.Identity(), head), features, y, task, settings)
+        for head in (linear, nn.Sequential(nn.Identity(), linear))
+    )
+    for a, b in zip(closed, graph, strict=True):
+        bound = 50 * EPS * float(features.abs().max() + linear.weight.detach().abs().max())  # a sum over 50 samples
+        assert float((a - b).abs().max()) <= bound
 
 
 def test_batch_normalisation_counts_every_batch_once() -> None:

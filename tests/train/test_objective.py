@@ -9,6 +9,8 @@ import liouville as lv
 from liouville.data import Split
 from liouville.train import Task, task_of
 
+EPS = torch.finfo(torch.float64).eps
+
 
 def test_logistic_is_softmax_of_two_scores() -> None:
     s = torch.randn(20, 1, dtype=torch.double, generator=torch.Generator().manual_seed(0))
@@ -38,6 +40,8 @@ def test_taylor(task: Task) -> None:
     y = torch.randint(task.classes, (30,), generator=g) if task.classes else torch.randn(30, generator=g).double()
     d = torch.randn(s.shape, dtype=torch.double, generator=g)
     (gradient,) = torch.autograd.grad(task.loss(s, y), s)
+    closed = task.gradient(s.detach(), y)
+    assert closed.shape == gradient.shape and torch.allclose(closed, gradient, rtol=0, atol=4 * EPS)
     with torch.no_grad():
         r = [float(task.loss(s + t * d, y) - task.loss(s, y) - t * (gradient * d).sum()) for t in (2e-3, 1e-3)]
     assert r[0] / r[1] == pytest.approx(4.0, rel=0.02)

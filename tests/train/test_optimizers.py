@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from liouville.train.loop import epoch_count
 from liouville.train.optimizers import Adam, AdamW
 
 PAIRS = {
@@ -46,6 +47,28 @@ def test_every_bit_and_the_state_are_those_of_torch(name: str) -> None:
         mine, its = first.state[x], second.state[y]
         assert mine.keys() == its.keys()
         assert all(torch.equal(mine[key], its[key]) and mine[key].dtype == its[key].dtype for key in its)
+
+
+def test_the_schedule_epoch_count_is_a_wrong_step_number() -> None:
+    """The authors' script: before every step but the first, Adam's counter is set to the epoch, counted from 0."""
+    steps, lr = 4, 0.05
+    a, b = ([p.detach().double().requires_grad_() for p in parameters()] for _ in range(2))
+    ours = Adam([{"params": a, "lr": lr}], (0.9, 0.999))
+    schedule = torch.optim.lr_scheduler.LambdaLR(ours, epoch_count(steps, (0.9, 0.999)))
+    theirs = torch.optim.Adam(b, lr=lr, betas=(0.9, 0.999))
+    for k in range(5 * steps):
+        generator = torch.Generator().manual_seed(k)
+        for x, y in zip(a, b, strict=True):
+            x.grad = 1 + torch.rand(x.shape, generator=generator).double()
+            y.grad = x.grad.clone()
+        for state in theirs.state.values():
+            state["step"].fill_(k // steps)
+        theirs.step()
+        ours.step()
+        schedule.step()
+    bound = 4e-8 * lr * 5 * steps  # Adam's 1e-8 beside gradients of at least 1, in both, at rates below 2 lr
+    for x, y in zip(a, b, strict=True):
+        assert float((x - y).detach().abs().max()) <= bound
 
 
 def test_a_training_run_does_not_import_torchs_compiler() -> None:

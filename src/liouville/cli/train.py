@@ -57,7 +57,7 @@ _data, _network, _training, _machine, _output = (
 )
 @_training("--safeguard", metavar="armijo|trust-region", help="Of gauss-newton: what keeps its steps safe.")
 @_training("--beta2", type=float, help="How long adam remembers the squares of gradients.")
-@_training("--schedule", metavar="one-cycle|cosine|step|constant", help="Of the learning rate.")
+@_training("--schedule", metavar="one-cycle|cosine|step|constant|epoch-count", help="Of the learning rate.")
 @_training("--warmup", type=float, help="Share of the steps in which one-cycle goes up.")
 @_training("--smoothness", type=float, help="Weight of the penalty on changes in depth.")
 @_training("--decay", type=float, help="Weight of the penalty on the flows' weights.")

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 __all__ = ["fresh_head", "require_network", "train_head"]
 
+from collections.abc import Callable, Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from liouville.network import Network
 from liouville.train.objective import Task
+from liouville.train.optimizers import Adam
 from liouville.train.settings import Settings
 
 
 def fresh_head(network: Network, features: Tensor, y: Tensor, task: Task, settings: Settings) -> None:
     """Set the head to zero, then take ``settings.alternate`` Adam steps on the features of one batch."""
-    with torch.no_grad():
-        for weight in network.head.parameters():
-            weight.zero_()
-    optimizer = torch.optim.Adam(network.head.parameters(), lr=settings.head_lr or settings.lr)
+    step = _head_steps(network, task, settings)
     for _ in range(settings.alternate):
-        _head_step(network, features, y, task, settings, optimizer)
+        step(features, y)
 
 
 def train_head(
@@ -34,24 +35,38 @@ def train_head(
     network = require_network(network)
     with torch.no_grad():
         features = torch.cat([network.features(part) for part in x.split(1000)])
-        for weight in network.head.parameters():
-            weight.zero_()
-    optimizer = torch.optim.Adam(network.head.parameters(), lr=settings.head_lr or settings.lr)
+    step = _head_steps(network, task, settings)
     for _ in range(settings.epochs):
         order = torch.randperm(len(x), generator=generator).to(x.device)
         for rows in order.split(settings.batch):
-            _head_step(network, features[rows], y[rows], task, settings, optimizer)
+            step(features[rows], y[rows])
 
 
-def _head_step(
-    network: Network, features: Tensor, y: Tensor, task: Task, settings: Settings, optimizer: torch.optim.Optimizer
-) -> None:
-    penalties = [part.value(network) for part in settings.penalty.head_parts()]
-    objective = sum(penalties, start=task.loss(network.head(features), y))
-    parameters = list(network.head.parameters())
-    for weight, grad in zip(parameters, torch.autograd.grad(objective, parameters), strict=True):
-        weight.grad = grad
-    optimizer.step()
+def _head_steps(network: Network, task: Task, settings: Settings) -> Callable[[Tensor, Tensor], None]:
+    """A head of zeros, and Adam's step of it from features and targets."""
+    weights: list[Tensor] = list(network.head.parameters())
+    with torch.no_grad():
+        torch._foreach_zero_(weights)
+    optimizer = Adam([{"params": weights, "lr": settings.head_lr or settings.lr}])
+
+    def step(features: Tensor, y: Tensor) -> None:
+        for weight, gradient in zip(weights, _gradients(network, features, y, task, settings), strict=True):
+            weight.grad = gradient
+        optimizer.step()
+
+    return step
+
+
+def _gradients(network: Network, features: Tensor, y: Tensor, task: Task, settings: Settings) -> Sequence[Tensor]:
+    """The head's, in closed form where it is one linear map with weight decay: autograd takes longer than all of it."""
+    head, penalty = network.head, settings.penalty
+    if type(head) is nn.Linear and head.bias is not None and features.dim() == 2 and not penalty.head_smoothness:
+        W, mu = head.weight.detach(), head.bias.detach()
+        slope = task.gradient(F.linear(features, W, mu), y)
+        return (slope.mT @ features).add_(W, alpha=penalty.head), slope.sum(0).add_(mu, alpha=penalty.head)
+    penalties = [part.value(network) for part in penalty.head_parts()]
+    objective = sum(penalties, start=task.loss(head(features), y))
+    return torch.autograd.grad(objective, list(head.parameters()))
 
 
 def require_network(network: nn.Module) -> Network:

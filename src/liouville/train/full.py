@@ -135,7 +135,7 @@ class FullObjective(Objective):
     def expand(self, w: Tensor) -> Expansion:
         J = Jacobian(self._evaluation, self.weights, w, _scores, self.x)
         self._count(2, len(self.x))
-        loss, dS = loss_and_gradient(self.task, J.outputs, self.y)
+        loss, dS = self.task.loss(J.outputs, self.y), self.task.gradient(J.outputs, self.y)
         R, dR = self._penalty(self.weights.named(w), {})
         gradient = J.transpose(dS) + dR
         if self.curvature is not None:
@@ -148,15 +148,6 @@ class FullObjective(Objective):
             return data + self._curvature(self.weights.named(w), self.weights.named(v))
 
         return Expansion(float(loss + R), gradient, product)
-
-
-def loss_and_gradient(task: Task, scores: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """L(S) and L'(S)."""
-    leaf = scores.detach().requires_grad_()
-    with torch.enable_grad():
-        loss = task.loss(leaf, y)
-    (gradient,) = torch.autograd.grad(loss, leaf)
-    return loss.detach(), gradient
 
 
 def _scores(network: nn.Module, x: Tensor) -> Tensor:

@@ -47,6 +47,27 @@ class Task:
             return F.cross_entropy(scores, y)
         return 0.5 * (scores - y.view_as(scores)).square().flatten(1).sum(1).mean()
 
+    def gradient(self, scores: Tensor, y: Tensor) -> Tensor:
+        r"""L'(scores), the derivative of `loss` in closed form.
+
+        Per sample p - y with p = sigmoid(score) (logistic), p - e_y with p = softmax(scores), and score - y (least
+        squares), each divided by the number of samples.
+
+        Args:
+            scores: (samples, outputs).
+            y: targets.
+
+        Examples:
+            >>> Task("logistic", 2).gradient(torch.zeros(2, 1), torch.tensor([0, 1]))
+            tensor([[ 0.2500],
+                    [-0.2500]])
+        """
+        if self.kind == "logistic":
+            return (scores.sigmoid() - y.view_as(scores)) / len(scores)
+        if self.kind == "softmax":
+            return (scores.softmax(-1) - F.one_hot(y, scores.shape[-1])) / len(scores)
+        return (scores - y.view_as(scores)) / len(scores)
+
     def curvature(self, scores: Tensor, v: Tensor) -> Tensor:
         r"""L''(scores) v, the positive semidefinite second derivative of `loss` in closed form; it knows no targets.
 

@@ -12,7 +12,7 @@ from liouville.names import lookup
 from liouville.train.regularisers import Penalty
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
-SCHEDULES = ("one-cycle", "cosine", "step", "constant")
+SCHEDULES = ("one-cycle", "cosine", "step", "constant", "epoch-count")
 HEADS = ("eliminated", "eliminated-simple", "joint", "alternating")
 SAFEGUARDS = ("armijo", "trust-region")
 
@@ -31,7 +31,8 @@ class Settings:
             torch's 0.999.
         weight_decay: the decoupled decay of ``"adamw"``; a decay that is part of the objective is in ``penalty``.
         schedule: ``"one-cycle"`` (up over the first ``warmup`` of the steps, then down to nothing), ``"cosine"`` (down
-            to nothing), ``"step"`` (times 0.8 after every epoch, the papers' MNIST) or ``"constant"``.
+            to nothing), ``"step"`` (times 0.8 after every epoch, the papers' MNIST), ``"constant"``, or
+            ``"epoch-count"`` (what Adam's rate becomes if its bias correction counts epochs, as in a public script).
         warmup: share of the steps in which ``"one-cycle"`` rises.
         penalty: weights of smoothness in depth, decay and head decay.
         alternate: the papers' alternation: a fresh, zero head gets this many Adam steps on every batch, with the
@@ -65,7 +66,7 @@ class Settings:
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     beta2: float = 0.95
     weight_decay: float = 0.0
-    schedule: Literal["one-cycle", "cosine", "step", "constant"] = "one-cycle"
+    schedule: Literal["one-cycle", "cosine", "step", "constant", "epoch-count"] = "one-cycle"
     warmup: float = 0.1
     penalty: Penalty = field(default_factory=Penalty)
     alternate: int = 0

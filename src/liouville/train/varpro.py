@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from liouville.network import Network
 from liouville.train.alternate import require_network
 from liouville.train.flat import Jacobian, Named
-from liouville.train.full import Expansion, Objective, loss_and_gradient
+from liouville.train.full import Expansion, Objective
 from liouville.train.newton import Head, HeadSolution
 from liouville.train.objective import Task
 from liouville.train.regularisers import Regulariser
@@ -151,7 +151,7 @@ class ReducedJacobian:
         self.features, self.head, self.W, self.full = features, head, W, full
         self.p = features.outputs.shape[1]
         self.S = head.Z @ W.mT
-        self.loss, self.dL = loss_and_gradient(head.task, self.S, head.y)
+        self.loss, self.dL = head.task.loss(self.S, head.y), head.task.gradient(self.S, head.y)
         eps = torch.finfo(W.dtype).eps
         self._inverse = head.inverse(W, tolerance=2**4 * eps, iterations=10 * W.numel())
 
