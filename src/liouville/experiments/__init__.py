@@ -13,7 +13,12 @@ from liouville.experiments.experiment import Experiment
 from liouville.names import lookup
 
 EXPERIMENTS: dict[str, str] = {
+    "phase-planes": "phase_planes",
     "planar-table": "planar_table",
+#    "gradients": "gradients",
+    "counterexample": "counterexample",
+#    "propagation": "propagation",
+#    "ring-of-eight": "ring_of_eight",
 }
 
 
