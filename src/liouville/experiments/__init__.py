@@ -15,10 +15,10 @@ from liouville.names import lookup
 EXPERIMENTS: dict[str, str] = {
     "phase-planes": "phase_planes",
     "planar-table": "planar_table",
-#    "gradients": "gradients",
+    "gradients": "gradients",
     "counterexample": "counterexample",
-#    "propagation": "propagation",
-#    "ring-of-eight": "ring_of_eight",
+    "propagation": "propagation",
+    #    "ring-of-eight": "ring_of_eight",
 }
 
 

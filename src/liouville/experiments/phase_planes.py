@@ -118,7 +118,11 @@ def _text(of: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _planes(of: Mapping[str, Any]) -> Figure:
-    title = {"spread": r"$\lambda = 2$ (twice)", "collapse": r"$\lambda = -2$ (twice)", "rotation": r"$\lambda = \pm i$"}
+    title = {
+        "spread": r"$\lambda = 2$ (twice)",
+        "collapse": r"$\lambda = -2$ (twice)",
+        "rotation": r"$\lambda = \pm i$",
+    }
     flows = {f"{NAMES[name]}, {title[name]}: {name}": example_1(name) for name in of}
     return phase_planes(flows, torch.tensor(EXAMPLE_1_INPUTS), "Ten residual layers: inputs spread, collapse, or turn")
 
