@@ -18,7 +18,7 @@ EXPERIMENTS: dict[str, str] = {
     "gradients": "gradients",
     "counterexample": "counterexample",
     "propagation": "propagation",
-    #    "ring-of-eight": "ring_of_eight",
+    "ring-of-eight": "ring_of_eight",
 }
 
 

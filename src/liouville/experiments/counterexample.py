@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 H = 0.05
 DISTANCE = 0.05  # of the authors' finite differences
 _KEPT = 200  # times recorded
+_COLUMNS = {"slope": ".3g", "off_the_line": ".0%", "log_determinant": ".1g"}
 _DOTS: Any = (0, (1, 2))
 
 
@@ -108,16 +109,18 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
     if not records:
         return Rendering()
     records = sorted(records, key=lambda r: (r.case.T, -r.case.eps, -r.case.size))
-    head = ("eps", "|y(0)|", "T", "norm at t = T, ours / paper", "growth per unit of t", "farthest off a straight line")
-    head += ("size of the log-determinant",)
-    rows = [
-        (f"{r.case.eps:g}", f"{r.case.size:g}", f"{r.case.T:g}", f"{r.values['norms'][-1]:.4g} / {NOT_AVAILABLE}")
-        + (f"{r.values['slope']:.3g}", f"{r.values['off_the_line']:.0%}", f"{r.values['log_determinant']:.1g}")
-        for r in records
-    ]
+    measured = ("growth per unit of t", "farthest off a straight line", "size of the log-determinant")
+    head = ("eps", "|y(0)|", "T", "norm at t = T, ours / paper", *measured)
+    rows = [_row(r) for r in records]
     note = "Straight line: least squares through the later half of t; the norm also wavers with every turn."
     pictures = {"growth": Picture("Entries and norms of dy(T)/dy(T - t) over t.", lambda: _draw(records))}
     return Rendering(_text(records), [Table("Growth of dy(T)/dy(T - t)", head, rows, note)], pictures)
+
+
+def _row(r: Record) -> tuple[str, ...]:
+    start = tuple(f"{x:g}" for x in (r.case.eps, r.case.size, r.case.T))
+    end = f"{r.values['norms'][-1]:.4g} / {NOT_AVAILABLE}"
+    return *start, end, *(f"{r.values[key]:{form}}" for key, form in _COLUMNS.items())
 
 
 def _text(records: Sequence[Record]) -> str:

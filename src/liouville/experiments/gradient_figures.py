@@ -25,7 +25,8 @@ def by_iteration(shown: Named) -> Figure:
         rows = figure.subplots(2, len(shown), sharex=True, sharey="col", squeeze=False)
         for (name, record), above, below in zip(shown, *rows, strict=True):
             values = record.values
-            for k, (depth, colour) in enumerate(zip(values["depths"], _shades(len(values["depths"])), strict=True)):
+            for k, depth in enumerate(values["depths"]):
+                colour = _shade(depth)
                 above.plot(values["iterations"], _positive(values["mean"][k]), color=colour, label=f"$l$ = {depth}")
                 below.plot(values["iterations"], _positive(values["median"][k]), color=colour)
                 ends = (_positive(values[key][k]) for key in ("least", "most"))
@@ -38,8 +39,9 @@ def by_iteration(shown: Named) -> Figure:
         rows[0][0].set_ylabel(r"of the batch's mean $\partial y_N / \partial y_l$")
         rows[1][0].set_ylabel(r"of single samples' $\partial y_N / \partial y_l$")
         figure.legend(*rows[0][0].get_legend_handles_labels(), loc="outside lower right", ncols=7, handlelength=1.2)
-        note = "spectral norms; below: line: median, band: least to largest sample; dashed: the bound 1 of H1"
-        heading(figure, "Sensitivities while the double moons are learned: H1 keeps every sample above 1", note)
+        note = "spectral norms; below: line: median, band: least to largest sample; dashed: H1's bound 1"
+        least = ", ".join(f"{min(map(min, record.values['least'])):.3g}" for _, record in shown)
+        heading(figure, f"Least norm of any sample while the double moons are learned: {least}", note)
     return figure
 
 
@@ -68,7 +70,8 @@ def _positive(values: Sequence[float]) -> list[float]:
     return [max(x, _FLOOR) for x in values]
 
 
-def _shades(number: int) -> list[Any]:
+def _shade(depth: int) -> Any:
+    """Light to dark over l = 1 ... 61."""
     import matplotlib
 
-    return [matplotlib.colormaps["viridis"](0.9 - 0.85 * k / max(1, number - 1)) for k in range(number)]
+    return matplotlib.colormaps["viridis"](0.9 - 0.85 * min(1.0, (depth - 1) / 60))

@@ -11,9 +11,10 @@ from __future__ import annotations
 __all__ = ["EXPERIMENT", "NETWORKS", "PUBLISHED", "Config", "cases", "render", "run"]
 
 import copy
+import itertools
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from liouville.experiments.gradient_figures import by_iteration, loss_gradients
 from liouville.experiments.records import Record
 from liouville.plan import Plan
 from liouville.randomness import seeded
-from liouville.train import Callback, Settings, fit
+from liouville.train import Callback, Penalty, Settings, fit
+from liouville.train.optimizers import Adam
 
 NETWORKS = {
     "h1": "H1, 64 layers",
@@ -83,27 +85,26 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     assert isinstance(settings, Settings)
     if config.network in PUBLISHED:
         plan = plan.changed(T=config.T, lift="front", shared=config.network == "h1-shared")
-        network: nn.Module = plan.network(split)
+        network = plan.network(split)
         watch = _Watch(network.lift, network.body, split, config.every)
         history = fit(network, split, settings, callbacks=[watch])
     else:
         layers, features = map(int, {"mlp-32": (32, 4), "mlp-8": (8, 6)}[config.network])
-        network = mlp(layers, features, config.seed)
-        watch = _Watch(network[0], network[1:-1], split, config.every)
+        chain = mlp(layers, features, config.seed)
+        watch = _Watch(chain[0], chain[1:-1], split, config.every)
         # Trained as one, by Adam, with a decay of 1e-4 on all layers but the last, as in the authors' script.
-        own = Settings(
-            config.epochs, lr=settings.lr, beta2=0.999, schedule="constant", validation=0.0, seed=config.seed
-        )
-        groups = [{"params": network[:-1].parameters(), "weight_decay": 1e-4}, {"params": network[-1].parameters()}]
-        history = fit(network, split, own, callbacks=[watch], optimizer=torch.optim.Adam(groups, lr=own.lr))
+        own = replace(settings, alternate=0, penalty=Penalty())
+        decayed = {"params": chain[:-1].parameters(), "weight_decay": 1e-4}
+        optimizer = Adam([{"lr": own.lr, **decayed}, {"lr": own.lr, "params": chain[-1].parameters()}])
+        history = fit(chain, split, own, callbacks=[watch], optimizer=optimizer)
     return {"accuracy": history.metrics["test_accuracy"]} | watch.values(curves=config.seed == 0)
 
 
 def mlp(layers: int, features: int, seed: int) -> nn.Sequential:
-    """``layers`` maps with tanh behind each, from two inputs, and a linear one to the score; torch's initial weights."""
+    """``layers`` maps with tanh behind each, from two inputs, and one to the score; torch's initial weights."""
     widths = [2, *[features] * layers]
     with seeded(seed, torch.device("cpu")):
-        hidden = [nn.Sequential(nn.Linear(a, b), nn.Tanh()) for a, b in zip(widths, widths[1:], strict=False)]
+        hidden = [nn.Sequential(nn.Linear(a, b), nn.Tanh()) for a, b in itertools.pairwise(widths)]
         return nn.Sequential(*hidden, nn.Linear(features, 1))
 
 
@@ -165,8 +166,8 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
     groups = _groups(records)
     if not groups:
         return Rendering()
-    head = ("network", "T", "runs", "mean of the batch: least", "largest", "the paper's range")
-    head += ("single samples: least", "largest")
+    of = ("mean of the batch: least", "largest", "the paper's range", "single samples: least", "largest")
+    head = ("network", "T", "runs", *of)
     sensitivities = [(NETWORKS[n], _time(T), str(len(g)), *_ranges(n, g)) for (n, T), g in groups.items()]
     losses = [(NETWORKS[n], _time(T), str(len(g)), *_learning(n, g)) for (n, T), g in groups.items()]
     note = "Medians over seeds, with the range; over l = 1, 11, ... and all measured iterations."
@@ -207,13 +208,12 @@ def _sound(group: Sequence[Record]) -> list[Record]:
 
 
 def _ranges(name: str, group: Sequence[Record]) -> tuple[str, ...]:
-    mean, single = ([r.values[key] for r in _sound(group)] for key in ("mean_range", "single_range"))
-    paper = "[{:g}, {:g}]".format(*PUBLISHED[name]) if name in PUBLISHED else NOT_AVAILABLE
-    return (
-        *(_numbers([v[k] for v in mean]) for k in (0, 1)),
-        paper,
-        *(_numbers([v[k] for v in single]) for k in (0, 1)),
+    sound = _sound(group)
+    least, most, lowest, highest = (
+        _numbers([r.values[key][k] for r in sound]) for key in ("mean_range", "single_range") for k in (0, 1)
     )
+    paper = "[{:g}, {:g}]".format(*PUBLISHED[name]) if name in PUBLISHED else NOT_AVAILABLE
+    return least, most, paper, lowest, highest
 
 
 def _learning(name: str, group: Sequence[Record]) -> tuple[str, ...]:

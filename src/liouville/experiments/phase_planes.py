@@ -68,8 +68,9 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
     of = {name: r.values for name in EXAMPLE_1 for r in records if r.case.matrix == name}
     if not of:
         return Rendering()
-    head = ("K", "eigenvalues", "in the paper", "smallest to largest distance, before", "behind ten layers", "ratios")
-    head += ("error of the input, times", "error of the output, traced back, times")
+    distances = ("smallest to largest distance, before", "behind ten layers", "ratios")
+    errors = ("error of the input, times", "error of the output, traced back, times")
+    head = ("K", "eigenvalues", "in the paper", *distances, *errors)
     rows = [(PLAIN[name], _eigenvalues(values), name, *_distances(values)) for name, values in of.items()]
     note = (
         f'"In the paper" is in words; its distances are {NOT_AVAILABLE}. The last two columns are the largest over the '

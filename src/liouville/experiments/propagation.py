@@ -64,7 +64,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     network, settings = plan.network(split), plan.fit_settings()
     assert isinstance(settings, Settings)
     metrics = fit(network, split, settings).metrics
-    values = {"accuracy": metrics["test_accuracy"], "validation": metrics["validation_accuracy"]}
+    values: dict[str, Any] = {"accuracy": metrics["test_accuracy"], "validation": metrics["validation_accuracy"]}
     if config.seed == 0:  # the one that the pictures show
         name = f"{config.data}-{config.epochs or settings.epochs}.safetensors"
         save(network, folder / name)

@@ -103,16 +103,15 @@ def _animate(
         for name, colour in zip(names, colours(2), strict=True):
             panels[0].scatter([], [], s=22, c=colour, linewidths=0, label=name)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=2, handletextpad=0.2)
-        heading(figure, titles[0])
+        title = heading(figure, titles[0])
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # what was laid out stays where it is in every frame
 
     def draw(j: int) -> list[object]:
         for shown, window in zip(dots, windows, strict=True):
             shown.set_offsets(seen[j][:, window].numpy())
-        if figure._suptitle is not None:
-            figure._suptitle.set_text(titles[j])
-        return list(dots)
+        title.set_text(titles[j])
+        return [*dots, title]
 
     return FuncAnimation(figure, draw, frames=list(layers), blit=False)  # type: ignore[arg-type]
 
