@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["by_iteration", "loss_gradients"]
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_LEAST = 1e-40  # what is smaller lies below the figure
 Named = Sequence[tuple[str, Record]]
-_FLOOR = 1e-30
 
 
 def by_iteration(shown: Named) -> Figure:
@@ -41,7 +42,9 @@ def by_iteration(shown: Named) -> Figure:
         figure.legend(*rows[0][0].get_legend_handles_labels(), loc="outside lower right", ncols=7, handlelength=1.2)
         note = "spectral norms; below: line: median, band: least to largest sample; dashed: H1's bound 1"
         least = ", ".join(f"{min(map(min, record.values['least'])):.3g}" for _, record in shown)
-        heading(figure, f"Least norm of any sample while the double moons are learned: {least}", note)
+        heading(
+            figure, f"Least norm of any sample while the double moons are learned, from left to right: {least}", note
+        )
     return figure
 
 
@@ -63,11 +66,12 @@ def loss_gradients(shown: Named) -> Figure:
 
 def _axes(axes: Axes) -> None:
     axes.set_yscale("log")
+    axes.set_ylim(bottom=max(axes.get_ylim()[0], _LEAST))
     axes.grid(axis="y")
 
 
 def _positive(values: Sequence[float]) -> list[float]:
-    return [max(x, _FLOOR) for x in values]
+    return [x or math.nan for x in values]  # 0 has no place on a log scale
 
 
 def _shade(depth: int) -> Any:

@@ -150,5 +150,5 @@ EXPERIMENT = Experiment(
     cases=cases,
     run=run,
     render=render,
-    cost=lambda case: (1.0 + 0.8 * case.layers) * case.epochs / EPOCHS,
+    cost=lambda case: (0.4 + 0.25 * case.layers) * case.epochs / EPOCHS,
 )
