@@ -73,7 +73,7 @@ bench-multilevel: $(VENV)/installed  ## doublings and multilevel training agains
 	$(BIN)/python benchmarks/multilevel.py --page docs/multilevel.md
 
 bench-agents: $(VENV)/installed   ## eight agents in a ring beside a full network, by depth (five minutes)
-	$(BIN)/python benchmarks/ring_of_eight.py --figure docs/images/agents.png
+	$(BIN)/liouville reproduce ring-of-eight
 
 reproduce: $(VENV)/installed      ## both papers' tables and figures: runs what has no record, writes docs/reproduce.md (hours)
 	$(BIN)/liouville reproduce --all --out docs

@@ -16,7 +16,12 @@ EXPERIMENTS: dict[str, str] = {
     "ellipses": "ellipses",
     "swiss-roll": "swiss_roll",
     "peaks": "peaks",
+    "phase-planes": "phase_planes",
     "planar-table": "planar_table",
+    "gradients": "gradients",
+    "counterexample": "counterexample",
+    "propagation": "propagation",
+    "ring-of-eight": "ring_of_eight",
 }
 
 

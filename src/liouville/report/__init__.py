@@ -2,6 +2,7 @@
 
 from liouville.report.figures import draw_all
 from liouville.report.images import hardest_mistakes
+from liouville.report.motion import features_in_motion
 from liouville.report.phase import phase_planes
 from liouville.report.plane import decision_regions, features_at_depths
 from liouville.report.regions import spectra_over_regions
@@ -18,6 +19,7 @@ __all__ = [
     "decision_regions",
     "draw_all",
     "features_at_depths",
+    "features_in_motion",
     "growth_over_time",
     "hardest_mistakes",
     "phase_planes",

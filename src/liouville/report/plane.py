@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["decision_regions", "features_at_depths"]
+__all__ = ["decision_regions", "features_at_depths", "head_plane"]
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -127,19 +127,30 @@ def features_at_depths(
     return figure
 
 
+def head_plane(network: Network, features: Tensor) -> tuple[Tensor, float]:
+    """The unit normal of the head's dividing plane, towards class 1, at the features' mean, and where it crosses it.
+
+    Args:
+        network: with one score.
+        features: (samples, n), the head's inputs.
+    """
+    centre = features.mean(0).double()
+    point = centre.to(next(network.head.parameters())).requires_grad_()
+    with torch.enable_grad():
+        score = network.head(point[None]).squeeze()
+        (gradient,) = torch.autograd.grad(score, point)
+    length = gradient.norm().clamp_min(1e-30)
+    normal = (gradient / length).double()
+    return normal, float(normal @ centre - score.detach() / length)
+
+
 def _basis(network: Network, features: Tensor, task: Task) -> tuple[Tensor, float | None]:
     """Two orthonormal directions, (n, 2), and where the head's plane crosses the first, if it has one."""
     centre = features.mean(0)
     spread = features - centre
     if task.kind != "logistic":
         return torch.linalg.svd(spread, full_matrices=False)[2][:2].mT, None
-    point = centre.to(next(network.head.parameters())).requires_grad_()
-    with torch.enable_grad():
-        score = network.head(point[None]).squeeze()
-        (normal,) = torch.autograd.grad(score, point)
-    length = normal.norm().clamp_min(1e-30)
-    first = (normal / length).double()
-    plane = float(first @ centre - score.detach() / length)
+    first, plane = head_plane(network, features)
     rest = spread - (spread @ first)[:, None] * first
     second = torch.linalg.svd(rest, full_matrices=False)[2][0]
     return torch.stack((first, second), 1), plane
@@ -156,7 +167,7 @@ def _points(axes: Axes, points: Tensor, y: Tensor, names: Sequence[str], size: f
     order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))
     shades = [palette[int(k)] for k in y[order]]
     across, up = points[order].unbind(1)
-    axes.scatter(across, up, s=size, c=shades, linewidths=0, alpha=0.85, zorder=2)
+    axes.scatter(across, up, s=size, c=shades, linewidths=0, alpha=0.85, zorder=2, rasterized=True)  # a small SVG
     for name, colour in zip(names, palette, strict=True):
         axes.scatter([], [], s=22, c=colour, linewidths=0, label=name)
 

@@ -17,6 +17,7 @@ from liouville.files import atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 # Okabe and Ito's palette, which most colour-blind readers tell apart; for more classes Paul Tol's muted one.
 _FEW = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -81,11 +82,12 @@ def canvas(width: float, height: float) -> Figure:
     return figure
 
 
-def heading(figure: Figure, title: str, below: str = "") -> None:
-    """What is seen, in one sentence, and how it was made in smaller print."""
-    figure.suptitle(title, x=0.012, ha="left", fontsize=11.5, fontweight="bold")
+def heading(figure: Figure, title: str, below: str = "") -> Text:
+    """What is seen, in one sentence, and how it was made in smaller print; returns the sentence."""
+    text = figure.suptitle(title, x=0.012, ha="left", fontsize=11.5, fontweight="bold")
     if below:
         figure.supxlabel(below, x=0.012, ha="left", fontsize=8, color=GREY)
+    return text
 
 
 def colours(number: int) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ statements below need an assumption that the paper leaves to the context, and ar
 
 from __future__ import annotations
 
-__all__ = ["EXAMPLE_1", "EXAMPLE_1_INPUTS", "example_1"]
+__all__: list[str] = []
 
 import torch
 from torch import Tensor
@@ -28,26 +28,7 @@ from liouville.verify.measuring import (
     step_matrix,
 )
 from liouville.verify.statements import Finding, Number, at_least, at_most, near, statement
-
-EXAMPLE_1 = {
-    "spread": ((2.0, -2.0), (0.0, 2.0)),
-    "collapse": ((-2.0, 0.0), (2.0, -2.0)),
-    "rotation": ((0.0, -1.0), (1.0, 0.0)),
-}
-"""K+, K- and K0 of eq. (3.10), as they act on rows."""
-
-EXAMPLE_1_INPUTS = ((0.1, 0.1), (-0.1, -0.1), (0.0, 0.5))
-
-
-def example_1(name: str) -> Flow:
-    """The residual network of Example 1: ten equal layers, tanh, h = 0.1, b = 0.
-
-    Examples:
-        >>> example_1("rotation").layers
-        10
-    """
-    field = ResidualField(2, 10, shared=True)
-    return Flow(fill(field, K=torch.tensor(EXAMPLE_1[name]).T), ForwardEuler(), T=1.0)
+from liouville.zoo.examples import EXAMPLE_1_INPUTS, example_1
 
 
 @statement("p1-residual", "P1 (2.1)", "the residual network is y + h sigma(K y + b), b a number")

@@ -7,20 +7,21 @@ same bound in any sub-multiplicative norm, for more networks; what is said there
 
 from __future__ import annotations
 
-__all__ = ["appendix_iii", "log_log_slope"]
+__all__ = ["log_log_slope"]
 
 import torch
 from torch import Tensor
 
 from liouville import zoo
 from liouville.analysis import backward_sensitivity, layer_jacobians
-from liouville.fields import HamiltonianField, Normal, SeparableHamiltonianField
+from liouville.fields import HamiltonianField, Normal
 from liouville.fields.hamiltonian import GeneralTheta, GeneralThetaJ
 from liouville.flow import Flow
-from liouville.schemes import RK4, ImplicitMidpoint, SymplecticEuler
+from liouville.schemes import RK4, ImplicitMidpoint
 from liouville.testing.measure import CANCELLATION, EPS
-from liouville.verify.measuring import fill, four_norms, generator
+from liouville.verify.measuring import four_norms, generator
 from liouville.verify.statements import Number, at_least, at_most, statement
+from liouville.zoo.examples import appendix_iii
 
 _BOUND = 1 - 1e-9  # the lower bound 1, with the rounding of a product of up to 1024 layers
 _DEPTHS = (4, 64, 1024)
@@ -155,21 +156,6 @@ def _batch_mean() -> tuple[Number, ...]:
     A = backward_sensitivity(appendix_iii(T=torch.pi)[0], torch.tensor([[0.0, 0.0], [100.0, 100.0]]))[0]
     norms, mean = torch.linalg.matrix_norm(A, ord=2), torch.linalg.matrix_norm(A.mean(0), ord=2)
     return at_least("least norm of a sample", norms.min(), _BOUND), at_most("norm of the mean", mean, 0.1)
-
-
-_START = (0.33627683, -0.48627683)  # of the authors' script, scaled to |y_0| = 1 there
-
-
-def appendix_iii(eps: float = 1.0, T: float = 200.0) -> tuple[Flow, Tensor]:
-    """y' = eps J tanh(y), J = [0, -1; 1, 0], K = I, b = 0, by semi-implicit Euler in 4000 steps, and its start.
-
-    Examples:
-        >>> appendix_iii()[0].h
-        0.05
-    """
-    y = torch.tensor([_START])
-    field = SeparableHamiltonianField(2, 4000, X=eps, shared=True)
-    return Flow(fill(field, K_p=1.0, K_q=1.0), SymplecticEuler(), T), y / y.norm()
 
 
 def log_log_slope(times: Tensor, norms: Tensor) -> float:

@@ -26,8 +26,8 @@ from liouville.report import (
 )
 from liouville.schemes import RK4
 from liouville.verify.measuring import float64, generator
-from liouville.verify.p1_propagation import EXAMPLE_1_INPUTS, example_1
-from liouville.verify.p2_sensitivity import appendix_iii, log_log_slope
+from liouville.verify.p2_sensitivity import log_log_slope
+from liouville.zoo.examples import EXAMPLE_1_INPUTS, appendix_iii, example_1
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,0 +1,156 @@
+r"""The two pictures of the Hamiltonian-network authors' README: features on their way through 64 layers of H1, T = 2.
+
+The preset "h1-64" trains the network. The pictures show held-out points in a basis whose first vector is the normal of
+the classifier's plane: what is mixed at the input lies on two sides of that plane behind the last layer.
+"""
+
+from __future__ import annotations
+
+__all__ = ["EXPERIMENT", "PUBLISHED", "Config", "cases", "render", "run"]
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from liouville.checkpoint import load, save
+from liouville.experiments.comparing import met, percents, spread, verdict
+from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
+from liouville.experiments.records import Record
+from liouville.network import Network
+from liouville.plan import Plan
+from liouville.report import features_at_depths, features_in_motion
+from liouville.train import Settings, fit, task_of
+
+if TYPE_CHECKING:
+    from matplotlib.animation import FuncAnimation
+    from matplotlib.figure import Figure
+
+PUBLISHED = {"swiss-roll": 100.00, "double-circles": 99.76}
+"""Test accuracy in percent in the README of HamiltonianNet, H1 with 64 layers, T = 2."""
+
+NAMES = {"swiss-roll": "Swiss roll", "double-circles": "double circles"}
+POINTS = 2.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training run of the preset "h1-64".
+
+    Args:
+        data: ``"swiss-roll"`` or ``"double-circles"``.
+        epochs: passes over the training part; 0 leaves the preset's own.
+        seed: of the initial weights, of training, and of the circles' noise.
+    """
+
+    data: str
+    epochs: int
+    seed: int
+
+
+def cases(seeds: int, quick: bool) -> list[Config]:
+    return [Config(data, 10 if quick else 0, seed) for data in PUBLISHED for seed in range(1 if quick else seeds)]
+
+
+def plan_of(config: Config) -> Plan:
+    """The training run as `liouville train --preset h1-64` would do it."""
+    data = {"seed": config.seed} if config.data == "double-circles" else {}
+    return Plan.of(config.data, "h1-64").changed(epochs=config.epochs or None, seed=config.seed, data_options=data)
+
+
+def run(config: Config, folder: Path) -> dict[str, Any]:
+    plan = plan_of(config)
+    split = plan.load()
+    network, settings = plan.network(split), plan.fit_settings()
+    assert isinstance(settings, Settings)
+    metrics = fit(network, split, settings).metrics
+    values: dict[str, Any] = {"accuracy": metrics["test_accuracy"], "validation": metrics["validation_accuracy"]}
+    if config.seed == 0:  # the one that the pictures show
+        name = f"{config.data}-{config.epochs or settings.epochs}.safetensors"
+        save(network, folder / name)
+        values["model"] = name
+    return values
+
+
+def render(records: Sequence[Record], folder: Path) -> Rendering:
+    rows, cells = [], (0, 0)
+    for data, published in PUBLISHED.items():
+        mine = [r for r in records if r.case.data == data]
+        if not mine:
+            continue
+        values = percents(mine, "accuracy")
+        row = (NAMES[data], str(len(mine)), spread(values), f"{published:.2f}", verdict(values, published, POINTS))
+        rows.append(row)
+        cells = (cells[0] + met(values, published, POINTS), cells[1] + 1)
+    if not rows:
+        return Rendering()
+    head = ("data", "runs", "test accuracy, ours", "the authors' README", "")
+    note = (
+        f"In percent; met: the published number lies within our range or at most {POINTS:g} points above our median. "
+        "The weights are those of the best epoch on a validation part; the authors trained in another way."
+    )
+    tables = [Table("H1, 64 layers, T = 2", head, rows, note)]
+    return Rendering(_text(records), tables, _pictures(records, folder), cells)
+
+
+def _text(records: Sequence[Record]) -> str:
+    said = []
+    for data, published in PUBLISHED.items():
+        values = percents([r for r in records if r.case.data == data], "accuracy")
+        if values:
+            least = sum(v >= published - 0.005 for v in values)  # two decimals are printed
+            said.append(f"on the {NAMES[data]} {least} of {len(values)} runs reach the published {published:.2f} %")
+    text = "; ".join(said)
+    return (
+        f"{text[0].upper()}{text[1:]}. The animations show 400 test points in one basis for all layers, the normal of "
+        "the classifier's plane first: the layers carry the classes to its two sides."
+    )
+
+
+def _pictures(records: Sequence[Record], folder: Path) -> Mapping[str, Picture]:
+    pictures = {}
+    for data, name in NAMES.items():
+        shown = next((r for r in records if r.case.data == data and "model" in r.values), None)
+        if shown is None or not (folder / shown.values["model"]).exists():
+            continue
+        still = f"{name}: test points behind some layers, across the normal of the classifier's plane."
+        moving = f"{name}: the same test points, layer by layer, in one basis."
+        pictures[f"{data}-features"] = Picture(still, _still(shown, folder))
+        pictures[f"{data}-motion"] = Picture(moving, _moving(shown, folder))
+    return pictures
+
+
+def _still(record: Record, folder: Path) -> Callable[[], Figure]:
+    def draw() -> Figure:
+        network, split = _trained(record, folder)
+        return features_at_depths(network, split.x_test, split.y_test, task_of(network, split), split.label_names)
+
+    return draw
+
+
+def _moving(record: Record, folder: Path) -> Callable[[], FuncAnimation]:
+    def draw() -> FuncAnimation:
+        network, split = _trained(record, folder)
+        task, names = task_of(network, split), split.label_names
+        title = f"{NAMES[record.case.data][0].upper()}{NAMES[record.case.data][1:]}, "
+        return features_in_motion(network, split.x_test, split.y_test, task, names, title=title)
+
+    return draw
+
+
+def _trained(record: Record, folder: Path) -> tuple[Network, Any]:
+    network = load(folder / record.values["model"])
+    assert isinstance(network, Network)
+    return network.eval(), plan_of(record.case).load()
+
+
+EXPERIMENT = Experiment(
+    name="propagation",
+    title="Features on their way through 64 layers",
+    source="the README of HamiltonianNet, the code of 2105.13205",
+    case=Config,
+    cases=cases,
+    run=run,
+    render=render,
+    cost=lambda case: (4.0 if case.data == "swiss-roll" else 5.0) if not case.epochs else 0.5,
+)

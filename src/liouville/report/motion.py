@@ -1,0 +1,125 @@
+"""Networks in motion: how the features of held-out points move from layer to layer, as an animation."""
+
+from __future__ import annotations
+
+__all__ = ["features_in_motion"]
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from liouville.network import Network
+from liouville.report.plane import head_plane
+from liouville.report.style import DARK, canvas, colours, heading, percent, styled
+from liouville.train import Task
+
+if TYPE_CHECKING:
+    from matplotlib.animation import FuncAnimation
+    from matplotlib.axes import Axes
+
+_HELD = 10  # frames that the last layer stays
+
+
+@torch.no_grad()
+def features_in_motion(
+    network: Network,
+    x: Tensor,
+    y: Tensor,
+    task: Task,
+    label_names: Sequence[str] | None = None,
+    *,
+    title: str = "",
+    points: int = 400,
+    frames: int = 60,
+) -> FuncAnimation:
+    """The features of held-out points, layer by layer, in one orthonormal basis and one window for all frames.
+
+    Across is the normal of the head's dividing plane; up, and in a second panel across and up, are the principal
+    components orthogonal to it of the features behind all layers together. With four features the panels show all.
+
+    Args:
+        network: a classifier of two classes, with one flow as its body and at least two features.
+        x: held-out points.
+        y: their labels.
+        task: says which of them the head gets right.
+        label_names: one for each class; their numbers if None.
+        title: in front of the layer.
+        points: drawn; the share that is right is of all.
+        frames: at most; the last layer stays for ten of them.
+
+    Raises:
+        ValueError: if the network's body is not one flow, or there are more than two classes.
+    """
+    flows = list(network.flows())
+    if len(flows) != 1 or task.kind != "logistic":
+        raise ValueError(f"motion needs one flow and two classes, got {len(flows)} flows and {task.classes} classes.")
+    flow = flows[0]
+    features = torch.stack([flow.scheme.final(flow.field, state) for state in flow.states(network.lift(x))])
+    shares = [task.score(network.head(at), y) for at in features]
+    normal, plane = head_plane(network, features[-1].double())
+    features = features.double().cpu()
+    some = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:points]
+    seen = features[:, some] @ _basis(features.flatten(0, 1), normal.cpu())
+    stride = -(-(flow.layers + 1) // max(1, frames - _HELD))
+    layers = [*range(0, flow.layers, stride), *[flow.layers] * (1 + _HELD)]
+    titles = [
+        f"{title}layer {j}, t = {j * flow.h:.2f}: the head gets {percent(share)} right"
+        for j, share in enumerate(shares)
+    ]
+    return _animate(seen, y[some], plane, label_names, titles, layers)
+
+
+def _basis(features: Tensor, normal: Tensor) -> Tensor:
+    """(n, k), k <= 4: the normal, then principal components orthogonal to it, their largest entry positive."""
+    spread = features - features.mean(0)
+    spread = spread - (spread @ normal)[:, None] * normal
+    count = min(3, len(normal) - 1)
+    others = torch.linalg.eigh(spread.mT @ spread).eigenvectors.flip(1)[:, :count]
+    signs = others.gather(0, others.abs().argmax(0, keepdim=True)).sign()
+    return torch.cat((normal[:, None], others * signs), 1)
+
+
+def _animate(
+    seen: Tensor, y: Tensor, plane: float, names: Sequence[str] | None, titles: Sequence[str], layers: Sequence[int]
+) -> FuncAnimation:
+    from matplotlib.animation import FuncAnimation
+
+    names = names or ["class 0", "class 1"]
+    shades = [colours(2)[int(k)] for k in y]
+    windows = [(0, 1), (2, 3)] if seen.shape[-1] == 4 else [(0, 1)]
+    with styled():
+        figure = canvas(3.3 * len(windows) + 0.2, 4.0)
+        panels = figure.subplots(1, len(windows), squeeze=False)[0]
+        dots = []
+        for axes, window in zip(panels, windows, strict=True):
+            dots.append(axes.scatter(*seen[0][:, window].unbind(1), s=7, c=shades, linewidths=0))
+            _frame(axes, seen[..., window].flatten(0, 1))
+        panels[0].axvline(plane, color=DARK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+        panels[0].set(xlabel="normal of the head's plane (dashed)", ylabel="1st component orthogonal to it")
+        if len(windows) > 1:
+            panels[1].set(xlabel="2nd component", ylabel="3rd component")
+        for name, colour in zip(names, colours(2), strict=True):
+            panels[0].scatter([], [], s=22, c=colour, linewidths=0, label=name)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=2, handletextpad=0.2)
+        title = heading(figure, titles[0])
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # what was laid out stays where it is in every frame
+
+    def draw(j: int) -> list[object]:
+        for shown, window in zip(dots, windows, strict=True):
+            shown.set_offsets(seen[j][:, window].numpy())
+        title.set_text(titles[j])
+        return [*dots, title]
+
+    return FuncAnimation(figure, draw, frames=list(layers), blit=False)  # type: ignore[arg-type]
+
+
+def _frame(axes: Axes, points: Tensor) -> None:
+    """No ticks, and one window that holds the points of all layers."""
+    low, high = points.amin(0), points.amax(0)
+    pad = 0.05 * (high - low)
+    axes.set(xlim=(float(low[0] - pad[0]), float(high[0] + pad[0])), xticks=[], yticks=[])
+    axes.set_ylim(float(low[1] - pad[1]), float(high[1] + pad[1]))
+    axes.spines[:].set(visible=True, color="#CCCCCC")
