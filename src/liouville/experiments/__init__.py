@@ -13,6 +13,9 @@ from liouville.experiments.experiment import Experiment
 from liouville.names import lookup
 
 EXPERIMENTS: dict[str, str] = {
+    "mnist-levels": "mnist_levels",
+    "head-smoothing": "head_smoothing",
+    "stable-depth": "stable_depth",
     "planar-table": "planar_table",
 }
 
