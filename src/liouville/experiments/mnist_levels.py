@@ -6,7 +6,7 @@ space. Multilevel training is set against a cold start at 16 layers that begins 
 
 from __future__ import annotations
 
-__all__ = ["CHANNELS", "EXPERIMENT", "Config", "cases", "network_of", "render", "run"]
+__all__ = ["EXPERIMENT", "Config", "cases", "render", "run"]
 
 import itertools
 import statistics
@@ -15,32 +15,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from liouville import data
 from liouville.experiments.comparing import NOT_AVAILABLE, spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
+from liouville.experiments.mnist_network import network_of
 from liouville.experiments.records import Record
-from liouville.fields import Smooth
-from liouville.kernels import Auto
-from liouville.network import ChannelsLast, Half, Lift, Network
-from liouville.operators import Conv
-from liouville.randomness import seeded
 from liouville.report.style import GREY, canvas, colours, heading
 from liouville.train import History, MultilevelHistory, Penalty, Settings, fit, multilevel
-from liouville.zoo import MODELS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CHANNELS, T = 6, 6.0
 LEVELS = (4, 8, 16)
 TARGET = 0.95
 VALIDATION = 0.2
 NAMES = {
-    "resnet": "ResNet, forward Euler",
-    "antisymmetric": "antisymmetric, forward Euler",
-    "verlet": "Hamiltonian, Verlet",
+    "resnet": "ResNet",
+    "antisymmetric": "antisymmetric",
+    "verlet": "Verlet",
 }
 RATE = 0.01  # of every multilevel run
 COLD_RATES = {"resnet": (RATE,), "antisymmetric": (RATE,), "verlet": (0.005, RATE, 0.02)}
@@ -78,8 +70,8 @@ def cases(seeds: int, quick: bool) -> list[Config]:
     made = []
     for seed, model in itertools.product(range(min(seeds, 3)), NAMES):
         made += [Config(model, "all levels", RATE, 4000, 10_000, 4, seed)]
-        made += [Config(model, "until the target", RATE, 4000, 10_000, 8, seed)]
-        made += [Config(model, "cold", lr, 4000, 10_000, 8, seed) for lr in COLD_RATES[model]]
+        made += [Config(model, "until the target", RATE, 4000, 10_000, 7, seed)]
+        made += [Config(model, "cold", lr, 4000, 10_000, 7, seed) for lr in COLD_RATES[model]]
     return made
 
 
@@ -108,19 +100,6 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
         "work": history.work,
         **{name: history.metrics[name] for name in ("train_accuracy", "validation_accuracy", "test_accuracy")},
     }
-
-
-def network_of(model: str, layers: int, seed: int) -> Network:
-    """Opening, flow, head, with the same theta(t) at every depth; Verlet's auxiliary channels are 0 and not read."""
-    two = model == "verlet"
-    with seeded(seed):
-        opening: list[nn.Module] = [nn.Conv2d(1, CHANNELS, 3, padding=1), nn.Tanh()]
-        opening += [Lift(2 * CHANNELS, CHANNELS, place="q", axis=-3)] if two else []
-        init = Smooth(scale=0.2, mean=0.0)  # 4 layers have margins below 2 and are not left out
-        flow = MODELS[model](CHANNELS * (1 + two), layers, T, operator=Conv(3), init=init, backprop=Auto())
-        head: list[nn.Module] = [Half("q", axis=-3)] if two else []
-        head += [nn.Flatten(), nn.Linear(CHANNELS * 28**2, 10)]
-    return Network(nn.Sequential(*opening, ChannelsLast()), flow, nn.Sequential(*head))
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
@@ -223,7 +202,7 @@ def _work(records: Sequence[Record]) -> Table:
 def _made(records: Sequence[Record]) -> str:
     images = sorted({r.case.images for r in records})
     seeds = len({r.case.seed for r in records})
-    return f"{', '.join(f'{n:,}' for n in images)} of the 60,000 training images, a fifth held out; {seeds} seeds."
+    return f"{', '.join(f'{n:,}' for n in images)} of the 60,000 training images, a fifth held out; {seeds} seed(s)."
 
 
 def _text(records: Sequence[Record]) -> str:

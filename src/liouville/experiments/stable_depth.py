@@ -32,15 +32,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAMES = {
-    "resnet": "ResNet, forward Euler",
-    "antisymmetric": "antisymmetric, forward Euler",
-    "verlet": "pair field, Verlet",
-    "h2": "h2, symplectic Euler",
+    "resnet": "ResNet",
+    "antisymmetric": "antisymmetric",
+    "verlet": "Verlet",
+    "h2": "h2",
 }
 DEPTHS = (16, 64, 256, 1024)
 T, STEP = 4.0, 1 / 16  # 64 layers have both
 RULES = {"T": f"final time T = {T:g}", "h": f"step h = 1/{round(1 / STEP)}"}
-RATES = (0.003, 0.01, 0.03)
+RATES = (0.003, 0.03)
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,12 @@ def _accuracy(records: Sequence[Record], rule: str) -> Table:
         lost = sum(r.diverged for mine in found for r in mine)
         rows.append((name, *(spread(percents(mine, "test_accuracy"), 1) for mine in found), str(lost)))
     head = ("network", *(f"{N} layers" for N in depths), "diverged")
-    note = "A run counts as diverged, and as 0 %, where it diverged at every rate." if rule == "T" else ""
-    return Table(f"Test accuracy in percent, {RULES[rule]}", head, rows, note)
+    note = (
+        "Swiss roll, noise 0.01, 4 features. ResNet and antisymmetric take steps of forward Euler, Verlet (pair field) "
+        f"and h2 of symplectic Euler. Validation chooses among the rates {', '.join(map(str, RATES))}; a run counts as "
+        "diverged, and as 0 %, where all of them diverge."
+    )
+    return Table(f"Test accuracy in percent, {RULES[rule]}", head, rows, note if rule == "T" else "")
 
 
 def _norms(records: Sequence[Record], rule: str) -> Table:
@@ -195,10 +199,10 @@ def _text(records: Sequence[Record]) -> str:
 
 
 def _draw(records: Sequence[Record]) -> Figure:
-    figure = canvas(10, 3.9)
-    panels = figure.subplots(1, len(RULES), sharey=True)
-    for axes, (rule, title) in zip(panels, RULES.items(), strict=True):
-        depths = _depths(records, rule)
+    shown = {rule: depths for rule in RULES if (depths := _depths(records, rule))}
+    figure = canvas(5 * len(shown), 3.9)
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axes, (rule, depths) in zip(panels, shown.items(), strict=True):
         for colour, (model, name) in zip(colours(len(NAMES)), NAMES.items(), strict=True):
             points = [(N, percents(_mine(records, rule, model, N), "test_accuracy")) for N in depths]
             points = [(N, values) for N, values in points if values]
@@ -209,11 +213,15 @@ def _draw(records: Sequence[Record]) -> Figure:
             )
         axes.set_xscale("log", base=2)
         axes.set_xticks(depths, [str(N) for N in depths])
-        axes.set(title=title, xlabel="layers")
+        axes.set(title=RULES[rule], xlabel="layers")
         axes.grid(axis="y")
     panels[0].set_ylabel("test accuracy, %")
     panels[-1].legend(loc="lower left")
-    heading(figure, "Swiss roll: accuracy as the depth grows", f"{len({r.case.seed for r in records})} seeds")
+    heading(
+        figure,
+        "Swiss roll: accuracy as the depth grows",
+        f"{len({r.case.seed for r in records})} seeds; medians and ranges",
+    )
     return figure
 
 
