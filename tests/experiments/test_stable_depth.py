@@ -52,6 +52,6 @@ def test_text_names_winners_and_losers(tmp_path: Path) -> None:
     rendering = render(records, tmp_path)
     assert "Ahead of the ResNet: Verlet." in rendering.text
     assert "**Not ahead of it: h2.**" in rendering.text
-    assert "better than h2 at 1024 layers (70.0 against 80.0 %)" in rendering.text
+    assert "The ResNet is ahead of h2 at 1024 layers (70.0 against 80.0 %)" in rendering.text
     assert set(rendering.pictures) == {"accuracy-by-depth"}
     assert len(rendering.pictures["accuracy-by-depth"].draw().axes) == 1

@@ -10,7 +10,7 @@ __all__ = ["EXPERIMENT", "Config", "cases", "render", "run"]
 
 import itertools
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -254,8 +254,10 @@ def _draw(records: Sequence[Record]) -> Figure:
         axes.set(title=name, xlabel="million layer evaluations")
         axes.grid(axis="y")
     panels[0].set_ylabel("validation accuracy, %")
-    found: Mapping[str, Any] = {label: line for line, label in zip(*panels[0].get_legend_handles_labels(), strict=True)}
-    panels[0].legend(list(found.values()), list(found), loc="lower right")
+    found = {
+        line.get_label(): line for axes in panels for line in axes.lines if not str(line.get_label()).startswith("_")
+    }
+    panels[-1].legend(found.values(), found.keys(), loc="lower right")
     heading(figure, "MNIST on three levels and from a cold start", _made(records))
     return figure
 

@@ -193,7 +193,7 @@ def _text(records: Sequence[Record]) -> str:
                 f"With the {which}, {N} layers: {shown} (medians). "
                 + (f"Ahead of the ResNet: {', '.join(NAMES[m] for m in ahead)}. " if ahead else "")
                 + (f"**Not ahead of it: {', '.join(NAMES[m] for m in behind)}.** " if behind else "")
-                + (f"Over all depths the ResNet is better than {'; '.join(losses)}." if losses else "")
+                + (f"The ResNet is ahead of {'; '.join(losses)}." if losses else "")
             )
     return "\n\n".join(said)
 
@@ -220,7 +220,7 @@ def _draw(records: Sequence[Record]) -> Figure:
     heading(
         figure,
         "Swiss roll: accuracy as the depth grows",
-        f"{len({r.case.seed for r in records})} seeds; medians and ranges",
+        f"medians and ranges, seeds: {len({r.case.seed for r in records})}",
     )
     return figure
 
