@@ -35,7 +35,7 @@ def test_a_run_chooses_by_validation_and_draws_the_weights(tmp_path: Path, monke
     assert reads == ["test_"]
     rendering = render([Record(case, values, 1.0, {})], tmp_path)
     (picture,) = rendering.pictures.values()
-    assert len(picture.draw().axes) == 10
+    assert len(picture.draw().axes) == head_smoothing.DIGITS
     assert rendering.tables[0].rows[0][0] == KINDS["smoothing"]
 
 

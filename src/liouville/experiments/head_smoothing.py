@@ -34,8 +34,9 @@ from liouville.train import DivergenceError, Penalty, Settings, evaluate, fit, t
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+DIGITS = 6  # shown
 KINDS = {"none": "no regulariser", "decay": "decay", "smoothing": "smoothing in space"}
-WEIGHTS = (1.0, 3.0, 10.0, 30.0)
+WEIGHTS = (0.3, 1.0, 3.0, 10.0)
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Config:
 
 def cases(seeds: int, quick: bool) -> list[Config]:
     """Without a regulariser there is one run, of weight 0."""
-    weights = {kind: (0.0,) if kind == "none" else WEIGHTS[:2] if quick else WEIGHTS for kind in KINDS}
+    weights = {kind: (0.0,) if kind == "none" else WEIGHTS[1:3] if quick else WEIGHTS for kind in KINDS}
     if quick:
         return [Config(kind, weights[kind], 100, 100, 2, 2, 0) for kind in KINDS]
     return [Config(kind, weights[kind], 1000, 10_000, 4, 15, seed) for seed in range(seeds) for kind in KINDS]
@@ -130,10 +131,10 @@ def _split(config: Config) -> Split:
 
 
 def _strongest(network: Network) -> torch.Tensor:
-    """(classes, 28, 28): the head's weights on the channel where they are largest."""
+    """(digits, 28, 28): the head's weights for the first digits, on the channel where they are largest."""
     (linear,) = (module for module in network.head.modules() if isinstance(module, nn.Linear))
     weight = linear.weight.detach().unflatten(1, (CHANNELS, 28, 28))
-    return weight[:, int(weight.square().sum((0, 2, 3)).argmax())].contiguous()
+    return weight[:DIGITS, int(weight.square().sum((0, 2, 3)).argmax())].contiguous()
 
 
 def _file(folder: Path, case: Config) -> Path:
@@ -162,19 +163,19 @@ def _text(found: dict[str, list[Record]]) -> str:
     gain, wins = statistics.median(gains), sum(g > 0 for g in gains)
     verdict = f"beats decay by {gain:.2f} points" if gain > 0 else f"**does not beat decay** ({gain:+.2f} points)"
     return (
-        f"Smoothing {verdict} on the same images (median of {len(gains)} seeds, {min(gains):+.2f} to "
+        f"Smoothing {verdict} on the same images (median of {len(gains)} seed(s), {min(gains):+.2f} to "
         f"{max(gains):+.2f}; it is ahead in {wins})."
     )
 
 
 def _draw(files: dict[str, Path]) -> Figure:
-    figure = canvas(10.5, 1.25 * len(files) + 0.7)
-    grid = figure.subplots(len(files), 10, squeeze=False)
+    figure = canvas(1.15 * DIGITS + 0.5, 1.15 * len(files) + 0.75)
+    grid = figure.subplots(len(files), DIGITS, squeeze=False)
     for row, (kind, path) in zip(grid, files.items(), strict=True):
         images = load_file(path)["head"].float()
         bound = float(images.abs().quantile(0.995))
         for digit, (axes, image) in enumerate(zip(row, images, strict=True)):
-            axes.imshow(image.numpy(), cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="nearest")
+            axes.imshow(image.numpy(), cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="none")
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
             if axes in grid[0]:
