@@ -59,7 +59,7 @@ def test_a_run_leaves_what_the_tables_read(start: str, tmp_path: Path, monkeypat
     values = run(case, tmp_path)
     depths = (LEVELS[-1],) if start == "cold" else LEVELS
     assert [layers for layers, _, _ in values["curve"]] == list(depths)
-    assert [level["layers"] for level in values["levels"]] == ([] if start == "cold" else list(LEVELS))
+    assert [layers for layers, _, _ in values["levels"]] == ([] if start == "cold" else list(LEVELS))
     work = [done for _, done, _ in values["curve"]]
     assert work[0] == depths[0] * (2 * 32 + 8) and work == sorted(work)
     tables = render([Record(case, values, 1.0, {})], tmp_path).tables
@@ -91,8 +91,7 @@ def test_a_share_is_of_the_best_cold_start_of_the_same_seed() -> None:
 
 
 def test_errors_are_those_of_the_levels() -> None:
-    level = {"layers": 8, "start": {"accuracy": 0.9}, "end": {"accuracy": 0.95}}
-    (table,) = render([record("all levels", levels=[level], curve=[], test_accuracy=0.9)], Path()).tables
+    (table,) = render([record("all levels", levels=[[8, 0.9, 0.95]], curve=[], test_accuracy=0.9)], Path()).tables
     assert list(table.rows) == [(NAMES["verlet"], "8", "10.0", "5.0", "", "not available")]
 
 

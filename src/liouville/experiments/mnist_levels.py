@@ -11,7 +11,7 @@ __all__ = ["EXPERIMENT", "Config", "cases", "render", "run"]
 import itertools
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,9 +93,9 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
         history: History = fit(network, split, settings)
     else:
         history = multilevel(network, split, settings, levels=len(LEVELS))
-    levels = [asdict(level) for level in history.levels] if isinstance(history, MultilevelHistory) else []
+    levels = history.levels if isinstance(history, MultilevelHistory) else []
     return {
-        "levels": [{**level, "layers": level["layers"][0], "seconds": round(level["seconds"], 2)} for level in levels],
+        "levels": [[level.layers[0], level.start["accuracy"], level.end["accuracy"]] for level in levels],
         "curve": _curve(history),
         "work": history.work,
         **{name: history.metrics[name] for name in ("train_accuracy", "validation_accuracy", "test_accuracy")},
@@ -159,8 +159,8 @@ def _by_level(records: Sequence[Record]) -> Table:
     rows = []
     for model, layers in itertools.product(NAMES, LEVELS):
         mine = _chosen(records, model, "all levels")
-        found = [level for r in mine for level in r.values.get("levels", ()) if level["layers"] == layers]
-        before, after = ([100 - 100 * level[side]["accuracy"] for level in found] for side in ("start", "end"))
+        found = [level for r in mine for level in r.values.get("levels", ()) if level[0] == layers]
+        before, after = ([100 - 100 * level[side] for level in found] for side in (1, 2))
         test = [100 - 100 * r.values["test_accuracy"] for r in mine if not r.diverged] if layers == LEVELS[-1] else []
         if found:
             ours = "" if layers == LEVELS[0] else spread(before, 1)
