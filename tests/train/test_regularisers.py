@@ -305,6 +305,14 @@ def test_the_head_is_smoothed_over_the_pixels_that_it_reads() -> None:
     assert float(same) == float(HeadSmoothness(2.0)(net))
 
 
+def test_a_head_that_reads_half_of_the_channels_is_smoothed_over_these() -> None:
+    """As in the first paper's Verlet network: 4 + 4 channels of 3 x 3 pixels, of which q is read."""
+    body = lv.zoo.ms1(8, 2, 1.0, operator=lv.operators.Conv(3))
+    head = torch.nn.Sequential(lv.network.Half("q", axis=-3), torch.nn.Flatten(), torch.nn.Linear(36, 3))
+    net = lv.Network(torch.nn.Identity(), body, head)
+    assert float(HeadSmoothness()(net)) == float(HeadSmoothness(shape=(4, 3, 3))(net)) > 0
+
+
 def test_a_head_that_reads_no_image_cannot_be_smoothed() -> None:
     dense = lv.classifier("h2", 2, 2, 4, 3, 1.0)
     with pytest.raises(ValueError, match="reads 4 values, which are not a square image with the 4 channels"):

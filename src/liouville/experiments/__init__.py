@@ -13,10 +13,13 @@ from liouville.experiments.experiment import Experiment
 from liouville.names import lookup
 
 EXPERIMENTS: dict[str, str] = {
+    "phase-planes": "phase_planes",
     "ellipses": "ellipses",
     "swiss-roll": "swiss_roll",
     "peaks": "peaks",
-    "phase-planes": "phase_planes",
+    "mnist-levels": "mnist_levels",
+    "head-smoothing": "head_smoothing",
+    "stable-depth": "stable_depth",
     "planar-table": "planar_table",
     "gradients": "gradients",
     "counterexample": "counterexample",

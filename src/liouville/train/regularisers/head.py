@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from liouville.network import Network
+from liouville.network import Half, Network
 from liouville.train.regularisers.base import ConvexRegulariser, Term
 
 
@@ -39,7 +39,8 @@ class HeadSmoothness(ConvexRegulariser):
 
     Args:
         weight: alpha.
-        shape: (channels, height, width) of that image; None takes the channels of the last flow, and a square.
+        shape: (channels, height, width) of that image; None takes the channels of the last flow, or the half of them
+            that a `liouville.network.Half` in the head picks, and a square.
 
     Raises:
         ValueError: if the head's last linear map does not read an image of that shape.
@@ -83,9 +84,11 @@ def _linear(network: Network) -> list[nn.Linear]:
 
 
 def _square(network: Network, inputs: int) -> tuple[int, int, int]:
-    """The shape of a square image with as many channels as the last flow has features."""
+    """The shape of a square image with as many channels as the last flow has features, or as their half has."""
     flows = list(network.flows())
     channels = flows[-1].field.features if flows else 0
+    if any(isinstance(module, Half) for module in network.head.modules()):
+        channels //= 2
     side = math.isqrt(inputs // channels) if channels else 0
     if not side or channels * side**2 != inputs or flows[-1].field.feature_axis == -1:
         raise ValueError(

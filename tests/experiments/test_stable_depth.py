@@ -1,0 +1,57 @@
+"""Depth: what is fixed, who is ahead, and that it is said where the stable networks are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from liouville.experiments import stable_depth
+from liouville.experiments.records import Record
+from liouville.experiments.stable_depth import NAMES, STEP, Config, T, cases, render, run
+from liouville.train import DivergenceError
+
+
+def record(model: str, layers: int, time: float, accuracy: float, seed: int = 0) -> Record:
+    norms = {"smallest_norm": 1.0, "first_norm": 2.0, "largest_norm": 3.0}
+    return Record(Config(model, layers, time, 1, seed), {"test_accuracy": accuracy, **norms}, 1.0, {})
+
+
+def test_every_depth_has_the_time_and_the_step() -> None:
+    found = {(case.layers, case.T) for case in cases(1, False)}
+    assert {(N, T) for N in stable_depth.DEPTHS} | {(N, STEP * N) for N in stable_depth.DEPTHS} == found
+    assert len(cases(1, False)) == len(found) * len(NAMES)
+
+
+@pytest.mark.parametrize("model", NAMES)
+def test_a_run_leaves_what_the_tables_read(model: str, tmp_path: Path) -> None:
+    case = Config(model, 16, 1.0, 1, 0)
+    values = run(case, tmp_path)
+    assert 0 <= values["test_accuracy"] <= 1 and values["lr"] in stable_depth.RATES
+    assert values["smallest_norm"] <= values["first_norm"] <= values["largest_norm"]
+    if model in ("verlet", "h2"):  # volume is kept, so no norm falls below 1
+        assert values["smallest_norm"] >= 1 - 1e-3
+    tables = render([Record(case, values, 1.0, {})], tmp_path).tables
+    assert all(len(row) == len(table.columns) for table in tables for row in table.rows)
+
+
+def test_a_run_that_diverges_at_every_rate_is_recorded_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(*given: object) -> None:
+        raise DivergenceError("it grew")
+
+    monkeypatch.setattr(stable_depth, "fit", fit)
+    with pytest.raises(ArithmeticError, match="it grew"):
+        run(Config("h2", 8, T, 1, 0), tmp_path)
+    lost = Record(Config("h2", 8, T, 1, 0), {"diverged": "it grew"}, 1.0, {})
+    accuracy, norms = render([lost], tmp_path).tables
+    assert accuracy.rows[-1] == ("h2", "0.0", "1") and norms.rows[-1] == ("h2", "—")
+
+
+def test_text_names_winners_and_losers(tmp_path: Path) -> None:
+    records = [record("resnet", 1024, 64.0, 0.8), record("h2", 1024, 64.0, 0.7), record("verlet", 1024, 64.0, 0.9)]
+    rendering = render(records, tmp_path)
+    assert "Ahead of the ResNet: Verlet." in rendering.text
+    assert "**Not ahead of it: h2.**" in rendering.text
+    assert "The ResNet is ahead of h2 at 1024 layers (70.0 against 80.0 %)" in rendering.text
+    assert set(rendering.pictures) == {"accuracy-by-depth"}
+    assert len(rendering.pictures["accuracy-by-depth"].draw().axes) == 1
