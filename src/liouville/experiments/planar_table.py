@@ -218,7 +218,7 @@ def _misses(missed: Sequence[Cell], found: Mapping[str, Sequence[Cell]]) -> Tabl
         ]
         what = verdict(cell.values, cell.published, POINTS)
         ours = [cell.where, cell.column, f"{cell.published:g}", spread(cell.values, 1), what, spread(cell.training, 1)]
-        rows.append(ours + (others + ["—", "—"])[:2])
+        rows.append([*ours, *others, "—", "—"][:8])
     return Table(
         "Where the paper's number is out of reach",
         ("data, layers", "", "paper", "ours", "", "on the training points", *list(PROCEDURES)[1:]),

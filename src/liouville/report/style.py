@@ -124,7 +124,8 @@ def save(figure: Figure, path: str | os.PathLike[str], *, svg: bool = False) -> 
     path = Path(path)
     for axes in figure.axes:
         for cloud in axes.collections:
-            cloud.set_rasterized(len(cloud.get_offsets()) > _SHAPES)
+            points: Any = cloud.get_offsets()
+            cloud.set_rasterized(len(points) > _SHAPES)
     targets = [path, path.with_suffix(".svg")] if svg else [path]
     with styled():
         for target in targets:
