@@ -237,9 +237,9 @@ def convergence(groups: Mapping[str, Sequence[Record]], title: str) -> dict[str,
     def draw() -> Any:
         from liouville.report.levels import convergence_by_level
 
-        return convergence_by_level(runs, title, "one run each; a dot: on arrival, before the first iteration")
+        return convergence_by_level(runs, title)
 
-    return {"levels": Picture(f"{title}: validation accuracy by iteration, one run each.", draw)}
+    return {"levels": Picture(f"{title}: validation accuracy by iteration, one run each; dots on arrival.", draw)}
 
 
 def _of(found: int, all_: int) -> str:

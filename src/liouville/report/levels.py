@@ -16,13 +16,12 @@ if TYPE_CHECKING:
 Curve = tuple[int, Sequence[float]]
 
 
-def convergence_by_level(runs: Mapping[str, Sequence[Curve]], title: str, note: str = "") -> Figure:
+def convergence_by_level(runs: Mapping[str, Sequence[Curve]], title: str) -> Figure:
     """One panel for each network: score by iteration, counted through the levels.
 
     Args:
         runs: by network, for every level its layers and the scores on arrival and behind each iteration, in [0, 1].
         title: what is seen.
-        note: how it was made.
 
     Raises:
         ValueError: if there is no run.
@@ -45,8 +44,10 @@ def convergence_by_level(runs: Mapping[str, Sequence[Curve]], title: str, note: 
             axes.grid(axis="y")
         panels[0].set_ylabel("validation accuracy, %")
         handles = [panels[0].plot([], [], color=shades[N], label=f"{N} layers")[0] for N in depths]
-        figure.legend(handles=handles, loc="outside lower right", ncols=7, columnspacing=1.2, handlelength=1.2)
-        heading(figure, title, note)
+        figure.legend(
+            handles=handles, loc="outside lower right", ncols=3 * len(runs), columnspacing=1.2, handlelength=1.2
+        )
+        heading(figure, title)
     return figure
 
 
