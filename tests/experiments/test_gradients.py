@@ -2,7 +2,7 @@
 
 import pytest
 
-from liouville.experiments.gradients import BOUND, EPOCHS, PUBLISHED, Config, mlp, render, run
+from liouville.experiments.gradients import BOUND, EPOCHS, PUBLISHED, Config, mlp, plan_of, render, run
 from liouville.experiments.records import Record
 
 
@@ -17,6 +17,13 @@ def test_it_is_the_paper_s_figure(records):
     assert values["depths"] == [1, 11, 21, 31, 41, 51, 61] and EPOCHS * 32 == 960
     assert values["iterations"] == [0, 16, 32] and len(values["gradients"]) == 2
     assert all(len(values[key]) == 7 and len(values[key][0]) == 3 for key in ("mean", "least", "median", "most"))
+
+
+@pytest.mark.parametrize(("name", "stacked"), [("h1", 64), ("h1-shared", 1)])
+def test_time_invariant_weights_are_shared_by_64_layers(name, stacked):
+    plan = plan_of(Config(name, 0.8, 1, 16, 0))
+    flow = plan.network(plan.load()).body
+    assert (flow.layers, flow.T, flow.field.K.shape[0]) == (64, 0.8, stacked)
 
 
 def test_the_bound_holds_for_every_sample_and_the_mean_is_no_larger_than_the_largest(records):
