@@ -11,6 +11,8 @@ def records(tmp_path):
 def test_the_three_matrices_spread_collapse_and_turn(tmp_path):
     of = {r.case.matrix: r.values for r in records(tmp_path)}
     ratios = {name: [pair[-1] / pair[0] for pair in values["distances"]] for name, values in of.items()}
+    assert [of[name]["eigenvalues"] for name in ("spread", "collapse")] == [[[2, 0], [2, 0]], [[-2, 0], [-2, 0]]]
+    assert sorted(of["rotation"]["eigenvalues"]) == [[0, -1], [0, 1]]
     assert min(ratios["spread"]) > 1 > max(ratios["collapse"])
     assert all(len(pair) == 11 for values in of.values() for pair in values["distances"])
     # |tanh(x)| <= |x|, so no norm grows more than by forward Euler on the linear part; 4 digits are kept
