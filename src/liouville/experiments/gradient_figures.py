@@ -66,7 +66,8 @@ def loss_gradients(shown: Named) -> Figure:
 
 def _axes(axes: Axes) -> None:
     axes.set_yscale("log")
-    axes.set_ylim(bottom=max(axes.get_ylim()[0], _LEAST))
+    if axes.get_ylim()[0] < _LEAST:
+        axes.set_ylim(_LEAST, 100.0)
     axes.grid(axis="y")
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 __all__ = ["EXPERIMENT", "NETWORKS", "PUBLISHED", "Config", "cases", "render", "run"]
 
-import copy
 import itertools
 import statistics
 from collections.abc import Sequence
@@ -19,17 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from liouville.analysis import backward_sensitivity
-from liouville.data import Split
 from liouville.experiments.comparing import NOT_AVAILABLE, percents, spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
 from liouville.experiments.gradient_figures import by_iteration, loss_gradients
+from liouville.experiments.gradient_watch import Watch
 from liouville.experiments.records import Record
 from liouville.plan import Plan
 from liouville.randomness import seeded
-from liouville.train import Callback, Penalty, Settings, fit
+from liouville.train import Penalty, Settings, fit
 from liouville.train.optimizers import Adam
 
 NETWORKS = {
@@ -47,7 +45,6 @@ PUBLISHED_ACCURACY = {"mlp-32": 50.0}
 EPOCHS = 30  # of 32 iterations
 TIMES = (0.4, 0.8, 2.0)
 BOUND = 1 - 1e-9  # with the rounding of 64 layers in float64
-_SAMPLES = 125
 
 
 @dataclass(frozen=True)
@@ -76,22 +73,27 @@ def cases(seeds: int, quick: bool) -> list[Config]:
     return [Config(name, T, epochs, every, seed) for name, T in kinds for seed in range(1 if quick else seeds)]
 
 
-def run(config: Config, folder: Path) -> dict[str, Any]:
+def plan_of(config: Config) -> Plan:
+    """The training run of H1; of an MLP, its data and settings."""
     plan = Plan.of("double-moons", "hdnn").changed(
         epochs=config.epochs, seed=config.seed, data_options={"seed": config.seed}
     )
-    split = plan.load()
-    settings = plan.fit_settings()
+    shared = config.network == "h1-shared"
+    return plan.changed(T=config.T, lift="front", shared=shared) if config.network in PUBLISHED else plan
+
+
+def run(config: Config, folder: Path) -> dict[str, Any]:
+    plan = plan_of(config)
+    split, settings = plan.load(), plan.fit_settings()
     assert isinstance(settings, Settings)
     if config.network in PUBLISHED:
-        plan = plan.changed(T=config.T, lift="front", shared=config.network == "h1-shared")
         network = plan.network(split)
-        watch = _Watch(network.lift, network.body, split, config.every)
+        watch = Watch(network.lift, network.body, split, config.every)
         history = fit(network, split, settings, callbacks=[watch])
     else:
         layers, features = map(int, {"mlp-32": (32, 4), "mlp-8": (8, 6)}[config.network])
         chain = mlp(layers, features, config.seed)
-        watch = _Watch(chain[0], chain[1:-1], split, config.every)
+        watch = Watch(chain[0], chain[1:-1], split, config.every)
         # Trained as one, by Adam, with a decay of 1e-4 on all layers but the last, as in the authors' script.
         own = replace(settings, alternate=0, penalty=Penalty())
         decayed = {"params": chain[:-1].parameters(), "weight_decay": 1e-4}
@@ -111,60 +113,6 @@ def mlp(layers: int, features: int, seed: int) -> nn.Sequential:
     with seeded(seed, torch.device("cpu")):
         hidden = [nn.Sequential(nn.Linear(a, b), nn.Tanh()) for a, b in itertools.pairwise(widths)]
         return nn.Sequential(*hidden, nn.Linear(features, 1))
-
-
-class _Watch(Callback):
-    """Measures sensitivities of ``body`` behind ``first``, and the loss gradient by its weights."""
-
-    def __init__(self, first: nn.Module, body: Any, split: Split, every: int) -> None:
-        self.first, self.body, self.every = first, body, every
-        self.x = split.x_train[:_SAMPLES]
-        self.iterations: list[int] = []
-        self.gradients: list[float] = []
-        self.mean: list[Tensor] = []  # (depths), of the mean matrix
-        self.single: list[Tensor] = []  # (depths, samples)
-        self.least, self.step = float("inf"), 0
-
-    def on_start(self, network: nn.Module) -> None:
-        self._measure()
-
-    def on_step(self, loss: float) -> None:
-        if self.step % self.every == 0:
-            found = [p.grad.norm() for p in self.body.parameters() if p.grad is not None]
-            self.gradients.append(float(torch.stack(found).norm()))
-        self.step += 1
-        if self.step % self.every == 0:
-            self._measure()
-
-    @torch.no_grad()
-    def _measure(self) -> None:
-        y = self.first(self.x).double()
-        found = backward_sensitivity(copy.deepcopy(self.body).double(), y)
-        matrices = found if isinstance(found, Tensor) else torch.stack(found)
-        norms = torch.linalg.matrix_norm(matrices[:-1], ord=2)
-        self.least = min(self.least, float(norms.min()))
-        self.depths = list(range(1, len(matrices) - 1, 10))
-        self.iterations.append(self.step)
-        self.single.append(norms[self.depths])
-        self.mean.append(torch.linalg.matrix_norm(matrices[self.depths].mean(1), ord=2))
-
-    def values(self, curves: bool) -> dict[str, Any]:
-        mean, single = torch.stack(self.mean), torch.stack(self.single)
-        values = {
-            "mean_range": _rounded(mean.aminmax()),
-            "single_range": _rounded(single.aminmax()),
-            "least_of_all_depths": float(f"{self.least:.12g}"),
-            "gradients": _rounded(self.gradients),
-        }
-        if curves:
-            parts = {"mean": mean, "least": single.amin(2), "median": single.median(2).values, "most": single.amax(2)}
-            values |= {"iterations": self.iterations, "depths": self.depths}
-            values |= {name: [_rounded(row) for row in part.mT] for name, part in parts.items()}
-        return values
-
-
-def _rounded(values: Any) -> list[float]:
-    return [float(f"{float(x):.4g}") for x in values]
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:

@@ -63,7 +63,7 @@ def features_in_motion(
     some = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:points]
     seen = features[:, some] @ _basis(features.flatten(0, 1), normal.cpu())
     stride = -(-(flow.layers + 1) // max(1, frames - _HELD))
-    layers = [*range(0, flow.layers, stride), *[flow.layers] * (1 + _HELD)]
+    layers = [*range(0, flow.layers, stride), *[flow.layers] * _HELD]
     titles = [
         f"{title}layer {j}, t = {j * flow.h:.2f}: the head gets {percent(share)} right"
         for j, share in enumerate(shares)

@@ -95,7 +95,6 @@ def features_at_depths(
     if len(flows) != 1:
         raise ValueError(f"features at several depths need a network of one flow, got {len(flows)}.")
     flow, names = flows[0], _names(task, label_names)
-    x, y = x[:_SHOWN], y[:_SHOWN]
     depths = torch.linspace(0, flow.layers, min(panels, flow.layers + 1)).round().long().tolist()
     states = flow.states(network.lift(x))
     features = {j: flow.scheme.final(flow.field, s).double() for j, s in enumerate(states) if j in depths}
