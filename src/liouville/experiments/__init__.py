@@ -14,6 +14,9 @@ from liouville.names import lookup
 
 EXPERIMENTS: dict[str, str] = {
     "planar-table": "planar_table",
+    "mnist-table": "mnist_table",
+    "scarcity": "scarcity",
+    "noise": "noise",
 }
 
 
