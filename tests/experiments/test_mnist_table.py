@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from liouville.data import Split
-from liouville.experiments import mnist_table
-from liouville.experiments.mnist_table import COLUMNS, FEATURES, PUBLISHED, Config, network_of, script, script_optimizer
+from liouville.experiments import mnist_table, papers_images
+from liouville.experiments.mnist_table import PUBLISHED, Config, network_of
+from liouville.experiments.papers_images import COLUMNS, FEATURES
 from liouville.experiments.records import Record
 from liouville.operators import Conv
 from liouville.zoo import MODELS
@@ -43,23 +44,37 @@ def test_a_pixelwise_network_is_a_1x1_convolution(column: str) -> None:
 
 @pytest.mark.parametrize("layers", [0, 1, 2, 4, 16])
 def test_the_penalty_is_the_scripts(layers: int) -> None:
-    """alpha h/2 sum ||theta_{j+1} - theta_j||^2, and N - 1 times that as the script ran."""
-    for procedure, times in (("papers", 1), ("script", max(0, layers - 1))):
-        config = replace(CASE, layers=layers, procedure=procedure)
-        network = network_of(config)
-        jumps = [float(w.detach().double().diff(dim=0).square().sum()) for w in network.body.parameters()]
-        expected = times * 1e-3 * 0.4 / 2 * sum(jumps)
-        assert float(script(config).penalty(network)) == pytest.approx(expected, rel=1e-5)
+    """alpha h/2 sum ||theta_{j+1} - theta_j||^2, as often as is said."""
+    network = network_of(replace(CASE, layers=layers))
+    jumps = sum(float(w.detach().double().diff(dim=0).square().sum()) for w in network.body.parameters())
+    for times in (0, 1, 15):
+        penalty = papers_images.settings(COLUMNS["MS1"], 2, 0, times=times).penalty(network)
+        assert float(penalty.detach()) == pytest.approx(times * 1e-3 * 0.4 / 2 * jumps, rel=1e-5)
 
 
 def test_the_script_replaces_every_network_and_decays_every_weight() -> None:
-    config = replace(CASE, column="H2 (J full)", procedure="script")
-    network = network_of(config)
+    network = network_of(replace(CASE, column="H2 (J full)", procedure="script"))
     assert type(network.body.field).__name__ == "PairField"
     assert network.body.h == pytest.approx(0.05)
-    (group,) = script_optimizer(network, config).param_groups
+    (group,) = papers_images.optimizer(network, COLUMNS["H2 (J full)"]).param_groups
     assert group["weight_decay"] == 2e-4
     assert len(group["params"]) == len(list(network.parameters()))
+
+
+def test_the_script_adds_the_penalty_once_for_every_layer_but_one(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def settings(*given, times: int, **named):
+        seen.append(times)
+        return original(*given, times=times, **named)
+
+    original = papers_images.settings
+    monkeypatch.setattr(papers_images, "settings", settings)
+    for layers in (0, 2, 4):
+        mnist_table.run(replace(CASE, procedure="script", layers=layers), tmp_path)
+    assert seen == [0, 1, 3]
 
 
 def test_the_published_columns_are_all_run_with_several_seeds() -> None:
@@ -98,9 +113,8 @@ def test_cells() -> None:
     rendering = mnist_table.render(records, Path())
     assert rendering.cells == (1, 2)
     first, second = rendering.tables[0].rows
-    assert first[1:4] == ("96.90 (96.00–97.00)", "97.72", "met")
-    assert first[5] == "99.57"
-    assert second[1:4] == ("0.00", "98.03", "98.0 points below")
+    assert first == ("MS1, 2", "1", "96.90 (96.00–97.00)", "97.72", "met", "99.00 (99.00–99.00)", "99.57")
+    assert second[2:5] == ("0.00", "98.03", "98.0 points below")
 
 
 @pytest.fixture
