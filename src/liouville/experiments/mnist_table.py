@@ -48,7 +48,7 @@ PROCEDURES = {
 }
 POINTS = 1.0
 IMAGES = 60_000
-EPOCHS, SEEDS = 3, 3
+EPOCHS, STENCIL_EPOCHS, SEEDS = 3, 2, 3
 SCRIPT_EPOCHS, LONG = 2, 20  # the script's own, and enough for its rate to fall
 COUNTED = "ours"  # the procedure whose cells count as met or not
 
@@ -85,7 +85,8 @@ def cases(seeds: int, quick: bool) -> list[Config]:
     stencils = [(column, layers, 3) for column in ("MS1", "h2") for layers in DEPTHS[1:]] + [("H2 (J full)", 2, 3)]
     theirs = [(column, layers, 1) for column, layers in PUBLISHED if layers in (0, 4, 16)]
     found = [Config(*net, "ours", EPOCHS, IMAGES, seed) for net in published for seed in range(min(seeds, SEEDS))]
-    found += [Config(*net, "ours", EPOCHS, IMAGES, 0) for net in others + stencils]
+    found += [Config(*net, "ours", EPOCHS, IMAGES, 0) for net in others]
+    found += [Config(*net, "ours", STENCIL_EPOCHS, IMAGES, 0) for net in stencils]
     found += [Config(*net, name, SCRIPT_EPOCHS, IMAGES, 0) for name in ("papers", "script") for net in theirs]
     return [*found, Config("MS1", 4, 1, "papers", LONG, IMAGES, 0)]
 
@@ -177,28 +178,40 @@ def _number(published: float | None) -> str:
 
 def _text(records: Sequence[Record]) -> str:
     """What the tables say, and what explains the published numbers."""
-    medians = {
-        c: statistics.median(percents(mine, "test_accuracy"))
-        for c, mine in _grouped(records, lambda c: (c.kernel, c.procedure, c.column, c.layers, c.epochs)).items()
-    }
-    pixelwise = {c[1:]: value for c, value in medians.items() if c[0] == 1}
+    kinds = _grouped(records, lambda c: (c.kernel, c.procedure, c.column, c.layers, c.epochs))
+    found = {kind: statistics.median(percents(mine, "test_accuracy")) for kind, mine in kinds.items()}
     sentences = []
-    deep = [value for (name, _, layers, _), value in pixelwise.items() if name == "ours" and layers]
-    if deep:
-        sentences.append(f"Under this library's settings every pixelwise network with layers reaches {_range(deep)}.")
-    short = [value for (name, *_, epochs), value in pixelwise.items() if name != "ours" and epochs == SCRIPT_EPOCHS]
-    if short:
+    if deep := [value for (kernel, name, _, N, _), value in found.items() if kernel == 1 and name == "ours" and N]:
+        sentences.append(f"Under this library's settings the pixelwise networks with layers reach {_range(deep)}.")
+    trained = [
+        PUBLISHED[column, N][0] - statistics.median(percents(mine, "train_accuracy"))
+        for (kernel, name, column, N, _), mine in kinds.items()
+        if kernel == 1 and name == "ours" and (column, N) in PUBLISHED
+    ]
+    if trained:
         sentences.append(
-            f"The script's settings, Adam at a rate of 0.04 that falls by a fifth per epoch, give {_range(short)} "
-            f"in the script's {SCRIPT_EPOCHS} epochs, in which the rate hardly falls."
+            f"The paper's training accuracies are up to {max(trained):.1f} points above ours, which are those of "
+            f"{EPOCHS} epochs."
         )
-    for (name, column, layers, epochs), value in pixelwise.items():
-        if name == "papers" and epochs > SCRIPT_EPOCHS:
-            sentences.append(
-                f"After {epochs} epochs of the same settings, {column} with {layers} layers has {value:.2f} %."
-            )
-    stencils = [value for c, value in medians.items() if c[0] > 1]
-    if stencils:
+    if short := [value for kind, value in found.items() if kind[1] != "ours" and kind[4] == SCRIPT_EPOCHS]:
+        sentences.append(
+            f"The script's settings, Adam at a rate of 0.04 that falls by a fifth per epoch, give {_range(short)} in "
+            f"its {SCRIPT_EPOCHS} epochs, in which the rate hardly falls."
+        )
+    for (_, name, column, N, epochs), value in found.items():
+        if name == "papers" and epochs == LONG:
+            sentences.append(f"After {epochs} epochs of them {column} with {N} layers has {value:.2f} %.")
+    other = [
+        abs(value - found[key])
+        for (kernel, name, column, N, epochs), value in found.items()
+        if name == "script" and column != "MS1" and N and (key := (kernel, "papers", column, N, epochs)) in found
+    ]
+    if other:
+        sentences.append(
+            "Best test epoch, repeated penalty and MS1 in the place of the other network change its test accuracy by "
+            f"up to {max(other):.1f} points."
+        )
+    if stencils := [value for kind, value in found.items() if kind[0] > 1]:
         sentences.append(f"With 3x3 stencils the networks see more than one pixel, and reach {_range(stencils)}.")
     return " ".join(sentences)
 
@@ -210,8 +223,9 @@ def _range(values: Sequence[float]) -> str:
 
 def _cost(case: Config) -> float:
     """Seconds on one core: lift and head, then each layer; forward Euler with a stencil has no native kernel."""
-    layer = 0.4 if case.kernel == 1 else 12.0 if COLUMNS[case.column].model == "h1" else 1.8
-    epoch = 3.0 + (3.0 + layer * case.layers if case.layers else 0.0)
+    euler = COLUMNS[case.column].model == "h1"
+    layer = (0.45 if euler else 0.25) if case.kernel == 1 else (12.0 if euler else 1.8)
+    epoch = 3.0 + (2.5 + layer * case.layers if case.layers else 0.0)
     tested = 1.5 * case.epochs if case.procedure == "script" else case.epochs + 0.5
     return 1.0 + tested * epoch * case.train / IMAGES
 
