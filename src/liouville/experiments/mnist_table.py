@@ -190,8 +190,8 @@ def _text(records: Sequence[Record]) -> str:
     ]
     if trained:
         sentences.append(
-            f"The paper's training accuracies are up to {max(trained):.1f} points above ours, which are those of "
-            f"{EPOCHS} epochs."
+            f"The paper's training accuracies are up to {max(trained):.1f} points above ours, which are those after "
+            "the few epochs in the table."
         )
     if short := [value for kind, value in found.items() if kind[1] != "ours" and kind[4] == SCRIPT_EPOCHS]:
         sentences.append(

@@ -90,5 +90,5 @@ EXPERIMENT = Experiment(
     cases=cases,
     run=run,
     render=render,
-    cost=lambda case: 3.0 + case.images * case.epochs * NETWORKS[case.network].cost,
+    cost=lambda case: 2.0 + case.images * case.epochs * NETWORKS[case.network].cost,
 )
