@@ -78,7 +78,7 @@ class _Block(nn.Module):
         return moved
 
 
-def cnn(a: int = 24, b: int = 48) -> nn.Module:
+def cnn(a: int = 24, b: int = 50) -> nn.Module:
     """Four 3x3 convolutions with ReLU and pooling: neither residuals nor normalisation."""
     return nn.Sequential(
         *(nn.Conv2d(1, a, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),

@@ -181,8 +181,8 @@ def _calibration_figure(found: Mapping[str, Sequence[Record]]) -> Figure:
         axes.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=0.8)
         for colour, (name, mine) in zip(colours(len(found)), found.items(), strict=True):
             confidence, accuracy = _pooled([r.values["reliability"][str(level)] for r in mine if not r.diverged])
-            axes.plot(confidence, accuracy, color=colour, marker="o", markersize=3, label=name, clip_on=False)
-        axes.set(title=f"noise {level:g}", xlabel="how sure", xlim=(0, 1), ylim=(0, 1))
+            axes.plot(confidence, accuracy, color=colour, marker="o", markersize=3, label=name)
+        axes.set(title=f"noise {level:g}", xlabel="how sure", xlim=(0, 1.02), ylim=(0, 1.02))
     figure.axes[0].set_ylabel("how often right")
     figure.axes[0].legend()
     heading(figure, "How sure the networks are, and how often right", "bins with at least one in 500 test images")
