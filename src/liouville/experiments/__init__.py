@@ -25,6 +25,9 @@ EXPERIMENTS: dict[str, str] = {
     "counterexample": "counterexample",
     "propagation": "propagation",
     "ring-of-eight": "ring_of_eight",
+    "mnist-table": "mnist_table",
+    "scarcity": "scarcity",
+    "noise": "noise",
 }
 
 

@@ -1,0 +1,94 @@
+"""Few images: test accuracy on MNIST after training on 1,000 and 5,000 images, ours beside networks of plain torch."""
+
+from __future__ import annotations
+
+__all__ = ["EXPERIMENT", "Config", "cases", "render", "run"]
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from liouville.experiments.comparing import percents, spread
+from liouville.experiments.experiment import Experiment, Rendering, Table
+from liouville.experiments.image_networks import NETWORKS, some_images, standing, trained
+from liouville.experiments.records import Record
+
+EPOCHS = {1000: 30, 5000: 12}
+SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training run.
+
+    Args:
+        network: of `NETWORKS`.
+        images: of the training part, drawn at random; a tenth of them is held out.
+        epochs: passes over the rest.
+        test: images of the test part, from the first on.
+        seed: of the draw, the initial weights and training.
+    """
+
+    network: str
+    images: int
+    epochs: int
+    test: int
+    seed: int
+
+
+def cases(seeds: int, quick: bool) -> list[Config]:
+    if quick:
+        return [Config(network, 200, 1, 500, 0) for network in NETWORKS]
+    return [
+        Config(network, images, epochs, 10_000, seed)
+        for images, epochs in EPOCHS.items()
+        for network in NETWORKS
+        for seed in range(min(seeds, SEEDS))
+    ]
+
+
+def run(config: Config, folder: Path) -> dict[str, Any]:
+    network, history = trained(
+        config.network, some_images(config.images, config.test, config.seed), config.epochs, config.seed
+    )
+    return {
+        "accuracy": history.metrics["test_accuracy"],
+        "train_accuracy": history.metrics["train_accuracy"],
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "best_epoch": history.best_epoch,
+    }
+
+
+def render(records: Sequence[Record], folder: Path) -> Rendering:
+    sizes = sorted({r.case.images for r in records})
+    found = {
+        (name, size): [r for r in records if (r.case.network, r.case.images) == (name, size)]
+        for name in NETWORKS
+        for size in sizes
+    }
+    names = [name for name in NETWORKS if any(found[name, size] for size in sizes)]
+    rows = []
+    for name in names:
+        parameters = {f"{r.values['parameters']:,}" for size in sizes for r in found[name, size] if not r.diverged}
+        cells = [spread(percents(found[name, size], "accuracy")) for size in sizes]
+        rows.append((name, ", ".join(parameters), *cells))
+    columns = ("network", "weights", *(f"{size:,} images" for size in sizes))
+    note = f"At most {SEEDS} seeds; each draws other images. Trained in the same way, without moved images."
+    sentences = [
+        f"With {size:,} training images: {standing({name: percents(found[name, size], 'accuracy') for name in names})}"
+        for size in sizes
+    ]
+    return Rendering(" ".join(sentences), [Table("Test accuracy in percent", columns, rows, note)])
+
+
+EXPERIMENT = Experiment(
+    name="scarcity",
+    title="Few images: MNIST with 1,000 and 5,000",
+    source="beyond the papers",
+    case=Config,
+    cases=cases,
+    run=run,
+    render=render,
+    cost=lambda case: 2.0 + case.images * case.epochs * NETWORKS[case.network].cost,
+)
