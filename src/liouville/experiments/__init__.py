@@ -14,6 +14,10 @@ from liouville.names import lookup
 
 EXPERIMENTS: dict[str, str] = {
     "planar-table": "planar_table",
+    "depth-1024": "depth_1024",
+    "tables": "tables",
+    "equal-budget": "equal_budget",
+    "engines": "engines",
 }
 
 
