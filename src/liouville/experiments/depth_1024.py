@@ -74,6 +74,7 @@ class Config:
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
+    """Every network with its final time and rate, `MLP_SEEDS` seeds of the MLP at most."""
     if quick:
         return [Config(*key, LAYERS, 1, 500, 0) for key in _keys()]
     often = {key: min(seeds, MLP_SEEDS) if key[0] == MLP else seeds for key in _keys()}
@@ -81,6 +82,7 @@ def cases(seeds: int, quick: bool) -> list[Config]:
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
+    """Train one network and test it once."""
     split = data.load("swiss-roll", points=config.points, seed=config.seed)
     penalty = Penalty(smoothness=1e-5, decay=1e-3)
     settings = Settings(epochs=config.epochs, batch=125, lr=config.lr, penalty=penalty, seed=config.seed)
@@ -101,6 +103,7 @@ def _network(config: Config) -> nn.Module:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
+    """The table by network, and the losses of all seeds."""
     groups = {key: found for key in _keys() if (found := [r for r in records if _key(r.case) == key])}
     rows = [
         (

@@ -68,6 +68,7 @@ class Config:
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
+    """Times by size and seed; memory by way and depth, once."""
     models = ("h1", "h2")
     if quick:
         timed = [Config("time", model, "", 4, 125, 16, 2, 0) for model in models]
@@ -78,6 +79,7 @@ def cases(seeds: int, quick: bool) -> list[Config]:
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
+    """One measurement."""
     if config.what == "time":
         return {"seconds": _times(config), "threads": torch.get_num_threads()}
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
@@ -128,6 +130,7 @@ def _step(config: Config, way: str) -> Callable[[], list[Tensor]] | None:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
+    """Ratios over the loop by hand, and memory by depth."""
     tables, parts = [], []
     timed = [r for r in records if r.case.what == "time"]
     if timed:
