@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from liouville.experiments.depth_1024 import FLOWS, LAYERS, MLP, MLP_RATES, MLP_SEEDS, Config, cases, render, run
+from liouville.experiments.depth_1024 import FLOWS, LAYERS, MLP, MLP_RATES, MLP_SEEDS, RATE, Config, cases, render, run
 from liouville.experiments.records import Record
 from liouville.zoo import MODELS
 
@@ -16,7 +16,7 @@ def test_all_networks_have_1024_layers_and_the_perceptron_three_rates() -> None:
 
 
 def test_a_run_has_what_the_table_reads(tmp_path) -> None:
-    made = [Config("h2", *FLOWS["h2"], 4, 2, 80, 0), Config(MLP, 0.0, MLP_RATES[0], 4, 2, 80, 0)]
+    made = [Config("h2", FLOWS["h2"], RATE, 4, 2, 80, 0), Config(MLP, 0.0, MLP_RATES[0], 4, 2, 80, 0)]
     records = [Record(case, run(case, tmp_path), 1.0, {}) for case in made]
     assert all(len(r.values["loss"]) == 2 and 0 <= r.values["accuracy"] <= 1 for r in records)
     rendering = render(records, tmp_path)
@@ -25,7 +25,7 @@ def test_a_run_has_what_the_table_reads(tmp_path) -> None:
 
 
 def _record(name: str, seed: int, values: dict) -> Record:
-    T, lr = FLOWS.get(name, (0.0, MLP_RATES[1]))
+    T, lr = (FLOWS[name], RATE) if name in FLOWS else (0.0, MLP_RATES[1])
     return Record(Config(name, T, lr, LAYERS, 2, 8000, seed), values, 1.0, {})
 
 

@@ -141,12 +141,10 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
     tables = [data for data in DATA if any(found[data, *kind] for kind in kinds)]
     head = ("data", *(f"{METHODS[method]}, {settings}" for settings, method in kinds))
     scores = [(_data(data), *(spread(_scores(found[data, *kind]), _digits(data)) for kind in kinds)) for data in tables]
-    seconds = [
-        (data, *(spread([r.values["seconds"] for r in found[data, *k] if not r.diverged]) for k in kinds))
-        for data in tables
-    ]
+    seconds = [(data, *(spread(_seconds(found[data, *kind])) for kind in kinds)) for data in tables]
     note = 'On one thread; "chosen" includes the six fits that choose.'
-    text = "\n\n".join(filter(None, (_verdict(settings, found, tables) for settings in SETTINGS)))
+    said = [*(_verdict(settings, found, tables) for settings in SETTINGS), _slower(found, tables)]
+    text = "\n\n".join(filter(None, said))
     shown = [Table("Test accuracy in percent, or R2", head, scores), Table("Seconds of training", head, seconds, note)]
     return Rendering(text, shown if tables else [])
 
@@ -175,6 +173,22 @@ def _verdict(settings: str, found: Mapping[tuple[str, str, str], Sequence[Record
     parts = ((better, "is ahead on"), (equal, "level on"), (worse, "behind on"))
     said = "; ".join(f"{verb} {', '.join(names)}" for names, verb in parts if names)
     return f"With {settings} settings, our median against the better of scikit-learn's two {said}."
+
+
+def _slower(found: Mapping[tuple[str, str, str], Sequence[Record]], tables: Sequence[str]) -> str:
+    """How much longer ours takes than the quicker of scikit-learn's two, both with defaults."""
+    times = []
+    for data in tables:
+        middle = {m: statistics.median(v) for m in METHODS if (v := _seconds(found[data, "default", m]))}
+        if len(middle) == len(METHODS):
+            times.append(middle["ours"] / min(middle["perceptron"], middle["boosting"]))
+    if not times:
+        return ""
+    return f"With default settings ours takes {min(times):.1f} to {max(times):.1f} times as long as the quicker of the two."
+
+
+def _seconds(records: Sequence[Record]) -> list[float]:
+    return [r.values["seconds"] for r in records if not r.diverged]
 
 
 def _scores(records: Sequence[Record]) -> list[float]:
