@@ -184,7 +184,8 @@ def _slower(found: Mapping[tuple[str, str, str], Sequence[Record]], tables: Sequ
             times.append(middle["ours"] / min(middle["perceptron"], middle["boosting"]))
     if not times:
         return ""
-    return f"With default settings ours takes {min(times):.1f} to {max(times):.1f} times as long as the quicker of the two."
+    span = f"{min(times):.1f} to {max(times):.1f}"
+    return f"With default settings ours takes {span} times as long as the quicker of scikit-learn's two."
 
 
 def _seconds(records: Sequence[Record]) -> list[float]:
