@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
-from liouville.experiments.equal_budget import OURS, ROWS, Config, render, run
+from liouville.data import load
+from liouville.experiments.baselines import mlp
+from liouville.experiments.equal_budget import OURS, ROWS, Config, _in_time, render, run
 from liouville.experiments.records import Record
+from liouville.train import Settings
 
 
 def test_a_run_gives_every_row_its_budget(tmp_path) -> None:
@@ -17,6 +22,13 @@ def test_a_run_gives_every_row_its_budget(tmp_path) -> None:
         if "parameters" in name:  # one unit of width changes less than a fifth of them here
             assert abs(row["parameters"] / rows[OURS]["parameters"] - 1) < 0.2 and row["epochs"] == rows[OURS]["epochs"]
     assert rows[ROWS[-1]]["parameters"] == rows[OURS]["parameters"]
+
+
+def test_more_seconds_are_more_epochs_and_none_still_one() -> None:
+    split = load("double-moons", points=80)
+    build = functools.partial(mlp, 2, 1, 4, 1, 0)
+    none, few, many = (_in_time(build, split, Settings(), seconds).epochs for seconds in (0.0, 1.0, 1000.0))
+    assert none == 1 < few < many
 
 
 def _record(data: str, **accuracy: float) -> Record:

@@ -22,10 +22,20 @@ def test_a_run_scores_and_is_repeatable(data: str, method: str, tmp_path) -> Non
     assert first["score"] == again["score"] <= 1 and first["seconds"] > 0 and not first["chosen"]
 
 
-def test_a_choice_is_one_of_the_grid(tmp_path) -> None:
-    for method in ("ours", "perceptron"):
-        chosen = run(Config("iris", method, "chosen", 0), tmp_path)["chosen"]
-        assert chosen in {", ".join(f"{k}={v}" for k, v in options.items()) for options in GRIDS[method]}
+@pytest.mark.parametrize(
+    ("method", "good", "bad"),
+    [
+        ("ours", {"lr": 0.01}, {"lr": 1e-9}),
+        ("perceptron", {"alpha": 1e-4}, {"learning_rate_init": 1e-9}),
+        ("boosting", {"learning_rate": 0.1}, {"learning_rate": 1e-9}),
+    ],
+)
+def test_settings_that_learn_are_chosen_over_those_that_do_not(method, good, bad, tmp_path, monkeypatch) -> None:
+    for grid in ((good, bad), (bad, good)):
+        monkeypatch.setitem(GRIDS, method, grid)
+        result = run(Config("iris", method, "chosen", 0), tmp_path)
+        assert result["chosen"] == ", ".join(f"{key}={value}" for key, value in good.items())
+        assert result["score"] > 0.8
 
 
 def _records(scores: dict[str, dict[str, float]]) -> list[Record]:
