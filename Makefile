@@ -53,8 +53,8 @@ bench-train: $(VENV)/installed    ## `liouville train` with and without the fuse
 bench-convolution: $(VENV)/installed  ## a training step on images in the fused kernel and in torch (five minutes)
 	$(BIN)/python benchmarks/convolution_time.py --page benchmarks/README.md
 
-bench-depth: $(VENV)/installed    ## 1024 layers: two stable networks beside a plain MLP (ten minutes)
-	$(BIN)/python benchmarks/depth.py --figure docs/images/depth.png
+bench-depth: $(VENV)/installed    ## 1024 layers: the papers' networks beside a plain MLP (ten minutes)
+	$(BIN)/liouville reproduce depth-1024
 
 bench-memory: $(VENV)/installed   ## resident memory by depth and engine, beside other packages (half an hour)
 	$(BIN)/pip install --quiet --no-deps revlib memcnn momentumnet revtorch

@@ -58,6 +58,7 @@ _DEFAULT: dict[str, Recipe] = {
     "digits": Recipe(features=64, layers=8, T=1.0, settings=_TABLE, threads=1),
     "breast-cancer": Recipe(features=32, layers=8, T=1.0, settings=_TABLE, threads=1),
     "wine": Recipe(features=16, layers=8, T=1.0, settings=_TABLE, threads=1),
+    "iris": Recipe(features=8, layers=8, T=1.0, settings=_TABLE, threads=1),
     "diabetes": Recipe(features=16, layers=8, T=1.0, settings=_TABLE, threads=1),
     "mnist": Recipe(
         features=(32, 64),

@@ -54,7 +54,7 @@ def assert_one_line(result, message, code=2):
         (
             "--data swissroll",
             "unknown data set 'swissroll'; did you mean 'swiss-roll'? Known data sets: swiss-roll, double-moons, "
-            "double-circles, ellipses, peaks, digits, breast-cancer, wine, diabetes, mnist.",
+            "double-circles, ellipses, peaks, digits, breast-cancer, wine, iris, diabetes, mnist.",
         ),
         ("--scheme verlet", f"unknown scheme 'verlet'; did you mean 'Verlet'? Known schemes: {SCHEMES}."),
         (

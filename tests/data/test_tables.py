@@ -13,6 +13,7 @@ TABLES = {
     "digits": (1797, 64, 10),
     "breast-cancer": (569, 30, 2),
     "wine": (178, 13, 3),
+    "iris": (150, 4, 3),
     "diabetes": (442, 10, 0),
 }
 
@@ -37,7 +38,7 @@ def test_a_seed_gives_the_same_bits_and_leaves_the_global_generators_alone(name)
     assert not torch.equal(one.x_train, other.x_train)
 
 
-@pytest.mark.parametrize("name", ["digits", "breast-cancer", "wine"])
+@pytest.mark.parametrize("name", ["digits", "breast-cancer", "wine", "iris"])
 def test_classes_keep_their_proportions(name):
     split = load(name)
     counts = split.y_train.bincount() + split.y_test.bincount()
@@ -55,7 +56,7 @@ def test_digits_are_grey_values_from_0_to_1_and_images_on_demand():
     assert image.label_names == flat.label_names
 
 
-@pytest.mark.parametrize("name", ["breast-cancer", "wine", "diabetes"])
+@pytest.mark.parametrize("name", ["breast-cancer", "wine", "iris", "diabetes"])
 def test_standardising_uses_the_training_samples_only(name):
     split, raw = (load(name, dtype=torch.float64, standardise=flag) for flag in (True, False))
     mean, std = raw.x_train.mean(0), raw.x_train.std(0, correction=0)

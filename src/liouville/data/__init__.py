@@ -52,6 +52,7 @@ SOURCES: Mapping[str, Source] = {
     "digits": Source(tables.digits, "handwritten digits, 8 x 8 pixels, 10 classes (scikit-learn)"),
     "breast-cancer": Source(tables.breast_cancer, "tumours, 30 features, 2 classes (scikit-learn)"),
     "wine": Source(tables.wine, "wines, 13 features, 3 classes (scikit-learn)"),
+    "iris": Source(tables.iris, "flowers, 4 features, 3 classes (scikit-learn)"),
     "diabetes": Source(tables.diabetes, "disease progression, 10 features, regression (scikit-learn)"),
     "mnist": Source(images.mnist, "handwritten digits, 1 x 28 x 28 pixels, 10 classes (files or download, 11 MB)"),
 }

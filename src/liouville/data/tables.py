@@ -7,7 +7,7 @@ so that nothing of the test samples reaches the training.
 
 from __future__ import annotations
 
-__all__ = ["breast_cancer", "diabetes", "digits", "wine"]
+__all__ = ["breast_cancer", "diabetes", "digits", "iris", "wine"]
 
 import dataclasses
 from typing import Any
@@ -78,6 +78,25 @@ def wine(
     Reference: S. Aeberhard, M. Forina, UCI Machine Learning Repository, 1991.
     """
     return _split("load_wine", "wine", 3, test_fraction, standardise, seed, dtype)
+
+
+def iris(
+    *, standardise: bool = True, test_fraction: float = 0.2, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> Split:
+    """Iris flowers: 150 samples, 4 features, 3 classes.
+
+    Args:
+        standardise: mean 0 and standard deviation 1 in every feature, measured on the training samples.
+        test_fraction: share of the samples in the test part.
+        seed: of the division into training and test samples.
+        dtype: of the inputs.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+
+    Reference: R. A. Fisher, *The Use of Multiple Measurements in Taxonomic Problems*, Annals of Eugenics 7 (1936).
+    """
+    return _split("load_iris", "iris", 3, test_fraction, standardise, seed, dtype)
 
 
 def diabetes(

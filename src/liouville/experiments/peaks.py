@@ -53,7 +53,7 @@ class Config:
 def cases(seeds: int, quick: bool) -> list[Config]:
     if quick:
         return [Config(network, 4, 2, 2, 200, 0) for network in NETWORKS]
-    return [Config(network, 16, 3, 30, 5000, seed) for network in NETWORKS for seed in range(seeds)]
+    return [Config(network, 16, 4, 30, 5000, seed) for network in NETWORKS for seed in range(seeds)]
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:

@@ -1,0 +1,181 @@
+"""Do 1024 layers train without any normalisation, from the first epoch on? The papers' networks beside a plain MLP.
+
+The Swiss roll with noise 0.01, batches of 125, 4 features throughout, one optimiser and rate for all. Every flow
+has the final time of 2, 4, 10 and 20 that did best on the validation part with other seeds; the MLP has none, and gets
+three rates.
+"""
+
+from __future__ import annotations
+
+__all__ = ["EXPERIMENT", "Config", "cases", "render", "run"]
+
+import functools
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from liouville import data
+from liouville.experiments.baselines import deep_mlp
+from liouville.experiments.comparing import percents, spread
+from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
+from liouville.experiments.records import Record
+from liouville.kernels import Auto
+from liouville.report.style import canvas, colours, heading
+from liouville.train import Penalty, Settings, fit
+from liouville.zoo import classifier
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LAYERS, EPOCHS, FEATURES = 1024, 20, 4
+FLOWS = {"h2": 4.0, "h1": 2.0, "ms1": 10.0, "ms2": 10.0, "ms3": 2.0, "antisymmetric": 20.0, "resnet": 10.0}  # T
+RATE = 0.07
+MLP = "tanh MLP"
+MLP_RATES = (RATE, 0.005, 0.0005)
+MLP_SEEDS = 3  # it takes twenty times as long as all others together
+LEARNED = 90.0  # percent; what "learns" means in the text
+START = math.log(2)  # loss of an untrained network of two classes
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training run.
+
+    Args:
+        network: a model of ``liouville.zoo.MODELS``, or ``"tanh MLP"``.
+        T: final time; 0 for the MLP.
+        lr: largest rate of the one-cycle schedule.
+        layers: N.
+        epochs: passes over 3,600 training points.
+        points: of the training part and of the test part together.
+        seed: of the initial weights, of training and of the data.
+    """
+
+    network: str
+    T: float
+    lr: float
+    layers: int
+    epochs: int
+    points: int
+    seed: int
+
+
+def cases(seeds: int, quick: bool) -> list[Config]:
+    """Every network with its final time, `MLP_SEEDS` seeds of the MLP at most."""
+    if quick:
+        return [Config(*key, LAYERS, 1, 500, 0) for key in _keys()]
+    often = {key: min(seeds, MLP_SEEDS) if key[0] == MLP else seeds for key in _keys()}
+    return [Config(*key, LAYERS, EPOCHS, 8000, seed) for key in _keys() for seed in range(often[key])]
+
+
+def run(config: Config, folder: Path) -> dict[str, Any]:
+    """Train one network and test it once."""
+    split = data.load("swiss-roll", points=config.points, seed=config.seed)
+    penalty = Penalty(smoothness=1e-5, decay=1e-3)
+    settings = Settings(epochs=config.epochs, batch=125, lr=config.lr, penalty=penalty, seed=config.seed)
+    history = fit(_network(config), split, settings)
+    return {
+        "accuracy": history.metrics["test_accuracy"],
+        "validation": history.metrics["validation_accuracy"],
+        "loss": [float(f"{epoch.loss:.4g}") for epoch in history.epochs],
+        "gradient_norm": float(f"{history.epochs[0].gradient_norm:.4g}"),
+    }
+
+
+def _network(config: Config) -> nn.Module:
+    if config.network == MLP:
+        return deep_mlp(2, 1, FEATURES, config.layers, config.seed)
+    generator = torch.Generator().manual_seed(config.seed)
+    return classifier(config.network, 2, 2, FEATURES, config.layers, config.T, generator=generator, backprop=Auto())
+
+
+def render(records: Sequence[Record], folder: Path) -> Rendering:
+    """The table by network, and the losses of all seeds."""
+    groups = {key: found for key in _keys() if (found := [r for r in records if _key(r.case) == key])}
+    rows = [
+        (
+            _name(key),
+            f"{key[1]:g}" if key[1] else "",
+            f"{key[2]:g}",
+            spread(percents(found, "accuracy")),
+            spread([r.values["loss"][0] for r in found if not r.diverged], 3),
+            spread([r.values["loss"][-1] for r in found if not r.diverged], 3),
+            str(sum(r.diverged for r in found)),
+        )
+        for key, found in groups.items()
+    ]
+    head = ("network", "T", "rate", "test accuracy, %", "loss, first epoch", "loss, last epoch", "diverged")
+    note = (
+        f"An untrained network of two classes has the loss log 2 = {START:.3f}. The MLP has at most {MLP_SEEDS} seeds."
+    )
+    table = Table("The Swiss roll, trained without normalisation", head, rows, note)
+    picture = Picture("Training loss by epoch, a line for every seed.", functools.partial(_draw, groups))
+    return Rendering(_text(groups), [table], {"losses": picture} if groups else {})
+
+
+def _text(groups: Mapping[tuple[str, float, float], Sequence[Record]]) -> str:
+    if not groups:
+        return ""
+    middle = {key: statistics.median(percents(found, "accuracy")) for key, found in groups.items()}
+    learn = [_name(key) for key, value in middle.items() if value >= LEARNED]
+    first = {key: [r.values["loss"][0] for r in found if not r.diverged] for key, found in groups.items()}
+    moved = [_name(key) for key, losses in first.items() if losses and statistics.median(losses) < START]
+    rest = [f"{_name(key)} ({value:.1f} %)" for key, value in middle.items() if value < LEARNED]
+    case = next(iter(groups.values()))[0].case
+    return (
+        f"{case.layers} layers of {FEATURES} features, {case.epochs} epochs. "
+        f"A median of at least {LEARNED:g} % is reached by {', '.join(learn) or 'none'}. "
+        f"Below it stay {', '.join(rest) or 'none'}. In the first epoch the median loss is below log 2 with "
+        f"{', '.join(moved) or 'none'}."
+    )
+
+
+def _draw(groups: Mapping[tuple[str, float, float], Sequence[Record]]) -> Figure:
+    """A panel for every network, all with the same axes."""
+    across = min(len(groups), 5)
+    figure = canvas(2.1 * across + 0.6, 2.0 * math.ceil(len(groups) / across) + 0.6)
+    grid = figure.subplots(math.ceil(len(groups) / across), across, sharex=True, sharey=True, squeeze=False)
+    first, other = colours(2)
+    for axes, (key, found) in zip(grid.flat, groups.items(), strict=False):
+        for r in (r for r in found if not r.diverged):
+            losses = [START, *r.values["loss"]]
+            axes.semilogy(range(len(losses)), losses, color=other if key[0] == MLP else first, linewidth=1.0)
+        axes.set_title(_name(key))
+        axes.set_xlim(0, found[0].case.epochs)
+        axes.grid(axis="y")
+    for axes in grid.flat[len(groups) :]:
+        axes.set_axis_off()
+    case = next(iter(groups.values()))[0].case
+    figure.supylabel("training loss", fontsize=9)
+    heading(figure, f"Training loss of {case.layers}-layer networks on the Swiss roll", "epoch; a line for every seed")
+    return figure
+
+
+def _key(case: Config) -> tuple[str, float, float]:
+    return case.network, case.T, case.lr
+
+
+def _keys() -> list[tuple[str, float, float]]:
+    return [(name, T, RATE) for name, T in FLOWS.items()] + [(MLP, 0.0, lr) for lr in MLP_RATES]
+
+
+def _name(key: tuple[str, float, float]) -> str:
+    return f"{MLP}, rate {key[2]:g}" if key[0] == MLP else key[0]
+
+
+EXPERIMENT = Experiment(
+    name="depth-1024",
+    title="1024 layers",
+    source="beyond the papers",
+    case=Config,
+    cases=cases,
+    run=run,
+    render=render,
+    cost=lambda case: 1.0 + (0.04 if case.network == MLP else 0.0015) * case.epochs * case.points / 250,
+)
