@@ -26,7 +26,8 @@ def test_presets_and_their_limits() -> None:
         recipe("swiss-roll", "hdn")
     assert set(PRESETS) == {"default", "hdnn", "hdnn-script", "h1-64", "pixelwise"}
     paper, script = recipe("peaks", "hdnn"), recipe("peaks", "hdnn-script")
-    settings = replace(paper.settings, schedule="epoch-count")
+    penalty = replace(paper.settings.penalty, head=paper.settings.penalty.head / 2)
+    settings = replace(paper.settings, schedule="epoch-count", penalty=penalty)
     assert script == replace(paper, lift="ends", settings=settings)
     assert recipe("swiss-roll", "h1-64").data["noise"] == 0.0
     with pytest.raises(ValueError, match="the preset 'h1-64' is for swiss-roll and double-circles"):
