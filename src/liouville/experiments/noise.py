@@ -53,7 +53,7 @@ class Config:
 def cases(seeds: int, quick: bool) -> list[Config]:
     if quick:
         return [Config(network, 200, 1, 500, 0) for network in NETWORKS]
-    return [Config(network, 5000, 12, 10_000, seed) for network in NETWORKS for seed in range(min(seeds, SEEDS))]
+    return [Config(network, 5000, 10, 10_000, seed) for network in NETWORKS for seed in range(min(seeds, SEEDS))]
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from liouville.experiments.experiment import Experiment, Rendering, Table
 from liouville.experiments.image_networks import NETWORKS, some_images, standing, trained
 from liouville.experiments.records import Record
 
-EPOCHS = {1000: 30, 5000: 12}
+EPOCHS = {1000: 30, 5000: 10}
 SEEDS = 3
 
 
