@@ -116,7 +116,7 @@ NETWORKS: dict[str, Contestant] = {
     "h2, 3x3": Contestant(_convolutional, 3e-3, 6.5e-4),
     "h2, pixelwise": Contestant(_pixelwise, 1e-2, 1.3e-4),
     "ResNet": Contestant(ResNet, 1e-2, 4.5e-4),
-    "CNN": Contestant(cnn, 3e-3, 3.5e-4),
+    "CNN": Contestant(cnn, 1e-2, 4.9e-4),
     "MLP": Contestant(mlp, 3e-3, 1.5e-5),
 }
 

@@ -77,6 +77,7 @@ class Config:
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
+    """The published columns with several seeds, all else with one."""
     if quick:
         few = [Config(column, 2, 1, name, 1, 300, 0) for name in PROCEDURES for column in ("MS1", "H2 (J full)")]
         return [Config("MS1", 0, 1, "ours", 1, 300, 0), *few, Config("h2", 2, 3, "ours", 1, 300, 0)]
@@ -92,6 +93,7 @@ def cases(seeds: int, quick: bool) -> list[Config]:
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
+    """Train one network, and read the test part once; the script's procedure reads it after every epoch."""
     split = load("mnist", train=config.train, test=min(config.train, 10_000))
     network, column = network_of(config), COLUMNS[config.column]
     if config.procedure == "ours":
@@ -132,6 +134,7 @@ def _best_test_epoch(network: Network, split: Split, config: Config) -> dict[str
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
+    """A table for every procedure and width of the stencil."""
     tables, count, good = [], 0, 0
     for (kernel, procedure), mine in _grouped(records, lambda c: (c.kernel, c.procedure)).items():
         rows = []

@@ -51,12 +51,14 @@ class Config:
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
+    """Every network, trained once for each seed."""
     if quick:
         return [Config(network, 200, 1, 500, 0) for network in NETWORKS]
-    return [Config(network, 5000, 12, 10_000, seed) for network in NETWORKS for seed in range(min(seeds, SEEDS))]
+    return [Config(network, 5000, 10, 10_000, seed) for network in NETWORKS for seed in range(min(seeds, SEEDS))]
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
+    """Train one network on clean images, and test it at every level of noise."""
     split = some_images(config.images, config.test, config.seed)
     network, _ = trained(config.network, split, config.epochs, config.seed)
     noise = torch.randn(split.x_test.shape, generator=torch.Generator().manual_seed(config.seed))
@@ -106,6 +108,7 @@ def _probabilities(network: nn.Module, x: Tensor) -> Tensor:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
+    """Tables and figures of accuracy by noise, and of calibration."""
     found = {name: [r for r in records if r.case.network == name] for name in NETWORKS}
     found = {name: mine for name, mine in found.items() if mine}
     by_level = [{name: _at_level(mine, k) for name, mine in found.items()} for k in range(len(LEVELS))]

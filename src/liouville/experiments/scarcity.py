@@ -14,7 +14,7 @@ from liouville.experiments.experiment import Experiment, Rendering, Table
 from liouville.experiments.image_networks import NETWORKS, some_images, standing, trained
 from liouville.experiments.records import Record
 
-EPOCHS = {1000: 30, 5000: 12}
+EPOCHS = {1000: 30, 5000: 10}
 SEEDS = 3
 
 
@@ -38,6 +38,7 @@ class Config:
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
+    """Both sizes of the training part."""
     if quick:
         return [Config(network, 200, 1, 500, 0) for network in NETWORKS]
     return [
@@ -49,6 +50,7 @@ def cases(seeds: int, quick: bool) -> list[Config]:
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
+    """Train one network on its draw of images."""
     network, history = trained(
         config.network, some_images(config.images, config.test, config.seed), config.epochs, config.seed
     )
@@ -61,6 +63,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
+    """A table by the number of training images."""
     sizes = sorted({r.case.images for r in records})
     found = {
         (name, size): [r for r in records if (r.case.network, r.case.images) == (name, size)]
