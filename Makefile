@@ -72,7 +72,7 @@ bench-newton: $(VENV)/installed   ## Gauss-Newton: weights of smoothness, and th
 bench-multilevel: $(VENV)/installed  ## doublings and multilevel training against cold starts (under half an hour)
 	$(BIN)/python benchmarks/multilevel.py --page docs/multilevel.md
 
-bench-agents: $(VENV)/installed   ## eight agents in a ring beside a full network, by depth (five minutes)
+bench-agents: $(VENV)/installed   ## eight agents in a ring beside a full network, by depth (two minutes)
 	$(BIN)/liouville reproduce ring-of-eight
 
 reproduce: $(VENV)/installed      ## both papers' tables and figures: runs what has no record, writes docs/reproduce.md (hours)

@@ -54,11 +54,13 @@ class Config:
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
+    """The script's start, a longer time, slower motion, and a start near the origin."""
     script = Config(1.0, 20.0, 1.0)
     return [script] if quick else [script, Config(1.0, 200.0, 1.0), Config(0.1, 200.0, 1.0), Config(1.0, 200.0, 0.1)]
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
+    """Sensitivities of the last state over all earlier times."""
     layers = round(config.T / H)
     flow, y = appendix_iii(config.eps, config.T, layers, config.size)
     flow, y = flow.double(), y.double()
@@ -106,6 +108,7 @@ def _rounded(values: Tensor) -> list[float]:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
+    """Entries and norms over time."""
     if not records:
         return Rendering()
     records = sorted(records, key=lambda r: (r.case.T, -r.case.eps, -r.case.size))

@@ -67,6 +67,7 @@ class Config:
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
+    """H1 at three final times, with and without shared weights, and two fully connected nets."""
     kinds = [(name, T) for name in PUBLISHED for T in ((0.8,) if quick else TIMES)]
     kinds += [(name, 0.0) for name in NETWORKS if name not in PUBLISHED]
     epochs, every = (2, 16) if quick else (EPOCHS, 10)
@@ -83,6 +84,7 @@ def plan_of(config: Config) -> Plan:
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
+    """Train, and measure on the way."""
     plan = plan_of(config)
     split, settings = plan.load(), plan.fit_settings()
     assert isinstance(settings, Settings)
@@ -116,6 +118,7 @@ def mlp(layers: int, features: int, seed: int) -> nn.Sequential:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
+    """Ranges beside the paper's, and one seed's curves."""
     groups = _groups(records)
     if not groups:
         return Rendering()

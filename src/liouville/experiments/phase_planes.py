@@ -46,10 +46,12 @@ class Config:
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
+    """The three matrices; nothing depends on a seed."""
     return [Config(name) for name in EXAMPLE_1]
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
+    """Send the three inputs through the ten layers."""
     flow, y = example_1(config.matrix).double(), torch.tensor(EXAMPLE_1_INPUTS).double()
     with torch.no_grad():
         path = flow.trajectory(y)
@@ -65,6 +67,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
+    """Phase planes, and distances before and behind."""
     of = {name: r.values for name in EXAMPLE_1 for r in records if r.case.matrix == name}
     if not of:
         return Rendering()

@@ -49,6 +49,7 @@ class Config:
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
+    """Both data sets."""
     return [Config(data, 10 if quick else 0, seed) for data in PUBLISHED for seed in range(1 if quick else seeds)]
 
 
@@ -59,6 +60,7 @@ def plan_of(config: Config) -> Plan:
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
+    """Train; seed 0 leaves its model for the pictures."""
     plan = plan_of(config)
     split = plan.load()
     network, settings = plan.network(split), plan.fit_settings()
@@ -73,6 +75,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
+    """Accuracies beside the README's two, stills and animations."""
     rows, cells = [], (0, 0)
     for data, published in PUBLISHED.items():
         mine = [r for r in records if r.case.data == data]

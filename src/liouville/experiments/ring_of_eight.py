@@ -60,6 +60,7 @@ class Config:
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
+    """Both data sets, on the ring and full, at four depths."""
     if quick:
         return [Config(name, graph, SHOWN, 2, 0) for name in DATA for graph in GRAPHS]
     kinds = [(name, graph, layers) for name in DATA for graph in GRAPHS for layers in DEPTHS]
@@ -75,6 +76,7 @@ def network(config: Config) -> Network:
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
+    """Train; one run of the ring leaves its model for the pictures."""
     made = network(config)
     metrics = fit(made, data.load(config.data), Settings(epochs=config.epochs, seed=config.seed)).metrics
     values: dict[str, Any] = {"accuracy": metrics["test_accuracy"]}
@@ -85,6 +87,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
+    """Accuracy by depth and graph, and what the nodes hold."""
     depths = sorted({r.case.layers for r in records})
     if not depths:
         return Rendering()
