@@ -37,7 +37,7 @@ ENGINES: dict[str, Backprop] = {
     "Checkpointed": Checkpointed(),
     "Reversible": Reversible(),
     "Fused": Fused(),
-    "Fused, exact": Fused(exact=True),
+    "Fused(exact)": Fused(exact=True),
 }
 # Features, batch, layers; the first is the papers' size.
 TIMED = ((4, 125, 64), (4, 125, 1024), (64, 256, 64))
