@@ -57,12 +57,14 @@ class Config:
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
+    """Every network from 4 layers on, once for each seed."""
     if quick:
         return [Config(network, 4, 3, 2, 100, 0) for network in SETTINGS]
     return [Config(network, 4, 5, 60, 1000, seed) for network in SETTINGS for seed in range(seeds)]
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
+    """Train level by level; the model of seed 0 is kept for the figures."""
     split, validation = load(config.seed, config.points)
     start = "code" if config.network == "ResNet" else "near"  # by symmetry W = 0 is a point of rest for the others
     network = build(config.network, start, 4, config.layers, T, split.classes, config.seed)
@@ -82,6 +84,7 @@ def load(seed: int, points: int) -> tuple[Split, tuple[Tensor, Tensor]]:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
+    """Accuracy by level, the features on their way, what each network decides where."""
     note = (
         f"A level ends where every validation point is right, or behind {PATIENCE} iterations without a better "
         "validation; one whose margin h x rate is above 2 is left out."

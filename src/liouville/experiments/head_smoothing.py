@@ -98,6 +98,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
+    """Test accuracy by regulariser, and the weights of two heads as images."""
     found = {kind: sorted((r for r in records if r.case.kind == kind), key=lambda r: r.case.seed) for kind in KINDS}
     found = {kind: mine for kind, mine in found.items() if mine}
     rows = [

@@ -76,6 +76,7 @@ def cases(seeds: int, quick: bool) -> list[Config]:
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
+    """Train on one level or all of them; what is recorded is every epoch's score by work."""
     split = data.load("mnist", train=config.images, test=config.test)
     network = network_of(config.model, LEVELS[-1] if config.start == "cold" else LEVELS[0], config.seed)
     settings = Settings(
@@ -103,6 +104,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
+    """Error by level, and the work until the target beside that of a cold start."""
     records = sorted(records, key=lambda r: r.case.seed)
     tables = [table for table in (_by_level(records), _work(records)) if table.rows]
     pictures = {}

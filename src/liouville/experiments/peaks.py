@@ -51,12 +51,14 @@ class Config:
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
+    """Every network from 16 layers on, once for each seed."""
     if quick:
         return [Config(network, 4, 2, 2, 200, 0) for network in NETWORKS]
     return [Config(network, 16, 4, 30, 5000, seed) for network in NETWORKS for seed in range(seeds)]
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
+    """Train level by level; the model of seed 0 is kept for the figures."""
     split, validation = load(config.seed, config.points)
     network = build(config.network, "random", 8, config.layers, T, split.classes, config.seed, opening=True)
     settings = GaussNewton(
@@ -76,6 +78,7 @@ def load(seed: int, points: int) -> tuple[Split, tuple[Tensor, Tensor]]:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
+    """Accuracy by level, the features on their way, what each network decides where."""
     note = (
         f"A level ends at 99 % of the validation points, or behind {PATIENCE} iterations without a better validation."
     )

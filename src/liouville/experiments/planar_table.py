@@ -101,6 +101,7 @@ class Config:
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
+    """Every network and depth under every procedure at its final times, once for each seed."""
     if quick:
         return [
             Config("double-moons", column, 2, name, 2.0, 2, 0) for name, p in PROCEDURES.items() for column in p.columns
@@ -117,6 +118,7 @@ def cases(seeds: int, quick: bool) -> list[Config]:
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
+    """Train, and read the accuracy of the test, the held-out and the training points."""
     plan = plan_of(config)
     split = plan.load()
     held = split.holdout(HELD_OUT, torch.Generator().manual_seed(config.seed))
@@ -170,6 +172,7 @@ class Cell(NamedTuple):
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
+    """The table that counts, what it misses, and a table for each procedure."""
     best = list(_cells(records, tuple(PROCEDURES)))
     each = {name: list(_cells(records, (name,))) for name in PROCEDURES}
     tables = [_table("the procedure and T that the held-out points prefer", best, with_procedure=True)] if best else []

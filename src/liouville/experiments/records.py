@@ -43,6 +43,7 @@ class Record:
 
     @property
     def diverged(self) -> bool:
+        """Whether training came to no end."""
         return "diverged" in self.values
 
 

@@ -63,6 +63,7 @@ class Config:
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
+    """Every network at every depth, at a fixed time and at a fixed step, once for each seed."""
     if quick:
         return [Config(model, 16, 1.0, 1, 0) for model in NAMES]
     settings = sorted({(N, time) for N in DEPTHS for time in (T, STEP * N)})
@@ -103,6 +104,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
+    """Accuracy and sensitivities by depth, at a fixed time and at a fixed step."""
     tables = [table for rule in RULES for table in (_accuracy(records, rule), _norms(records, rule)) if table.rows]
     pictures = {}
     if records:

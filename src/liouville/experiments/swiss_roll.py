@@ -67,6 +67,7 @@ class Config:
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
+    """Every network alone at two depths, as a cascade through all of them, and Verlet by blocks."""
     kinds = [("Verlet", "code"), ("antisymmetric", "code"), ("ResNet", "code"), ("ResNet", "random")]
     if quick:
         small = [Config("alone", network, start, 64, 1, 2, 0) for network, start in kinds]
@@ -83,6 +84,7 @@ def cases(seeds: int, quick: bool) -> list[Config]:
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
+    """Train as the kind of the case says; models of seed 0 are kept for the figures."""
     split, validation = load(config.seed)
     network = build(config.network, config.start, 4, config.layers, T, split.classes, config.seed)
     settings = replace(
@@ -108,6 +110,7 @@ def load(seed: int) -> tuple[Split, tuple[Tensor, Tensor]]:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
+    """Accuracy alone, by level of the cascade, and by blocks; the figures of the paper's kind."""
     alone, cascade, blocks = ([r for r in records if r.case.kind == kind] for kind in ("alone", "cascade", "blocks"))
     x, y = load(0)[1]
     deep = _groups([r for r in alone if r.case.layers == 64])
