@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from liouville.experiments.records import Record, Store, provenance
 from liouville.experiments.running import Failure, pending, run_all
 from toy_experiment import ALONE, TOY, Config
@@ -103,7 +105,8 @@ def test_a_process_that_dies_is_named_as_such(tmp_path: Path) -> None:
     assert Store(TOY, tmp_path / "toy").read() == []
 
 
-def test_an_interrupt_stops_the_processes_and_keeps_the_records(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_what_stops_it_stops_its_processes_and_keeps_the_records(tmp_path: Path, how: signal.Signals) -> None:
     code = (
         "import sys; from pathlib import Path\n"
         "sys.path.insert(0, sys.argv[2])\n"
@@ -122,7 +125,7 @@ def test_an_interrupt_stops_the_processes_and_keeps_the_records(tmp_path: Path) 
     while not ((tmp_path / "toy" / "started").exists() and store.read()):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     assert process.wait(20) != 0  # at once: it does not wait for the case that sleeps
     assert [r.case.what for r in store.read()] == ["square"]
     waiting, deadline = int((tmp_path / "toy" / "started").read_text()), time.monotonic() + 20

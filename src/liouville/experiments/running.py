@@ -6,6 +6,9 @@ __all__ = ["Failure", "Reporter", "pending", "run_all"]
 
 import contextlib
 import multiprocessing
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -13,6 +16,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import torch
 
 from liouville.experiments.experiment import Experiment
 from liouville.experiments.records import Record, Store, provenance
@@ -116,14 +121,16 @@ def _pool(processes: int, threads: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _begin(threads: int) -> None:
-    """A worker: its threads, and no word of its own to Ctrl-C, which the first process answers."""
-    import signal
-
-    import torch
-
+    """A worker: its threads; no word of its own to Ctrl-C, which the first process answers; no life without it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _run(run: Callable[[Any, Path], Mapping[str, Any]], case: Any, folder: Path, made: Mapping[str, str]) -> Record:
