@@ -69,13 +69,14 @@ def launch(words: Sequence[str], processes: int, host: str = LOOPBACK, grace: fl
     store = keep_store(host, grace)
     common = os.environ | {
         "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
         "MASTER_ADDR": host,
         "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
     }
     command = [sys.executable, "-m", "liouville", *words]
-    children = [subprocess.Popen(command, env=common | {"RANK": str(rank)}) for rank in range(processes)]
+    children = [subprocess.Popen(command, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(processes)]
     try:
         return _watch(children, grace)
     finally:

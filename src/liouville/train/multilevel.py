@@ -20,6 +20,7 @@ from liouville.data import Split
 from liouville.flow import Flow
 from liouville.train.history import History
 from liouville.train.loop import fit, optimizer_of
+from liouville.train.processes import Processes
 from liouville.train.progress import Progress, silent
 from liouville.train.refine import refine
 from liouville.train.settings import Settings
@@ -72,6 +73,7 @@ def multilevel(
     progress: Progress = silent,
     on_epoch: Callable[[History], None] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
+    processes: Processes = Processes(),
 ) -> MultilevelHistory:
     """Train ``network`` at its depth N, double, carry on, up to 2^(levels - 1) N layers; in place.
 
@@ -82,7 +84,7 @@ def multilevel(
 
     Args:
         network: the coarsest one; it has more layers afterwards, and the weights of the best validation loss.
-        split, settings, progress, on_epoch: as for `fit`; the part held out is the same on all levels.
+        split, settings, progress, on_epoch, processes: as for `fit`; the part held out is the same on all levels.
         levels: how many, the network's own depth among them.
         how: as for `liouville.Flow.refined`.
         optimizer: one that an earlier run of this network left; ``optimizer_of(network, settings)`` if None.
@@ -122,6 +124,7 @@ def multilevel(
             on_epoch=_through(total, on_epoch),
             optimizer=optimizer,
             test=last,
+            processes=processes,
         )
         _append(total, history, network)
         progress.note(f"level {level} of {levels}: {_sentence(total.levels[-1], total.score_name)}")
