@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from liouville.cli.errors import BadInput
+from liouville.cli.errors import BadInput, Failed, Interrupted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -86,7 +86,9 @@ def follow(run: Callable[[], Any]) -> None:
     try:
         run()
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(Interrupted.exit_code)
+    except (ArithmeticError, ConnectionError) as error:
+        raise Failed(str(error)) from error
 
 
 def leave() -> None:

@@ -78,6 +78,4 @@ def _named_loss() -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        raise ConnectionError(
-            f"another process of this run died, stopped or cannot be reached ({str(error).splitlines()[0][:120]})."
-        ) from error
+        raise ConnectionError("another process of this run died, stopped or cannot be reached.") from error
