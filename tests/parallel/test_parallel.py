@@ -73,7 +73,8 @@ def test_all_processes_end_with_the_same_bits(found, name):
 
 def test_training_has_moved_the_weights():
     """Else the comparison above would compare nothing."""
-    assert float((cases.weights(cases.dense()) - one("dense, stored")[0]["weights"]).abs().min()) > 1e-3
+    moved = (cases.weights(cases.dense()) - one("dense, stored")[0]["weights"]).abs()
+    assert float(moved.median()) > 1e-2
 
 
 def test_masks_differ_between_processes_and_the_weights_do_not(found):
