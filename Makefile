@@ -72,6 +72,9 @@ bench-newton: $(VENV)/installed   ## Gauss-Newton on the first paper's planar pr
 bench-multilevel: $(VENV)/installed  ## doublings and multilevel training against cold starts (under half an hour)
 	$(BIN)/python benchmarks/multilevel.py --page docs/multilevel.md
 
+bench-processes: $(VENV)/installed  ## two processes beside one of two threads (minutes)
+	$(BIN)/python benchmarks/processes.py
+
 bench-agents: $(VENV)/installed   ## eight agents in a ring beside a full network, by depth (five minutes)
 	$(BIN)/python benchmarks/ring_of_eight.py --figure docs/images/agents.png
 
