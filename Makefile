@@ -78,6 +78,9 @@ bench-agents: $(VENV)/installed   ## eight agents in a ring beside a full networ
 reproduce: $(VENV)/installed      ## both papers' tables and figures: runs what has no record, writes docs/reproduce.md (hours)
 	$(BIN)/liouville reproduce --all --out docs
 
+bench-processes: $(VENV)/installed  ## two processes beside one of two threads (minutes)
+	$(BIN)/python benchmarks/processes.py
+
 docs: $(VENV)/installed           ## the documentation as a site, in site/
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/mkdocs build --strict

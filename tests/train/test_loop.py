@@ -71,9 +71,9 @@ def test_without_validation_the_last_epoch_is_returned() -> None:
 def test_test_part_is_read_once_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     data, seen = moons(), []
 
-    def spy(net, x, y, task, prefix=""):
+    def spy(net, x, y, task, prefix="", *more):
         seen.append((prefix, len(x)))
-        return evaluate(net, x, y, task, prefix)
+        return evaluate(net, x, y, task, prefix, *more)
 
     monkeypatch.setattr("liouville.train.loop.evaluate", spy)
     fit(network(), data, Settings(epochs=4))

@@ -127,7 +127,7 @@ def test_the_target_returns_the_weights_that_reached_it(monkeypatch: pytest.Monk
     """Even where an epoch before had the lower loss: what is returned has the score."""
     figures = iter([(1.0, 0.1), (0.5, 0.5), (0.6, 0.96)])  # the weights at the start, of epoch 1, of epoch 2
 
-    def judged(net, x, y, task, prefix=""):
+    def judged(net, x, y, task, prefix="", *more):
         loss, accuracy = next(figures, (0.0, 0.0))
         return {f"{prefix}loss": loss, f"{prefix}accuracy": accuracy}
 
@@ -148,9 +148,9 @@ def test_a_level_behind_the_first_is_trained_whatever_its_margin(monkeypatch: py
 def test_test_part_is_read_once_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def spy(net, x, y, task, prefix=""):
+    def spy(net, x, y, task, prefix="", *more):
         seen.append(prefix)
-        return evaluate(net, x, y, task, prefix)
+        return evaluate(net, x, y, task, prefix, *more)
 
     monkeypatch.setattr("liouville.train.loop.evaluate", spy)
     history = multilevel(network(), moons(), SHORT, levels=3)

@@ -21,6 +21,7 @@ from datetime import timedelta
 import torch.distributed as dist
 
 LOOPBACK = "127.0.0.1"
+_ENDING = 5.0  # seconds
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -69,21 +70,25 @@ def launch(words: Sequence[str], processes: int, host: str = LOOPBACK, grace: fl
     store = keep_store(host, grace)
     common = os.environ | {
         "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
         "MASTER_ADDR": host,
         "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
     }
     command = [sys.executable, "-m", "liouville", *words]
-    children = [subprocess.Popen(command, env=common | {"RANK": str(rank)}) for rank in range(processes)]
+    children = [
+        subprocess.Popen(command, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(processes)
+    ]
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # who launches ends with what it launched
     try:
         return _watch(children, grace)
+    except KeyboardInterrupt:
+        return 130
     finally:
-        for child in children:
-            if child.poll() is None:
-                child.kill()
-        for child in children:
-            child.wait()
+        _end(children)
+        signal.signal(signal.SIGTERM, before)
         del store  # which must outlive the children
 
 
@@ -111,6 +116,21 @@ def _watch(children: Sequence[subprocess.Popen[bytes]], grace: float) -> int:
         if deadline is not None and time.monotonic() > deadline:
             return _exit_code(failed)
         time.sleep(0.05)
+
+
+def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ask those that still run to end, which lets them save what they have; then make them."""
+    try:
+        for child in children:
+            child.terminate()
+        for child in children:
+            child.wait(_ENDING)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
 
 
 def _exit_code(failed: Sequence[int]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DEBUG", "BadInput", "Broken", "Diverged", "Interrupted", "guarded"]
+__all__ = ["DEBUG", "BadInput", "Broken", "Failed", "Interrupted", "guarded"]
 
 import os
 import sys
@@ -29,8 +29,8 @@ class Broken(click.ClickException):
     exit_code = 1
 
 
-class Diverged(click.ClickException):
-    """A training that diverged."""
+class Failed(click.ClickException):
+    """A training that diverged, or lost one of its processes."""
 
     exit_code = 1
 
@@ -78,7 +78,10 @@ def _text(error: BaseException) -> str:
 
 
 def _report(message: str, code: int) -> int:
-    sys.stderr.write(f"liouville: {' '.join(message.split())}\n")
+    from liouville.cli.parallel import may_speak
+
+    if may_speak():
+        sys.stderr.write(f"liouville: {' '.join(message.split())}\n")
     return code
 
 

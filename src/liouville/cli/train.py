@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from liouville.cli.errors import BadInput, Diverged, Interrupted
+from liouville.cli import parallel
+from liouville.cli.errors import BadInput, Failed, Interrupted
 from liouville.cli.options import INTEGERS, SectionedCommand, convert_data_options, section
 from liouville.cli.output import say, table
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from liouville.network import Network
     from liouville.plan import Plan
     from liouville.runs import Writer
-    from liouville.train import History
+    from liouville.train import History, Processes
 
 _data, _network, _training, _machine, _output = (
     section(name) for name in ("Data", "Network", "Training", "Machine", "Output")
@@ -86,6 +87,7 @@ _data, _network, _training, _machine, _output = (
 @_machine("--device", metavar="auto|cpu|cuda", help="auto: CUDA for images, if there, else the CPU.  [default: auto]")
 @_machine("--threads", type=int, help="Threads of torch.  [default: the recipe's, else torch's]")
 @_machine("--seed", type=int, help="Of weights and training; the data has -d seed=N.  [default: 0]")
+@_machine("--nproc", type=click.IntRange(1), help="Processes that share every batch.  [default: 1, or torchrun's]")
 @_output("--out", metavar="RUN", help="Run folder.  [default: runs/DATA-MODEL-K, the next free K]")
 @_output("--force", is_flag=True, help="Replace the run in --out.")
 @_output("--quiet", is_flag=True, help="Print the run folder and nothing else.")
@@ -96,18 +98,23 @@ def train(
     data_options: tuple[str, ...],
     preset: str | None,
     like: str | None,
+    nproc: int | None,
     out: str | None,
     force: bool,
     quiet: bool,
     no_figures: bool,
     svg: bool,
     **changes: Any,
-) -> None:
+) -> int:
     """Train a network, evaluate it on held-out data, and write a run folder.
 
     Without options: a 64-layer Hamiltonian network on the Swiss roll. What is not given comes from the data set's
     recipe (or the preset, or the run named by --like), and config.json in the run folder says what it was.
     """
+    if nproc and nproc > 1 and not parallel.several():
+        from liouville.agents.launch import launch
+
+        return launch(sys.argv[1:], nproc)
     watch = _Watch()
     import torch
 
@@ -117,18 +124,26 @@ def train(
     watch.lap("import")
     torch.set_flush_denormal(True)
     folder = Path(out) if out is not None else None
-    if folder is not None:
+    if folder is not None and parallel.is_first():
         runs.require_free(folder, force)
     plan = _plan(data, data_options, preset, like, changes)
+    parallel.join()
     split = plan.load()
     network = plan.network(split)
+    processes = parallel.share(network)
+    run = _method(plan, processes)
+    if not parallel.is_first():
+        parallel.follow(lambda: run(network, split, plan.fit_settings()))
+        parallel.leave()
+        return 0
     if folder is None:
         folder = runs.next_free("runs", f"{plan.data}-{plan.model}")
     writer = runs.Writer(folder, plan, split, network, command=_command_line(), force=force)
     watch.lap("data")
     if not quiet:
-        say(_describe(plan, split, network))
-    history = _train(_method(plan), network, split, plan, writer, silent if quiet else Terminal())
+        say(_describe(plan, split, network, processes))
+    history = _train(run, network, split, plan, writer, silent if quiet else Terminal(), processes.size)
+    parallel.leave()
     watch.lap("train")
     drawn: list[Path] = [] if no_figures else _draw(network, split, history, writer, svg, quiet)
     watch.lap("figures")
@@ -136,6 +151,7 @@ def train(
         say(str(folder))
     else:
         _report(folder, network, history, drawn, watch.laps, split)
+    return 0
 
 
 class _Watch:
@@ -171,16 +187,25 @@ def _plan(
     return plan.changed(threads=torch.get_num_threads())
 
 
-def _method(plan: Plan) -> Any:
+def _method(plan: Plan, processes: Processes) -> Any:
     """What trains: stochastic gradients or Gauss-Newton, on one level or several."""
     from liouville.train import GaussNewton, fit, gauss_newton, multilevel
 
+    if isinstance(plan.settings, GaussNewton) and processes.size > 1:
+        raise BadInput(
+            f"gauss-newton trains in one process, got {processes.size}; leave out --nproc and torchrun, or take "
+            "--optimizer adam, adamw or sgd."
+        )
     if plan.levels > 1:
-        return functools.partial(multilevel, levels=plan.levels)
-    return gauss_newton if isinstance(plan.settings, GaussNewton) else fit
+        return functools.partial(multilevel, levels=plan.levels, processes=processes)
+    if isinstance(plan.settings, GaussNewton):
+        return gauss_newton
+    return functools.partial(fit, processes=processes)
 
 
-def _train(run: Any, network: Network, split: Split, plan: Plan, writer: Writer, progress: Any) -> History:
+def _train(
+    run: Any, network: Network, split: Split, plan: Plan, writer: Writer, progress: Any, processes: int
+) -> History:
     """Train; whatever ends it early, the best weights so far are in the run folder."""
     from liouville.train import DivergenceError, History, MultilevelHistory
 
@@ -193,23 +218,24 @@ def _train(run: Any, network: Network, split: Split, plan: Plan, writer: Writer,
 
     try:
         history = run(network, split, plan.fit_settings(), progress=progress, on_epoch=on_epoch)
-    except DivergenceError as error:
-        writer.finish(network, history, stopped=str(error))
-        raise Diverged(f"{error} {_rescued(history, writer)}") from error
+    except (DivergenceError, ConnectionError) as error:
+        parallel.deafen()
+        writer.finish(network, history, stopped=str(error), processes=processes)
+        raise Failed(f"{error} {_rescued(history, writer)}") from error
     except KeyboardInterrupt:
         stopped = f"interrupted in epoch {len(history.epochs) + 1} of {plan.epochs}"
-        writer.finish(network, history, stopped=stopped)
+        writer.finish(network, history, stopped=stopped, processes=processes)
         raise Interrupted(f"{stopped}. {_rescued(history, writer)}") from None
     except Exception as error:
         if history.best_epoch:
-            writer.finish(network, history, stopped=str(error))
+            writer.finish(network, history, stopped=str(error), processes=processes)
         else:
             writer.discard()
         raise
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {"processes": processes}
     if isinstance(history, MultilevelHistory):
         levels = [dataclasses.asdict(level) for level in history.levels]
-        more = {"levels": levels, "levels_left_out": history.skipped}
+        more |= {"levels": levels, "levels_left_out": history.skipped}
     writer.finish(network, history, **more)
     return history
 
@@ -231,13 +257,14 @@ def _draw(network: Network, split: Split, history: History, writer: Writer, svg:
         return []
 
 
-def _describe(plan: Plan, split: Split, network: Network) -> str:
+def _describe(plan: Plan, split: Split, network: Network, processes: Processes) -> str:
     held = f", of which {plan.settings.validation:.0%} are held out for validation" if plan.settings.validation else ""
     shape = " x ".join(map(str, split.x_train.shape[1:]))
     task = f"{split.classes} classes" if split.classes else "real-valued targets"
     return (
         f"{split.name}: {len(split.x_train):,} training samples{held}, {len(split.x_test):,} test samples; "
         f"inputs {shape}, {task}\n{plan.describe(network)}"
+        + (f"; {processes.size} processes share every batch" if processes.size > 1 else "")
     )
 
 

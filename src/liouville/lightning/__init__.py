@@ -1,4 +1,4 @@
-"""Callbacks for Lightning; ``pip install liouville[lightning]``."""
+"""Callbacks for Lightning, and data parallel training on its Fabric; ``pip install liouville[lightning]``."""
 
 try:
     import lightning.pytorch  # noqa: F401
@@ -6,6 +6,7 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError("Lightning is not installed; run pip install 'liouville[lightning]'.") from error
 
 from liouville.lightning.monitor import LightningGradientMonitor
+from liouville.lightning.parallel import Parallel
 from liouville.lightning.refinement import DepthRefinement
 
-__all__ = ["DepthRefinement", "LightningGradientMonitor"]
+__all__ = ["DepthRefinement", "LightningGradientMonitor", "Parallel"]

@@ -10,6 +10,7 @@ from liouville.train.monitor import GradientMonitor, GradientRecord, GradientWar
 from liouville.train.multilevel import Level, MultilevelHistory, multilevel
 from liouville.train.newton import Head, HeadSolution, steihaug
 from liouville.train.objective import Task, task_of
+from liouville.train.processes import Processes
 from liouville.train.progress import Progress, Terminal, silent
 from liouville.train.refine import refine
 from liouville.train.regularisers import (
@@ -53,6 +54,7 @@ __all__ = [
     "MultilevelHistory",
     "Objective",
     "Penalty",
+    "Processes",
     "Progress",
     "ReducedObjective",
     "Regulariser",

@@ -7,7 +7,7 @@ head. After training a head is trained anew on the features, which no longer cha
 
 from __future__ import annotations
 
-__all__ = ["fresh_head", "require_network", "train_head"]
+__all__ = ["Features", "fresh_head", "require_network", "train_head"]
 
 from collections.abc import Callable, Sequence
 
@@ -19,6 +19,18 @@ from liouville.network import Network
 from liouville.train.objective import Task
 from liouville.train.optimizers import Adam
 from liouville.train.settings import Settings
+
+
+class Features(nn.Module):
+    """x -> the features that the head reads, as a module: what a step with a fresh head runs first."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The network's features."""
+        return self.network.features(x)
 
 
 def fresh_head(network: Network, features: Tensor, y: Tensor, task: Task, settings: Settings) -> None:

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from liouville.data import Split
 from liouville.flow import Flow
 from liouville.randomness import seeded
-from liouville.train.alternate import fresh_head, require_network, train_head
+from liouville.train.alternate import Features, fresh_head, require_network, train_head
 from liouville.train.augment import augmented
 from liouville.train.callback import Callback
 from liouville.train.diagnosis import DivergenceError, diagnose
 from liouville.train.history import Epoch, History
 from liouville.train.objective import Task, evaluation_mode, task_of
 from liouville.train.optimizers import Adam, AdamW
+from liouville.train.processes import Processes
 from liouville.train.progress import Progress, silent
 from liouville.train.settings import Settings
 
@@ -39,6 +40,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     optimizer: torch.optim.Optimizer | None = None,
     test: bool = True,
+    processes: Processes = Processes(),
 ) -> History:
     """Train ``network`` in place and return what happened; it carries the weights of the best validation loss.
 
@@ -52,6 +54,8 @@ def fit(
         optimizer: one that an earlier run left, of these weights: its state is carried on, and the weights that
             the run begins with may be returned; ``optimizer_of(network, settings)`` if None.
         test: False leaves the test part unread.
+        processes: those that share every batch; each calls ``fit`` with equal arguments (but for ``progress``,
+            ``on_epoch`` and ``callbacks``), and each ends with the same weights and history.
 
     Returns:
         The `History`. Two runs with the same arguments agree bitwise on one machine with one number of threads.
@@ -69,15 +73,17 @@ def fit(
     """
     if not isinstance(settings, Settings):
         raise ValueError(f"fit takes Settings, got {type(settings).__name__}; GaussNewton is for train.gauss_newton.")
-    with seeded(settings.seed, next(network.parameters()).device):
-        return _Run(network, split, settings, progress, on_epoch, callbacks, optimizer, test).train()
+    with seeded(processes.seed(settings.seed), next(network.parameters()).device):
+        return _Run(network, split, settings, progress, on_epoch, callbacks, optimizer, test, processes).train()
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, x: Tensor, y: Tensor, task: Task, prefix: str = "") -> dict[str, float]:
+def evaluate(
+    network: nn.Module, x: Tensor, y: Tensor, task: Task, prefix: str = "", processes: Processes = Processes()
+) -> dict[str, float]:
     """Loss and score over a whole set, in evaluation mode: ``{prefix}loss`` and ``{prefix}accuracy`` or ``r2``."""
     with evaluation_mode(network):
-        scores = torch.cat([network(part) for part in x.split(_EVALUATION_BATCH)])
+        scores = torch.cat([processes.map(network, part) for part in x.split(_EVALUATION_BATCH)])
     return {f"{prefix}loss": float(task.loss(scores, y)), f"{prefix}{task.score_name}": task.score(scores, y)}
 
 
@@ -94,9 +100,10 @@ class _Run:
         callbacks: Sequence[Callback],
         optimizer: torch.optim.Optimizer | None,
         test: bool,
+        processes: Processes,
     ) -> None:
         like = next(network.parameters())
-        self.callbacks = callbacks
+        self.callbacks, self.processes = callbacks, processes
         self.network, self.settings, self.progress, self.on_epoch = network, settings, progress, on_epoch
         self.task = task_of(network, split)
         if (settings.shift or settings.warp) and split.x_train.ndim != 4:
@@ -119,6 +126,7 @@ class _Run:
         self.scheduler = _scheduler(self.optimizer, settings, self.steps)
         self.average = copy.deepcopy(network) if settings.average else None
         self.history = History(self.task.score_name)
+        self.shared = processes.wrapped(Features(require_network(network)) if settings.alternate else network)
         self.first_loss = math.nan
         self.at = "the start"
         self.best_loss, self.best = math.inf, copy.deepcopy(network.state_dict())
@@ -167,13 +175,13 @@ class _Run:
         self.network.eval()
         if self.settings.alternate:
             train_head(self.network, self.x, self.y, self.task, self.settings, self.generator)
-        metrics = evaluate(self.network, self.x, self.y, self.task, "train_")
+        metrics = self._evaluate(self.network, self.x, self.y, "train_")
         self._require_sound(metrics["train_loss"], self.x[: self.settings.batch])
         if self.validation:
-            metrics |= evaluate(self.network, *self.validation, self.task, "validation_")
+            metrics |= self._evaluate(self.network, *self.validation, "validation_")
         metrics |= {"seconds": time.perf_counter() - start, "work": self.history.work}
         if self.test:
-            metrics |= evaluate(self.network, self.split.x_test, self.split.y_test, self.task, "test_")
+            metrics |= self._evaluate(self.network, self.split.x_test, self.split.y_test, "test_")
         self.history.metrics = metrics
         return self.history
 
@@ -181,7 +189,7 @@ class _Run:
         """What the validation part says of the initial weights, where the run may end with them."""
         if not self.validation or not (self.carried or self.settings.target is not None):
             return
-        self.history.start = evaluate(self.network, *self.validation, self.task, "validation_")
+        self.history.start = self._evaluate(self.network, *self.validation, "validation_")
         self.history.work += self.layers * len(self.validation[0])
         if self.carried:
             self.best_loss = self.history.start["validation_loss"]
@@ -204,7 +212,7 @@ class _Run:
         loss, penalty, score, norm = (sums / len(self.x)).tolist()
         held: dict[str, float] = {}
         x, y = self.validation or (x, y)  # without a validation part, the last batch stands guard
-        after = evaluate(self.average or self.network, x, y, self.task)
+        after = self._evaluate(self.average or self.network, x, y)
         self._require_sound(after["loss"], x)
         work = 2 * self.layers * len(self.x)
         if self.validation:
@@ -238,7 +246,7 @@ class _Run:
         penalty = self.settings.penalty(self.network)
         value, weight = float(loss.detach()), float(penalty.detach())
         self._require_sound(value, x)
-        (loss + penalty).backward()
+        self.processes.backward(loss, penalty)
         norm = self._clipped([p.grad for p in weights if p.grad is not None])
         for what, number in (("penalty", weight), ("gradient norm", norm)):
             if not math.isfinite(number):
@@ -259,13 +267,16 @@ class _Run:
         autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=self.settings.bfloat16)
         if not self.settings.alternate:
             with autocast:
-                return self.network(x).to(x.dtype)
-        network = require_network(self.network)
+                return self.processes.map(self.shared, x).to(x.dtype)
         with autocast:
-            features = network.features(x)
+            features = self.processes.map(self.shared, x)
+        network = require_network(self.network)
         fresh_head(network, features.detach().to(x.dtype), y, self.task, self.settings)
         with autocast:
             return network.head(features).to(x.dtype)
+
+    def _evaluate(self, network: nn.Module, x: Tensor, y: Tensor, prefix: str = "") -> dict[str, float]:
+        return evaluate(network, x, y, self.task, prefix, self.processes)
 
     def _require_sound(self, loss: float, x: Tensor) -> None:
         if math.isnan(self.first_loss):

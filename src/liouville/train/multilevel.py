@@ -22,6 +22,7 @@ from liouville.flow import Flow
 from liouville.train.gaussnewton import gauss_newton
 from liouville.train.history import History
 from liouville.train.loop import fit, optimizer_of
+from liouville.train.processes import Processes
 from liouville.train.progress import Progress, silent
 from liouville.train.refine import refine
 from liouville.train.settings import GaussNewton, Settings
@@ -75,6 +76,7 @@ def multilevel(
     progress: Progress = silent,
     on_epoch: Callable[[History], None] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
+    processes: Processes = Processes(),
 ) -> MultilevelHistory:
     """Train ``network`` at its depth N, double, carry on, up to 2^(levels - 1) N layers; in place.
 
@@ -94,6 +96,7 @@ def multilevel(
         validation: samples to choose by, instead of a held-out share; with `GaussNewton` settings only.
         optimizer: one that an earlier run of this network left; ``optimizer_of(network, settings)`` if None. With
             `Settings` only.
+        processes: as for `fit`; with `Settings` only.
 
     Raises:
         ValueError: if nothing is held out for validation, the network has no flow, an argument belongs to the other
@@ -115,12 +118,14 @@ def multilevel(
     if isinstance(settings, GaussNewton):
         if optimizer is not None:
             raise ValueError("optimizer= belongs to Settings; GaussNewton carries the weights alone. Omit it.")
+        if processes.size > 1:
+            raise ValueError(f"GaussNewton trains in one process, got {processes.size}; take Settings, or one process.")
         train: Callable[..., History] = functools.partial(gauss_newton, validation=validation)
     elif validation is not None:
         raise ValueError("validation= belongs to GaussNewton; Settings(validation=...) holds out a share. Omit it.")
     else:
         optimizer = optimizer or optimizer_of(network, settings)
-        train = functools.partial(fit, optimizer=optimizer)
+        train = functools.partial(fit, optimizer=optimizer, processes=processes)
     total = MultilevelHistory("accuracy" if split.classes else "r2")
     for level in range(1, levels + 1):
         worst = _margin(network)

@@ -1,0 +1,81 @@
+r"""Data parallel training on Lightning Fabric: `fit` with every batch shared among the processes.
+
+With S the scores of the whole batch, each process computes its own rows of S from its copy of the weights and receives
+the others, so that L(S) is known everywhere. Going back it differentiates its own rows alone, and the gradients of all
+processes add up to that of one. What surrounds the network, penalties among it, is computed in every process.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Parallel"]
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from liouville.train import Processes
+
+
+class Parallel(Processes):
+    """The processes of a `lightning.fabric.Fabric`, for ``fit(..., processes=Parallel(fabric))``.
+
+    Args:
+        fabric: launched already, with the strategy ``"ddp"``. The network must be on its device.
+
+    Raises:
+        ValueError: when training begins, for batch normalisation, whose statistics would be those of a share of the
+            batch (`torch.nn.SyncBatchNorm` is admitted).
+        ConnectionError: while training, when another process is gone.
+
+    Examples:
+        >>> fabric = Fabric(accelerator="cpu", devices=1)
+        >>> Parallel(fabric).size
+        1
+    """
+
+    def __init__(self, fabric: Fabric) -> None:
+        self.fabric, self.rank, self.size = fabric, fabric.global_rank, fabric.world_size
+
+    def wrapped(self, network: nn.Module) -> Any:
+        for name, module in network.named_modules():
+            if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
+                raise ValueError(
+                    f"{name or 'the network'} is a {type(module).__name__}, which would normalise the rows of each "
+                    "process by themselves; use GroupNorm or LayerNorm, or convert it to SyncBatchNorm."
+                )
+        with _named_loss():
+            return self.fabric.setup_module(network)
+
+    def map(self, f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        if self.size == 1:
+            return f(x)
+        share = -(-len(x) // self.size)
+        rows = torch.arange(self.rank * share, (self.rank + 1) * share, device=x.device)
+        mine = f(x[rows.clamp(max=len(x) - 1)])  # rows that there are not are the last one, and are dropped below
+        parts = [torch.empty_like(mine, memory_format=torch.contiguous_format) for _ in range(self.size)]
+        with _named_loss():
+            dist.all_gather(parts, mine.detach().contiguous())
+        parts[self.rank] = mine
+        return torch.cat(parts)[: len(x)]
+
+    def backward(self, loss: Tensor, penalty: Tensor) -> None:
+        """The processes' gradients of the loss add up, but DDP takes the mean, which is right for the penalty."""
+        with _named_loss():
+            self.fabric.backward(self.size * loss + penalty)
+
+
+@contextlib.contextmanager
+def _named_loss() -> Iterator[None]:
+    """Turn what the transport says when a process is gone into one sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise ConnectionError("another process of this run died, stopped or cannot be reached.") from error
