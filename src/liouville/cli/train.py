@@ -127,11 +127,13 @@ def train(
     if folder is not None and parallel.is_first():
         runs.require_free(folder, force)
     plan = _plan(data, data_options, preset, like, changes)
+    run = _method(plan)
     parallel.join()
     split = plan.load()
     network = plan.network(split)
     processes = parallel.share(network)
-    run = _method(plan, processes)
+    if processes.size > 1:
+        run = functools.partial(run, processes=processes)
     if not parallel.is_first():
         parallel.follow(lambda: run(network, split, plan.fit_settings()))
         parallel.leave()
@@ -187,20 +189,18 @@ def _plan(
     return plan.changed(threads=torch.get_num_threads())
 
 
-def _method(plan: Plan, processes: Processes) -> Any:
+def _method(plan: Plan) -> Any:
     """What trains: stochastic gradients, on one level or several, or Gauss-Newton."""
     from liouville.train import GaussNewton, fit, gauss_newton, multilevel
 
     if isinstance(plan.settings, GaussNewton):
-        if processes.size > 1:
+        if parallel.several():
             raise BadInput(
-                f"gauss-newton trains in one process, got {processes.size}; leave out --nproc and torchrun, or take "
-                "--optimizer adam, adamw or sgd."
+                "gauss-newton trains in one process; leave out --nproc and torchrun, or take --optimizer adam, adamw "
+                "or sgd."
             )
         return gauss_newton
-    if plan.levels > 1:
-        return functools.partial(multilevel, levels=plan.levels, processes=processes)
-    return functools.partial(fit, processes=processes)
+    return functools.partial(multilevel, levels=plan.levels) if plan.levels > 1 else fit
 
 
 def _train(
