@@ -82,11 +82,13 @@ def run(name, processes, nudge=0.0):
     """Train; ``nudge`` is the relative size of a random change of the initial weights."""
     make, how, changes = CASES[name]
     network = nudged(make(**how), nudge)
+    sizes = {True: [], False: []}
+    network.lift.register_forward_pre_hook(lambda _, inputs: sizes[torch.is_grad_enabled()].append(len(inputs[0])))
     kind = {images: "images", regression: "targets"}.get(make, "vectors")
     fit = lv.train.multilevel if name == "levels" else lv.train.fit
     more = {"levels": 2} if name == "levels" else {}
     history = fit(network, split(kind), settings(**changes), processes=processes, **more)
-    return network, history
+    return network, history, sizes
 
 
 def nudged(network, nudge):
@@ -102,8 +104,8 @@ def weights(network):
     return torch.cat([w.detach().flatten() for w in network.parameters()])
 
 
-def record(network, history):
-    """Weights, and every number of the history that is no time."""
+def record(network, history, sizes):
+    """Weights, every number of the history that is no time, and the rows of each pass, with gradients and without."""
     records = [*history.records(), history.metrics]
     numbers = [v for record in records for k, v in record.items() if k != "seconds" and v is not None]
     told = (history.best_epoch, history.stopped, len(history.epochs))
@@ -111,4 +113,5 @@ def record(network, history):
         "weights": weights(network),
         "numbers": torch.tensor(numbers, dtype=torch.float64),
         "told": told,
+        "sizes": sizes,
     }

@@ -48,7 +48,7 @@ def test_two_processes_write_one_run(tmp_path):
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (("--optimizer", "gauss-newton"), "gauss-newton trains in one process, got 2"),
+        (("--optimizer", "gauss-newton"), "gauss-newton trains in one process; leave out --nproc"),
         (("--layerz", "8"), "there is no option '--layerz'; did you mean '--layers'?"),
     ],
 )

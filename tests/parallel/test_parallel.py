@@ -71,6 +71,16 @@ def test_all_processes_end_with_the_same_bits(found, name):
             assert torch.equal(found[0][name][key], other[name][key])
 
 
+@pytest.mark.parametrize("name", cases.CASES)
+def test_work_is_shared(found, name):
+    """A pass over k rows is one over k / N rows, rounded up, in each of N processes."""
+    for got in found:
+        for gradients, sizes in one(name)[0]["sizes"].items():
+            if name.startswith("alternation") and not gradients:
+                continue  # the last head is trained by each process alone, on features of all rows
+            assert got[name]["sizes"][gradients] == [-(-size // len(found)) for size in sizes]
+
+
 def test_training_has_moved_the_weights():
     """Else the comparison above would compare nothing."""
     moved = (cases.weights(cases.dense()) - one("dense, stored")[0]["weights"]).abs()

@@ -127,11 +127,13 @@ def train(
     if folder is not None and parallel.is_first():
         runs.require_free(folder, force)
     plan = _plan(data, data_options, preset, like, changes)
+    run = _method(plan)
     parallel.join()
     split = plan.load()
     network = plan.network(split)
     processes = parallel.share(network)
-    run = _method(plan, processes)
+    if processes.size > 1:
+        run = functools.partial(run, processes=processes)
     if not parallel.is_first():
         parallel.follow(lambda: run(network, split, plan.fit_settings()))
         parallel.leave()
@@ -187,6 +189,7 @@ def _plan(
     return plan.changed(threads=torch.get_num_threads())
 
 
+<<<<<<< HEAD
 def _method(plan: Plan, processes: Processes) -> Any:
     """What trains: stochastic gradients or Gauss-Newton, on one level or several."""
     from liouville.train import GaussNewton, fit, gauss_newton, multilevel
@@ -201,6 +204,20 @@ def _method(plan: Plan, processes: Processes) -> Any:
     if isinstance(plan.settings, GaussNewton):
         return gauss_newton
     return functools.partial(fit, processes=processes)
+=======
+def _method(plan: Plan) -> Any:
+    """What trains: stochastic gradients, on one level or several, or Gauss-Newton."""
+    from liouville.train import GaussNewton, fit, gauss_newton, multilevel
+
+    if isinstance(plan.settings, GaussNewton):
+        if parallel.several():
+            raise BadInput(
+                "gauss-newton trains in one process; leave out --nproc and torchrun, or take --optimizer adam, adamw "
+                "or sgd."
+            )
+        return gauss_newton
+    return functools.partial(multilevel, levels=plan.levels) if plan.levels > 1 else fit
+>>>>>>> parallel
 
 
 def _train(
