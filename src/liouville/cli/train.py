@@ -189,35 +189,18 @@ def _plan(
     return plan.changed(threads=torch.get_num_threads())
 
 
-<<<<<<< HEAD
-def _method(plan: Plan, processes: Processes) -> Any:
+def _method(plan: Plan) -> Any:
     """What trains: stochastic gradients or Gauss-Newton, on one level or several."""
     from liouville.train import GaussNewton, fit, gauss_newton, multilevel
 
-    if isinstance(plan.settings, GaussNewton) and processes.size > 1:
+    second = isinstance(plan.settings, GaussNewton)
+    if second and parallel.several():
         raise BadInput(
-            f"gauss-newton trains in one process, got {processes.size}; leave out --nproc and torchrun, or take "
-            "--optimizer adam, adamw or sgd."
+            "gauss-newton trains in one process; leave out --nproc and torchrun, or take --optimizer adam, adamw or sgd."
         )
     if plan.levels > 1:
-        return functools.partial(multilevel, levels=plan.levels, processes=processes)
-    if isinstance(plan.settings, GaussNewton):
-        return gauss_newton
-    return functools.partial(fit, processes=processes)
-=======
-def _method(plan: Plan) -> Any:
-    """What trains: stochastic gradients, on one level or several, or Gauss-Newton."""
-    from liouville.train import GaussNewton, fit, gauss_newton, multilevel
-
-    if isinstance(plan.settings, GaussNewton):
-        if parallel.several():
-            raise BadInput(
-                "gauss-newton trains in one process; leave out --nproc and torchrun, or take --optimizer adam, adamw "
-                "or sgd."
-            )
-        return gauss_newton
-    return functools.partial(multilevel, levels=plan.levels) if plan.levels > 1 else fit
->>>>>>> parallel
+        return functools.partial(multilevel, levels=plan.levels)
+    return gauss_newton if second else fit
 
 
 def _train(
