@@ -196,7 +196,8 @@ def _method(plan: Plan) -> Any:
     second = isinstance(plan.settings, GaussNewton)
     if second and parallel.several():
         raise BadInput(
-            "gauss-newton trains in one process; leave out --nproc and torchrun, or take --optimizer adam, adamw or sgd."
+            "gauss-newton trains in one process; leave out --nproc and torchrun, or take --optimizer adam, adamw "
+            "or sgd."
         )
     if plan.levels > 1:
         return functools.partial(multilevel, levels=plan.levels)
