@@ -64,11 +64,11 @@ class Config:
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
-    """At most three seeds: the runs are long."""
+    """Every network on all levels, until the target on them, and cold at the deepest, once for each seed."""
     if quick:
         return [Config(model, start, RATE, 200, 100, 1, 0) for model in NAMES for start in STARTS]
     made = []
-    for seed, model in itertools.product(range(min(seeds, 3)), NAMES):
+    for seed, model in itertools.product(range(seeds), NAMES):
         made += [Config(model, "all levels", RATE, 4000, 10_000, 4, seed)]
         made += [Config(model, "until the target", RATE, 4000, 10_000, 7, seed)]
         made += [Config(model, "cold", lr, 4000, 10_000, 7, seed) for lr in COLD_RATES[model]]
