@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = ["DEBUG", "BadInput", "Broken", "Failed", "Interrupted", "guarded"]
 
 import os
-import sys
 import traceback
 from collections.abc import Callable
 
@@ -78,11 +77,9 @@ def _text(error: BaseException) -> str:
 
 
 def _report(message: str, code: int) -> int:
-    from liouville.cli.parallel import may_speak
+    from liouville.cli import parallel
 
-    if may_speak():
-        sys.stderr.write(f"liouville: {' '.join(message.split())}\n")
-    return code
+    return parallel.report(f"liouville: {' '.join(message.split())}\n", code)
 
 
 def _usage(error: click.UsageError) -> str:

@@ -6,7 +6,7 @@ any other one, fail, one of them says so.
 
 from __future__ import annotations
 
-__all__ = ["deafen", "follow", "is_first", "join", "leave", "may_speak", "several", "share"]
+__all__ = ["deafen", "follow", "is_first", "join", "leave", "report", "several", "share"]
 
 import os
 import signal
@@ -86,7 +86,7 @@ def follow(run: Callable[[], Any]) -> None:
     try:
         run()
     except KeyboardInterrupt:
-        sys.exit(Interrupted.exit_code)
+        _end(Interrupted.exit_code)
     except (ArithmeticError, ConnectionError) as error:
         raise Failed(str(error)) from error
 
@@ -107,11 +107,19 @@ def deafen() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def may_speak() -> bool:
-    """Whether this process is to report its error: alone, always; of several, the first that wants to."""
-    if not several():
-        return True
-    deafen()
+def report(line: str, code: int) -> int:
+    """Write an error and return its exit code; of several processes one writes, and each ends here."""
+    if several():
+        deafen()
+        if _may_speak():
+            sys.stderr.write(line)
+        _end(code)
+    sys.stderr.write(line)
+    return code
+
+
+def _may_speak() -> bool:
+    """Whether no other process has spoken."""
     rank = os.environ["RANK"]
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return rank == "0"
@@ -126,6 +134,13 @@ def may_speak() -> bool:
         return bool(store.compare_set(key, "", rank).decode() == rank)
     except RuntimeError:  # whoever started us is gone, and with it the store
         return True
+
+
+def _end(code: int) -> NoReturn:
+    """At once: what is left of the transport waits for the others, or ends the process with words of its own."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _interrupt(*_: object) -> NoReturn:
