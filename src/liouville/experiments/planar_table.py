@@ -255,7 +255,7 @@ def _text(best: Sequence[Cell], each: Mapping[str, Sequence[Cell]]) -> str:
     text = (
         f"A published number is met where it lies within the range of our seeds or at most {POINTS:g} points above our "
         "median. The paper states neither T nor a spread. The procedure and T of every network and depth are chosen by "
-        "the median accuracy on a held-out tenth of the training points; T is 0.8 (the paper's Fig. 1, of H1) or 2 (the "
+        "the median accuracy on a held-out tenth of the training points; T is 0.8 or 2 (the paper's Fig. 1 and the "
         "authors' README, of H1), for the older networks, which have no such figure, 2 or 4, in this library's "
         f"settings any of these. So chosen, {good} of {counted} are met; one by one, {'; '.join(parts)}. The test "
         "points are read once."
