@@ -69,7 +69,7 @@ def reproduce(
         records = Store(experiment, folder / experiment.name).read()
         if records:
             _show(experiment, records, folder, not no_figures)
-        elif render:
+        elif render and not everything:
             raise BadInput(f"{folder / experiment.name} has no records of {experiment.name}; leave out --render.")
     _write_page(folder, quick)
     for failure in failures:
