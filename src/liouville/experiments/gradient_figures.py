@@ -39,7 +39,7 @@ def by_iteration(shown: Named) -> Figure:
                 axes.axhline(1.0, color=DARK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
         rows[0][0].set_ylabel(r"of the batch's mean $\partial y_N / \partial y_l$")
         rows[1][0].set_ylabel(r"of single samples' $\partial y_N / \partial y_l$")
-        figure.legend(*rows[0][0].get_legend_handles_labels(), loc="outside lower right", ncols=7, handlelength=1.2)
+        rows[0][-1].legend(*rows[0][0].get_legend_handles_labels(), loc="center right", handlelength=1.2)
         note = "spectral norms; below: line: median, band: least to largest sample; dashed: H1's bound 1"
         least = ", ".join(f"{min(map(min, record.values['least'])):.3g}" for _, record in shown)
         heading(
