@@ -108,7 +108,8 @@ def test_a_process_that_dies_is_named_as_such(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_what_stops_it_stops_its_processes_and_keeps_the_records(tmp_path: Path, how: signal.Signals) -> None:
     code = (
-        "import sys; from pathlib import Path\n"
+        "import signal, sys; from pathlib import Path\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it\n"
         "sys.path.insert(0, sys.argv[2])\n"
         "from toy_experiment import TOY, Config\n"
         "from test_running import Told\n"

@@ -38,13 +38,18 @@ class Column:
 
 @dataclass(frozen=True)
 class Procedure:
-    """How networks are trained: a preset of the recipes, where the inputs go (None: their own place), at which T."""
+    """How networks are trained: a preset of the recipes, where the inputs go (None: their own place), at which T.
+
+    ``epochs`` of 0 are the preset's own; ``shallow`` leaves out what has more layers than `SHALLOW`.
+    """
 
     title: str
     preset: str
     lift: str | None
     times: tuple[float, ...] | None = None  # those of the column
     columns: tuple[str, ...] = ("MS1", "MS2", "MS3", "H1", "H2 (J full)", "h2")
+    epochs: int = 0
+    shallow: bool = False
 
 
 _SLOWER = (2.0, 4.0)  # for the older networks no T is published
@@ -73,8 +78,10 @@ PROCEDURES = {
     "front": Procedure("the papers' procedure, inputs [x1, x2, 0, 0] as in the paper", "hdnn-script", "front"),
     "ends": Procedure("the papers' procedure, inputs [x1, 0, 0, x2] as in the script", "hdnn-script", "ends"),
     "ours": Procedure("this library's settings", "default", None, (0.8, 2.0, 4.0)),
+    "longer": Procedure("this library's settings, 400 epochs", "default", None, (0.8, 2.0), epochs=400, shallow=True),
     "adam": Procedure("as the second, its Adam counting steps", "hdnn", "ends", (2.0,), ("H1",)),
 }
+SHALLOW = {"swiss-roll": 8, "double-moons": 1}
 POINTS = 2.0
 HELD_OUT = 0.1
 
@@ -115,6 +122,7 @@ def cases(seeds: int, quick: bool) -> list[Config]:
         for name, procedure in PROCEDURES.items()
         for column in procedure.columns
         for T in procedure.times or COLUMNS[column].times
+        if layers <= SHALLOW[data] or not procedure.shallow
         for seed in range(seeds)
     ]
 
@@ -145,7 +153,7 @@ def plan_of(config: Config) -> Plan:
         layers=config.layers,
         T=config.T,
         lift=column.front if procedure.lift == "front" else procedure.lift,
-        epochs=config.epochs or None,
+        epochs=config.epochs or procedure.epochs or None,
         seed=config.seed,
         data_options=data | {"seed": config.seed},
         **column.options,
@@ -257,7 +265,8 @@ def _text(best: Sequence[Cell], each: Mapping[str, Sequence[Cell]]) -> str:
         "median. The paper states neither T nor a spread. The procedure and T of every network and depth are chosen by "
         "the median accuracy on a held-out tenth of the training points; T is 0.8 or 2 (the paper's Fig. 1 and the "
         "authors' README, of H1), for the older networks, which have no such figure, 2 or 4, in this library's "
-        f"settings any of these. So chosen, {good} of {counted} are met; one by one, {'; '.join(parts)}. The test "
+        "settings any of these, and the shallowest networks have 400 epochs of them too. So chosen, "
+        f"{good} of {counted} are met; one by one, {'; '.join(parts)}. The test "
         "points are read once."
     )
     if missed := _missed(best):
@@ -265,7 +274,7 @@ def _text(best: Sequence[Cell], each: Mapping[str, Sequence[Cell]]) -> str:
         text += (
             f"\n\nOf the {len(missed)} misses, {one} are networks of a single layer. In "
             f"{sum(cell.untrained for cell in missed)} the training points are as far from the paper's number as the "
-            "test points: no procedure fits these networks so well, and more data would not help."
+            "test points: none of these procedures fits the networks so well, and more data would not help."
         )
     return text
 
@@ -296,5 +305,5 @@ EXPERIMENT = Experiment(
     cases=cases,
     run=run,
     render=render,
-    cost=lambda case: (0.9 if case.procedure == "ours" else 1.7) + 0.008 * case.layers,
+    cost=lambda case: {"ours": 0.9, "longer": 2.5}.get(case.procedure, 1.7) + 0.008 * case.layers,
 )
