@@ -230,7 +230,7 @@ def _draw(records: Sequence[Record]) -> Figure:
         axes.set(title=RULES[rule], xlabel="layers")
         axes.grid(axis="y")
     panels[0].set_ylabel("test accuracy, %")
-    panels[-1].legend(loc="lower left")
+    panels[-1].legend(loc="lower center")
     heading(
         figure,
         "Swiss roll: accuracy as the depth grows",
