@@ -26,7 +26,7 @@ def test_the_page_holds_the_tables_the_figures_and_where_they_come_from(tmp_path
         store.append(record(seed))
     text = page([TOY], tmp_path, "liouville reproduce --all")
     assert "| square | 4.00 (1.00–9.00) | 4 |" in text
-    assert "3 runs, seeds 1 to 3, 3 min on one core; code abc, torch 2." in text
+    assert "3 runs, seeds 1 to 3, 3 min added up; code abc, torch 2." in text
     assert "Of 1 published numbers 1 are met (100%)." in text
     assert f"({tmp_path.name}/toy/line.png)" in text
     assert page([TOY], tmp_path, "liouville reproduce --all") == text

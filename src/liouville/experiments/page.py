@@ -52,7 +52,7 @@ def _overview(rendered: Sequence[tuple[Experiment, Sequence[Record], Rendering]]
     total = [r.cells for _, _, r in rendered if r.cells]
     good, all_ = (sum(cells[k] for cells in total) for k in (0, 1))
     note = f"Of {all_} published numbers {good} are met ({good / all_:.0%})." if all_ else ""
-    head = ("experiment", "", "source", "runs", "time on one core", "published numbers met")
+    head = ("experiment", "", "source", "runs", "time, added up", "published numbers met")
     return _markdown(Table("", head, rows, note))
 
 
@@ -73,7 +73,7 @@ def _made(records: Sequence[Record]) -> str:
     of = {key: ", ".join(sorted({str(r.made.get(key)) for r in records})) for key in ("commit", "torch")}
     seeds = sorted({r.case.seed for r in records})
     which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
-    return f"{len(records)} runs, {which}, {_time(records)} on one core; code {of['commit']}, torch {of['torch']}."
+    return f"{len(records)} runs, {which}, {_time(records)} added up; code {of['commit']}, torch {of['torch']}."
 
 
 def _time(records: Sequence[Record]) -> str:
