@@ -82,6 +82,12 @@ def test_a_cloud_of_many_points_is_one_picture_in_the_svg(tmp_path):
     assert path.stat().st_size < 60_000 and "data:image/png" in path.read_text()
 
 
+def test_the_same_picture_is_the_same_svg(tmp_path):
+    drawn = [lv.report.training_curves(history_of().records(), best_epoch=3) for _ in range(2)]
+    first, second = (lv.report.save(f, tmp_path / f"{i}.png", svg=True)[1] for i, f in enumerate(drawn))
+    assert first.read_bytes() == second.read_bytes()
+
+
 def test_drawing_leaves_matplotlib_as_it_was_and_pyplot_alone(tmp_path):
     before = dict(matplotlib.rcParams)
     loaded = "matplotlib.pyplot" in sys.modules

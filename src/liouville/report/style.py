@@ -54,6 +54,7 @@ _STYLE: Any = {
     "savefig.facecolor": "white",
     "image.cmap": "gray",
     "svg.fonttype": "path",
+    "svg.hashsalt": "liouville",  # the same picture is the same file
 }
 
 
@@ -130,5 +131,5 @@ def save(figure: Figure, path: str | os.PathLike[str], *, svg: bool = False) -> 
     with styled():
         for target in targets:
             with atomic(target) as temporary:
-                figure.savefig(temporary, dpi=150)
+                figure.savefig(temporary, dpi=150, metadata={"Date": None} if target.suffix == ".svg" else None)
     return targets
