@@ -12,13 +12,11 @@ the same updates, where they are installed (``pip install revlib memcnn momentum
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib.util
 import json
 import math
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 import tables
+from liouville.experiments.resident import growth
 
 
 class Size(NamedTuple):
@@ -138,14 +137,6 @@ def peer(name: str, size: Size, layers: int) -> nn.Module:
     return revtorch.ReversibleSequence(nn.ModuleList([revtorch.ReversibleBlock(F, G) for F, G in pairs]))
 
 
-def status(key: str) -> int:
-    """A line of /proc/self/status in bytes."""
-    found = re.search(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
-    if found is None:
-        raise SystemExit("this benchmark reads /proc/self/status, which this system does not have.")
-    return 1024 * int(found.group(1))
-
-
 def measure(name: str, size: Size, layers: int) -> float:
     """Bytes, in this process, which must be fresh."""
     torch.manual_seed(0)
@@ -154,13 +145,15 @@ def measure(name: str, size: Size, layers: int) -> float:
     build(name, size, 2)(inputs.clone().requires_grad_(name not in engines())).sum().backward()  # libraries and threads
     network = build(name, size, layers)
     x = inputs.clone().requires_grad_(name not in engines())  # revlib and memcnn need an input that wants a gradient
-    ctypes.CDLL(None).malloc_trim(0)  # what building the network freed is not to hide what the step takes
-    before = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here
+    bytes_ = growth(lambda: gradients(network, x))
+    if bytes_ is None:
+        raise SystemExit("this benchmark reads /proc/self/status, which this system does not have.")
+    return float(bytes_)
+
+
+def gradients(network: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
     network(x).sum().backward()
-    peak = status("VmHWM")
-    gradients = sum(p.grad.nbytes for p in network.parameters() if p.grad is not None)
-    return float(peak - before - gradients)
+    return [p.grad for p in network.parameters() if p.grad is not None]
 
 
 def in_a_process(name: str, size: Size, layers: int) -> float | None:

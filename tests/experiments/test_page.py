@@ -28,7 +28,7 @@ def test_the_page_holds_the_tables_the_figures_and_where_they_come_from(tmp_path
     assert "| square | 4.00 (1.00–9.00) | 4 |" in text
     assert "3 runs, seeds 1 to 3, 3 min added up; code abc, torch 2." in text
     assert "Of 1 published numbers 1 are met (100%)." in text
-    assert f"({tmp_path.name}/toy/line.png)" in text
+    assert f"({tmp_path.name}/toy/line.png)" in text and f"[SVG]({tmp_path.name}/toy/line.svg)" in text
     assert page([TOY], tmp_path, "liouville reproduce --all") == text
 
 
@@ -37,9 +37,8 @@ def test_an_experiment_without_records_is_not_on_the_page(tmp_path: Path) -> Non
 
 
 def test_pictures_are_drawn_as_png_and_svg(tmp_path: Path) -> None:
-    Store(TOY, tmp_path / "toy").append(record(1))
-    assert [path.name for path in draw(TOY, tmp_path)] == ["line.png", "line.svg"]
-    assert all(path.stat().st_size > 1000 for path in (tmp_path / "toy").glob("line.*"))
+    assert [path.name for path in draw(TOY.render([record(1)], tmp_path), tmp_path)] == ["line.png", "line.svg"]
+    assert all(path.stat().st_size > 1000 for path in tmp_path.glob("line.*"))
 
 
 @pytest.mark.parametrize("published", [90.0, 96.9, 97.0, 99.0, 99.1])

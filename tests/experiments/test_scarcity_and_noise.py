@@ -8,7 +8,7 @@ import torch
 
 from liouville.data import Split
 from liouville.experiments import image_networks, noise, scarcity
-from liouville.experiments.image_networks import NETWORKS, network_of, standing
+from liouville.experiments.image_networks import NETWORKS, Config, network_of, standing
 from liouville.experiments.records import Record
 
 
@@ -30,7 +30,7 @@ def test_all_have_about_as_many_weights() -> None:
 
 
 def test_every_seed_draws_other_images(tiny: None) -> None:
-    draws = [image_networks.some_images(20, 5, seed).x_train for seed in (0, 0, 1)]
+    draws = [image_networks.some_images(Config("MLP", 20, 1, 5, seed)).x_train for seed in (0, 0, 1)]
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
     assert len(draws[0].flatten(1).unique(dim=0)) == 20
@@ -66,7 +66,7 @@ def test_noise_is_in_grey_values(tiny: None, tmp_path: Path, monkeypatch: pytest
     """Behind a network that sees nothing but the size of its input: x has the scale 510 / 255 here."""
     seen = []
     monkeypatch.setattr(noise, "_probabilities", lambda network, x: seen.append(x) or torch.eye(10)[: len(x)])
-    noise.run(noise.Config("MLP", 50, 1, 10, 0), tmp_path)
+    noise.run(Config("MLP", 50, 1, 10, 0), tmp_path)
     clean, *noisy = seen
     one = noisy[0] - clean
     assert float(one.std()) == pytest.approx(0.1 / 2, rel=0.05)  # 7,840 draws: 0.8 % expected
@@ -76,7 +76,7 @@ def test_noise_is_in_grey_values(tiny: None, tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("experiment", [scarcity, noise])
 def test_a_run_gives_what_rendering_reads(experiment, tiny: None, tmp_path: Path) -> None:
-    config = experiment.Config("MLP", 50, 1, 10, 0)
+    config = Config("MLP", 50, 1, 10, 0)
     records = [Record(config, experiment.run(config, tmp_path), 1.0, {})]
     records.append(Record(replace(config, network="ResNet"), {"diverged": "..."}, 1.0, {}))
     rendering = experiment.render(records, tmp_path)
@@ -86,7 +86,7 @@ def test_a_run_gives_what_rendering_reads(experiment, tiny: None, tmp_path: Path
 
 
 def test_the_table_of_few_images() -> None:
-    case = scarcity.Config("h2, 3x3", 1000, 1, 10, 0)
+    case = Config("h2, 3x3", 1000, 1, 10, 0)
     records = [
         Record(replace(case, seed=seed), {"accuracy": a, "parameters": 1000}, 1.0, {})
         for seed, a in enumerate((0.9, 0.95, 0.91))

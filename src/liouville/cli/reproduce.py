@@ -186,7 +186,7 @@ def _show(experiment: Experiment, records: list[Record], folder: Path, figures: 
         say(f"{rendering.text.strip()}\n")
     for each in rendering.tables:
         table(each.title, each.columns, each.rows, each.note, heads=True)
-    for path in draw(experiment, folder) if figures else ():
+    for path in draw(rendering, folder / experiment.name) if figures else ():
         say(f"wrote {path}")
 
 

@@ -7,10 +7,10 @@ that a few points near the boundary decide between 99 and 100 percent.
 
 from __future__ import annotations
 
-__all__ = ["EXPERIMENT", "SETTINGS", "Config", "cases", "render", "run"]
+__all__ = ["EXPERIMENT", "SETTINGS", "cases", "render", "run"]
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 from liouville import data
-from liouville.checkpoint import save
 from liouville.data import Split
 from liouville.experiments.experiment import Experiment, Rendering
-from liouville.experiments.firstpaper import build, rendered, trained
+from liouville.experiments.firstpaper import Config, build, rendered, through_levels
 from liouville.experiments.records import Record
 from liouville.train import GaussNewton, Penalty, Task
 
@@ -33,27 +32,6 @@ SETTINGS = {
     "antisymmetric": GaussNewton(target=1.0, patience=PATIENCE, penalty=_PENALTY),
     "ResNet": GaussNewton(target=1.0, patience=PATIENCE, penalty=_PENALTY),
 }
-
-
-@dataclass(frozen=True)
-class Config:
-    """One training run through all levels.
-
-    Args:
-        network: of `SETTINGS`.
-        layers: those of the first level.
-        levels: how many depths, each twice the last.
-        iterations: of a level, at most.
-        points: training points per class.
-        seed: of the points, and of the initial weights.
-    """
-
-    network: str
-    layers: int
-    levels: int
-    iterations: int
-    points: int
-    seed: int
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
@@ -68,11 +46,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     split, validation = load(config.seed, config.points)
     start = "code" if config.network == "ResNet" else "near"  # by symmetry W = 0 is a point of rest for the others
     network = build(config.network, start, 4, config.layers, T, split.classes, config.seed)
-    settings = replace(SETTINGS[config.network], iterations=config.iterations)
-    values = trained(network, split, validation, settings, config.levels)
-    if config.seed == 0:
-        values["model"] = save(network, folder / f"{config.network}.safetensors").name
-    return values
+    return through_levels(config, network, split, validation, SETTINGS[config.network], folder)
 
 
 def load(seed: int, points: int) -> tuple[Split, tuple[Tensor, Tensor]]:

@@ -103,7 +103,8 @@ def _memory(config: Config) -> int | None:
     """Bytes, in a fresh process: the second network is measured, once the first has woken libraries and threads."""
     warm = _step(Config(**{**vars(config), "layers": 2}), config.way)
     step = _step(config, config.way)
-    assert warm and step
+    if warm is None or step is None:
+        raise ValueError(f"{config.way} cannot run {config.model}; memory is measured where it can.")
     warm()
     return growth(step)
 

@@ -7,18 +7,31 @@ is classified. Every run is one of `train.multilevel` with Gauss-Newton steps.
 
 from __future__ import annotations
 
-__all__ = ["NETWORKS", "build", "by_level", "convergence", "levels_table", "pictures", "reached", "rendered", "trained"]
+__all__ = [
+    "NETWORKS",
+    "Config",
+    "build",
+    "by_level",
+    "convergence",
+    "levels_table",
+    "pictures",
+    "reached",
+    "rendered",
+    "through_levels",
+    "trained",
+]
 
 import itertools
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from liouville.checkpoint import load
+from liouville.checkpoint import load, save
 from liouville.data import Split
 from liouville.experiments.comparing import NOT_AVAILABLE, percents, spread
 from liouville.experiments.experiment import Picture, Rendering, Table
@@ -31,6 +44,27 @@ from liouville.train import GaussNewton, MultilevelHistory, Task, multilevel
 from liouville.zoo import MODELS
 
 NETWORKS = {"Verlet": "verlet", "antisymmetric": "antisymmetric", "ResNet": "resnet"}
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training run through all levels.
+
+    Args:
+        network: of `NETWORKS`.
+        layers: those of the first level.
+        levels: how many depths, each twice the last.
+        iterations: of a level, at most.
+        points: for training; of the ellipses, in each class.
+        seed: of all points, and of the initial weights.
+    """
+
+    network: str
+    layers: int
+    levels: int
+    iterations: int
+    points: int
+    seed: int
 
 
 def build(
@@ -97,6 +131,21 @@ def trained(
         "left_out": history.skipped,
         "improvements": list(_improvements(history)),
     }
+
+
+def through_levels(
+    config: Config,
+    network: Network,
+    split: Split,
+    validation: tuple[Tensor, Tensor],
+    settings: GaussNewton,
+    folder: Path,
+) -> dict[str, Any]:
+    """`trained` through all levels of a case; the model of seed 0 is kept in the folder, for the figures."""
+    values = trained(network, split, validation, replace(settings, iterations=config.iterations), config.levels)
+    if config.seed == 0:
+        values["model"] = save(network, folder / f"{config.network}.safetensors").name
+    return values
 
 
 def _levels(history: MultilevelHistory) -> Iterable[dict[str, Any]]:

@@ -7,7 +7,7 @@ that no table shows.
 
 from __future__ import annotations
 
-__all__ = ["NETWORKS", "ResNet", "cnn", "mlp", "network_of", "some_images", "standing", "trained"]
+__all__ = ["NETWORKS", "SEEDS", "Config", "ResNet", "cnn", "mlp", "network_of", "some_images", "standing", "trained"]
 
 import functools
 import statistics
@@ -26,6 +26,26 @@ from liouville.train import History, Settings, fit
 from liouville.zoo import Images, classifier, h2
 
 CLASSES = 10
+SEEDS = 3  # at most
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training run of the experiments with these networks.
+
+    Args:
+        network: of `NETWORKS`.
+        images: of the training part, drawn at random; a tenth of them is held out.
+        epochs: passes over the rest.
+        test: images of the test part, from the first on.
+        seed: of the draw, the initial weights, training and, where there is some, the noise.
+    """
+
+    network: str
+    images: int
+    epochs: int
+    test: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -127,25 +147,25 @@ def network_of(name: str, seed: int) -> nn.Module:
         return NETWORKS[name].build()
 
 
-def some_images(train: int, test: int, seed: int) -> Split:
-    """MNIST with ``train`` random images of the training part, and the first ``test`` of the test part."""
-    split = load("mnist", test=test)
-    rows = torch.randperm(len(split.x_train), generator=torch.Generator().manual_seed(seed))[:train]
+def some_images(config: Config) -> Split:
+    """MNIST with some random images of the training part, and the first of the test part."""
+    split = load("mnist", test=config.test)
+    rows = torch.randperm(len(split.x_train), generator=torch.Generator().manual_seed(config.seed))[: config.images]
     return replace(split, x_train=split.x_train[rows], y_train=split.y_train[rows])
 
 
-def trained(name: str, split: Split, epochs: int, seed: int) -> tuple[nn.Module, History]:
+def trained(config: Config, split: Split) -> tuple[nn.Module, History]:
     """The network, trained on the split, and what happened."""
-    network = network_of(name, seed)
+    network = network_of(config.network, config.seed)
     settings = Settings(
-        epochs=epochs,
+        epochs=config.epochs,
         batch=50,
-        lr=NETWORKS[name].lr,
+        lr=NETWORKS[config.network].lr,
         optimizer="adamw",
         weight_decay=0.01,
         beta2=0.999,
         warmup=0.3,
-        seed=seed,
+        seed=config.seed,
     )
     return network, fit(network, split, settings)
 

@@ -7,10 +7,9 @@ calibrated if it is right as often as it says: the expected calibration error is
 
 from __future__ import annotations
 
-__all__ = ["EXPERIMENT", "Config", "cases", "reliability", "render", "run"]
+__all__ = ["EXPERIMENT", "cases", "reliability", "render", "run"]
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from liouville.experiments.comparing import spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
-from liouville.experiments.image_networks import NETWORKS, some_images, standing, trained
+from liouville.experiments.image_networks import NETWORKS, SEEDS, Config, some_images, standing, trained
 from liouville.experiments.records import Record
 
 if TYPE_CHECKING:
@@ -28,26 +27,6 @@ if TYPE_CHECKING:
 LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 SURE = (0.0, 0.3)  # the levels at which calibration is looked at
 BINS = 15
-SEEDS = 3
-
-
-@dataclass(frozen=True)
-class Config:
-    """One training run, tested at every level of noise.
-
-    Args:
-        network: of `NETWORKS`.
-        images: of the training part, drawn at random; a tenth of them is held out.
-        epochs: passes over the rest.
-        test: images of the test part, from the first on.
-        seed: of the draw, the initial weights, training and the noise.
-    """
-
-    network: str
-    images: int
-    epochs: int
-    test: int
-    seed: int
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
@@ -59,8 +38,8 @@ def cases(seeds: int, quick: bool) -> list[Config]:
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
     """Train one network on clean images, and test it at every level of noise."""
-    split = some_images(config.images, config.test, config.seed)
-    network, _ = trained(config.network, split, config.epochs, config.seed)
+    split = some_images(config)
+    network, _ = trained(config, split)
     noise = torch.randn(split.x_test.shape, generator=torch.Generator().manual_seed(config.seed))
     grey = 1.0 if split.scale is None else 255 / float(split.scale)
     found: dict[str, Any] = {"accuracy": [], "reliability": {}}

@@ -36,11 +36,9 @@ def page(experiments: Sequence[Experiment], folder: Path, command: str) -> str:
     return "\n".join(parts)
 
 
-def draw(experiment: Experiment, folder: Path) -> list[Path]:
-    """Draw the experiment's pictures from its records into its folder."""
-    own = folder / experiment.name
-    rendering = experiment.render(Store(experiment, own).read(), own)
-    return [path for name, picture in rendering.pictures.items() for path in picture.write(own / name)]
+def draw(rendering: Rendering, folder: Path) -> list[Path]:
+    """Draw the pictures of one experiment into its folder."""
+    return [path for name, picture in rendering.pictures.items() for path in picture.write(folder / name)]
 
 
 def _overview(rendered: Sequence[tuple[Experiment, Sequence[Record], Rendering]]) -> str:
@@ -63,8 +61,9 @@ def _section(experiment: Experiment, records: Sequence[Record], rendering: Rende
     parts += [_markdown(table) for table in rendering.tables]
     for name, picture in rendering.pictures.items():
         stem = folder / experiment.name / name
-        suffix = ".gif" if stem.with_suffix(".gif").exists() else ".png"
-        parts.append(f"![{picture.caption}]({folder.name}/{experiment.name}/{name}{suffix})\n\n*{picture.caption}*\n")
+        moves, place = stem.with_suffix(".gif").exists(), f"{folder.name}/{experiment.name}/{name}"
+        also = "" if moves else f" ([SVG]({place}.svg))"
+        parts.append(f"![{picture.caption}]({place}{'.gif' if moves else '.png'})\n\n*{picture.caption}*{also}\n")
     return "\n".join(parts)
 
 

@@ -7,10 +7,9 @@ grid.
 
 from __future__ import annotations
 
-__all__ = ["EXPERIMENT", "Config", "cases", "render", "run"]
+__all__ = ["EXPERIMENT", "cases", "render", "run"]
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +17,14 @@ import torch
 from torch import Tensor
 
 from liouville import data
-from liouville.checkpoint import save
 from liouville.data import Split
 from liouville.experiments.experiment import Experiment, Rendering
-from liouville.experiments.firstpaper import NETWORKS, build, rendered, trained
+from liouville.experiments.firstpaper import NETWORKS, Config, build, rendered, through_levels
 from liouville.experiments.records import Record
 from liouville.train import GaussNewton, Penalty, Task
 
 T = 5.0
 PATIENCE = 5
-
-
-@dataclass(frozen=True)
-class Config:
-    """One training run through all levels.
-
-    Args:
-        network: of `NETWORKS`.
-        layers: those of the first level.
-        levels: how many depths, each twice the last.
-        iterations: of a level, at most.
-        points: for training.
-        seed: of all points, and of the initial weights.
-    """
-
-    network: str
-    layers: int
-    levels: int
-    iterations: int
-    points: int
-    seed: int
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
@@ -61,13 +38,8 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     """Train level by level; the model of seed 0 is kept for the figures."""
     split, validation = load(config.seed, config.points)
     network = build(config.network, "random", 8, config.layers, T, split.classes, config.seed, opening=True)
-    settings = GaussNewton(
-        iterations=config.iterations, patience=PATIENCE, target=0.99, penalty=Penalty(smoothness=5e-6, head=1e-6)
-    )
-    values = trained(network, split, validation, settings, config.levels)
-    if config.seed == 0:
-        values["model"] = save(network, folder / f"{config.network}.safetensors").name
-    return values
+    settings = GaussNewton(patience=PATIENCE, target=0.99, penalty=Penalty(smoothness=5e-6, head=1e-6))
+    return through_levels(config, network, split, validation, settings, folder)
 
 
 def load(seed: int, points: int) -> tuple[Split, tuple[Tensor, Tensor]]:

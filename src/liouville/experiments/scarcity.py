@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["EXPERIMENT", "Config", "cases", "render", "run"]
+__all__ = ["EXPERIMENT", "cases", "render", "run"]
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from liouville.experiments.comparing import percents, spread
 from liouville.experiments.experiment import Experiment, Rendering, Table
-from liouville.experiments.image_networks import NETWORKS, some_images, standing, trained
+from liouville.experiments.image_networks import NETWORKS, SEEDS, Config, some_images, standing, trained
 from liouville.experiments.records import Record
 
 EPOCHS = {1000: 30, 5000: 10}
-SEEDS = 3
-
-
-@dataclass(frozen=True)
-class Config:
-    """One training run.
-
-    Args:
-        network: of `NETWORKS`.
-        images: of the training part, drawn at random; a tenth of them is held out.
-        epochs: passes over the rest.
-        test: images of the test part, from the first on.
-        seed: of the draw, the initial weights and training.
-    """
-
-    network: str
-    images: int
-    epochs: int
-    test: int
-    seed: int
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
@@ -51,9 +30,7 @@ def cases(seeds: int, quick: bool) -> list[Config]:
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
     """Train one network on its draw of images."""
-    network, history = trained(
-        config.network, some_images(config.images, config.test, config.seed), config.epochs, config.seed
-    )
+    network, history = trained(config, some_images(config))
     return {
         "accuracy": history.metrics["test_accuracy"],
         "train_accuracy": history.metrics["train_accuracy"],
