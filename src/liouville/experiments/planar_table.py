@@ -269,12 +269,10 @@ def _text(best: Sequence[Cell], each: Mapping[str, Sequence[Cell]]) -> str:
         f"{good} of {counted} are met; one by one, {'; '.join(parts)}. The test "
         "points are read once."
     )
-    if missed := _missed(best):
-        one = sum(cell.where == "double-moons, 1" for cell in missed)
+    if untrained := [f"{cell.where}, {cell.column}" for cell in _missed(best) if cell.untrained]:
         text += (
-            f"\n\nOf the {len(missed)} misses, {one} are networks of a single layer. In "
-            f"{sum(cell.untrained for cell in missed)} the training points are as far from the paper's number as the "
-            "test points: none of these procedures fits the networks so well, and more data would not help."
+            f"\n\nNot met because the training points are not fitted either, so that more data would not help: "
+            f"{'; '.join(untrained)}. None of these procedures fits them as the paper's number asks."
         )
     return text
 
