@@ -164,7 +164,7 @@ def _text(found: dict[str, list[Record]]) -> str:
     gain, wins = statistics.median(gains), sum(g > 0 for g in gains)
     verdict = f"beats decay by {gain:.2f} points" if gain > 0 else f"**does not beat decay** ({gain:+.2f} points)"
     return (
-        f"Smoothing {verdict} on the same images (median of {len(gains)} seed(s), {min(gains):+.2f} to "
+        f"Smoothing {verdict} on the same images (median of {len(gains)}, {min(gains):+.2f} to "
         f"{max(gains):+.2f}; it is ahead in {wins})."
     )
 

@@ -203,8 +203,7 @@ def _work(records: Sequence[Record]) -> Table:
 
 def _made(records: Sequence[Record]) -> str:
     images = sorted({r.case.images for r in records})
-    seeds = len({r.case.seed for r in records})
-    return f"{', '.join(f'{n:,}' for n in images)} of the 60,000 training images, a fifth held out; {seeds} seed(s)."
+    return f"{', '.join(f'{n:,}' for n in images)} of the 60,000 training images, a fifth held out."
 
 
 def _text(records: Sequence[Record]) -> str:
