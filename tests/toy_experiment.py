@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,9 @@ from typing import Any
 from liouville.experiments.comparing import met, spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
 from liouville.experiments.records import Record
+from liouville.experiments.running import begin
 from liouville.files import atomic
+from liouville.train import DivergenceError
 
 
 @dataclass(frozen=True)
@@ -31,13 +35,19 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     if config.what == "fail":
         raise ValueError("the data are\nnot there.")
     if config.what == "diverge":
-        raise ArithmeticError("training diverged at step 3.")
+        raise DivergenceError("training diverged at step 3.")
+    if config.what == "divide":
+        return {"square": 1 / 0}
     if config.what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if config.what == "wait":
         with atomic(folder / "started") as path:
             path.write_text(str(os.getpid()))
         time.sleep(600)
+    if config.what == "wait inside":
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=spawn, initializer=begin, initargs=(1,)) as inner:
+            inner.submit(run, Config("wait", 0), folder).result()
     return {"square": config.seed**2, "nan": float("nan"), "process": os.getpid()}
 
 

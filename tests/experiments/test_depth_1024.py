@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from liouville.experiments.depth_1024 import FLOWS, LAYERS, MLP, MLP_RATES, MLP_SEEDS, RATE, Config, cases, render, run
+from liouville.experiments.depth_1024 import (
+    FLOWS,
+    LAYERS,
+    LOWER,
+    MLP,
+    MLP_SEEDS,
+    RATE,
+    RESNET,
+    Config,
+    cases,
+    render,
+    run,
+)
 from liouville.experiments.records import Record
 from liouville.zoo import MODELS
 
 
-def test_all_networks_have_1024_layers_and_the_perceptron_three_rates() -> None:
+def test_all_networks_have_1024_layers_and_those_that_do_worst_three_rates() -> None:
     found = cases(5, False)
     assert {c.layers for c in found} == {LAYERS} == {1024} and {c.network for c in found} == {*FLOWS, MLP}
-    assert {c.lr for c in found if c.network == MLP} == set(MLP_RATES) and len(MLP_RATES) == 3
+    for name in {*FLOWS, MLP}:
+        assert {c.lr for c in found if c.network == name} == ({RATE, *LOWER} if name in (RESNET, MLP) else {RATE})
     assert len([c for c in found if c.network == MLP]) == 3 * MLP_SEEDS
-    assert set(FLOWS) <= set(MODELS) and all(len([c for c in found if c.network == name]) == 5 for name in FLOWS)
+    assert set(FLOWS) <= set(MODELS)
+    assert all(len([c for c in found if (c.network, c.lr) == (name, RATE)]) == 5 for name in FLOWS)
 
 
 def test_a_run_has_what_the_table_reads(tmp_path) -> None:
-    made = [Config("h2", FLOWS["h2"], RATE, 4, 2, 80, 0), Config(MLP, 0.0, MLP_RATES[0], 4, 2, 80, 0)]
+    made = [Config("h2", FLOWS["h2"], RATE, 4, 2, 80, 0), Config(MLP, 0.0, RATE, 4, 2, 80, 0)]
     records = [Record(case, run(case, tmp_path), 1.0, {}) for case in made]
     assert all(len(r.values["loss"]) == 2 and 0 <= r.values["accuracy"] <= 1 for r in records)
     rendering = render(records, tmp_path)
@@ -25,7 +39,7 @@ def test_a_run_has_what_the_table_reads(tmp_path) -> None:
 
 
 def _record(name: str, seed: int, values: dict) -> Record:
-    T, lr = (FLOWS[name], RATE) if name in FLOWS else (0.0, MLP_RATES[1])
+    T, lr = (FLOWS[name], RATE) if name in FLOWS else (0.0, LOWER[0])
     return Record(Config(name, T, lr, LAYERS, 2, 8000, seed), values, 1.0, {})
 
 

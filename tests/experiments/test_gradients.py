@@ -26,6 +26,14 @@ def test_time_invariant_weights_are_shared_by_64_layers(name, stacked):
     assert (flow.layers, flow.T, flow.field.K.shape[0]) == (64, 0.8, stacked)
 
 
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name.endswith("script")])
+def test_the_script_s_rate_falls(name):
+    """Its step counter, on top of the same network."""
+    script, plain = (plan_of(Config(n, 0.8, 1, 16, 0)) for n in (name, name.removesuffix("-script")))
+    assert script.fit_settings().schedule == "epoch-count" and plain.fit_settings().schedule == "constant"
+    assert PUBLISHED[name] == PUBLISHED[name.removesuffix("-script")]
+
+
 def test_the_bound_holds_for_every_sample_and_the_mean_is_no_larger_than_the_largest(records):
     for record in records:
         assert record.values["mean_range"][1] <= record.values["single_range"][1] * 1.001  # four digits are kept

@@ -58,6 +58,21 @@ def test_text_says_who_is_ahead(smooth: float, words: str, tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.parametrize(("weight", "edge"), [(1.0, True), (3.0, False), (10.0, True)])
+def test_a_weight_at_the_edge_of_those_tried_is_told(weight: float, edge: bool, tmp_path: Path) -> None:
+    tried = (1.0, 3.0, 10.0)
+    records = [
+        Record(
+            Config(kind, tried, 1000, 10_000, 4, 20, 0),
+            {"test_accuracy": 0.9, "train_accuracy": 1.0, "weight": w},
+            1.0,
+            {},
+        )
+        for kind, w in (("decay", weight), ("smoothing", 3.0))
+    ]
+    assert render(records, tmp_path).text.endswith("in some run of: decay.") is edge
+
+
 def test_both_regularisers_go_through_the_same_weights() -> None:
     weights = {case.kind: case.weights for case in cases(5, False)}
     assert weights["decay"] == weights["smoothing"] and weights["none"] == (0.0,)

@@ -1,4 +1,4 @@
-"""Three levels on MNIST: the networks of the first paper, and tables whose numbers can be counted by hand."""
+"""Three levels on MNIST: networks in the manner of the first paper, and tables whose numbers can be counted by hand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def record(start: str, lr: float = 0.01, seed: int = 0, model: str = "verlet", *
 
 
 @pytest.mark.parametrize("model", NAMES)
-def test_networks_are_the_papers(model: str) -> None:
+def test_networks_have_the_stated_sizes(model: str) -> None:
     """Six channels, 3 x 3, tanh, T = 6, and every pixel is read; all depths carry the same function of time."""
     network = network_of(model, 4, seed=1)
     flow = network.body
@@ -88,6 +88,12 @@ def test_a_share_is_of_the_best_cold_start_of_the_same_seed() -> None:
     assert row[4:] == ["1 of 1", "0.25", "90.0"]
     assert "multilevel needs 0.25 of the work" in rendering.text and "at most half" in rendering.text
     assert "**not** at most half" in render([record("until the target", diverged="x"), *cold], Path()).text
+
+
+def test_where_every_cold_start_diverged_nothing_is_said_of_equal_work() -> None:
+    mine = record("until the target", work=100, validation_accuracy=0.96)
+    text = render([mine, record("cold", diverged="x")], Path()).text
+    assert "of the work" in text and "at equal work" not in text
 
 
 def test_errors_are_those_of_the_levels() -> None:

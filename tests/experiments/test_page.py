@@ -24,16 +24,30 @@ def test_the_page_holds_the_tables_the_figures_and_where_they_come_from(tmp_path
     store = Store(TOY, tmp_path / "toy")
     for seed in (1, 2, 3):
         store.append(record(seed))
-    text = page([TOY], tmp_path, "liouville reproduce --all")
+    draw(TOY.render(store.read(), tmp_path / "toy"), tmp_path / "toy")
+    text = page([TOY], tmp_path)
     assert "| square | 4.00 (1.00–9.00) | 4 |" in text
     assert "3 runs, seeds 1 to 3, 3 min added up; code abc, torch 2." in text
     assert "Of 1 published numbers 1 are met (100%)." in text
     assert f"({tmp_path.name}/toy/line.png)" in text and f"[SVG]({tmp_path.name}/toy/line.svg)" in text
-    assert page([TOY], tmp_path, "liouville reproduce --all") == text
+    assert page([TOY], tmp_path) == text
+
+
+def test_a_figure_that_was_not_drawn_is_not_linked(tmp_path: Path) -> None:
+    Store(TOY, tmp_path / "toy").append(record(1))
+    assert "Squares" in page([TOY], tmp_path) and "line.png" not in page([TOY], tmp_path)
+
+
+def test_records_of_cases_that_are_no_longer_run_are_not_shown(tmp_path: Path) -> None:
+    store = Store(TOY, tmp_path / "toy")
+    store.append(record(1))
+    store.append(Record(Config("gone", 1), {"square": 9}, 60.0, {}))
+    assert [r.case.what for r in store.current(quick=False)] == ["square"] and len(store.read()) == 2
+    assert "1 runs, seed 1, 60 s" in page([TOY], tmp_path)
 
 
 def test_an_experiment_without_records_is_not_on_the_page(tmp_path: Path) -> None:
-    assert "Squares" not in page([TOY], tmp_path, "liouville reproduce --all")
+    assert "Squares" not in page([TOY], tmp_path)
 
 
 def test_pictures_are_drawn_as_png_and_svg(tmp_path: Path) -> None:
@@ -59,7 +73,7 @@ def test_words_for_what_is_missing() -> None:
 
 
 def test_the_committed_page_is_made_from_the_committed_records() -> None:
-    text = page([load(name) for name in EXPERIMENTS], DOCS / "reproduce", "liouville reproduce --all")
+    text = page([load(name) for name in EXPERIMENTS], DOCS / "reproduce")
     assert (DOCS / "reproduce.md").read_text(encoding="utf-8") == text
 
 

@@ -110,11 +110,12 @@ def test_no_number_is_typed_by_hand(accuracy: float) -> None:
                 assert set(re.findall(r"\d+\.?\d*", cell)) <= known, cell
     assert rendering.cells == (0, 40) and "So chosen, 0 of 40 are met" in rendering.text
     assert set(re.findall(r"\d+\.\d+", rendering.text)) == {"0.8", ours}
-    (untrained,) = (part for part in rendering.text.split("\n\n") if part.startswith("Not met because the training"))
+    (untrained,) = (part for part in rendering.text.split("\n\n") if part.startswith("Not met because none"))
     assert untrained.count("swiss-roll") == 25 and untrained.count("double-moons") == 15
 
 
 def test_a_miss_is_put_down_to_training_only_where_the_training_points_are_not_fitted() -> None:
     case = next(c for c in ALL if (c.data, c.column, c.layers) == ("swiss-roll", "H1", 64))
-    assert "Not met" in EXPERIMENT.render([record(case, 0.5, 0.5, 0.5)], Path()).text
-    assert "Not met" not in EXPERIMENT.render([record(case, 0.5, 0.5, 1.0)], Path()).text
+    assert "Not met because none" in EXPERIMENT.render([record(case, 0.5, 0.5, 0.5)], Path()).text
+    assert "Not met though the training" in EXPERIMENT.render([record(case, 0.5, 0.5, 1.0)], Path()).text
+    assert "Not met" not in EXPERIMENT.render([record(case, 1.0, 1.0, 1.0)], Path()).text

@@ -83,11 +83,13 @@ def test_pending_leaves_out_what_is_known_and_begins_with_the_longest(tmp_path: 
 
 
 def test_every_case_is_recorded_and_a_failure_stops_no_other(tmp_path: Path) -> None:
-    jobs = [(TOY, Config(what, 2)) for what in ("fail", "square", "diverge")] + [(ALONE, Config("square", 3))]
+    whats = ("fail", "divide", "square", "diverge")
+    jobs = [*((TOY, Config(what, 2)) for what in whats), (ALONE, Config("square", 3))]
     told = Told()
     failures = run_all(jobs, tmp_path, 2, told)
-    assert failures == told.failures == [Failure("toy", Config("fail", 2), "the data are not there.")]
-    assert told.started == [(4, 2)]
+    assert failures == told.failures and told.started == [(5, 2)]
+    reasons = {"fail": "the data are not there.", "divide": "division by zero"}
+    assert {f.case.what: f for f in failures} == {w: Failure(TOY, Config(w, 2), r) for w, r in reasons.items()}
     known = {r.case.what: r for r in Store(TOY, tmp_path / "toy").read()}
     assert known.keys() == {"square", "diverge"}
     assert known["diverge"].values == {"diverged": "training diverged at step 3."} and known["diverge"].diverged
@@ -105,8 +107,11 @@ def test_a_process_that_dies_is_named_as_such(tmp_path: Path) -> None:
     assert Store(TOY, tmp_path / "toy").read() == []
 
 
+@pytest.mark.parametrize("wait", ["wait", "wait inside"])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_what_stops_it_stops_its_processes_and_keeps_the_records(tmp_path: Path, how: signal.Signals) -> None:
+def test_what_stops_it_stops_its_processes_and_keeps_the_records(
+    tmp_path: Path, how: signal.Signals, wait: str
+) -> None:
     code = (
         "import signal, sys; from pathlib import Path\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it\n"
@@ -115,7 +120,7 @@ def test_what_stops_it_stops_its_processes_and_keeps_the_records(tmp_path: Path,
         "from test_running import Told\n"
         "from liouville.experiments.running import run_all\n"
         "if __name__ == '__main__':\n"
-        "    run_all([(TOY, Config('square', 1)), (TOY, Config('wait', 0))], Path(sys.argv[1]), 2, Told())\n"
+        "    run_all([(TOY, Config('square', 1)), (TOY, Config('" + wait + "', 0))], Path(sys.argv[1]), 2, Told())\n"
     )
     (tmp_path / "script.py").write_text(code)
     here = Path(__file__).parent

@@ -66,14 +66,14 @@ def reproduce(
     from liouville.experiments.records import Store
 
     for experiment in experiments:
-        records = Store(experiment, folder / experiment.name).read()
+        records = Store(experiment, folder / experiment.name).current(quick)
         if records:
             _show(experiment, records, folder, not no_figures)
         elif render and not everything:
             raise BadInput(f"{folder / experiment.name} has no records of {experiment.name}; leave out --render.")
     _write_page(folder, quick)
     for failure in failures:
-        click.echo(f"liouville: failed: {failure.experiment} {failure.case}: {failure.reason}", err=True)
+        click.echo(f"liouville: failed: {failure.experiment.name} {failure.case}: {failure.reason}", err=True)
     return 1 if failures else 0
 
 
@@ -137,7 +137,8 @@ class _Lines:
         self._ended(experiment.cost(record.case), f"{experiment.name}: {_words(record.case)}: {what}")
 
     def failed(self, failure: Failure) -> None:
-        self._ended(0.0, f"{failure.experiment}: {_words(failure.case)}: failed: {failure.reason}")
+        name = failure.experiment.name
+        self._ended(failure.experiment.cost(failure.case), f"{name}: {_words(failure.case)}: failed: {failure.reason}")
 
     def say(self, text: str) -> None:
         click.echo(text, err=True)
@@ -196,9 +197,8 @@ def _write_page(folder: Path, quick: bool) -> None:
     from liouville.files import atomic
 
     target = folder.parent / f"{folder.name}.md"
-    command = f"liouville reproduce --all{' --quick' if quick else ''}"
     if not folder.is_dir():
         return
     with atomic(target) as path:
-        path.write_text(page([load(name) for name in EXPERIMENTS], folder, command), encoding="utf-8")
+        path.write_text(page([load(name) for name in EXPERIMENTS], folder, quick), encoding="utf-8")
     say(f"wrote {target}")

@@ -20,7 +20,7 @@ from torch import Tensor
 from liouville.analysis import backward_sensitivity, layer_jacobians
 from liouville.experiments.comparing import NOT_AVAILABLE
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
-from liouville.experiments.records import Record
+from liouville.experiments.records import Record, rounded
 from liouville.flow import Flow
 from liouville.report.style import GREY, canvas, colours, heading, styled
 from liouville.zoo.examples import appendix_iii
@@ -73,8 +73,8 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
         "times": _rounded(times[kept]),
         "entries": [_rounded(exact[kept, i, k]) for i in (0, 1) for k in (0, 1)],
         "norms": _rounded(norms[kept]),
-        "slope": float(f"{slope:.4g}"),
-        "off_the_line": float(f"{off:.4g}"),
+        "slope": rounded(slope),
+        "off_the_line": rounded(off),
         "log_determinant": float(torch.linalg.det(layer_jacobians(flow, y)).log().sum().abs()),
         "end": _rounded(flow(y)[0].detach()),
     }
@@ -104,7 +104,7 @@ def _line(times: Tensor, norms: Tensor) -> tuple[float, float]:
 
 
 def _rounded(values: Tensor) -> list[float]:
-    return [float(f"{x:.4g}") for x in values.tolist()]
+    return [rounded(x) for x in values.tolist()]
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:

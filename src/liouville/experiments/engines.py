@@ -25,8 +25,9 @@ from liouville.backprop import Backprop, Checkpointed, Reversible, Stored
 from liouville.experiments.comparing import spread
 from liouville.experiments.experiment import Experiment, Rendering, Table
 from liouville.experiments.formulations import last_axis, loop, sliced
-from liouville.experiments.records import Record
+from liouville.experiments.records import Record, rounded
 from liouville.experiments.resident import growth
+from liouville.experiments.running import begin
 from liouville.flow import Flow
 from liouville.kernels import Fused
 from liouville.zoo import MODELS
@@ -82,7 +83,8 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     """One measurement."""
     if config.what == "time":
         return {"seconds": _times(config), "threads": torch.get_num_threads()}
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+    spawn, threads = multiprocessing.get_context("spawn"), torch.get_num_threads()
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=begin, initargs=(threads,)) as fresh:
         return {"bytes": fresh.submit(_memory, config).result()}
 
 
@@ -96,7 +98,7 @@ def _times(config: Config) -> dict[str, float]:
             step()
             if repeat:
                 taken[way].append(time.perf_counter() - start)
-    return {way: float(f"{statistics.median(seconds):.4g}") for way, seconds in taken.items()}
+    return {way: rounded(statistics.median(seconds)) for way, seconds in taken.items()}
 
 
 def _memory(config: Config) -> int | None:

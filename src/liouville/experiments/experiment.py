@@ -92,7 +92,7 @@ class Experiment:
         cases: all cases, from the number of seeds and whether it should be quick: every kind of case once, small
             enough that all experiments together take less than ten minutes on two cores.
         run: runs one case; what it returns is JSON. The folder is the experiment's own, for models that a figure
-            needs. A training that diverges raises ArithmeticError, and is recorded as such.
+            needs. A training that diverges raises DivergenceError, and is recorded as such.
         render: tables and pictures from any records that there are, even none.
         cost: about how many seconds a case takes on one core.
         alone: run a case with nothing beside it, on all cores, because it measures time.

@@ -35,7 +35,7 @@ from liouville.checkpoint import load, save
 from liouville.data import Split
 from liouville.experiments.comparing import NOT_AVAILABLE, percents, spread
 from liouville.experiments.experiment import Picture, Rendering, Table
-from liouville.experiments.records import Record
+from liouville.experiments.records import Record, rounded
 from liouville.fields import Smooth
 from liouville.kernels import Auto
 from liouville.network import Half, Lift, Network
@@ -160,7 +160,7 @@ def _levels(history: MultilevelHistory) -> Iterable[dict[str, Any]]:
             "work": level.work,
             "gradient": mine[0].gradient_norm if mine else None,
             "stopped": level.stopped,
-            "scores": [_short(e.validation_score) for e in mine],
+            "scores": [rounded(e.validation_score or 0.0) for e in mine],
         }
 
 
@@ -170,11 +170,7 @@ def _improvements(history: MultilevelHistory) -> Iterable[tuple[int, float]]:
         work += epoch.work
         if epoch.validation_score is not None and epoch.validation_score > best:
             best = epoch.validation_score
-            yield work, _short(best)
-
-
-def _short(score: float | None) -> float:
-    return float(f"{score:.4g}")
+            yield work, rounded(best)
 
 
 def by_level(records: Iterable[Record]) -> dict[int, list[Mapping[str, Any]]]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from liouville.analysis import backward_sensitivity
 from liouville.data import Split
+from liouville.experiments.records import rounded
 from liouville.train import Callback
 
 _SAMPLES = 125
@@ -76,4 +77,4 @@ class Watch(Callback):
 
 
 def _rounded(values: Any) -> list[float]:
-    return [float(f"{float(x):.4g}") for x in values]
+    return [rounded(x) for x in values]

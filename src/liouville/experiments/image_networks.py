@@ -171,7 +171,7 @@ def trained(config: Config, split: Split) -> tuple[nn.Module, History]:
 
 
 def standing(values: Mapping[str, Sequence[float]], smaller: bool = False) -> str:
-    """Which network is best by the median, in percent, and how far ours are behind it.
+    """Which network is best by the median, in percent, and how far the others are behind it.
 
     Examples:
         >>> standing({"h2, 3x3": [97.0, 98.0, 99.0], "h2, pixelwise": [94.0], "MLP": [98.5]})

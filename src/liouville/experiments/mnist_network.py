@@ -1,4 +1,5 @@
-"""P1's networks for MNIST, section 6.4: a convolution opens six channels, a flow of 3 x 3 stencils, a linear head.
+"""Networks for MNIST in the manner of P1's section 6.4: a convolution opens six channels, a flow of 3 x 3 stencils, a
+linear head. The sizes are ours.
 
 All at full resolution with tanh and T = 6; the head reads every pixel of every channel.
 """

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from liouville.experiments.comparing import spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
 from liouville.experiments.image_networks import NETWORKS, SEEDS, Config, some_images, standing, trained
-from liouville.experiments.records import Record
+from liouville.experiments.records import Record, rounded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,9 +76,7 @@ def reliability(probabilities: Tensor, y: Tensor, bins: int = BINS) -> dict[str,
     share = count / len(y)
     error = float((share * (mean[0] - mean[1]).abs()).sum())
     named = {"share": share, "confidence": mean[0], "accuracy": mean[1]}
-    return {name: [float(f"{v:.4g}") for v in values.tolist()] for name, values in named.items()} | {
-        "error": float(f"{error:.4g}")
-    }
+    return {name: [rounded(v) for v in values.tolist()] for name, values in named.items()} | {"error": rounded(error)}
 
 
 @torch.no_grad()

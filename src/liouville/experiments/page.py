@@ -20,18 +20,18 @@ script did otherwise, and says so in its name.
 """
 
 
-def page(experiments: Sequence[Experiment], folder: Path, command: str) -> str:
+def page(experiments: Sequence[Experiment], folder: Path, quick: bool = False) -> str:
     """The page in Markdown, of the experiments that have records.
 
     Args:
         experiments: in the order of the page.
         folder: of all experiments, beside the page.
-        command: what makes it.
+        quick: whether the records are of quick cases.
     """
-    found = [(e, Store(e, folder / e.name).read()) for e in experiments]
+    found = [(e, Store(e, folder / e.name).current(quick)) for e in experiments]
     found = [(experiment, records) for experiment, records in found if records]
     rendered = [(e, records, e.render(records, folder / e.name)) for e, records in found]
-    parts = [_HEAD.format(command=command), _overview(rendered)]
+    parts = [_HEAD.format(command=f"liouville reproduce --all{' --quick' if quick else ''}"), _overview(rendered)]
     parts += [_section(*each, folder) for each in rendered]
     return "\n".join(parts)
 
@@ -60,10 +60,11 @@ def _section(experiment: Experiment, records: Sequence[Record], rendering: Rende
     parts += [f"{rendering.text.strip()}\n"] if rendering.text.strip() else []
     parts += [_markdown(table) for table in rendering.tables]
     for name, picture in rendering.pictures.items():
-        stem = folder / experiment.name / name
-        moves, place = stem.with_suffix(".gif").exists(), f"{folder.name}/{experiment.name}/{name}"
-        also = "" if moves else f" ([SVG]({place}.svg))"
-        parts.append(f"![{picture.caption}]({place}{'.gif' if moves else '.png'})\n\n*{picture.caption}*{also}\n")
+        stem, place = folder / experiment.name / name, f"{folder.name}/{experiment.name}/{name}"
+        if stem.with_suffix(".gif").exists():
+            parts.append(f"![{picture.caption}]({place}.gif)\n\n*{picture.caption}*\n")
+        elif stem.with_suffix(".png").exists():
+            parts.append(f"![{picture.caption}]({place}.png)\n\n*{picture.caption}* ([SVG]({place}.svg))\n")
     return "\n".join(parts)
 
 

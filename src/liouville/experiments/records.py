@@ -6,7 +6,7 @@ experiment loses the cases that were under way and nothing else.
 
 from __future__ import annotations
 
-__all__ = ["Record", "Store", "provenance"]
+__all__ = ["Record", "Store", "provenance", "rounded"]
 
 import functools
 import json
@@ -74,6 +74,13 @@ class Store:
                 continue
         return list(found.values())
 
+    def current(self, quick: bool) -> list[Record]:
+        """The records of cases that this version of the experiment runs, with whatever seeds there are."""
+        records = self.read()
+        seeds = 1 + max((record.case.seed for record in records), default=0)
+        known = set(self.experiment.cases(seeds, quick))
+        return [record for record in records if record.case in known]
+
     def append(self, record: Record) -> None:
         """Add one record, on a line of its own whatever was left before it."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -85,6 +92,16 @@ class Store:
     def clear(self) -> None:
         """Forget all records."""
         self.path.unlink(missing_ok=True)
+
+
+def rounded(value: float) -> float:
+    """Four digits, which is what a record needs.
+
+    Examples:
+        >>> rounded(2 / 3), rounded(123456.0)
+        (0.6667, 123500.0)
+    """
+    return float(f"{float(value):.4g}")
 
 
 @functools.cache

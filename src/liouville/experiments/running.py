@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Failure", "Reporter", "pending", "run_all"]
+__all__ = ["Failure", "Reporter", "begin", "pending", "run_all"]
 
 import contextlib
 import multiprocessing
@@ -21,6 +21,7 @@ import torch
 
 from liouville.experiments.experiment import Experiment
 from liouville.experiments.records import Record, Store, provenance
+from liouville.train import DivergenceError
 
 Job = tuple[Experiment, Any]
 
@@ -29,7 +30,7 @@ Job = tuple[Experiment, Any]
 class Failure:
     """A case that came to no record, and why."""
 
-    experiment: str
+    experiment: Experiment
     case: Any
     reason: str
 
@@ -78,7 +79,7 @@ def run_all(jobs: Sequence[Job], folder: Path, processes: int, reporter: Reporte
                 Store(experiment, folder / experiment.name).append(result)
                 reporter.done(experiment, result)
             else:
-                failures.append(Failure(experiment.name, case, result))
+                failures.append(Failure(experiment, case, result))
                 reporter.failed(failures[-1])
     return failures
 
@@ -108,7 +109,7 @@ def _results(
 def _pool(processes: int, threads: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that end with this block, however it ends."""
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(threads,))
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=begin, initargs=(threads,))
     try:
         yield pool
     except BaseException:
@@ -120,8 +121,8 @@ def _pool(processes: int, threads: int) -> Iterator[ProcessPoolExecutor]:
     pool.shutdown()
 
 
-def _begin(threads: int) -> None:
-    """A worker: its threads; no word of its own to Ctrl-C, which the first process answers; no life without it."""
+def begin(threads: int) -> None:
+    """In a process of cases: its threads; no word of its own to Ctrl-C, which its parent answers; it ends with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     torch.set_num_threads(threads)
@@ -138,6 +139,6 @@ def _run(run: Callable[[Any, Path], Mapping[str, Any]], case: Any, folder: Path,
     start = time.perf_counter()
     try:
         values = run(case, folder)
-    except ArithmeticError as error:
+    except DivergenceError as error:
         values = {"diverged": " ".join(str(error).split())}
     return Record(case, values, round(time.perf_counter() - start, 2), made)

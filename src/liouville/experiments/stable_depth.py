@@ -21,7 +21,7 @@ from liouville import data
 from liouville.analysis import backward_sensitivity
 from liouville.experiments.comparing import percents, spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
-from liouville.experiments.records import Record
+from liouville.experiments.records import Record, rounded
 from liouville.flow import Flow
 from liouville.kernels import Auto
 from liouville.report.style import canvas, colours, heading
@@ -71,7 +71,7 @@ def cases(seeds: int, quick: bool) -> list[Config]:
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
-    """Raises ArithmeticError only where every rate diverged."""
+    """Raises DivergenceError only where every rate diverged."""
     split = data.load("swiss-roll", seed=config.seed)
     best: dict[str, Any] = {}
     diverged = []
@@ -98,9 +98,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     if not best:
         raise diverged[-1]
     assert isinstance(flow, Flow)
-    return {k: float(f"{v:.4g}") for k, v in {**best, **_sensitivity(flow, y)}.items()} | {
-        "diverged_rates": len(diverged)
-    }
+    return {k: rounded(v) for k, v in {**best, **_sensitivity(flow, y)}.items()} | {"diverged_rates": len(diverged)}
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
