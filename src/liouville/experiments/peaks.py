@@ -65,5 +65,5 @@ EXPERIMENT = Experiment(
     cases=cases,
     run=run,
     render=render,
-    cost=lambda case: case.levels * case.iterations * case.points / 4000,
+    cost=lambda case: case.levels * case.iterations * case.points / 15_000,
 )
