@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -202,3 +203,24 @@ def test_lift_puts_each_input_where_it_is_told():
             lv.Lift(4, inputs, place=place)
     with pytest.raises(ValueError, match="expected 2 inputs"):
         lv.Lift(4, place=(0, 1))(torch.ones(1, 3))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: lv.zoo.h2(4, layers=2.5, T=1.0), ValueError, "layers must be a whole number of at least 1, got 2.5"),
+        (lambda: lv.zoo.h2(4, layers="8", T=1.0), ValueError, "layers must be a whole number of at least 1, got '8'"),
+        (lambda: lv.classifier("h2", 2, 2, 4, layers=2.5, T=1.0), ValueError, "layers must be a whole number"),
+        (lambda: lv.zoo.h2(4.0, layers=2, T=1.0), ValueError, "features must be a whole number of at least 1, got 4.0"),
+        (lambda: lv.zoo.h2(4, layers=2, T="4"), ValueError, "T must be a positive, finite time, got '4'"),
+        (lambda: lv.zoo.h2(4, 2, 1.0)(numpy.zeros((3, 4))), TypeError, "expected a torch.Tensor, got ndarray"),
+        (lambda: lv.classifier("h2", 2, 2, 4, 2, 1.0)([[1.0, 2.0]]), TypeError, "expected a torch.Tensor, got list"),
+    ],
+)
+def test_what_is_no_number_and_no_tensor_is_named(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers():
+    assert lv.zoo.h2(numpy.int64(4), layers=numpy.int64(3), T=numpy.float32(1.0)).layers == 3

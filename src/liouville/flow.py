@@ -2,10 +2,12 @@ r"""Flow: N steps of a scheme through a field, on the time interval [0, T]."""
 
 from __future__ import annotations
 
-__all__ = ["Flow", "require_flow"]
+__all__ = ["Flow", "require_flow", "require_tensor"]
 
 import math
 from collections.abc import Iterator
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +45,7 @@ class Flow(nn.Module):
 
     def __init__(self, field: VectorField, scheme: Scheme, T: float, backprop: Backprop = Stored()) -> None:
         super().__init__()
-        if not (T > 0 and math.isfinite(T)):
-            raise ValueError(f"T must be a positive, finite time, got {T}.")
+        _require_time(T)
         scheme.check(field)
         backprop.check(scheme, field)
         self.field = field
@@ -124,6 +125,7 @@ class Flow(nn.Module):
         return run, self.scheme.init(run.at_layer(0), y, theta_0, self.h)
 
     def _check(self, y: Tensor, theta: Theta = ()) -> None:
+        require_tensor(y)
         axis = self.field.feature_axis
         if y.dim() < -axis or y.shape[axis] != self.field.features:
             raise ValueError(
@@ -147,6 +149,11 @@ class Flow(nn.Module):
         return self.scheme
 
 
+def _require_time(T: Any) -> None:
+    if not (isinstance(T, Real) and 0 < float(T) < math.inf):
+        raise ValueError(f"T must be a positive, finite time, got {T!r}.")
+
+
 def require_flow(value: object) -> Flow:
     """``value`` itself, known to be a `Flow`.
 
@@ -164,3 +171,13 @@ def require_flow(value: object) -> Flow:
             "network.flows()."
         )
     return value
+
+
+def require_tensor(value: Any) -> None:
+    """What flows through a network is a tensor.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"expected a torch.Tensor, got {type(value).__name__}; convert it with torch.as_tensor.")

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from liouville.flow import Flow
+from liouville.flow import Flow, require_tensor
 
 Place = Literal["front", "ends", "p", "q"]
 _PLACES = ("front", "ends", "p", "q")
@@ -58,6 +58,7 @@ class Lift(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x -> y_0."""
+        require_tensor(x)
         width = x.shape[self.axis]
         if self.inputs is not None and width != self.inputs:
             raise ValueError(

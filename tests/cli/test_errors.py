@@ -3,6 +3,7 @@
 import errno
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import liouville as lv
 import liouville.plan
 from liouville.__main__ import main
+from liouville.cli.errors import guarded
 from liouville.recipes import PRESETS
 from liouville.runs import Run
 
@@ -260,3 +262,9 @@ def test_what_ends_training_early_is_one_sentence(train, tmp_path, words, messag
     assert (tmp_path / "run").exists() == (code == 1)
     if code == 1:
         Run.open(tmp_path / "run").network()
+
+
+@pytest.mark.parametrize(("category", "option"), [(lv.DriftWarning, " (--engine checkpointed)"), (UserWarning, "")])
+def test_a_warning_is_one_line(category, option, capsys):
+    assert guarded(lambda: warnings.warn("digits are lost:\n use Checkpointed().", category, stacklevel=1)) == 0
+    assert capsys.readouterr().err == f"liouville: warning: digits are lost: use Checkpointed().{option}\n"

@@ -29,7 +29,9 @@ def test_what_is_recorded_is_not_run_again(liouville, toy, tmp_path):
     assert not list((tmp_path / "reproduce" / "toy").glob("*.png"))
     again = liouville("reproduce", "toy", "--seeds", "2", "--out", tmp_path)
     assert "1 cases to run" in again.err
-    assert liouville("reproduce", "--all", "--seeds", "2", "--out", tmp_path).err == ""
+    assert liouville("reproduce", "--all", "--seeds", "2", "--out", tmp_path).err == (
+        "every case is recorded; nothing to run\n"
+    )
     forced = liouville("reproduce", "toy", "--seeds", "1", "--out", tmp_path, "--again")
     assert "1 cases to run" in forced.err
     shown = liouville("reproduce", "toy", "--render", "--out", tmp_path)
@@ -38,7 +40,8 @@ def test_what_is_recorded_is_not_run_again(liouville, toy, tmp_path):
 
 def test_quick_has_records_of_its_own(liouville, toy, tmp_path):
     assert liouville("reproduce", "--all", "--quick", "--out", tmp_path).code == 0
-    assert (tmp_path / "reproduce-quick.md").exists() and not (tmp_path / "reproduce.md").exists()
+    assert (tmp_path / "reproduce-quick.md").read_text().splitlines()[2].startswith("**Made with `--quick`")
+    assert not (tmp_path / "reproduce.md").exists()
 
 
 def test_a_case_that_fails_is_said_in_a_line_and_the_code_is_1(liouville, toy, tmp_path, monkeypatch):

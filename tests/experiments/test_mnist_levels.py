@@ -84,7 +84,7 @@ def test_a_share_is_of_the_best_cold_start_of_the_same_seed() -> None:
     other = record("cold", seed=1, curve=[[16, epoch, 0.99]])
     mine = record("until the target", work=epoch // 2, validation_accuracy=0.96)
     rendering = render([mine, *cold, other], Path())
-    row = next(row for row in rendering.tables[-1].rows if row[1] == "until the target")
+    row = next(row for row in rendering.tables[-1].rows if row[1] == "multilevel")
     assert row[4:] == ["1 of 1", "0.25", "90.0"]
     assert "multilevel needs 0.25 of the work" in rendering.text and "at most half" in rendering.text
     assert "**not** at most half" in render([record("until the target", diverged="x"), *cold], Path()).text

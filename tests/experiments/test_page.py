@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from liouville.experiments import EXPERIMENTS, load
 from liouville.experiments.comparing import met, percents, spread, verdict
-from liouville.experiments.page import draw, page
+from liouville.experiments.experiment import Table
+from liouville.experiments.page import _markdown, draw, page
 from liouville.experiments.records import Record, Store
 from toy_experiment import TOY, Config
 
@@ -28,7 +30,7 @@ def test_the_page_holds_the_tables_the_figures_and_where_they_come_from(tmp_path
     text = page([TOY], tmp_path)
     assert "| square | 4.00 (1.00–9.00) | 4 |" in text
     assert "3 runs, seeds 1 to 3, 3 min added up; code abc, torch 2." in text
-    assert "Of 1 published numbers 1 are met (100%)." in text
+    assert "Of 1 published numbers 1 are met (100%), with" in text
     assert f"({tmp_path.name}/toy/line.png)" in text and f"[SVG]({tmp_path.name}/toy/line.svg)" in text
     assert page([TOY], tmp_path) == text
 
@@ -44,6 +46,11 @@ def test_records_of_cases_that_are_no_longer_run_are_not_shown(tmp_path: Path) -
     store.append(Record(Config("gone", 1), {"square": 9}, 60.0, {}))
     assert [r.case.what for r in store.current(quick=False)] == ["square"] and len(store.read()) == 2
     assert "1 runs, seed 1, 60 s" in page([TOY], tmp_path)
+
+
+def test_a_bar_in_a_cell_is_no_border() -> None:
+    lines = _markdown(Table("", ("||dL||", "b"), [("|y|", "2")])).splitlines()
+    assert all(len(re.findall(r"(?<!\\)\|", line)) == 3 for line in lines) and "| \\|y\\| | 2 |" in lines
 
 
 def test_an_experiment_without_records_is_not_on_the_page(tmp_path: Path) -> None:

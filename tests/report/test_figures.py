@@ -224,3 +224,14 @@ def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'liouville\[report\]'"):
         lv.report.training_curves(history_of().records())
+
+
+@pytest.mark.parametrize("width", [4.3, 7.0])
+def test_a_long_heading_is_broken_into_lines_that_end_inside_the_figure(width, tmp_path):
+    figure = style.canvas(width, 3.0)
+    figure.subplots()
+    style.heading(figure, "what is seen in this figure " * 5, "and how it was made in smaller print " * 5)
+    lv.report.save(figure, tmp_path / "long.png")
+    for text in figure.texts:
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.height < figure.bbox.height / 2

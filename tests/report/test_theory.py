@@ -144,3 +144,9 @@ def test_the_tutorial_draws_its_figure(tmp_path):
     script = Path(__file__).parents[2] / "docs" / "tutorials" / "sensitivities.py"
     runpy.run_path(str(script))["main"](tmp_path / "training.png", iterations=4, every=2)
     assert (tmp_path / "training.png").stat().st_size > 20_000
+
+
+@pytest.mark.parametrize("draw", [sensitivity_by_depth, singular_values_by_depth])
+def test_curves_without_names_are_refused(draw):
+    with pytest.raises(TypeError, match=r"expected tensors by name, such as .*, got Tensor"):
+        draw(torch.ones(3, 4))

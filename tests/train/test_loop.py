@@ -128,6 +128,9 @@ def test_divergence_names_step_layer_and_margin_and_keeps_the_best_weights() -> 
     ("changes", "message"),
     [
         ({"epochs": 0}, "epochs must be a whole number of at least 1 .*, got 0"),
+        ({"epochs": "3"}, "epochs must be a whole number of at least 1 .*, got '3'"),
+        ({"lr": "0.1"}, "lr must be a number, got '0.1'"),
+        ({"validation": "half"}, "validation must be a number, got 'half'"),
         ({"batch": 0}, "batch must be a whole number of at least 1 .*, got 0"),
         ({"lr": -1.0}, "lr must be positive and finite, got -1"),
         ({"validation": 1.0}, r"validation must lie in \[0, 1\), got 1"),

@@ -78,8 +78,8 @@ def _certify(name: str, data: str | None, options: tuple[str, ...]) -> tuple[Cer
     x = None if split is None else _samples(network, split)
     certificate = certify(network, x)
     labels = [] if run is None or data is not None else [_label(run, network, split)]
-    over = "probes" if x is None else f"{len(x)} training samples of {split.name}"
-    subject = f"{certificate.subject}; measured over at most {over}"
+    over = "probes" if x is None else f"at most {len(x)} training samples of {split.name}"
+    subject = f"{certificate.subject}; measured over {over}"
     return replace(certificate, subject=subject, claims=(_file(), *labels, *certificate.claims)), folder
 
 

@@ -6,7 +6,9 @@ __all__ = ["DEBUG", "BadInput", "Broken", "Failed", "Interrupted", "guarded"]
 
 import os
 import traceback
+import warnings
 from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -43,7 +45,9 @@ class Interrupted(click.ClickException):
 def guarded(command: Callable[[], object]) -> int:
     """Call ``command``; return its exit code, or report what went wrong and return that code."""
     try:
-        code = command()
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = command()
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "liouville"
         return _report(f"error: {_usage(error)} Try `{where} --help`.", error.exit_code)
@@ -68,6 +72,13 @@ def guarded(command: Callable[[], object]) -> int:
             70,
         )
     return code if isinstance(code, int) else 0
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """One line, of the first process alone; behind what names an engine of the library, the option that chooses it."""
+    option = " (--engine checkpointed)" if category.__name__ == "DriftWarning" else ""
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(f"liouville: warning: {' '.join(str(message).split())}{option}", err=True)
 
 
 def _text(error: BaseException) -> str:

@@ -48,7 +48,7 @@ def _schemes() -> Rows:
     from liouville.schemes import SCHEMES, ReversibleScheme
 
     return [
-        (name, str(s.order), "yes" if issubclass(s, ReversibleScheme) else "no", _first_line(s))
+        (name, f"order {s.order}", "reversible" if issubclass(s, ReversibleScheme) else "no inverse", _first_line(s))
         for name, s in SCHEMES.items()
     ]
 
@@ -83,7 +83,7 @@ def _experiments() -> Rows:
 KINDS: Mapping[str, tuple[tuple[str, ...], Callable[[], Rows]]] = {
     "models": (("model", "one layer", "its own options"), _models),
     "data": (("data set", "what it is", "options (-d NAME=VALUE)"), _data),
-    "schemes": (("scheme", "order", "reversible", "what it is"), _schemes),
+    "schemes": (("scheme", "order", "backwards", "what it is"), _schemes),
     "presets": (("preset", "what it is"), _presets),
     "engines": (("engine", "what it does"), _engines),
     "activations": (("activation", "derivative", "guarantees need monotone ones"), _activations),

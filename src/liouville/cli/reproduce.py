@@ -103,7 +103,10 @@ def _run(
     todo = pending(experiments, folder, seeds, quick)
     try:
         with _reporter() as reporter:
-            return run_all(todo, folder, processes, reporter) if todo else []
+            if not todo:
+                reporter.say("every case is recorded; nothing to run")
+                return []
+            return run_all(todo, folder, processes, reporter)
     except KeyboardInterrupt:
         raise Interrupted(
             f"interrupted; what was recorded is in {folder}, and the same command goes on from there."

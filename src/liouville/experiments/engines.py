@@ -196,10 +196,11 @@ def _memory_table(weighed: Mapping[tuple[str, int], float]) -> Table:
     for way in ways:
         sizes = [f"{weighed[way, N] / 1e6:.1f}" if (way, N) in weighed else "—" for N in depths]
         share = _share(slopes, way) if way in slopes and LOOP in slopes else "—"
-        rows.append((way, *sizes, f"{slopes[way] / 1e3:.2f}" if way in slopes else "—", share))
+        rows.append((way, *sizes, f"{max(0.0, slopes[way]) / 1e3:.2f}" if way in slopes else "—", share))
     head = ("h2", *(f"{N} layers, MB" for N in depths), "kB per layer", f"of the {LOOP}")
     note = (
-        f"{WEIGHED[0]} features, batch {WEIGHED[1]}; a fresh process each. What the allocator did not give back counts."
+        f"{WEIGHED[0]} features, batch {WEIGHED[1]}; a fresh process each. What the allocator did not give back "
+        "counts: glibc carves up what Checkpointed frees, unless MALLOC_MMAP_THRESHOLD_=32768 is in the environment."
     )
     return Table("Resident memory of a training step", head, rows, note)
 

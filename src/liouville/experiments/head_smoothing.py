@@ -116,8 +116,8 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
     pictures = {}
     if drawn:
         pictures["head-weights"] = Picture(
-            "What each digit's score reads: the head's weights on one of the six feature images (that with the largest "
-            "weights), by regulariser; red counts for the digit, blue against it.",
+            f"What the scores of the digits 0 to {DIGITS - 1} read: the head's weights on one of the six feature "
+            "images (that with the largest weights), by regulariser; red counts for the digit, blue against it.",
             lambda: _draw(drawn),
         )
     return Rendering(_text(found), tables, pictures)

@@ -157,7 +157,8 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
 _HEAD = ("network, layers", "epochs", "training, ours", "paper", "", "test, ours", "paper", "")
 _NOTE = (
     f"A published number within our range, or at most {POINTS:g} point above our median, is met. Up to {SEEDS} seeds "
-    "for the published columns under this library's settings, else one."
+    "for the published columns under this library's settings, else one. With the script's settings the rows without "
+    "layers differ by its weight decay."
 )
 
 

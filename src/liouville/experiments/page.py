@@ -12,11 +12,15 @@ from liouville.experiments.records import Record, Store
 
 _HEAD = """# Reproduce
 
-Generated from records; nothing here is typed by hand. `{command}` makes it again: cases with a record are not
+{warning}Generated from records; nothing here is typed by hand. `{command}` makes it again: cases with a record are not
 run again, so an interrupted run goes on where it was. Numbers are medians over seeds, with the range in brackets. A
-number stands under "paper" only where it can be read there; else the cell says "not available". Weights are chosen on a
-held-out part of the training data, and the test part is read once at the end, except where a preset repeats what a
-script did otherwise, and says so in its name.
+number stands under "paper" only where the paper's own was at hand; else the cell says "not available". Weights are
+chosen on a held-out part of the training data, and the test part is read once at the end, except where a preset repeats
+what a script did otherwise, and says so in its name. 2104.13166 is the predecessor of 2105.13205 by the same authors.
+"""
+_QUICK = """**Made with `--quick`: every case is cut down to a few seconds. This page shows that all of it runs; no
+number or sentence on it says anything about a network.**
+
 """
 
 
@@ -31,7 +35,8 @@ def page(experiments: Sequence[Experiment], folder: Path, quick: bool = False) -
     found = [(e, Store(e, folder / e.name).current(quick)) for e in experiments]
     found = [(experiment, records) for experiment, records in found if records]
     rendered = [(e, records, e.render(records, folder / e.name)) for e, records in found]
-    parts = [_HEAD.format(command=f"liouville reproduce --all{' --quick' if quick else ''}"), _overview(rendered)]
+    command = f"liouville reproduce --all{' --quick' if quick else ''}"
+    parts = [_HEAD.format(command=command, warning=_QUICK if quick else ""), _overview(rendered)]
     parts += [_section(*each, folder) for each in rendered]
     return "\n".join(parts)
 
@@ -49,7 +54,14 @@ def _overview(rendered: Sequence[tuple[Experiment, Sequence[Record], Rendering]]
         rows.append((name, experiment.title, experiment.source, str(len(records)), _time(records), cells))
     total = [r.cells for _, _, r in rendered if r.cells]
     good, all_ = (sum(cells[k] for cells in total) for k in (0, 1))
-    note = f"Of {all_} published numbers {good} are met ({good / all_:.0%})." if all_ else ""
+    note = (
+        ""
+        if not all_
+        else (
+            f"Of {all_} published numbers {good} are met ({good / all_:.0%}), with the settings that held-out points "
+            "prefer; each section says what it counts as met, and how the papers' own settings do."
+        )
+    )
     head = ("experiment", "", "source", "runs", "time, added up", "published numbers met")
     return _markdown(Table("", head, rows, note))
 
@@ -83,6 +95,6 @@ def _time(records: Sequence[Record]) -> str:
 
 def _markdown(table: Table) -> str:
     lines = [table.columns, ["---"] * len(table.columns), *table.rows]
-    grid = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    grid = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
     title = f"**{table.title}**\n\n" if table.title else ""
     return f"{title}{grid}\n" + (f"\n{table.note}\n" if table.note else "")

@@ -84,7 +84,7 @@ PROCEDURES = {
         "this library's settings, 1,500 epochs", "default", None, (0.8, 2.0), epochs=1500, shallow=True
     ),
     "adam": Procedure(
-        "as the second, its Adam counting steps", "hdnn-script", "ends", (2.0,), ("H1",), schedule="constant"
+        "as ends, but Adam counts its steps", "hdnn-script", "ends", (2.0,), ("H1",), schedule="constant"
     ),
 }
 SHALLOW = {"swiss-roll": 8, "double-moons": 1}
@@ -274,7 +274,8 @@ def _text(best: Sequence[Cell], each: Mapping[str, Sequence[Cell]]) -> str:
         "paper's Fig. 1 and the authors' README, of H1), for the older networks, which have no such figure, 2 or 4, in "
         "this library's settings any of these. The shallowest networks, some of which missed their number in a first "
         f"run, are trained for {PROCEDURES['longer'].epochs:,} epochs too. So chosen, {good} of {counted} are met; one "
-        f"by one, {'; '.join(parts)}. The test points are read once."
+        f"by one, {'; '.join(parts)}. The test points are read once.\n\nThe names of the procedures: "
+        f"{'; '.join(f'{name}: {PROCEDURES[name].title}' for name, cells in each.items() if cells)}."
     )
     for untrained, reason in _REASONS.items():
         if cells := [f"{cell.where}, {cell.column}" for cell in _missed(best) if cell.untrained is untrained]:

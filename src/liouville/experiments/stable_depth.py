@@ -162,8 +162,8 @@ def _norms(records: Sequence[Record], rule: str) -> Table:
             )
         rows.append((name, *cells))
     note = (
-        "Spectral norms of dy_N/dy_j after training, over 100 test points: the smallest of all layers, points and "
-        "seeds, the median at j = 0, the largest of all."
+        "Spectral norms of dy_N/dy_j after training, over 100 test points: the smallest of all points, seeds and j = 0 "
+        "... N (it is 1 at j = N), the median at j = 0, the largest of all."
     )
     head = ("network", *(f"{N} layers" for N in depths))
     return Table(f"Sensitivities, {RULES[rule]}", head, rows, note if rule == "T" else "")

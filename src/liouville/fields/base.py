@@ -13,6 +13,7 @@ __all__ = ["ActivatedField", "Lipschitz", "PartitionedField", "StochasticField",
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
@@ -58,6 +59,9 @@ class VectorField(nn.Module, ABC):
 
     def __init__(self, features: int, layers: int) -> None:
         super().__init__()
+        for name, value in (("features", features), ("layers", layers)):
+            if not isinstance(value, Integral):
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
         if features < 1:
             raise ValueError(f"features must be at least 1, got {features}.")
         if layers < 1:

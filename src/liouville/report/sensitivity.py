@@ -8,7 +8,7 @@ from __future__ import annotations
 
 __all__ = ["growth_over_time", "sensitivity_by_depth", "sensitivity_by_iteration", "singular_values_by_depth"]
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,7 +40,7 @@ def sensitivity_by_depth(norms: Mapping[str, Tensor]) -> Figure:
         >>> matrices = lv.analysis.backward_sensitivity(lv.zoo.h2(4, layers=8, T=1.0), y)
         >>> figure = sensitivity_by_depth({"h2": torch.linalg.matrix_norm(matrices, ord=2)})
     """
-    curves = {name: _by_distance(values) for name, values in norms.items()}
+    curves = {name: _by_distance(values) for name, values in _named(norms)}
     with styled():
         figure, panels = _panels(curves)
         for axes, (name, values), colour in zip(panels, curves.items(), colours(len(curves)), strict=True):
@@ -64,7 +64,7 @@ def sensitivity_by_iteration(iterations: Sequence[int], norms: Mapping[str, Tens
     Raises:
         ValueError: if there is no network, or the iterations do not match.
     """
-    curves = {name: torch.stack([_by_distance(values) for values in stack]) for name, stack in norms.items()}
+    curves = {name: torch.stack([_by_distance(values) for values in stack]) for name, stack in _named(norms)}
     if any(len(values) != len(iterations) for values in curves.values()):
         raise ValueError(f"expected norms of {len(iterations)} iterations, got {[len(v) for v in curves.values()]}.")
     with styled():
@@ -95,7 +95,7 @@ def singular_values_by_depth(spectra: Mapping[str, Tensor]) -> Figure:
     Raises:
         ValueError: if there is no network, or one of no layers.
     """
-    curves = {name: _by_distance(values.movedim(-1, 0), axis=1) for name, values in spectra.items()}
+    curves = {name: _by_distance(values.movedim(-1, 0), axis=1) for name, values in _named(spectra)}
     with styled():
         figure, panels = _panels(curves)
         for axes, (name, values) in zip(panels, curves.items(), strict=True):
@@ -138,6 +138,12 @@ def growth_over_time(times: Tensor, norms: Mapping[str, Tensor], slope: float) -
 _SAMPLES = "line: median of the samples; band: least to largest sample; "
 _NOTE = f"{_SAMPLES}dashed: the lower bound 1 of Hamiltonian networks"
 _PAIRS = f"{_SAMPLES}dashed: 1, about which those of a symplectic network with X = I lie in pairs (s, 1/s)"
+
+
+def _named(curves: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor]]:
+    if not isinstance(curves, Mapping):
+        raise TypeError(f"expected tensors by name, such as {{'h2': values}}, got {type(curves).__name__}.")
+    return curves.items()
 
 
 def _by_distance(values: Tensor, axis: int = 0) -> Tensor:

@@ -85,9 +85,9 @@ def canvas(width: float, height: float) -> Figure:
 
 def heading(figure: Figure, title: str, below: str = "") -> Text:
     """What is seen, in one sentence, and how it was made in smaller print; returns the sentence."""
-    text = figure.suptitle(title, x=0.012, ha="left", fontsize=11.5, fontweight="bold")
+    text = figure.suptitle(title, x=0.012, ha="left", fontsize=11.5, fontweight="bold", wrap=True)
     if below:
-        figure.supxlabel(below, x=0.012, ha="left", fontsize=8, color=GREY)
+        figure.supxlabel(below, x=0.012, ha="left", fontsize=8, color=GREY, wrap=True)
     return text
 
 

@@ -53,7 +53,7 @@ def training_curves(records: Sequence[Mapping[str, Any]], score_name: str = "acc
         for axes in (loss, score, norm):
             axes.set_xlabel("epoch")
             axes.set_xlim(min(epochs) - 0.4, max(epochs) + 0.4)
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             axes.grid(axis="y")
             for epoch in _doublings(records):
                 axes.axvline(epoch - 0.5, color=GREY, linewidth=0.8, zorder=1)
@@ -140,7 +140,7 @@ def _plain_log(axes: Axes) -> None:
 
 def _title(records: Sequence[Mapping[str, Any]], score_name: str, best_epoch: int) -> str:
     first, last = records[0], records[-1]
-    title = f"Training loss {first['loss']:.3g} → {last['loss']:.3g} in {len(records)} epochs"
+    title = f"Training loss {first['loss']:.3g} → {last['loss']:.3g} in {len(records)} epoch{'s' * (len(records) > 1)}"
     if not best_epoch or last.get("validation_loss") is None:
         return title
     best = records[best_epoch - 1]

@@ -6,6 +6,7 @@ __all__ = ["GaussNewton", "Settings"]
 
 import math
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import ClassVar, Literal
 
 from liouville.names import lookup
@@ -15,6 +16,7 @@ OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("one-cycle", "cosine", "step", "constant", "epoch-count")
 HEADS = ("eliminated", "eliminated-simple", "joint", "alternating")
 SAFEGUARDS = ("armijo", "trust-region")
+_REALS = ("lr", "head_lr", "weight_decay", "beta2", "warmup", "validation", "target", "clip", "average", "warp")
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,10 @@ class Settings:
         for name, low in (("epochs", 1), ("batch", 1), ("alternate", 0), ("shift", 0), ("seed", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2**63:
-                raise ValueError(f"{name} must be a whole number of at least {low} (and below 2^63), got {value}.")
+                raise ValueError(f"{name} must be a whole number of at least {low} (and below 2^63), got {value!r}.")
+        for name in _REALS:
+            if not isinstance(value := getattr(self, name), Real | None):
+                raise ValueError(f"{name} must be a number, got {value!r}.")
         if self.patience is not None and (not isinstance(self.patience, int) or self.patience < 1):
             raise ValueError(f"patience must be at least 1 epoch, a whole number, got {self.patience}.")
         if self.patience is not None and not self.validation:

@@ -133,8 +133,8 @@ def _network(
     backprop: Backprop,
 ) -> Network:
     build = lookup(MODELS, model, "model") if isinstance(model, str) else model
-    widths = [features] if isinstance(features, int) else list(features)
-    depths = [layers] * len(widths) if isinstance(layers, int) else list(layers)
+    widths = list(features) if isinstance(features, Sequence) else [features]
+    depths = list(layers) if isinstance(layers, Sequence) else [layers] * len(widths)
     if len(depths) != len(widths):
         raise ValueError(f"features and layers must name equally many flows, got {len(widths)} and {len(depths)}.")
     # torch's own layers know the global stream only, so a generator given here seeds it for a while
