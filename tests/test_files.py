@@ -27,3 +27,10 @@ def test_success_renames_with_ordinary_permissions(tmp_path: Path) -> None:
         path.write_text("whole")
     assert target.read_text() == "whole"
     assert target.stat().st_mode == plain.stat().st_mode
+
+
+def test_a_folder_that_is_not_there_is_told_by_the_name_that_was_given(tmp_path: Path) -> None:
+    target = tmp_path / "nowhere" / "note.txt"
+    with pytest.raises(FileNotFoundError, match="No such file") as caught, atomic(target):
+        pass
+    assert caught.value.filename == str(target)

@@ -17,6 +17,9 @@ from typing import Any
 def atomic(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path; rename it to ``target`` when the block ends well, remove it when it does not.
 
+    Raises:
+        OSError: the folder is not there, or cannot be written to; it names ``target``.
+
     Examples:
         >>> import tempfile
         >>> target = Path(tempfile.mkdtemp()) / "note.txt"
@@ -26,7 +29,10 @@ def atomic(target: str | os.PathLike[str]) -> Iterator[Path]:
         'whole'
     """
     target = Path(target)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(target)) from None
     os.close(handle)
     path = Path(name)
     try:

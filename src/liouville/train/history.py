@@ -49,7 +49,7 @@ class History:
     """
 
     score_name: str
-    epochs: list[Epoch] = field(default_factory=list)
+    epochs: list[Epoch] = field(default_factory=list, repr=False)
     best_epoch: int = 0
     stopped: str = ""
     start: dict[str, float] = field(default_factory=dict)
