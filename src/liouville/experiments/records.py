@@ -10,6 +10,7 @@ __all__ = ["Record", "Store", "provenance", "rounded"]
 
 import functools
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -85,9 +86,11 @@ class Store:
         """Add one record, on a line of its own whatever was left before it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         line = json.dumps(without_nan(asdict(record)), ensure_ascii=False, allow_nan=False)
-        torn = self.path.exists() and self.path.stat().st_size and not self.path.read_bytes().endswith(b"\n")
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(("\n" if torn else "") + line + "\n")
+        with self.path.open("a+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - 1))
+            torn = end > 0 and file.read(1) != b"\n"
+            file.write(("\n" * torn + line + "\n").encode())
 
     def clear(self) -> None:
         """Forget all records."""
