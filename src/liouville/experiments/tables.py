@@ -176,9 +176,9 @@ def _verdict(settings: str, found: Mapping[tuple[str, str, str], Sequence[Record
             )
     if not better + equal + worse:
         return ""
-    parts = ((better, "is ahead on"), (equal, "level on"), (worse, "behind on"))
+    parts = ((better, "ahead on"), (equal, "level on"), (worse, "behind on"))
     said = "; ".join(f"{verb} {', '.join(names)}" for names, verb in parts if names)
-    return f"With {settings} settings, our median against the better of scikit-learn's two {said}."
+    return f"With {settings} settings, our median against the better of scikit-learn's two is {said}."
 
 
 def _slower(found: Mapping[tuple[str, str, str], Sequence[Record]], tables: Sequence[str]) -> str:
