@@ -22,6 +22,10 @@ _QUICK = """**Made with `--quick`: every case is cut down to a few seconds. This
 number or sentence on it says anything about a network.**
 
 """
+_MET = (
+    "Of {} published numbers {} are met ({:.0%}), with the settings that held-out points prefer; each section says what "
+    "it counts as met, and how the papers' own settings do."
+)
 
 
 def page(experiments: Sequence[Experiment], folder: Path, quick: bool = False) -> str:
@@ -54,14 +58,9 @@ def _overview(rendered: Sequence[tuple[Experiment, Sequence[Record], Rendering]]
         rows.append((name, experiment.title, experiment.source, str(len(records)), _time(records), cells))
     total = [r.cells for _, _, r in rendered if r.cells]
     good, all_ = (sum(cells[k] for cells in total) for k in (0, 1))
-    note = (
-        ""
-        if not all_
-        else (
-            f"Of {all_} published numbers {good} are met ({good / all_:.0%}), with the settings that held-out points "
-            "prefer; each section says what it counts as met, and how the papers' own settings do."
-        )
-    )
+    hours = sum(record.seconds for _, records, _ in rendered for record in records) / 3600
+    note = f"All runs add up to {hours:.1f} hours of one core. "
+    note += _MET.format(all_, good, good / all_) if all_ else ""
     head = ("experiment", "", "source", "runs", "time, added up", "published numbers met")
     return _markdown(Table("", head, rows, note))
 
