@@ -23,8 +23,8 @@ number or sentence on it says anything about a network.**
 
 """
 _MET = (
-    "Of {} published numbers {} are met ({:.0%}), with the settings that held-out points prefer; each section says what "
-    "it counts as met, and how the papers' own settings do."
+    "Of {} published numbers {} are met ({:.0%}), with the settings that held-out points prefer; each section says "
+    "what it counts as met, and how the papers' own settings do."
 )
 
 
