@@ -1,5 +1,6 @@
 """One thread per process, a seed of its own for every test, and helpers whose assertions explain themselves."""
 
+import signal
 import zlib
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 
 pytest.register_assert_rewrite("measure")
 torch.set_num_threads(1)
+# A shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

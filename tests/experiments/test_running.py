@@ -113,8 +113,7 @@ def test_what_stops_it_stops_its_processes_and_keeps_the_records(
     tmp_path: Path, how: signal.Signals, wait: str
 ) -> None:
     code = (
-        "import signal, sys; from pathlib import Path\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it\n"
+        "import sys; from pathlib import Path\n"
         "sys.path.insert(0, sys.argv[2])\n"
         "from toy_experiment import TOY, Config\n"
         "from test_running import Told\n"

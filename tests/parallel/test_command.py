@@ -67,6 +67,7 @@ def test_no_process_is_refused():
 def ended(folder, number, rank=None):
     """Exit code and last words of an endless run whose process of this rank, or the launcher, gets a signal."""
     more = ("--epochs", "100000", "--quiet", "--out", str(folder))
+    children = {}
     with subprocess.Popen(words(*more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as launcher:
         try:
             wait_for(lambda: (folder / "history.jsonl").is_file() and (folder / "history.jsonl").stat().st_size)
@@ -75,7 +76,10 @@ def ended(folder, number, rank=None):
             _, said = launcher.communicate(timeout=LIMIT)
         finally:
             launcher.kill()
-    assert not [pid for pid in children.values() if rank_of(pid) is not None], "a process outlived its launcher"
+            outlived = [pid for pid in children.values() if rank_of(pid) is not None]
+            for pid in outlived:
+                os.kill(pid, signal.SIGKILL)
+    assert not outlived, "a process outlived its launcher"
     return launcher.returncode, said
 
 
