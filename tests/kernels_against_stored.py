@@ -1,9 +1,14 @@
 """What the tests of the native kernel share: one loss and its gradients, by `Fused` and by `Stored`."""
 
+import pytest
 import torch
 
 import liouville as lv
 from measure import near
+
+compiles = pytest.mark.skipif(
+    torch.__version__.startswith("2.6."), reason="torch.compile of torch 2.6 cannot follow how a kernel is chosen"
+)
 
 
 def outcome(flow, engine, y):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import liouville as lv
-from kernels_against_stored import each_gradient_alone, equal, outcome
+from kernels_against_stored import compiles, each_gradient_alone, equal, outcome
 from liouville.kernels import is_built, ops
 from liouville.kernels.table import kernel_for
 from measure import generator, near, randn
@@ -232,6 +232,7 @@ def test_every_instruction_set(isa):
     assert ran.returncode == 0, ran.stdout
 
 
+@compiles
 @kernels
 def test_compiled_as_one_operator(kernel):
     flow = lv.Flow(separable(4, kernel), lv.SymplecticEuler(), T=0.7)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import liouville as lv
-from kernels_against_stored import equal, outcome, same_as_stored
+from kernels_against_stored import compiles, equal, outcome, same_as_stored
 from liouville.kernels import euler, is_built, ops
 from liouville.kernels.table import kernel_for
 from liouville.testing import check_engine
@@ -230,6 +230,7 @@ def test_the_operators_keep_torchs_contract():
         torch.library.opcheck(ops._euler_backward, (y, y[None], y, plain, needed, *run))
 
 
+@compiles
 @fields
 def test_compiled_models_get_the_same_gradients(make):
     flow, y = flow_of(make(6), lv.Fused()), randn(9, 6)
@@ -244,6 +245,7 @@ def test_compiled_models_get_the_same_gradients(make):
     equal(gradients(torch.compile(model, backend="aot_eager", fullgraph=True)), gradients(model), flow, 9)
 
 
+@compiles
 def test_export_sees_one_operator():
     flow, y = flow_of(antisymmetric(6, gamma=0.3), lv.Fused()).requires_grad_(False), randn(9, 6)
     program = torch.export.export(flow, (y,))

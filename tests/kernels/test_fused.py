@@ -12,7 +12,7 @@ import torch
 
 import liouville as lv
 import samples
-from kernels_against_stored import each_gradient_alone, equal, outcome, same_as_stored, same_shapes
+from kernels_against_stored import compiles, each_gradient_alone, equal, outcome, same_as_stored, same_shapes
 from liouville.kernels import is_built, ops, supported
 from liouville.kernels.table import kernel_for
 from liouville.testing import check_engine
@@ -250,6 +250,7 @@ def test_the_operators_keep_torchs_contract():
     torch.library.opcheck(ops._shears_backward, (p, q, p, q, plain, needed, code, factors))
 
 
+@compiles
 def test_compiled_models_get_the_same_gradients():
     flow = lv.Flow(separable(6), lv.SymplecticEuler(), T=0.7, backprop=lv.Fused())
     model, y = torch.nn.Sequential(torch.nn.Linear(6, 6).double(), flow, torch.nn.Linear(6, 2).double()), randn(9, 6)
@@ -274,6 +275,7 @@ def test_an_exact_run_in_a_compiled_model_is_a_graph_break():
     equal(gradients(compiled), gradients(flow), flow, 9)
 
 
+@compiles
 def test_export_sees_one_operator():
     flow = lv.Flow(separable(6), lv.SymplecticEuler(), T=0.7, backprop=lv.Fused()).requires_grad_(False)
     y = randn(9, 6)

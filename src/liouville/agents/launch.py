@@ -101,7 +101,10 @@ def keep_store(host: str, timeout: float, port: int = 0) -> dist.TCPStore:
     listener = _listener(host, port)
     port = listener.getsockname()[1]
     wait = timedelta(seconds=timeout)
-    return dist.TCPStore(host, port, None, True, wait, wait_for_workers=False, master_listen_fd=listener.detach())
+    # Not libuv, which in torch 2.6 takes no socket that listens already.
+    return dist.TCPStore(
+        host, port, None, True, wait, wait_for_workers=False, master_listen_fd=listener.detach(), use_libuv=False
+    )
 
 
 def _watch(children: Sequence[subprocess.Popen[bytes]], grace: float) -> int:

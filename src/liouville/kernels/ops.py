@@ -17,6 +17,17 @@ from liouville.kernels import euler, shears
 from liouville.kernels.layout import layout_of
 from liouville.kernels.table import ShearPlan
 
+_ON_THE_CPU: Any = {"mutates_args": (), "device_types": "cpu"}
+# torch 2.6 does not read these types from the functions' annotations.
+_SHEARS, _SHEARS_BACKWARD, _EULER, _EULER_BACKWARD = (
+    "(Tensor p, Tensor q, Tensor[] theta, int[] code, float[] factors) -> (Tensor, Tensor)",
+    "(Tensor p, Tensor q, Tensor g_p, Tensor g_q, Tensor[] theta, bool[] needed, int[] code, float[] factors)"
+    " -> Tensor[]",
+    "(Tensor y, Tensor[] weights, int activation, int layers, float h) -> (Tensor, Tensor)",
+    "(Tensor y, Tensor kept, Tensor g, Tensor[] weights, bool[] needed, int activation, int layers, float h)"
+    " -> Tensor[]",
+)
+
 
 def shear_flow(
     plan: ShearPlan, h: float, layers: int, state: Sequence[Tensor], theta: Sequence[Tensor]
@@ -38,7 +49,7 @@ def _decoded(code: Sequence[int], factors: Sequence[float]) -> tuple[ShearPlan, 
     return ShearPlan(activation, velocities, tuple(zip(code[9:], factors[1:], strict=True)), taps), factors[0], layers
 
 
-@torch.library.custom_op("liouville::shears", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("liouville::shears", schema=_SHEARS, **_ON_THE_CPU)
 def _shears(p: Tensor, q: Tensor, theta: list[Tensor], code: list[int], factors: list[float]) -> tuple[Tensor, Tensor]:
     (p, q), *_ = shears.forward(*_decoded(code, factors), (p, q), theta)
     return p, q
@@ -50,7 +61,7 @@ def _(p: Tensor, q: Tensor, theta: list[Tensor], code: list[int], factors: list[
     return layout.empty(p), layout.empty(q)
 
 
-@torch.library.custom_op("liouville::shears_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("liouville::shears_backward", schema=_SHEARS_BACKWARD, **_ON_THE_CPU)
 def _shears_backward(
     p: Tensor,
     q: Tensor,
@@ -110,7 +121,7 @@ def euler_flow(activation: int, h: float, layers: int, y: Tensor, weights: Seque
     return _euler(y, list(weights), activation, layers, h)[0]
 
 
-@torch.library.custom_op("liouville::euler", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("liouville::euler", schema=_EULER, **_ON_THE_CPU)
 def _euler(y: Tensor, weights: list[Tensor], activation: int, layers: int, h: float) -> tuple[Tensor, Tensor]:
     """The last state and the states kept."""
     return euler.forward(activation, h, layers, y, weights, True)
@@ -121,7 +132,7 @@ def _(y: Tensor, weights: list[Tensor], activation: int, layers: int, h: float) 
     return y.new_empty(y.shape), y.new_empty(euler.states_kept(layers), *y.shape)
 
 
-@torch.library.custom_op("liouville::euler_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("liouville::euler_backward", schema=_EULER_BACKWARD, **_ON_THE_CPU)
 def _euler_backward(
     y: Tensor,
     kept: Tensor,

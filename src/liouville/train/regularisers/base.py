@@ -120,7 +120,10 @@ class ConvexRegulariser(Regulariser):
             residuals = [r for term in terms for r in term.residuals]
             moved = iter(_pushed(residuals, weights, list(direction.values())))
         bent = [self.weight * term.bend(r.detach()) * next(moved) for term in terms for r in term.residuals]
-        return dict(zip(direction, _pulled(residuals, weights, bent), strict=True))
+        pulled = _pulled(residuals, weights, bent)
+        return {
+            name: product.detach() for name, product in zip(direction, pulled, strict=True)
+        }  # torch 2.6 keeps a graph
 
 
 def require_weight(name: str, weight: float) -> None:
