@@ -268,3 +268,8 @@ def test_what_ends_training_early_is_one_sentence(train, tmp_path, words, messag
 def test_a_warning_is_one_line(category, option, capsys):
     assert guarded(lambda: warnings.warn("digits are lost:\n use Checkpointed().", category, stacklevel=1)) == 0
     assert capsys.readouterr().err == f"liouville: warning: digits are lost: use Checkpointed().{option}\n"
+
+
+def test_what_a_library_below_deprecates_is_not_told(capsys):
+    assert guarded(lambda: warnings.warn("old", DeprecationWarning, stacklevel=1)) == 0
+    assert capsys.readouterr().err == ""

@@ -77,7 +77,12 @@ def test_a_file_in_the_way_gets_one_line(liouville, toy, tmp_path):
     assert result.code == 2 and "choose another --out" in result.err and len(result.err.splitlines()) == 1
 
 
-def test_render_without_records_says_so_but_passes_over_them_in_all(liouville, toy, tmp_path):
-    assert liouville("reproduce", "--all", "--render", "--out", tmp_path).code == 0
+def test_render_without_records_says_so(liouville, toy, tmp_path):
     result = liouville("reproduce", "toy", "--render", "--out", tmp_path)
     assert result.code == 2 and "has no records of toy" in result.err
+
+
+def test_rendering_all_of_nothing_is_refused(liouville, toy, tmp_path):
+    result = liouville("reproduce", "--all", "--render", "--out", tmp_path)
+    assert result.code == 2 and result.err.endswith("has no records of any experiment; leave out --render.\n")
+    assert not list(tmp_path.iterdir())

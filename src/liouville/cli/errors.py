@@ -75,7 +75,12 @@ def guarded(command: Callable[[], object]) -> int:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-    """One line, of the first process alone; behind what names an engine of the library, the option that chooses it."""
+    """One line, of the first process alone; behind what names an engine of the library, the option that chooses it.
+
+    What is deprecated in a library below is no concern of who types a command.
+    """
+    if issubclass(category, DeprecationWarning):
+        return
     option = " (--engine checkpointed)" if category.__name__ == "DriftWarning" else ""
     if os.environ.get("RANK", "0") == "0":
         click.echo(f"liouville: warning: {' '.join(str(message).split())}{option}", err=True)

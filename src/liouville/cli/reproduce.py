@@ -65,12 +65,14 @@ def reproduce(
     failures = [] if render else _run(experiments, folder, seeds, quick, jobs or os.cpu_count() or 1, again)
     from liouville.experiments.records import Store
 
-    for experiment in experiments:
-        records = Store(experiment, folder / experiment.name).current(quick)
+    found = [(e, Store(e, folder / e.name).current(quick)) for e in experiments]
+    missing = [experiment.name for experiment, records in found if not records]
+    if render and missing and (not everything or len(missing) == len(found)):
+        what = "any experiment" if everything else ", ".join(missing)
+        raise BadInput(f"{folder} has no records of {what}; leave out --render.")
+    for experiment, records in found:
         if records:
             _show(experiment, records, folder, not no_figures)
-        elif render and not everything:
-            raise BadInput(f"{folder / experiment.name} has no records of {experiment.name}; leave out --render.")
     _write_page(folder, quick)
     for failure in failures:
         click.echo(f"liouville: failed: {failure.experiment.name} {failure.case}: {failure.reason}", err=True)
