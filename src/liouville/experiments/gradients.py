@@ -75,7 +75,7 @@ class Config:
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
-    """H1 at three final times, with and without shared weights, and two fully connected nets."""
+    """H1 at three final times and once as by the script, with and without shared weights; two fully connected nets."""
     kinds = [(name, T) for name in PUBLISHED for T in ((0.8,) if quick or name.endswith("script") else TIMES)]
     kinds += [(name, 0.0) for name in NETWORKS if name not in PUBLISHED]
     epochs, every = (2, 16) if quick else (EPOCHS, 10)

@@ -38,7 +38,6 @@ NAMES = {
 RATE = 0.01  # of every multilevel run
 COLD_RATES = {"resnet": (RATE,), "antisymmetric": (RATE,), "verlet": (0.005, RATE, 0.02)}
 STARTS = ("all levels", "until the target", "cold")
-_STARTS = {"until the target": "multilevel", "cold": "cold"}  # in the table of work
 
 
 @dataclass(frozen=True)
@@ -186,7 +185,8 @@ def _work(records: Sequence[Record]) -> Table:
                 continue
             spent = [_spent(r) for r in mine]
             work = spread([w / 1e6 for w, _ in spent], 2)
-            row = [NAMES[model], _STARTS[start], f"{lr:g}", work, f"{sum(ok for _, ok in spent)} of {len(mine)}"]
+            kind = start if start == "cold" else "multilevel"
+            row = [NAMES[model], kind, f"{lr:g}", work, f"{sum(ok for _, ok in spent)} of {len(mine)}"]
             shares = [s for s in (_share(r, records) for r in mine) if s is not None] if start != "cold" else []
             equal = [s for s in (_equal(r, records) for r in mine) if s is not None] if start != "cold" else []
             rows.append([*row, spread(shares) if shares else "", spread(equal, 1) if equal else ""])

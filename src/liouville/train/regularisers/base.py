@@ -120,10 +120,9 @@ class ConvexRegulariser(Regulariser):
             residuals = [r for term in terms for r in term.residuals]
             moved = iter(_pushed(residuals, weights, list(direction.values())))
         bent = [self.weight * term.bend(r.detach()) * next(moved) for term in terms for r in term.residuals]
-        pulled = _pulled(residuals, weights, bent)
-        return {
-            name: product.detach() for name, product in zip(direction, pulled, strict=True)
-        }  # torch 2.6 keeps a graph
+        # detached, because the zeros that torch 2.6 fills in require gradients
+        pulled = (product.detach() for product in _pulled(residuals, weights, bent))
+        return dict(zip(direction, pulled, strict=True))
 
 
 def require_weight(name: str, weight: float) -> None:
