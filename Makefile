@@ -81,6 +81,9 @@ reproduce: $(VENV)/installed      ## both papers' tables and figures: runs what 
 bench-processes: $(VENV)/installed  ## two processes beside one of two threads (minutes)
 	$(BIN)/python benchmarks/processes.py
 
+sweep: $(VENV)/installed          ## seeded random tables, graphs, user modules and exported networks (half an hour)
+	for what in tables graphs modules exports; do $(BIN)/python benchmarks/sweeps/$$what.py || exit 1; done
+
 docs: $(VENV)/installed           ## the documentation as a site, in site/
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/mkdocs build --strict
