@@ -29,6 +29,7 @@ from liouville.fields import (
 )
 from liouville.fields.base import Lipschitz, Theta
 from liouville.flow import Flow, require_flow
+from liouville.precision import rounding_of, working
 from liouville.schemes.base import Scheme
 from liouville.schemes.growth import log_growth
 
@@ -107,8 +108,7 @@ class BudgetedField(VectorField):
         t = self._factor(lipschitz)
         if t is None:
             return theta
-        root = t.to(theta[0].dtype) ** (1.0 / power)
-        return theta._replace(**{name: root * getattr(theta, name) for name in names})
+        return theta._replace(**{name: _scaled(getattr(theta, name), t, power) for name in names})
 
     def forward(self, y: Tensor, theta_j: Theta) -> Tensor:
         """The field's own."""
@@ -184,6 +184,15 @@ class PartitionedBudgetedField(BudgetedField, PartitionedField):
     def q_jacobian(self, p: Tensor, theta: Theta) -> Tensor | None:
         """The field's own."""
         return self.field.q_jacobian(p, theta)
+
+
+def _scaled(K: Tensor, t: Tensor, power: int) -> Tensor:
+    """t^(1/power) K; where K has 16 bits, rounded once and with the room that this needs, as ||dK||_F <= u ||K||_F."""
+    root = t.to(working(K.dtype)) ** (1.0 / power)
+    if K.dtype == root.dtype:
+        return root * K
+    rank = min(K.shape[1:3])
+    return (root / (1 + rounding_of(K.dtype) * rank**0.5) * K.to(root.dtype)).to(K.dtype)
 
 
 def _detached(lipschitz: Lipschitz) -> Lipschitz:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from liouville.graphs import Pattern, adjacency, as_pattern
+from liouville.precision import in_working_precision
 
 _CONV = {
     1: (F.conv1d, F.conv_transpose1d),
@@ -255,7 +256,8 @@ class Conv(Operator):
 
 
 def spectral_norm(matrices: Tensor) -> Tensor:
-    """||K||_2 of each matrix of a stack; infinite where an entry is not finite, for which LAPACK would raise."""
+    """||K||_2 of each matrix of a stack, in float32 for 16 bits; infinite where an entry is not finite."""
+    matrices = in_working_precision(matrices)
     finite = matrices.isfinite().flatten(-2).all(-1)
     norms = torch.linalg.matrix_norm(torch.where(matrices.isfinite(), matrices, 0.0), ord=2)
     return torch.where(finite, norms, torch.inf)

@@ -3,17 +3,23 @@ r"""Upper bounds of sensitivities from the weights alone: for every input, also 
     ||dState_N / dState_j||_2 <= prod_{l >= j} ||A_l||_2 <= U_j
 
 and each factor is bounded by the norms of the layer's weights and s_max >= |sigma'|. For a composition of shears the
-inverse of each factor has the same norm as the factor, so *every* singular value lies in [1/U_j, U_j].
+inverse of each factor has the same norm as the factor, so *every* singular value lies in [1/U_j, U_j]. The norms are
+evaluated in the dtype of the weights, in float32 for 16 bits.
 """
 
 from __future__ import annotations
 
 __all__ = ["log_exponential_bound", "log_layer_bounds", "log_upper_bound"]
 
-import torch
-from torch import Tensor
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from liouville.fields.base import Lipschitz, VectorField
 from liouville.flow import Flow, require_flow
+from liouville.precision import require_floating, working
 from liouville.schemes import SplittingScheme
 from liouville.schemes.growth import log_growth
 
@@ -30,7 +36,7 @@ def log_layer_bounds(flow: Flow) -> Tensor:
         torch.Size([8])
     """
     flow = require_flow(flow)
-    return log_growth(flow.scheme, flow.field.lipschitz(flow.field.theta()), flow.h).expand(flow.layers)
+    return log_growth(flow.scheme, _lipschitz(flow.field), flow.h).expand(flow.layers)
 
 
 def log_upper_bound(flow: Flow) -> Tensor:
@@ -66,10 +72,32 @@ def log_exponential_bound(flow: Flow) -> Tensor:
         torch.Size([])
     """
     log_layer_bounds(flow)  # the same conditions
-    parts = flow.field.lipschitz(flow.field.theta()).parts
+    parts = _lipschitz(flow.field).parts
     lengths = [1.0] * len(parts)
     if isinstance(flow.scheme, SplittingScheme):
         stages = flow.scheme.stages
         lengths = [sum(abs(c) for half, c in stages if half == name) for name in "pq"]
     total = torch.stack([c * L for c, L in zip(lengths, parts, strict=True)]).sum(0)
     return flow.h * total.expand(flow.layers).sum()
+
+
+def _lipschitz(field: VectorField) -> Lipschitz:
+    """The field's constants, of the map that its weights define in exact arithmetic; differentiable in them."""
+    tensors = {f"field.{name}": t for name, t in (*field.named_parameters(), *field.named_buffers())}
+    for name, t in tensors.items():
+        if t.is_floating_point() or t.is_complex():
+            require_floating(t.dtype, name.removeprefix("field."))
+    wide = {name: t.to(working(t.dtype)) for name, t in tensors.items() if t.dtype != working(t.dtype)}
+    theta = functional_call(_Theta(field), wide, ()) if wide else field.theta()
+    return field.lipschitz(theta)
+
+
+class _Theta(nn.Module):
+    """``theta()`` as a module's forward pass, so that it can be given other parameters."""
+
+    def __init__(self, field: VectorField) -> None:
+        super().__init__()
+        self.field = field
+
+    def forward(self) -> Any:
+        return self.field.theta()

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from liouville.analysis.claims import Claim, of_flow, of_network, probes
 from liouville.flow import Flow
 from liouville.network import Network
+from liouville.precision import name_of, require_floating, working
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,9 @@ def certify(flow: Flow | Network, y: Tensor | None = None) -> Certificate:
     Claims for each flow: finite weights; the lower bound ||dState_N/dState_j|| >= 1 and the law of each layer that it
     follows from; the upper bound U; the range of the singular values; the budget, if it has one; the inverse and its
     expected drift; the step-size margin, which is advice. For a classifier: the radius within which no prediction can
-    change.
+    change. The proofs and bounds are about the map that the weights define in exact arithmetic; norms are evaluated in
+    the dtype of the weights (float32 for 16 bits), sensitivities in float64. Whether states are finite, and how well
+    they invert, is measured in the network's own arithmetic.
 
     Args:
         flow: a `Flow`, or a `Network`.
@@ -109,6 +112,8 @@ def certify(flow: Flow | Network, y: Tensor | None = None) -> Certificate:
             f"a certificate is for a Flow or a Network, got {type(flow).__name__}; backward_sensitivity and "
             "gradient_verdict look at any chain of modules."
         )
+    for name, weight in flow.named_parameters():
+        require_floating(weight.dtype, f"the weights {name}")
     subject = copy.deepcopy(flow).eval()
     if isinstance(subject, Flow):
         states = probes(subject) if y is None else y.detach()
@@ -145,7 +150,11 @@ def _sentence(flow: Flow) -> str:
     while isinstance(inner, nn.Module):
         names.append(type(inner).__name__)
         inner = getattr(inner, "field", None) or getattr(inner, "force", None)  # type: ignore[assignment]
-    return f"{flow.layers} layers of {type(flow.scheme).__name__} through {' of '.join(names)}, T = {flow.T:g}"
+    sentence = f"{flow.layers} layers of {type(flow.scheme).__name__} through {' of '.join(names)}, T = {flow.T:g}"
+    halves = sorted({name_of(p.dtype) for p in flow.parameters() if p.dtype != working(p.dtype)})
+    if halves:
+        sentence += f", weights of {', '.join(halves)} (claims are about these weights in exact arithmetic)"
+    return sentence
 
 
 def _numbers(values: Mapping[str, float]) -> str:

@@ -28,6 +28,7 @@ from liouville.analysis.stability import margin
 from liouville.budget import BudgetedField
 from liouville.flow import Flow
 from liouville.network import Network
+from liouville.precision import in_working_precision, name_of, widened
 from liouville.schemes import (
     RK4,
     ForwardEuler,
@@ -88,27 +89,29 @@ def of_flow(flow: Flow, y: Tensor, number: int | None) -> Iterator[Claim]:
     """All claims about one flow, in evaluation mode, measured at the states y."""
     finite = weights_finite(flow)
     text = "all weights, and all states and sensitivities over the given data, are finite numbers"
+    exact = widened(flow)  # proofs are about exact arithmetic; finite states and the inverse about the flow as it runs
     try:
         _require_finite(flow, y, finite)
-        route = _on_grid(flow, y, find_route(flow))
+        route = _on_grid(flow, y, find_route(exact))
         found = measure(flow, y, route.J)
     except ArithmeticError as error:
         yield Claim("finite", text, "broken", "measured", (finite,), note=str(error).rstrip("."), flow=number)
         return
     yield Claim("finite", text, "pass", "measured", (finite,), flow=number)
-    yield _lower_bound(flow, route, found, number)
+    yield _lower_bound(exact, route, found, number)
     yield _layer_law(route, found, number)
-    upper = _upper_bound(flow, route, found, number)
+    upper = _upper_bound(exact, route, found, number)
     yield upper
-    yield _spectrum(flow, route, upper, found, number)
+    yield _spectrum(exact, route, upper, found, number)
     if isinstance(flow.field, BudgetedField):
         yield _budget(flow.field, upper, number)
     yield _inverse(flow, y, found, number)
-    yield _step_size(flow, number)
+    yield _step_size(exact, number)
 
 
 def of_network(network: Network, x: Tensor) -> Iterator[Claim]:
     """The radius within which no prediction changes, for every given input."""
+    network, x = widened(network), in_working_precision(x)
     text = "the predicted class stays the same within this distance of an input, in the 2-norm of the network's inputs"
     try:
         radius = certified_radius(network, x)
@@ -170,7 +173,9 @@ def _upper_bound(flow: Flow, route: Route, found: Measured, number: int | None) 
     text = "||dState_N/dState_j||_2 <= U for every j and every input, from the norms of the weights alone"
     measured = {"largest 2-norm": found.largest["2"]}
     try:
-        log_u = float(log_upper_bound(flow).double())
+        log_upper = log_upper_bound(flow)
+        log_u = float(log_upper.double())
+        text += f", evaluated in {name_of(log_upper.dtype)}"
     except NotImplementedError as error:
         return Claim("upper bound", text, "not applicable", measured=measured, note=str(error), flow=number)
     facts = tuple(a for a in route.assumptions if a.text.startswith("it computes"))
@@ -218,7 +223,8 @@ def _inverse(flow: Flow, y: Tensor, found: Measured, number: int | None) -> Clai
     if not isinstance(flow.scheme, ReversibleScheme):
         why = f"{type(flow.scheme).__name__} has no inverse"
         return Claim("inverse", text, "not applicable", note=why, flow=number)
-    expected = {_name(dtype): torch.finfo(dtype).eps * found.drift for dtype in (torch.float32, torch.float64)}
+    dtypes = dict.fromkeys((y.dtype, torch.float32, torch.float64))
+    expected = {_name(dtype): torch.finfo(dtype).eps * found.drift for dtype in dtypes}
     try:
         drift, likely = _drift(flow, y), torch.finfo(y.dtype).eps * found.drift
     except ArithmeticError as error:  # an implicit layer without a solution
@@ -243,7 +249,7 @@ def _inverse(flow: Flow, y: Tensor, found: Measured, number: int | None) -> Clai
 
 
 def _name(dtype: torch.dtype) -> str:
-    return f"drift {str(dtype).removeprefix('torch.')}"
+    return f"drift {name_of(dtype)}"
 
 
 def _step_size(flow: Flow, number: int | None) -> Claim:

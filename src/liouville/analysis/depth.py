@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from liouville.analysis.precise import precisely
 from liouville.flow import Flow
 
 
@@ -41,6 +42,7 @@ class DepthCheck:
         return self.verdict
 
 
+@precisely
 @torch.no_grad()
 def depth_check(network: nn.Module, x: Tensor, *, tolerance: float = 0.01) -> DepthCheck:
     """Compare the network with itself at twice and four times the layers, the weights held constant over each.

@@ -23,6 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from liouville.analysis.chain import Chain, chain_states, modules_of
 from liouville.analysis.jacobians import layer_jacobians
+from liouville.analysis.precise import precisely
 from liouville.analysis.states import run_of
 from liouville.backprop import slices
 from liouville.flow import Flow
@@ -47,6 +48,7 @@ class SingularExtremes:
     inverted: bool
 
 
+@precisely
 @torch.no_grad()
 def extreme_singular_values(
     flow: Flow | Chain,

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from liouville.analysis.precise import precisely
 from liouville.analysis.spectra import singular_spectra
 from liouville.analysis.states import run_of
 from liouville.backprop import slices
@@ -32,6 +33,7 @@ class EnergyBalance(NamedTuple):
     work: Tensor
 
 
+@precisely
 @torch.no_grad()
 def energy_balance(flow: Flow, y: Tensor) -> EnergyBalance:
     """By how much each layer fails to keep its energy, and what the changes of weights between layers do to it.
@@ -55,6 +57,7 @@ def energy_balance(flow: Flow, y: Tensor) -> EnergyBalance:
     return EnergyBalance(defect.reshape(-1, *run.batch), work.reshape(-1, *run.batch))
 
 
+@precisely
 @torch.no_grad()
 def symplectic_defect(matrices: Tensor, J: Tensor) -> Tensor:
     r"""||A J A^T - J|| / (||A||^2 ||J||) in the spectral norm, for matrices (..., n, n): (...).
@@ -76,6 +79,7 @@ def symplectic_defect(matrices: Tensor, J: Tensor) -> Tensor:
     return singular_spectra(matrices @ J @ matrices.mT - J)[..., 0] / size
 
 
+@precisely
 @torch.no_grad()
 def structure(flow: Flow) -> Tensor | None:
     """The one constant J of the flow's state on vectors, (n, n), or None where no such J belongs to it.

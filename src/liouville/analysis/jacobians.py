@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from liouville.analysis.chain import Chain, chain_jacobians
+from liouville.analysis.precise import precisely
 from liouville.analysis.rows import allocate, rows
 from liouville.analysis.states import Run, run_of
 from liouville.backprop import slices
@@ -44,6 +45,7 @@ _CHUNK = 2**22  # numbers in the temporaries of one chunk of layers: 32 MiB in f
 MEMORY = 4 * 2**30
 
 
+@precisely
 def layer_jacobians(flow: Flow | Chain, y: Tensor, *, memory: int = MEMORY) -> Any:
     r"""A_j = d State_{j+1} / d State_j of every layer and sample.
 

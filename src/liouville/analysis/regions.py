@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 
 from liouville.analysis.jacobians import field_jacobians
+from liouville.analysis.precise import precisely
 from liouville.analysis.states import run_of
 from liouville.flow import Flow
 from liouville.schemes import RK4, ForwardEuler, ImplicitMidpoint, Midpoint, Scheme, SplittingScheme
 
 
+@precisely
 @torch.no_grad()
 def layer_spectra(flow: Flow, y: Tensor) -> Tensor:
     r"""h times the eigenvalues of f' at the state of every layer and sample: (N, *batch, n), complex.

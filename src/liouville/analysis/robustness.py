@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from liouville.analysis.bounds import log_upper_bound
+from liouville.analysis.precise import precisely
 from liouville.analysis.routes import plain_field
 from liouville.fields import SecondOrderField
 from liouville.flow import Flow
@@ -26,6 +27,7 @@ from liouville.schemes import Midpoint
 _NON_EXPANSIVE = (Lift, Half, ChannelsLast, nn.Identity, nn.Flatten, nn.Dropout, nn.ReLU, nn.Tanh)
 
 
+@precisely
 @torch.no_grad()
 def certified_radius(network: Network, x: Tensor) -> Tensor:
     """r(x) of every sample, (B,), in evaluation mode; one score means two classes with the threshold 0.
@@ -52,6 +54,7 @@ def certified_radius(network: Network, x: Tensor) -> Tensor:
     return torch.where(slopes > 0, gaps / slopes, torch.inf).min(-1).values
 
 
+@precisely
 def lipschitz_bound(module: nn.Module) -> float:
     """A Lipschitz constant of a module in the 2-norm, from its weights; of a flow from y_0 to y_N.
 

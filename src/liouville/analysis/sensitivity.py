@@ -18,6 +18,7 @@ from torch import Tensor
 
 from liouville.analysis.chain import Chain, chain_sensitivity
 from liouville.analysis.jacobians import MEMORY, fill_layer_jacobians
+from liouville.analysis.precise import precisely
 from liouville.analysis.rows import allocate
 from liouville.analysis.states import run_of
 from liouville.backprop import slices
@@ -32,6 +33,7 @@ def backward_sensitivity(flow: Flow, y: Tensor, *, memory: int = MEMORY) -> Tens
 def backward_sensitivity(flow: Chain, y: Tensor, *, memory: int = MEMORY) -> list[Tensor]: ...
 
 
+@precisely
 @torch.no_grad()
 def backward_sensitivity(flow: Flow | Chain, y: Tensor, *, memory: int = MEMORY) -> Tensor | list[Tensor]:
     r"""dState_N / dState_j for j = 0 ... N, exact to rounding, in the dtype of y.
@@ -73,6 +75,7 @@ def backward_sensitivity(flow: Flow | Chain, y: Tensor, *, memory: int = MEMORY)
     return out
 
 
+@precisely
 def gradient_norms(flow: Flow, y: Tensor, gradient: Tensor) -> Tensor:
     r"""||dL/dState_j|| of every sample for j = 0 ... N, (N + 1, *batch), by one backward pass through the plain loop.
 

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from liouville.analysis.precise import precisely
+
 
 class Norms(NamedTuple):
     """Four norms of every matrix: the largest column sum, spectral, the largest row sum, Frobenius."""
@@ -24,6 +26,7 @@ class Norms(NamedTuple):
     frobenius: Tensor
 
 
+@precisely
 @torch.no_grad()
 def norms(matrices: Tensor) -> Norms:
     """||A||_1, ||A||_2, ||A||_inf and ||A||_F of (..., m, n).
@@ -41,6 +44,7 @@ def norms(matrices: Tensor) -> Norms:
     )
 
 
+@precisely
 @torch.no_grad()
 def singular_spectra(matrices: Tensor) -> Tensor:
     """The singular values of every matrix, the largest first, (..., min(m, n)); NaN where an entry is not finite.
@@ -56,6 +60,7 @@ def singular_spectra(matrices: Tensor) -> Tensor:
     return torch.where(finite[..., None], values, torch.nan)
 
 
+@precisely
 @torch.no_grad()
 def log_determinants(layers: Tensor) -> Tensor:
     r"""log |det dState_N/dState_j| for j = 0 ... N, (N + 1, ...), from the layer Jacobians (N, ..., n, n).
@@ -70,6 +75,7 @@ def log_determinants(layers: Tensor) -> Tensor:
     return torch.cat((each.flip(0).cumsum(0).flip(0), torch.zeros_like(each[:1])))
 
 
+@precisely
 @torch.no_grad()
 def growth_exponents(sensitivities: Tensor, h: float) -> Tensor:
     r"""Finite-time Lyapunov exponents log(s_k) / (T - t_j) of dState_N/dState_j, j < N: (N, ..., n), largest first.
@@ -92,6 +98,7 @@ def growth_exponents(sensitivities: Tensor, h: float) -> Tensor:
     return spectra.log() / times.reshape(-1, *(1,) * (spectra.dim() - 1))
 
 
+@precisely
 @torch.no_grad()
 def gradient_alignment(sensitivities: Tensor, gradient: Tensor) -> Tensor:
     r"""|cos| of the angle between dL/dState_N and the direction that grows most on its way back, (..., ).

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
+from liouville.analysis.precise import precisely
 from liouville.analysis.regions import imaginary_limit
 from liouville.analysis.states import run_of
 from liouville.backprop import slices
@@ -25,6 +26,7 @@ from liouville.flow import Flow, require_flow
 from liouville.schemes import Midpoint, Scheme, SplittingScheme, State
 
 
+@precisely
 @torch.no_grad()
 def margin(flow: Flow) -> Tensor:
     r"""h times the rate bound of every layer, (N,): advice about the step size, not a proof.
@@ -63,6 +65,7 @@ class StepMargin:
         return self.verdict
 
 
+@precisely
 @torch.no_grad()
 def step_margin(flow: Flow, y: Tensor, *, iterations: int = 40, generator: torch.Generator | None = None) -> StepMargin:
     r"""h times the spectral radius of f' at the state of every layer and sample, by power iteration: images too.

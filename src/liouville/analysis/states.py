@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from liouville.analysis.precise import precisely
 from liouville.fields.base import StochasticField, Theta
 from liouville.flow import Flow
 
@@ -45,6 +46,7 @@ def run_of(flow: Flow, y: Tensor) -> Run:
     return Run(type(theta)(*(w.detach() for w in theta)), parts, batch)
 
 
+@precisely
 def flat_states(flow: Flow, y: Tensor) -> Tensor:
     """The N + 1 states, (N + 1, *batch, n): all parts of each flattened, one behind the other.
 

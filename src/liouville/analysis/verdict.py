@@ -9,9 +9,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from liouville.analysis.precise import precisely
 from liouville.analysis.spectra import singular_spectra
 
 
+@precisely
 @torch.no_grad()
 def gradient_verdict(sensitivities: Tensor | Sequence[Tensor], *, threshold: float = 1e-3) -> str:
     """A sentence about the matrices of `backward_sensitivity`: what is measured, and how fast it goes with depth.

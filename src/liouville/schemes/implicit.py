@@ -27,6 +27,7 @@ from torch.func import jvp, vmap
 from liouville.fields.base import Theta, VectorField
 from liouville.fields.hamiltonian import HamiltonianField
 from liouville.operators import spectral_norm
+from liouville.precision import in_working_precision, solve
 from liouville.schemes.base import ReversibleScheme, Scheme, State, SymmetricScheme
 
 Map = Callable[[Tensor], Tensor]
@@ -216,7 +217,7 @@ def _dual_solve(phi: Map, a: Tensor, h: float, lipschitz: float | None, iteratio
         rows = [torch.autograd.grad(v.sum(), leaf, retain_graph=True)[0] for v in velocity.unbind(-1)]
     matrix = torch.eye(z.shape[-1]).to(z) - h * torch.stack(rows, -2)
     residual = z - torch.add(a, phi(z), alpha=h)
-    return z - torch.linalg.solve(matrix, residual.unsqueeze(-1)).squeeze(-1)
+    return z - solve(matrix, residual.unsqueeze(-1)).squeeze(-1)
 
 
 def _has_tangent(x: Tensor) -> bool:
@@ -252,10 +253,10 @@ def _newton(phi: Map, a: Tensor, h: float, iterations: int) -> Tensor:
         if done.all():
             break
         matrix = _matrix(phi, z, h)
-        step, info = torch.linalg.solve_ex(matrix, residual.unsqueeze(-1))
+        step, info = torch.linalg.solve_ex(*map(in_working_precision, (matrix, residual.unsqueeze(-1))))
         if info.any():
             raise ArithmeticError(_SINGULAR.format(h=abs(h), value=0.0))
-        step = step.squeeze(-1)
+        step = step.squeeze(-1).to(residual.dtype)
         if (done | _within(_size(step), z)).all():  # a residual cannot fall below the rounding of h phi
             break
         z, residual = _line_search(phi, a, h, z, residual, step)
@@ -291,7 +292,7 @@ _SINGULAR = (
 
 def _require_continuation(matrix: Tensor, h: float) -> None:
     """Raise where a real eigenvalue of I - h phi' is not positive: z then does not continue the root at h = 0."""
-    eigenvalues = torch.linalg.eigvals(matrix)
+    eigenvalues = torch.linalg.eigvals(in_working_precision(matrix))
     is_real = eigenvalues.imag.abs() <= 1e-6 * eigenvalues.abs()
     real = torch.where(is_real, eigenvalues.real, torch.ones_like(eigenvalues.real))
     if real.numel() and real.min() <= torch.finfo(matrix.dtype).eps ** 0.5:
@@ -328,10 +329,10 @@ class _LinearSolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx, matrix: Tensor, residual: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(matrix)
-        return torch.linalg.solve(matrix, residual.unsqueeze(-1)).squeeze(-1)
+        return solve(matrix, residual.unsqueeze(-1)).squeeze(-1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[no-untyped-def]
         (matrix,) = ctx.saved_tensors
-        return None, torch.linalg.solve(matrix.mT, grad.unsqueeze(-1)).squeeze(-1)
+        return None, solve(matrix.mT, grad.unsqueeze(-1)).squeeze(-1)

@@ -1,0 +1,104 @@
+r"""Which numbers are computed with, and which precision a norm, a spectrum or an inverse is worth.
+
+Networks run in the dtype of their weights, 16 bits included. What is *said* of a network is another matter: a norm to
+two digits bounds nothing, and LAPACK has no 16-bit routines at all. So weights, inputs and matrices of bfloat16 or
+float16 are widened to float32, which changes no number, and the statement is about the map that these weights define
+in exact arithmetic, evaluated with the rounding of float32; wider numbers are taken as they are.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "FLOATS",
+    "in_working_precision",
+    "name_of",
+    "require_floating",
+    "rounding_of",
+    "solve",
+    "widened",
+    "working",
+]
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+"""The numbers that networks are made of; float8, complex and whole numbers are for storage or other fields."""
+
+_HALVES = (torch.bfloat16, torch.float16)
+M = TypeVar("M", bound=nn.Module)
+
+
+def working(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that statements about numbers of ``dtype`` are evaluated in: float32 for 16 bits, else itself.
+
+    Examples:
+        >>> working(torch.bfloat16), working(torch.float64)
+        (torch.float32, torch.float64)
+    """
+    return torch.float32 if dtype in _HALVES else dtype
+
+
+def in_working_precision(x: Tensor) -> Tensor:
+    """x, in float32 if it has 16 bits: the same numbers, differentiable.
+
+    Raises:
+        ValueError: for float8, whole and complex numbers.
+
+    Examples:
+        >>> in_working_precision(torch.ones(2, dtype=torch.float16)).dtype
+        torch.float32
+    """
+    require_floating(x.dtype, "weights, inputs and matrices")
+    return x.to(working(x.dtype))
+
+
+def widened(module: M) -> M:
+    """The module itself, or a copy whose 16-bit parameters and buffers are the same numbers in float32.
+
+    Examples:
+        >>> widened(nn.Linear(2, 2).bfloat16()).weight.dtype
+        torch.float32
+    """
+    if not any(t.dtype in _HALVES for t in _tensors(module)):
+        return module
+    module = copy.deepcopy(module)
+    for tensor in _tensors(module):
+        tensor.data = tensor.data.to(working(tensor.dtype))
+        if tensor.grad is not None:
+            tensor.grad = None
+    return module
+
+
+def solve(matrix: Tensor, right: Tensor) -> Tensor:
+    """M^-1 B, solved in the working precision and rounded to that of B."""
+    return torch.linalg.solve(in_working_precision(matrix), in_working_precision(right)).to(right.dtype)
+
+
+def rounding_of(dtype: torch.dtype) -> float:
+    """u, the largest relative error of rounding a number to ``dtype``: 2^-24 for float32, 2^-8 for bfloat16.
+
+    Examples:
+        >>> rounding_of(torch.float32) == 2**-24
+        True
+    """
+    return 0.5 * torch.finfo(dtype).eps
+
+
+def require_floating(dtype: torch.dtype, what: str) -> None:
+    """Raise a `ValueError` unless networks are made of numbers of this kind."""
+    if dtype not in FLOATS:
+        cure = "take the real part" if dtype.is_complex else "convert them with .float()"
+        raise ValueError(f"{what} must be float32, float64, bfloat16 or float16, got {name_of(dtype)}; {cure}.")
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """``bfloat16`` for torch.bfloat16."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
