@@ -95,6 +95,15 @@ def require_floating(dtype: torch.dtype, what: str) -> None:
         raise ValueError(f"{what} must be float32, float64, bfloat16 or float16, got {name_of(dtype)}; {cure}.")
 
 
+def require_digits(dtype: torch.dtype, what: str) -> None:
+    """Raise a `ValueError` where ``what`` compares numbers more closely than ``dtype`` holds them."""
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"{what} needs float32 or float64, since what a step gains drowns in the rounding of fewer digits; got "
+            f"{name_of(dtype)}. Convert with network.float(), and back when it is trained."
+        )
+
+
 def name_of(dtype: torch.dtype) -> str:
     """``bfloat16`` for torch.bfloat16."""
     return str(dtype).removeprefix("torch.")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from liouville.data import Split
 from liouville.flow import Flow
+from liouville.precision import require_digits
 from liouville.train.blockcoordinate import BlockCoordinate
 from liouville.train.descent import LineSearch, Step, TrustRegion
 from liouville.train.diagnosis import DivergenceError, diagnose
@@ -111,6 +112,7 @@ class _Run:
         test: bool,
     ) -> None:
         like = next(network.parameters())
+        require_digits(like.dtype, "Gauss-Newton")
         self.network, self.settings, self.progress, self.on_epoch = network, settings, progress, on_epoch
         self.task, self.test = task_of(network, split), test
         self.generator = torch.Generator().manual_seed(settings.seed)

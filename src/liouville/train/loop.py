@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from liouville.data import Split
 from liouville.flow import Flow
+from liouville.precision import in_working_precision
 from liouville.randomness import seeded
 from liouville.train.alternate import Features, fresh_head, require_network, train_head
 from liouville.train.augment import augmented
@@ -257,7 +258,7 @@ class _Run:
 
     def _clipped(self, gradients: list[Tensor]) -> float:
         """The norm of the whole gradient, which is then shortened to the largest one allowed."""
-        norm = nn.utils.get_total_norm(gradients)
+        norm = nn.utils.get_total_norm([in_working_precision(g) for g in gradients])
         if self.settings.clip:
             torch._foreach_mul_(gradients, (self.settings.clip / (norm + 1e-6)).clamp(max=1.0))
         return float(norm)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from liouville.precision import require_digits
 from liouville.train.objective import Task
 
 Product = Callable[[Tensor], Tensor]
@@ -148,6 +149,7 @@ class Head:
         curvature: Product,
         bias: bool = True,
     ) -> None:
+        require_digits(z.dtype, "Newton's method for a head")
         self.Z = torch.cat((z, torch.ones_like(z[:, :1])), 1) if bias else z
         self.y, self.task, self._value, self._curvature = y, task, value, curvature
 

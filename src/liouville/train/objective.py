@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from liouville.data import Split
+from liouville.precision import in_working_precision
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Task:
         return "accuracy" if self.classes else "r2"
 
     def loss(self, scores: Tensor, y: Tensor) -> Tensor:
-        """Mean cross-entropy, or half the mean squared error summed over outputs."""
+        """Mean cross-entropy, or half the mean squared error summed over outputs; in float32 for scores of 16 bits."""
+        scores = in_working_precision(scores)
         if self.kind == "logistic":
             return F.binary_cross_entropy_with_logits(scores.squeeze(-1), y.to(scores.dtype))
         if self.kind == "softmax":
@@ -104,7 +106,7 @@ class Task:
         """Accuracy in [0, 1], or r2 <= 1."""
         if self.classes:
             return float((self.labels(scores) == y).double().mean())
-        y = y.view_as(scores)
+        scores, y = in_working_precision(scores), y.view_as(scores)
         return float(1 - (scores - y).square().sum() / (y - y.mean(0)).square().sum())
 
 

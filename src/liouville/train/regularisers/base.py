@@ -18,6 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from liouville.precision import in_working_precision
+
 
 class Regulariser(ABC):
     """A part of the objective that depends on the weights alone: value, gradient and, where it has one, curvature.
@@ -75,7 +77,7 @@ class Term(NamedTuple):
 
     def value(self) -> Tensor:
         """c sum rho(r)."""
-        return self.c * torch.stack([self._rho(r).sum() for r in self.residuals]).sum()
+        return self.c * torch.stack([self._rho(in_working_precision(r)).sum() for r in self.residuals]).sum()
 
     def bend(self, r: Tensor) -> Tensor:
         """c rho''(r), >= 0."""
