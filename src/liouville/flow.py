@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from liouville.backprop import Backprop, Stored, slices
 from liouville.fields.base import StochasticField, Theta, VectorField
+from liouville.precision import FLOATS, require_autocast
 from liouville.schemes.base import ReversibleScheme, Scheme, State
 
 
@@ -132,10 +133,13 @@ class Flow(nn.Module):
                 f"expected {self.field.features} features on axis {axis}, got an input of shape {tuple(y.shape)}; "
                 f"lift it first, for example with Lift({self.field.features})."
             )
-        if not y.is_floating_point():
-            raise ValueError(f"expected a floating-point input, got {y.dtype}; convert it with .float().")
+        if y.dtype not in FLOATS:
+            cure = "take its real part" if y.dtype.is_complex else "convert it with .float()"
+            raise ValueError(f"expected a floating-point input of 16, 32 or 64 bits, got {y.dtype}; {cure}.")
         weight = theta[0] if theta else next(self.field.parameters(), y)
-        if weight.dtype != y.dtype and not torch.is_autocast_enabled(y.device.type):
+        if torch.is_autocast_enabled(y.device.type):
+            require_autocast((y.dtype, weight.dtype), y.device.type)
+        elif weight.dtype != y.dtype:
             raise ValueError(f"the weights are {weight.dtype} and the input is {y.dtype}; convert one with .to(dtype).")
 
     def _reversible(self) -> ReversibleScheme:

@@ -12,6 +12,8 @@ __all__ = [
     "FLOATS",
     "in_working_precision",
     "name_of",
+    "require_autocast",
+    "require_digits",
     "require_floating",
     "rounding_of",
     "solve",
@@ -20,6 +22,7 @@ __all__ = [
 ]
 
 import copy
+from collections.abc import Iterable
 from typing import TypeVar
 
 import torch
@@ -93,6 +96,17 @@ def require_floating(dtype: torch.dtype, what: str) -> None:
     if dtype not in FLOATS:
         cure = "take the real part" if dtype.is_complex else "convert them with .float()"
         raise ValueError(f"{what} must be float32, float64, bfloat16 or float16, got {name_of(dtype)}; {cure}.")
+
+
+def require_autocast(dtypes: Iterable[torch.dtype], device: str) -> None:
+    """Raise a `ValueError` where autocast is on and meets numbers of 16 bits other than its own."""
+    own = torch.get_autocast_dtype(device)
+    for dtype in dtypes:
+        if dtype not in (own, torch.float32, torch.float64):
+            raise ValueError(
+                f"autocast is on with {name_of(own)}, and the weights or the input are {name_of(dtype)}; convert them "
+                f"to float32 or {name_of(own)}, or switch autocast off."
+            )
 
 
 def require_digits(dtype: torch.dtype, what: str) -> None:

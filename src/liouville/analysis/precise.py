@@ -17,28 +17,44 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
-from liouville.precision import in_working_precision, widened, working
+from liouville.precision import require_floating, widened, working
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def precisely(function: Callable[P, R]) -> Callable[P, R]:
-    """``function`` with every module and tensor among its arguments in the working precision, and without autocast."""
+    """``function`` with every module and tensor among its arguments in the working precision, and without autocast.
+
+    Where there is no module to judge its inputs, tensors of whole numbers or float8 are refused.
+    """
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        if args and not _has_module(args[0]):
+            _require_matrices(args[0])
         with _without_autocast():
-            return function(*map(_wide, args), **{name: _wide(value) for name, value in kwargs.items()})  # type: ignore
+            return function(*map(_wide, args), **{name: _wide(value) for name, value in kwargs.items()})
 
     return wrapped
+
+
+def _has_module(value: Any) -> bool:
+    parts = value if isinstance(value, list | tuple) else [value]
+    return any(isinstance(part, nn.Module) for part in parts)
+
+
+def _require_matrices(value: Any) -> None:
+    for part in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(part, Tensor) and not part.is_complex():
+            require_floating(part.dtype, "matrices")
 
 
 def _wide(value: Any) -> Any:
     if isinstance(value, nn.Module):
         return widened(value)
     if isinstance(value, Tensor):
-        return value if value.dtype == working(value.dtype) else in_working_precision(value)
+        return value.to(working(value.dtype))
     return type(value)(map(_wide, value)) if type(value) in (list, tuple) else value
 
 

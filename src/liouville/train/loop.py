@@ -106,6 +106,10 @@ class _Run:
         like = next(network.parameters())
         self.callbacks, self.processes = callbacks, processes
         self.network, self.settings, self.progress, self.on_epoch = network, settings, progress, on_epoch
+        if settings.bfloat16 and like.dtype is torch.float16:
+            raise ValueError(
+                "Settings(bfloat16=True) runs float32 weights in bfloat16, got float16; use network.float()."
+            )
         self.task = task_of(network, split)
         if (settings.shift or settings.warp) and split.x_train.ndim != 4:
             raise ValueError(
