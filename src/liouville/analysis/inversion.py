@@ -34,7 +34,7 @@ def reconstruction_error(flow: Flow, y: Tensor) -> Tensor:
     run, state = flow.start(y, theta)
     layers = engine.layers(flow.scheme, run, state, flow.h)
     kept: list[list[Part]] = []
-    while not kept or not layers.arithmetic.in_range():
+    while not kept or not layers.arithmetic.in_range(lambda: layers.reach(state, theta)):
         parts, kept = layers.enter(state), []
         for j in range(flow.layers):
             kept.append([tuple(x.clone() for x in part) for part in parts])

@@ -16,10 +16,12 @@ __all__ = ["Arithmetic", "Compensated", "Floating", "Grid", "Part", "sample"]
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from liouville.backprop.range import Range, Reach
 from liouville.schemes.base import State
 
 Part = tuple[Tensor, ...]
@@ -50,10 +52,13 @@ class Arithmetic(ABC):
         """What a rebuilt part is compared with the original by: up to 512 of its entries, evenly spread."""
         return sample(part[0])
 
-    def in_range(self) -> bool:
+    def in_range(self, found: Callable[[], Reach]) -> bool:
         """Whether all numbers of the run so far kept the range that this arithmetic holds for.
 
         If not, the range has been widened, and the run is to be repeated.
+
+        Args:
+            found: how far the run goes; asked where nothing else tells.
 
         Raises:
             ArithmeticError: if it cannot be widened any more.
@@ -104,7 +109,8 @@ class Grid(Arithmetic):
 
     The spacing is a power of two: 2^-27 of the largest input entry in 32-bit integers (float32 and lower), 2^-57 in 64
     bits (float64). A run whose state or velocity leaves the range, 8 times the largest input or 32 times, is repeated
-    on a grid 8 times as coarse, at most twice; then it is an `ArithmeticError`.
+    on a grid 8 times as coarse, at most twice, and then on one as wide as the run goes, where it is the biases that
+    carry it there and not growth; else it is an `ArithmeticError`. See `Range`.
 
     Args:
         state: the first state.
@@ -117,14 +123,14 @@ class Grid(Arithmetic):
     def __init__(self, state: State, wide: bool) -> None:
         self.output = _dtype(state)
         self.dtype = torch.promote_types(self.output, torch.float64 if wide else torch.float32)
-        self.integer, bits = (torch.int64, 57) if self.dtype == torch.float64 else (torch.int32, 27)
-        self.limit = 2.0 ** (62 if self.dtype == torch.float64 else 30)
-        largest = max(float(x.detach().abs().max()) if x.numel() else 0.0 for x in state)
-        if not math.isfinite(largest):
-            raise ArithmeticError("the input of an exactly reversible run must be finite, and an entry of it is not.")
-        self.spacing = 2.0 ** ((math.frexp(largest)[1] if largest > 0 else 0) - bits)
-        self.coarsest = 64 * self.spacing
+        self.integer = torch.int64 if self.dtype == torch.float64 else torch.int32
+        self.range = Range(state, self.dtype)
         self.furthest: Tensor | None = torch.zeros((), dtype=self.dtype, device=state[0].device)
+
+    @property
+    def spacing(self) -> float:
+        """Of the grid that the run lies on."""
+        return self.range.spacing
 
     def enter(self, x: Tensor) -> Part:
         return (self._rounded(x.detach(), 1.0 / self.spacing),)
@@ -141,19 +147,17 @@ class Grid(Arithmetic):
         """The sum of all integers, which a single differing bit changes."""
         return part[0].sum().reshape(1)
 
-    def in_range(self) -> bool:
+    def in_range(self, found: Callable[[], Reach]) -> bool:
         furthest = 0.0 if self.furthest is None else float(self.furthest)
-        if furthest < self.limit:
-            self.furthest = None  # the way back meets the same numbers
-            return True
-        if self.spacing >= self.coarsest or not math.isfinite(furthest):
-            beyond = f"beyond the range of its coarsest grid, +-{self.limit * self.spacing:.3g}"
-            raise ArithmeticError(
-                "a state or a velocity of an exactly reversible run is "
-                f"{beyond if math.isfinite(furthest) else 'not finite'}: the network grows without bound (take smaller "
-                "steps or weights), or is meant to grow; then use Reversible(compensated=True)."
-            )
-        self.spacing *= 8
+        before = self.spacing
+        if furthest < self.range.limit:
+            if self.furthest is not None:
+                self.range.settle(found)
+            if self.spacing == before:
+                self.furthest = None  # the way back meets the same numbers
+                return True
+        else:
+            self.range.widen(found, math.isfinite(furthest))
         self.furthest = torch.zeros_like(self.furthest)  # type: ignore[arg-type]
         return False
 

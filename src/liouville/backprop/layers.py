@@ -14,6 +14,7 @@ from torch import Tensor
 
 from liouville.backprop.arithmetic import Arithmetic, Part, sample
 from liouville.backprop.contract import is_declared, require_declared
+from liouville.backprop.range import Reach, reach
 from liouville.fields.base import Theta
 from liouville.schemes.base import ReversibleScheme, Shear, ShearScheme, State
 
@@ -51,6 +52,11 @@ class Layers(ABC):
     def leave(self, parts: Sequence[Part]) -> State:
         """The state of the parts."""
         return tuple(self.arithmetic.value(part) for part in parts)
+
+    def reach(self, state: State, theta: Theta) -> Reach:
+        """How far a run from this state goes."""
+        with self.autocast():
+            return reach(self.scheme, self.field, state, theta, self.h)
 
     @abstractmethod
     def forward(self, parts: list[Part], j: int, theta_j: Theta) -> list[Part]:

@@ -132,7 +132,7 @@ class _Run:
         """The last state, and what the way back will need."""
         while True:
             found = self._down(state, theta, needed)
-            if self.layers.arithmetic.in_range():
+            if self.layers.arithmetic.in_range(lambda: self.layers.reach(state, self.theta(*theta))):
                 return found
 
     def _down(self, state: State, theta: Sequence[Tensor], needed: Sequence[bool]) -> tuple[State, Kept]:

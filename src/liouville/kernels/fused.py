@@ -4,17 +4,17 @@ from __future__ import annotations
 
 __all__ = ["Fused"]
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from liouville.backprop.arithmetic import Grid
 from liouville.backprop.base import Backprop, require_depth
 from liouville.backprop.contract import differentiable_once, is_plain_autograd, require_plain_autograd
 from liouville.backprop.drift import warn_once
+from liouville.backprop.range import Range, Reach, reach
 from liouville.fields.base import Theta, VectorField, original
 from liouville.kernels import euler, shears
 from liouville.kernels.library import library
@@ -80,10 +80,17 @@ class Fused(Backprop):
         elif self.exact:
             # a declared graph break where it is compiled: what it keeps between the passes is no operator's output
             exactly = torch.compiler.disable(_exactly) if torch.compiler.is_compiling() else _exactly
-            final = exactly(plan, field, h, parts, theta)
+            final = exactly(plan, scheme, field, h, parts, theta)
         else:
             final = _shears(plan, field, h, parts, theta)
         return tuple(final) if len(batch) == 1 else tuple(x.reshape(*batch, *x.shape[1:]) for x in final)
+
+
+class Exactly(NamedTuple):
+    """The grid of an exact run, and what tells how far the run goes."""
+
+    range: Range
+    found: Callable[[], Reach]
 
 
 class _Run(NamedTuple):
@@ -92,7 +99,7 @@ class _Run(NamedTuple):
     plan: ShearPlan
     h: float
     layers: int
-    exact: shears.Exact | None
+    exact: Exactly | None
     field: VectorField
 
 
@@ -127,11 +134,16 @@ def _needs_gradient(tensors: Sequence[Tensor]) -> bool:
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
-def _exactly(plan: ShearPlan, field: VectorField, h: float, state: State, theta: Theta) -> State:
+def _exactly(plan: ShearPlan, scheme: Any, field: VectorField, h: float, state: State, theta: Theta) -> State:
     """The run on the grid that the input determines."""
-    grid = Grid(state, wide=False)
-    exact = shears.Exact(grid.spacing, grid.limit, grid.coarsest)
+    exact = Exactly(Range(state, state[0].dtype), lambda: reach(scheme, field, state, theta, h))
+    exact.range.settle(exact.found)
     return _Direct.apply(_Run(plan, h, field.layers, exact, original(field)), *state, *theta)
+
+
+def _known() -> Reach:
+    """In place of what told how far a run goes, once it is known to stay within its grid."""
+    return Reach(0.0, 0.0)
 
 
 class _Direct(torch.autograd.Function):
@@ -140,12 +152,13 @@ class _Direct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, run: _Run, p: Tensor, q: Tensor, *theta: Tensor) -> Any:
         plan, h, layers, exact, _ = run
-        final, ctx.checksum, left = shears.forward(plan, h, layers, (p, q), theta, exact)
+        grid = exact.range if exact else None
+        final, ctx.checksum, left = shears.forward(plan, h, layers, (p, q), theta, grid)
         while exact is not None and left:
-            exact = exact.widened()
-            final, ctx.checksum, left = shears.forward(plan, h, layers, (p, q), theta, exact)
+            exact.range.widen(exact.found)
+            final, ctx.checksum, left = shears.forward(plan, h, layers, (p, q), theta, grid)
         ctx.save_for_backward(*final[:2], *(final[2:] if exact else (p, q)), *theta)
-        ctx.run = run._replace(exact=exact) if exact else run
+        ctx.run = run._replace(exact=exact._replace(found=_known)) if exact else run  # the first state is not kept
         return tuple(final[:2])
 
     @staticmethod
@@ -154,7 +167,7 @@ class _Direct(torch.autograd.Function):
         saved = ctx.saved_tensors
         (*final, a, b), theta, needed = saved[:4], saved[4:], ctx.needs_input_grad[1:]
         plan, h, layers, exact, field = ctx.run
-        kept = {"exact": exact, "integers": (a, b)} if exact else {"start": (a, b)}
+        kept = {"exact": exact.range, "integers": (a, b)} if exact else {"start": (a, b)}
         gradients, drift, checksum = shears.backward(plan, h, layers, final, costate, theta, needed, **kept)
         if exact and checksum != ctx.checksum:
             raise RuntimeError("the exact inversion did not restore every bit; please report it, and use Reversible().")

@@ -2,17 +2,17 @@ r"""One native call: from tensors to the structures of ``native/problem.h`` and 
 
 from __future__ import annotations
 
-__all__ = ["TYPES", "Exact", "backward", "forward", "velocity"]
+__all__ = ["TYPES", "backward", "forward", "velocity"]
 
 import ctypes
 import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from liouville.backprop.range import Range
 from liouville.kernels.layout import Layout, layout_of, pointer
 from liouville.kernels.library import ShearRun, Stage, Velocity, library
 from liouville.kernels.table import TRANSPOSED, ShearPlan
@@ -21,35 +21,13 @@ TYPES = {torch.float32: 0, torch.float64: 1}
 _INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 
-class Exact(NamedTuple):
-    """An exact run's grid, as `backprop.arithmetic.Grid` lays it: x = integer * spacing, |integer| < limit."""
-
-    spacing: float
-    limit: float
-    coarsest: float
-
-    def widened(self) -> Exact:
-        """A grid 8 times as coarse, for a run that left this one.
-
-        Raises:
-            ArithmeticError: if there is none.
-        """
-        if self.spacing >= self.coarsest:
-            raise ArithmeticError(
-                "a state or a velocity of an exactly reversible run is not finite, or beyond the range of its coarsest "
-                f"grid, +-{self.limit * self.spacing:.3g}: the network grows without bound (take smaller steps or "
-                "weights), or is meant to grow; then use Reversible(compensated=True)."
-            )
-        return self._replace(spacing=8 * self.spacing)
-
-
 def forward(
     plan: ShearPlan,
     h: float,
     layers: int,
     state: Sequence[Tensor],
     theta: Sequence[Tensor],
-    exact: Exact | None = None,
+    exact: Range | None = None,
 ) -> tuple[list[Tensor], int, bool]:
     """The last state, parts (batch, width) or images; in an exact run its integers too, the sum of the first state's,
     and whether the run left its grid, so that all of it means nothing."""
@@ -61,7 +39,7 @@ def forward(
         layout.lay(part.value, x, result)
     if exact:
         out += [torch.empty_like(x, dtype=_INTEGERS[x.dtype]) for x in out]
-        run.spacing, run.limit = exact[:2]
+        run.spacing, run.limit = exact.spacing, exact.limit
         for part, integers in zip(run.parts, out[2:], strict=True):
             part.grid.out = integers.data_ptr()
     library().lv_shear_forward(ctypes.byref(run))
@@ -77,7 +55,7 @@ def backward(
     theta: Sequence[Tensor],
     needed: Sequence[bool],
     start: Sequence[Tensor] = (),
-    exact: Exact | None = None,
+    exact: Range | None = None,
     integers: Sequence[Tensor] = (),
 ) -> tuple[list[Tensor | None], float, int]:
     """The gradients of the first state's parts and of theta where they are needed, the relative drift, the checksum.
@@ -99,7 +77,7 @@ def backward(
         if exact:
             layout.lay(part.grid, layout.arranged(integers[k]))
     if exact:
-        run.spacing, run.limit = exact[:2]
+        run.spacing, run.limit = exact.spacing, exact.limit
     library().lv_shear_backward(ctypes.byref(run))
     return gradients, run.error / max(run.size, torch.finfo(final[0].dtype).tiny), run.checksum
 

@@ -1,0 +1,117 @@
+r"""Which grid an exact run lies on: fine beside the input, and as wide as the run goes.
+
+The first grid is laid by the largest input entry, and made 8 times as coarse, twice at most, where the run leaves its
+range. An input that is small beside the biases leaves all three, though nothing grows: the biases carry it away. So
+the run is then done once in floating-point numbers, which says how far it goes and what the biases move by themselves
+(a state at rest, p = q = 0): up to 512 times the larger of the input and that, the grid is laid by how far the run
+goes. Beyond, the network grows, and the grid would lose digits that the growth then magnifies: that is refused.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Range", "Reach", "reach"]
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from liouville.backprop.base import layer
+from liouville.fields.base import Theta, VectorField
+from liouville.schemes.base import ShearScheme, State
+
+
+class Reach(NamedTuple):
+    """``furthest``: the largest number of a run, state or step; ``biases``: the steps of a state at rest, added up."""
+
+    furthest: float
+    biases: float
+
+
+@torch.no_grad()
+def reach(scheme: ShearScheme, field: VectorField, state: State, theta: Theta, h: float) -> Reach:
+    """How far a run goes, in floating-point numbers."""
+    parts, rest = [x.detach() for x in state], [torch.zeros_like(x) for x in state]
+    furthest, biases = _largest(*parts), 0 * _largest(*parts)
+    for j in range(field.layers):
+        for moved, velocity, step in scheme.shears(field.at_layer(j), layer(theta, j), h):
+            increment = step * velocity(parts[1 - moved])
+            parts[moved] = parts[moved] + increment
+            furthest = torch.maximum(furthest, _largest(parts[moved], increment))
+            biases = biases + _largest(step * velocity(rest[1 - moved]))
+        parts = parts[::-1] if scheme.swaps else parts
+    return Reach(float(furthest), float(biases))
+
+
+class Range:
+    """Spacing and limit of a grid, x = integer * spacing with |integer| < limit; `widen` lays the next one.
+
+    Args:
+        state: the first state.
+        dtype: of the floating-point numbers that the grid stands for: 2^27 integers up to the largest input entry and
+            2^30 in all for float32, 2^57 and 2^62 for float64. The spacing is never below 64 times the smallest normal
+            number, so that its inverse is one, too.
+
+    Raises:
+        ArithmeticError: if an entry of the state is not finite.
+    """
+
+    def __init__(self, state: State, dtype: torch.dtype) -> None:
+        bits, self.limit = (57, 2.0**62) if dtype == torch.float64 else (27, 2.0**30)
+        self.largest = max(float(x.detach().abs().max()) if x.numel() else 0.0 for x in state)
+        if not math.isfinite(self.largest):
+            raise ArithmeticError("the input of an exactly reversible run must be finite, and an entry of it is not.")
+        self.finest = 64 * torch.finfo(dtype).tiny
+        self.spacing = max(_power(self.largest) * 2.0**-bits if self.largest else 2.0**-bits, self.finest)
+        self.coarsest, self.growth = 64 * self.spacing, 64 * self.limit * 2.0**-bits
+        self.measured = self.settled = False
+
+    def settle(self, found: Callable[[], Reach]) -> None:
+        """The grid of an input of zeros, whose size says nothing: by how far the run goes, where that is little."""
+        if self.settled or self.largest > 0:
+            return
+        self.settled = True
+        if 0 < (furthest := found().furthest) < 0.125:
+            self.spacing = max(self.spacing * _power(furthest), self.finest)
+            self.coarsest = 64 * self.spacing
+
+    def widen(self, found: Callable[[], Reach], finite: bool = True) -> None:
+        """The grid after this one, for a run that left it; ``finite``: whether all of its numbers were.
+
+        Raises:
+            ArithmeticError: if there is none, with the reason.
+        """
+        if finite and self.spacing < self.coarsest:
+            self.spacing *= 8
+            return
+        furthest, biases = (math.nan, math.nan) if self.measured else found()
+        if not self.measured and not math.isfinite(furthest):
+            raise ArithmeticError(f"a state or a velocity of an exactly reversible run is not finite{_ADVICE}")
+        allowed = self.growth * max(self.largest, biases)
+        if not furthest < allowed:
+            raise ArithmeticError(
+                "a state or a velocity of an exactly reversible run is beyond the range of its coarsest grid, "
+                f"+-{self.limit * self.spacing:.3g}{_ADVICE}"
+            )
+        self.measured = True
+        self.spacing = max(8 * self.spacing if finite else self.spacing, 2 * _power(furthest) / self.limit)
+        self.coarsest = 8 * self.spacing  # the rounded run may go a little further
+
+
+_ADVICE = (
+    ": the network grows without bound (take smaller steps or weights), or is meant to grow; then use "
+    "Reversible(compensated=True)."
+)
+
+
+def _power(x: float) -> float:
+    """The power of two above x, at most that of the largest number."""
+    return math.ldexp(1.0, min(math.frexp(x)[1], 1023))
+
+
+def _largest(*tensors: Tensor) -> Tensor:
+    """The largest absolute entry, in float64, still on its device; NaN if there is one."""
+    sizes = [x.abs().max().double() for x in tensors if x.numel()]
+    return torch.stack(sizes).max() if sizes else tensors[0].new_zeros((), dtype=torch.float64)
