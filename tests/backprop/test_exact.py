@@ -1,6 +1,7 @@
 """`Reversible(exact=True)`: every bit is restored at any depth, each backward pass verifies it, and the range ends."""
 
 import contextlib
+import copy
 import math
 
 import pytest
@@ -47,7 +48,9 @@ def there_and_back(flow, y, engine=EXACT, autocast=contextlib.nullcontext()):
                 parts = layers.forward(parts, j, layer(theta, j))
             last = [part[0].clone() for part in parts]
             layers.leave(parts)
-            if layers.arithmetic.in_range():  # else it is to be repeated, on a coarser grid
+            if layers.arithmetic.in_range(
+                lambda: layers.reach(state, theta)
+            ):  # else it is to be repeated, on a coarser grid
                 break
         for j in reversed(range(flow.layers)):
             parts = layers.inverse(parts, j, layer(theta, j))
@@ -249,3 +252,56 @@ def test_an_exception_leaves_nothing_behind():
     with pytest.raises(ArithmeticError):
         lv.Flow(flow.field, flow.scheme, 20.0, EXACT)(y)
     compare(flow.with_backprop(lv.Stored()), EXACT, y, allowed=lambda b: 1e4 * EPS * float(b.abs().max()))
+
+
+# ---- what is small, or nothing ---------------------------------------------------------------------------------
+
+ENGINES = {"Reversible": EXACT, "Fused": lv.Fused(exact=True), "wide": WIDE}
+
+
+def carried(dtype, biases, layers=16):
+    """An h2 network whose biases alone carry a state of zeros away."""
+    field = lv.SeparableHamiltonianField(4, layers, init=lv.Normal(), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        field.b_p.mul_(biases), field.b_q.mul_(biases)
+    return lv.Flow(field.to(dtype), lv.SymplecticEuler(), T=1.6)
+
+
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
+@pytest.mark.parametrize("biases", [1.0, 1e-6, 1e-20])
+@pytest.mark.parametrize("scale", [1e-3, 1e-31, 1e-42, 0.0])
+def test_an_input_that_is_small_beside_the_biases_is_as_right_as_the_output_is_large(engine, biases, scale):
+    """The grid has 2^-21 of the largest number of the run or finer (8 x 8 x 8 x 2^-30), N roundings of it magnified by
+    ||A||, and float32 has its own."""
+    flow = carried(torch.float32, biases)
+    y = scale * torch.randn(2, 4, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        true = copy.deepcopy(flow).double()(y.double())
+        growth = float(lv.analysis.backward_sensitivity(flow, y).abs().sum(-1).max())
+    torch.set_flush_denormal(scale == 1e-42)  # as the command does
+    try:
+        x = y.clone().requires_grad_()
+        out = flow.with_backprop(engine)(x)
+        out.sum().backward()  # every bit is restored, or it raises
+    finally:
+        torch.set_flush_denormal(False)
+    near(out.detach().double(), true, 16 * 2**-21 * growth * float(true.abs().max()))
+    assert x.grad.isfinite().all() and bool(x.grad.any())
+
+
+@pytest.mark.parametrize("engine", [EXACT, lv.Fused(exact=True)], ids=str)
+def test_the_reason_of_a_refusal_is_the_true_one(engine):
+    small = carried(torch.float32, 0.0).with_backprop(engine)
+    with pytest.raises(ArithmeticError, match=r"too small for an exactly reversible one: the largest is .*e-3\d"):
+        small(torch.full((2, 4), 1e-36))
+    small(torch.full((2, 4), 1e-31)).sum().backward()
+    grows = lv.zoo.h2(4, layers=64, T=200.0, activation="relu", init=lv.Normal(), backprop=engine)
+    with pytest.raises(ArithmeticError, match="grows without bound"):
+        grows(torch.ones(2, 4))
+
+
+def test_runs_that_fit_their_first_grids_lie_on_them():
+    """On multiples of 2^-27 of the largest input, of 8 times that, or 64 times: records rest on these bits."""
+    for T, spacing in ((1.0, 2.0**-26), (3.0, 2.0**-23), (4.8, 2.0**-20)):
+        finest = hyperbolic(T, torch.float32).with_backprop(EXACT)(torch.ones(2, 4)) / spacing
+        assert torch.equal(finest, finest.round()) and not torch.equal(finest / 8, (finest / 8).round())

@@ -51,8 +51,8 @@ class Range:
     Args:
         state: the first state.
         dtype: of the floating-point numbers that the grid stands for: 2^27 integers up to the largest input entry and
-            2^30 in all for float32, 2^57 and 2^62 for float64. The spacing is never below 64 times the smallest normal
-            number, so that its inverse is one, too.
+            2^30 in all for float32, 2^57 and 2^62 for float64. The spacing is never below 4 times the smallest normal
+            number, so that its inverse is a number, too.
 
     Raises:
         ArithmeticError: if an entry of the state is not finite.
@@ -63,19 +63,28 @@ class Range:
         self.largest = max(float(x.detach().abs().max()) if x.numel() else 0.0 for x in state)
         if not math.isfinite(self.largest):
             raise ArithmeticError("the input of an exactly reversible run must be finite, and an entry of it is not.")
-        self.finest = 64 * torch.finfo(dtype).tiny
+        self.finest, self.resolved = 4 * torch.finfo(dtype).tiny, bits - 7
         self.spacing = max(_power(self.largest) * 2.0**-bits if self.largest else 2.0**-bits, self.finest)
         self.coarsest, self.growth = 64 * self.spacing, 64 * self.limit * 2.0**-bits
         self.measured = self.settled = False
 
     def settle(self, found: Callable[[], Reach]) -> None:
-        """The grid of an input of zeros, whose size says nothing: by how far the run goes, where that is little."""
-        if self.settled or self.largest > 0:
+        """The grid where the input's size does not say it: zeros, and numbers near the smallest that there are.
+
+        Raises:
+            ArithmeticError: if no number of the run is large enough for a grid of this precision.
+        """
+        if self.settled or self.spacing < self.largest * 2.0**-self.resolved:
             return
-        self.settled = True
-        if 0 < (furthest := found().furthest) < 0.125:
+        self.settled, furthest = True, found().furthest
+        if self.largest == 0.0 and 0 < furthest < 0.125:
             self.spacing = max(self.spacing * _power(furthest), self.finest)
             self.coarsest = 64 * self.spacing
+        if 0 < furthest < (least := self.finest * 2.0**self.resolved):
+            raise ArithmeticError(
+                "the numbers of this run are too small for an exactly reversible one: the largest is "
+                f"{furthest:.3g}, and the grid needs {least:.3g}. Scale the input, or use Reversible(compensated=True)."
+            )
 
     def widen(self, found: Callable[[], Reach], finite: bool = True) -> None:
         """The grid after this one, for a run that left it; ``finite``: whether all of its numbers were.
