@@ -181,3 +181,42 @@ def test_float16_under_the_autocast_of_bfloat16_is_refused():
     flow, _, y = flow_and_input("h2", torch.float16)
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="autocast is on with bfloat16"):
         flow(y)
+
+
+ODD_TIMES = [1e308, 10**400, True, float("nan"), 0, -1.0, "1", None, torch.tensor(1.0)]
+
+
+@pytest.mark.parametrize("T", ODD_TIMES, ids=lambda T: repr(T)[:12])
+def test_a_time_that_no_step_can_have_is_refused(T):
+    with pytest.raises(ValueError, match="T must be a positive, finite time"):
+        lv.zoo.h2(4, layers=2, T=T)
+
+
+def test_depths_and_widths_are_whole_numbers_of_any_kind():
+    np = pytest.importorskip("numpy")
+    flow = lv.zoo.h2(np.int64(4), layers=np.int32(3), T=np.float32(1.0))
+    assert type(flow.layers) is int and type(flow.field.features) is int and type(flow.T) is float
+    with pytest.raises(ValueError, match="whole number"):
+        lv.zoo.h2(4, layers=True, T=1.0)
+
+
+def test_spectra_at_states_that_are_not_finite_are_nan():
+    """LAPACK raises, or ends the process."""
+    flow, y = lv.zoo.h1(4, layers=2, T=1.0), torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    y[1] = float("nan")
+    for said in (A.layer_spectra(flow, y), A.extreme_singular_values(flow, y).largest[None]):
+        assert said[:, [0, 2]].isfinite().all() and said[:, 1].isnan().all()
+    aligned = A.gradient_alignment(A.backward_sensitivity(flow, y), torch.ones(3, 4))
+    assert aligned[0, [0, 2]].isfinite().all() and aligned[0, 1].isnan()
+
+
+def test_nothing_is_said_of_no_samples():
+    flow = lv.zoo.h2(4, layers=2, T=1.0)
+    for said in (A.certify, A.depth_check, A.reconstruction_error, A.backward_sensitivity, A.extreme_singular_values):
+        with pytest.raises(ValueError, match="at least one sample"):
+            said(flow, torch.zeros(0, 4))
+
+
+def test_denormal_states_drift_by_their_own_roundings():
+    flow = lv.zoo.h2(4, layers=4, T=1.0, backprop=lv.Reversible())
+    flow((1e-42 * torch.randn(5, 4)).requires_grad_()).sum().backward()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["Flow", "require_flow", "require_tensor"]
 
-import math
 from collections.abc import Iterator
 from numbers import Real
 from typing import Any
@@ -16,6 +15,8 @@ from liouville.backprop import Backprop, Stored, slices
 from liouville.fields.base import StochasticField, Theta, VectorField
 from liouville.precision import FLOATS, require_autocast
 from liouville.schemes.base import ReversibleScheme, Scheme, State
+
+_LONGEST = torch.finfo(torch.float32).max
 
 
 class Flow(nn.Module):
@@ -154,8 +155,9 @@ class Flow(nn.Module):
 
 
 def _require_time(T: Any) -> None:
-    if not (isinstance(T, Real) and 0 < float(T) < math.inf):
-        raise ValueError(f"T must be a positive, finite time, got {T!r}.")
+    if isinstance(T, bool) or not (isinstance(T, Real) and 0 < T <= _LONGEST):
+        got = repr(T)[:40]
+        raise ValueError(f"T must be a positive, finite time of at most {_LONGEST:.2g}, got {got}.")
 
 
 def require_flow(value: object) -> Flow:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from liouville.analysis.claims import Claim, of_flow, of_network, probes
+from liouville.analysis.states import require_samples
 from liouville.flow import Flow
 from liouville.network import Network
 from liouville.precision import name_of, require_floating, working
@@ -112,6 +113,8 @@ def certify(flow: Flow | Network, y: Tensor | None = None) -> Certificate:
             f"a certificate is for a Flow or a Network, got {type(flow).__name__}; backward_sensitivity and "
             "gradient_verdict look at any chain of modules."
         )
+    if y is not None:
+        require_samples(y)
     for name, weight in flow.named_parameters():
         require_floating(weight.dtype, f"the weights {name}")
     subject = copy.deepcopy(flow).eval()

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from liouville.analysis.precise import precisely
+from liouville.analysis.states import require_samples
 from liouville.flow import Flow
 
 
@@ -67,6 +68,7 @@ def depth_check(network: nn.Module, x: Tensor, *, tolerance: float = 0.01) -> De
     flows = [m for m in network.modules() if isinstance(m, Flow)]
     if not flows:
         raise ValueError(f"expected a Flow or a module that contains one, got {type(network).__name__}.")
+    require_samples(x)
     outputs = [_refined(network, times)(x) for times in (0, 1, 2)]
     scale = float(outputs[0].abs().max()) or 1.0
     change, after = (float((b - a).abs().max()) / scale for a, b in itertools.pairwise(outputs))

@@ -252,6 +252,8 @@ def _ends(alphas: list[Tensor], betas: list[Tensor], beta: Tensor) -> tuple[Tens
     B = torch.diag_embed(torch.stack(alphas, -1))
     if betas:
         B = B + torch.diag_embed(torch.stack(betas, -1), 1)
-    x, s, _ = torch.linalg.svd(B)
-    error = beta[:, None] * x[:, -1].abs()
+    finite = B.isfinite().all(-1).all(-1)[:, None]
+    x, s, _ = torch.linalg.svd(torch.where(finite[..., None], B, 0.0))
+    s = torch.where(finite, s, torch.nan)
+    error = torch.where(finite, beta[:, None] * x[:, -1].abs(), torch.nan)
     return s[:, 0], error[:, 0], s[:, -1], error[:, -1]

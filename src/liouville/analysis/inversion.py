@@ -7,6 +7,7 @@ __all__ = ["reconstruction_error"]
 import torch
 from torch import Tensor
 
+from liouville.analysis.states import require_samples
 from liouville.backprop import Reversible, layer
 from liouville.backprop.arithmetic import Part
 from liouville.flow import Flow
@@ -29,6 +30,7 @@ def reconstruction_error(flow: Flow, y: Tensor) -> Tensor:
         >>> float(reconstruction_error(flow, torch.randn(10, 4)).max())
         0.0
     """
+    require_samples(y)
     engine = flow.backprop if isinstance(flow.backprop, Reversible) else Reversible()
     theta = flow.field.theta()
     run, state = flow.start(y, theta)

@@ -26,7 +26,8 @@ from liouville.schemes import RK4, ForwardEuler, ImplicitMidpoint, Midpoint, Sch
 @precisely
 @torch.no_grad()
 def layer_spectra(flow: Flow, y: Tensor) -> Tensor:
-    r"""h times the eigenvalues of f' at the state of every layer and sample: (N, *batch, n), complex.
+    r"""h times the eigenvalues of f' at the state of every layer and sample: (N, *batch, n), complex; NaN
+    where f' is not finite.
 
     Draw them over the region where `amplification` is at most 1. For splitting schemes f' is that of (p, q); for the
     two-step scheme that of y. Small n only: `step_margin` does without matrices.
@@ -37,7 +38,10 @@ def layer_spectra(flow: Flow, y: Tensor) -> Tensor:
         torch.Size([8, 10, 4])
     """
     run = run_of(flow, y)
-    eigenvalues = torch.linalg.eigvals(flow.h * field_jacobians(flow, run))
+    matrices = flow.h * field_jacobians(flow, run)
+    finite = matrices.isfinite().all(-1).all(-1)  # LAPACK may crash on others
+    eigenvalues = torch.linalg.eigvals(torch.where(finite[..., None, None], matrices, 0.0))
+    eigenvalues = torch.where(finite[..., None], eigenvalues, torch.nan)
     return eigenvalues.reshape(flow.layers, *run.batch, -1)
 
 

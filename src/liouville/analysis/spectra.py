@@ -115,6 +115,8 @@ def gradient_alignment(sensitivities: Tensor, gradient: Tensor) -> Tensor:
         >>> gradient_alignment(A, torch.tensor([0.0, 3.0]))
         tensor(1.)
     """
-    u = torch.linalg.svd(sensitivities, full_matrices=False).U[..., 0]
+    finite = sensitivities.isfinite().all(-1).all(-1)
+    u = torch.linalg.svd(torch.where(finite[..., None, None], sensitivities, 0.0), full_matrices=False).U[..., 0]
+    u = torch.where(finite[..., None], u, torch.nan)
     length = gradient.norm(dim=-1).clamp(min=torch.finfo(gradient.dtype).tiny)
     return (u * gradient).sum(-1).abs() / length

@@ -2,7 +2,7 @@ r"""One run of a flow for analysis: its frozen weights and its N + 1 states, par
 
 from __future__ import annotations
 
-__all__ = ["Run", "flat_states", "run_of"]
+__all__ = ["Run", "flat_states", "require_samples", "run_of"]
 
 from typing import NamedTuple
 
@@ -36,14 +36,19 @@ def run_of(flow: Flow, y: Tensor) -> Run:
     """
     if isinstance(flow.field, StochasticField) and flow.field.training:
         raise ValueError("a flow in training mode draws new noise in every run; call flow.eval() to analyse it.")
-    if not y.numel():
-        raise ValueError(f"expected at least one sample, got an input of shape {tuple(y.shape)}.")
+    require_samples(y)
     states = list(flow.states(y.detach()))
     batch = y.shape[: flow.field.feature_axis]
     stacked = (torch.stack(part) for part in zip(*states, strict=True))
     parts = [x.flatten(1, len(batch)) if batch else x[:, None] for x in stacked]
     theta = flow.field.theta()
     return Run(type(theta)(*(w.detach() for w in theta)), parts, batch)
+
+
+def require_samples(y: Tensor) -> None:
+    """Raise a `ValueError` for an empty input: nothing can be measured over no samples."""
+    if not y.numel():
+        raise ValueError(f"expected at least one sample, got an input of shape {tuple(y.shape)}.")
 
 
 @precisely

@@ -54,13 +54,13 @@ class Probes:
         off = torch.where(off.isfinite(), off, torch.inf)
         # zeros that moved away come back to a rounding of what they became
         size = torch.maximum(0.01 * before, self.size)
-        self.found[j] = torch.where(size.isfinite(), off / size.clamp(min=torch.finfo(size.dtype).tiny), 0.0)
+        self.found[j] = torch.where(size.isfinite(), off / size.clamp(min=_smallest(kept)), 0.0)
 
     def repeat(self, now: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
         """Compare the last layer's velocities with what they were, in units of what their own precision allows."""
         for a, b in zip(now, kept, strict=True):
             off, size = _largest([a - b]), _largest([b])
-            bearable = torch.finfo(b.dtype).eps ** 0.5 * size.clamp(min=torch.finfo(size.dtype).tiny)
+            bearable = torch.finfo(b.dtype).eps ** 0.5 * size.clamp(min=_smallest([b]))
             self.impurity = torch.maximum(self.impurity, torch.where(size.isfinite(), off / bearable, 0.0))
 
     def errors(self) -> dict[int, float]:
@@ -134,6 +134,11 @@ def _largest(tensors: Sequence[Tensor]) -> Tensor:
     """The largest absolute entry, in float64 or exactly, still on its device; NaN if there is one."""
     flat = torch.cat([x.double().abs() for x in tensors])
     return flat.max() if flat.numel() else flat.new_zeros(())
+
+
+def _smallest(tensors: Sequence[Tensor]) -> float:
+    """The smallest number whose digits count: below it, roundings no longer shrink with what they round."""
+    return max(torch.finfo(x.dtype).tiny if x.is_floating_point() else 1.0 for x in tensors)
 
 
 def _margin(layers: Layers, theta: Theta) -> str:

@@ -60,14 +60,14 @@ class VectorField(nn.Module, ABC):
     def __init__(self, features: int, layers: int) -> None:
         super().__init__()
         for name, value in (("features", features), ("layers", layers)):
-            if not isinstance(value, Integral):
+            if not isinstance(value, Integral) or isinstance(value, bool):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
         if features < 1:
             raise ValueError(f"features must be at least 1, got {features}.")
         if layers < 1:
             raise ValueError(f"layers must be at least 1, got {layers}; a network of no layers is its head alone.")
-        self.features = features
-        self.layers = layers
+        self.features = int(features)
+        self.layers = int(layers)
 
     @abstractmethod
     def theta(self) -> Theta:
