@@ -155,7 +155,7 @@ class Flow(nn.Module):
 
 
 def _require_time(T: Any) -> None:
-    if isinstance(T, bool) or not (isinstance(T, Real) and 0 < T <= _LONGEST):
+    if isinstance(T, bool) or not (isinstance(T, Real) and 0 < T <= _LONGEST):  # type: ignore[operator]
         got = repr(T)[:40]
         raise ValueError(f"T must be a positive, finite time of at most {_LONGEST:.2g}, got {got}.")
 

@@ -66,7 +66,7 @@ class Range:
         self.finest, self.resolved = 4 * torch.finfo(dtype).tiny, bits - 7
         self.spacing = max(_power(self.largest) * 2.0**-bits if self.largest else 2.0**-bits, self.finest)
         self.coarsest, self.growth = 64 * self.spacing, 64 * self.limit * 2.0**-bits
-        self.measured = self.settled = False
+        self.measured, self.settled = False, self.largest * 2.0**-self.resolved > self.finest
 
     def settle(self, found: Callable[[], Reach]) -> None:
         """The grid where the input's size does not say it: zeros, and numbers near the smallest that there are.
@@ -74,7 +74,7 @@ class Range:
         Raises:
             ArithmeticError: if no number of the run is large enough for a grid of this precision.
         """
-        if self.settled or self.spacing < self.largest * 2.0**-self.resolved:
+        if self.settled:
             return
         self.settled, furthest = True, found().furthest
         if self.largest == 0.0 and 0 < furthest < 0.125:
