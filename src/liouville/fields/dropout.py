@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from liouville.fields.base import Lipschitz, PartitionedField, Spectrum, StochasticField, Theta, VectorField, spectrum_of
+from liouville.fields.base import (
+    Lipschitz,
+    PartitionedField,
+    Spectrum,
+    StochasticField,
+    Theta,
+    VectorField,
+    spectrum_of,
+)
 
 if TYPE_CHECKING:
     from liouville.schemes.base import Scheme

@@ -111,8 +111,8 @@ class ImplicitSymplecticEuler(ReversibleScheme):
     """
 
     order: ClassVar[int] = 1
-    # at a multiplier -1, h S (p', q) = -2 (q, p') with S = K^T D K, so that h ||S|| >= 2; no other collision is possible
-    # while S is definite, since all multipliers of a half circle have one signature
+    # a multiplier -1 means h S (p', q) = -2 (q, p') with S = K^T D K, so that h ||S|| >= 2, and no other collision is
+    # possible: all multipliers of a half circle have one signature
     stability_limit: ClassVar[float] = 2.0
     iterations: int = 50
 

@@ -33,12 +33,12 @@ class StabilityWarning(UserWarning):
     """A scheme makes modes grow that the field damps."""
 
 
-def warn(what: str, instead: str) -> None:
+def warn(text: str) -> None:
     """A `StabilityWarning` at the line outside this library that asked for it."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "liouville":
         frame, level = frame.f_back, level + 1
-    warnings.warn(f"{what}. {instead}", StabilityWarning, stacklevel=level)
+    warnings.warn(text, StabilityWarning, stacklevel=level)
 
 
 class StabilityLimit:

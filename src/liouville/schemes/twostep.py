@@ -52,12 +52,12 @@ class Midpoint(ShearScheme):
         if spectrum == "imaginary":
             return
         name = type(field).__name__
+        damps = f"{name} damps"
+        if spectrum == "any":
+            damps = f'nothing says that {name} damps nothing (a field of your own can: spectrum = "imaginary")'
         warn(
-            f"{name} damps, and the two-step Midpoint scheme lets whatever is damped grow, at every step size"
-            if spectrum == "damped"
-            else f"the two-step Midpoint scheme lets whatever the field damps grow, at every step size, and nothing says "
-            f"that {name} damps nothing (a field of your own can: spectrum = \"imaginary\")",
-            "Use AntisymmetricField with gamma = 0, ForwardEuler, RK4 or ImplicitMidpoint.",
+            f"the two-step Midpoint scheme lets whatever a field damps grow, at any step size, and {damps}; use "
+            "ForwardEuler, RK4 or ImplicitMidpoint, or AntisymmetricField with gamma = 0."
         )
 
     def init(self, field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
