@@ -1,9 +1,9 @@
 """How often does `analysis.depth_check` err: on networks that follow an equation, and on stacks of random layers?
 
 Every model of the zoo, four features, 100 samples N(0, 1). "smooth": default weights, 64 layers, T = 1, one function of
-time; "chaotic": i.i.d. N(0, 9) weights, 8 layers, T = 8; "random": i.i.d. N(0, 1) weights, 16 layers, T = 16.
-A smooth network called a stack is an error, and a stack called an ODE, resolved or not; "undecided" is counted by itself.
-With --page the table goes into that page.
+time; "chaotic": i.i.d. N(0, 9) weights, 8 layers, T = 8; "random": i.i.d. N(0, 1) weights, 16 layers, T = 16. A smooth
+network called a stack is an error, and so is a stack called an ODE, resolved or not; "undecided" is counted apart. With
+--page the table goes into that page.
 """
 
 from __future__ import annotations
