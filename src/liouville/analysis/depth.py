@@ -88,6 +88,7 @@ def depth_check(network: nn.Module, x: Tensor, *, tolerance: float = 0.01) -> De
     outputs = _outputs(network, x)
     scale = float(outputs[0].abs().max()) or 1.0
     changes = [float((b - a).abs().max()) / scale for a, b in itertools.pairwise(outputs)]
+    first, second, third = changes
     N = sum(f.layers for f in flows)
     order, distance = _limit(changes, 100 * N * torch.finfo(outputs[0].dtype).eps)
     expected = min(f.scheme.order_in_depth for f in flows)
@@ -96,7 +97,7 @@ def depth_check(network: nn.Module, x: Tensor, *, tolerance: float = 0.01) -> De
         flips = float((_prediction(outputs[0]) != _prediction(outputs[1])).double().mean())
     kind: Kind = "ODE" if distance <= _NEAR else "undecided" if max(changes) <= _FAR else "stack"
     verdict = _verdict(kind, N, changes, distance, order, expected, flips, tolerance)
-    return DepthCheck(N, *changes, order, expected, distance, flips, kind, verdict)
+    return DepthCheck(N, first, second, third, order, expected, distance, flips, kind, verdict)
 
 
 def _outputs(network: nn.Module, x: Tensor) -> list[Tensor]:
