@@ -27,7 +27,7 @@ from liouville.fields import (
     SeparableHamiltonianField,
     VectorField,
 )
-from liouville.fields.base import Lipschitz, Theta
+from liouville.fields.base import Lipschitz, Spectrum, Theta, spectrum_of
 from liouville.flow import Flow, require_flow
 from liouville.precision import rounding_of, working
 from liouville.schemes.base import Scheme
@@ -100,6 +100,11 @@ class BudgetedField(VectorField):
     def feature_axis(self) -> int:  # type: ignore[override]
         return self.field.feature_axis
 
+    @property
+    def spectrum(self) -> Spectrum:
+        """The field's own."""
+        return spectrum_of(self.field)
+
     def theta(self) -> Theta:
         """The field's weights, K rescaled so that U <= budget."""
         theta = self.field.theta()
@@ -164,6 +169,7 @@ class PartitionedBudgetedField(BudgetedField, PartitionedField):
     """A budgeted field that splits into (p, q); still shears, so every singular value lies in [1/budget, budget]."""
 
     field: PartitionedField
+    spectrum = BudgetedField.spectrum
 
     def __init__(self, field: PartitionedField, scheme: Scheme, T: float, budget: float) -> None:
         BudgetedField.__init__(self, field, scheme, T, budget)

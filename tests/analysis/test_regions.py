@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
 
 import liouville as lv
-from liouville.analysis import amplification, imaginary_limit, layer_spectra, margin, step_margin
+from liouville.analysis import amplification, certify, imaginary_limit, layer_spectra, margin, step_margin
+from liouville.analysis.stability import modes
+from liouville.budget import BudgetedField
+from liouville.schemes import StabilityWarning
 from measure import at, generator, randn, step_jacobian
-from samples import PAIRS, inputs
+from samples import FIELDS, PAIRS, inputs
+from samples import field as sample
 from samples import flow as flow_of
 
 SCHEMES = (
@@ -40,6 +45,19 @@ def oscillator(scheme: lv.Scheme, omega: float) -> lv.Flow:
         for K in weights:
             K.copy_(math.sqrt(omega) * torch.eye(K.shape[-1]))
     return lv.Flow(field, scheme, T=1.0)
+
+
+def damped(gamma: float) -> lv.AntisymmetricField:
+    """y' = [[-gamma, 1/2], [-1/2, -gamma]] y in 400 layers."""
+    field = lv.AntisymmetricField(2, 400, gamma=gamma, shared=True, activation=line()).double()
+    with torch.no_grad():
+        field.W.copy_(torch.tensor([[0.0, 0.5], [0.0, 0.0]]))
+        field.b.zero_()
+    return field
+
+
+def step_claim(flow: lv.Flow, y: torch.Tensor) -> lv.analysis.Claim:
+    return next(claim for claim in certify(flow, y).claims if claim.name == "step size")
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: type(s).__name__)
@@ -74,7 +92,6 @@ def test_the_region_of_forward_euler_is_a_disc_and_unknown_ones_say_so() -> None
     assert (amplification(lv.ForwardEuler(), z) <= 1).tolist() == [True, False, False, False]
     with pytest.raises(NotImplementedError, match="ImplicitSymplecticEuler"):
         amplification(lv.ImplicitSymplecticEuler(), z)
-    assert math.isnan(imaginary_limit(lv.ImplicitSymplecticEuler()))
 
 
 def test_antisymmetric_euler_is_stable_exactly_if_gamma_allows_it() -> None:
@@ -145,6 +162,60 @@ def test_the_verdict_is_plain() -> None:
     assert "frozen layers, linearised" in str(inside) and "below the limit 2 of SymplecticEuler" in str(inside)
     assert "1 of 1 layers reach the limit 2" in str(beyond)
     assert "makes every oscillation grow" in str(step_margin(oscillator(lv.ForwardEuler(), 0.3), y))
+
+
+@pytest.mark.parametrize("scheme", [s for s in SCHEMES if type(s) not in (lv.SymplecticEuler, lv.Verlet, lv.Yoshida4)])
+@pytest.mark.parametrize("gamma", [0.01, 0.5, 4.0])
+def test_off_the_imaginary_axis_the_verdict_is_about_the_modes_and_tells_growth_from_none(scheme, gamma) -> None:
+    """400 layers, one weight: what grows in a step grows 400 times, and a limit of imaginary rates says nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StabilityWarning)
+        flow = lv.Flow(damped(gamma), scheme, T=40.0)
+    y = torch.ones(1, 2, dtype=torch.float64)
+    found, claim = step_margin(flow, y), step_claim(flow, y)
+    grows = float(flow.trajectory(y).norm(dim=-1)[-100:].max()) > 10
+    assert found.imaginary is False and "not applicable" in str(found) and "below the limit" not in str(found)
+    assert (found.growth > 1 + 1e-6) == grows == (claim.status == "not applicable")
+    assert grows == (isinstance(scheme, lv.Midpoint) or (isinstance(scheme, lv.ForwardEuler) and gamma == 0.01))
+    assert "no mode" in claim.statement and "largest growth a step" in claim.measured
+
+
+def test_a_field_of_ones_own_is_measured_and_a_wide_one_is_not_applicable() -> None:
+    class Turn(lv.ResidualField):
+        def forward(self, y, theta_j):
+            return torch.stack((-y[..., 1], y[..., 0]), -1)
+
+        def jacobian(self, y, theta):
+            return None
+
+    turn = Turn(2, 8).double()
+    for T, grows in ((4.0, False), (12.0, True)):  # RK4, h = 0.5 and 1.5; Midpoint's limit is 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", StabilityWarning)
+            flow = lv.Flow(turn, lv.Midpoint(), T)
+        found = step_margin(flow, randn(2, 2))
+        assert found.imaginary and (found.growth > 1.1) == grows and ("grows by" in str(found)) == grows
+    wide = lv.zoo.resnet(8, 2, 1.0, operator=lv.Conv(3), generator=generator(0))
+    found = step_margin(wide, torch.randn(1, 8, 10, 10))
+    assert found.imaginary is None and "nothing says that the rates of ResidualField are imaginary" in str(found)
+    assert step_claim(wide, torch.randn(1, 8, 10, 10)).status == "not applicable"
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_field_that_states_imaginary_rates_has_them(name: str) -> None:
+    """And those of a damped one are nowhere to the right; at random states, where eigenvalues 0 are exact to 1e-6."""
+    field = flow_of("SymplecticEuler", name).field if name.startswith(("second", "dropout-second")) else sample(name)
+    field = field.eval()
+    scheme = lv.SymplecticEuler() if isinstance(field, lv.PartitionedField) else lv.ForwardEuler()
+    if isinstance(field, BudgetedField):
+        scheme = field.scheme
+    found = modes(lv.Flow(field, scheme, T=0.9), inputs(field))
+    assert found is not None
+    size = 1e-5 * (1 + found.growth)
+    if field.spectrum == "imaginary":
+        assert max(-found.low, found.high) <= size
+    elif field.spectrum == "damped":
+        assert found.low < -size and found.high <= size
 
 
 def test_two_stable_layers_in_turn_may_grow() -> None:

@@ -140,7 +140,7 @@ def test_the_target_returns_the_weights_that_reached_it(monkeypatch: pytest.Monk
 def test_a_level_behind_the_first_is_trained_whatever_its_margin(monkeypatch: pytest.MonkeyPatch) -> None:
     margins = iter([1.0, 5.0, 5.0])
     module = importlib.import_module("liouville.train.multilevel")  # its name in the package is the function's
-    monkeypatch.setattr(module, "_margin", lambda net: next(margins))
+    monkeypatch.setattr(module, "margin", lambda flow: torch.tensor([next(margins)]))
     history = multilevel(network(), moons(), SHORT, levels=3)
     assert len(history.levels) == 3 and not history.skipped
 
@@ -167,6 +167,21 @@ def test_it_starts_finer_where_the_coarsest_step_is_too_long_and_says_so() -> No
     assert history.levels[0].layers == (first,) and history.levels[-1].layers == (16,)
     assert history.skipped[0] == f"2 layers: margin h x rate {worst:.3g}, above 2"
     assert f"level 1 of 4 left out, {history.skipped[0]}" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "limit"),
+    [(lv.Midpoint(), 1.0), (lv.RK4(), 8**0.5), (lv.ForwardEuler(), 2.0), (lv.ImplicitMidpoint(), 1e9)],
+)
+@pytest.mark.parametrize("share", [0.9, 1.1])
+def test_what_is_too_long_is_the_schemes_to_say(scheme: lv.Scheme, limit: float, share: float) -> None:
+    """Forward Euler, which is stable nowhere, is trained up to a margin of 2."""
+    net = lv.classifier("midpoint", 2, 2, 4, 2, 1.0, generator=torch.Generator().manual_seed(0))
+    net.body.scheme = scheme
+    net.body.T = share * min(limit, 5.0) / float(lv.analysis.margin(net.body).max())
+    history = multilevel(net, moons(200), replace(SHORT, epochs=1), levels=2)
+    assert bool(history.skipped) == (share > 1 and limit < 1e9)
+    assert all(f"above {limit:.4g}" in said for said in history.skipped)
 
 
 def test_the_last_level_is_trained_whatever_its_margin() -> None:

@@ -21,22 +21,19 @@ from liouville.analysis.routes import (
     activation_facts,
     activation_of,
     find_route,
+    imaginary_facts,
     plain_field,
     weights_finite,
 )
-from liouville.analysis.stability import margin
+from liouville.analysis.stability import ROUNDING, margin, modes, off_axis
 from liouville.budget import BudgetedField
 from liouville.flow import Flow
 from liouville.network import Network
 from liouville.precision import in_working_precision, name_of, widened
 from liouville.schemes import (
-    RK4,
-    ForwardEuler,
     Midpoint,
     ReversibleScheme,
     SplittingScheme,
-    SymplecticEuler,
-    Verlet,
 )
 
 Status = Literal["pass", "not applicable", "broken"]
@@ -73,7 +70,6 @@ _PROBES = 32
 _DIRECTIONS = 8
 _LINEAR = 1e-4  # beyond such a drift nothing can be expected of linearised layers
 _SLACK = 1e3  # roundings inside a velocity, and the residual of an implicit layer (10 eps), are not counted in drift
-_LIMITS = {SymplecticEuler: 2.0, Verlet: 2.0, Midpoint: 1.0, RK4: 2.0 * math.sqrt(2.0), ForwardEuler: 0.0}
 _NO_DIRECTION = "a norm >= 1 does not mean that no direction shrinks"
 _WIDE = "not measured: the state is too wide"
 
@@ -106,7 +102,7 @@ def of_flow(flow: Flow, y: Tensor, number: int | None) -> Iterator[Claim]:
     if isinstance(flow.field, BudgetedField):
         yield _budget(flow.field, upper, number)
     yield _inverse(flow, y, found, number)
-    yield _step_size(exact, number)
+    yield _step_size(exact, in_working_precision(y), number)
 
 
 def of_network(network: Network, x: Tensor) -> Iterator[Claim]:
@@ -252,20 +248,44 @@ def _name(dtype: torch.dtype) -> str:
     return f"drift {name_of(dtype)}"
 
 
-def _step_size(flow: Flow, number: int | None) -> Claim:
+def _step_size(flow: Flow, y: Tensor, number: int | None) -> Claim:
     text = "h times the rate of every frozen, linearised layer is below the limit of the scheme: advice, not a proof"
-    limit = _LIMITS.get(type(flow.scheme))
+    limit = flow.scheme.stability_limit
     try:
         largest = float(margin(flow).max())
     except NotImplementedError as error:
         return Claim("step size", text, "not applicable", note=str(error), flow=number)
     measured = {"largest h x rate": largest}
-    if limit is None:
-        return Claim("step size", text, "not applicable", measured=measured, note="no limit of the scheme", flow=number)
+    facts = imaginary_facts(flow)
+    if not facts or not all(fact.holds for fact in facts):
+        return _modes_claim(flow, y, measured, number)
+    if math.isnan(limit):
+        note = f"no limit of {type(flow.scheme).__name__} is known"
+        return Claim("step size", text, "not applicable", "none", facts, measured=measured, note=note, flow=number)
     below = largest < limit
     note = "advice; frozen layer, linearised" + ("" if below else ": above the limit")
     status: Status = "pass" if below else "not applicable"
-    return Claim("step size", text, status, "advice", (), {"limit": limit}, measured, note, number)
+    return Claim("step size", text, status, "advice", facts, {"limit": limit}, measured, note, number)
+
+
+def _modes_claim(flow: Flow, y: Tensor, measured: dict[str, float], number: int | None) -> Claim:
+    """The claim where no formula says that rates are imaginary: what the steps do to modes at the given states."""
+    text = (
+        "at the given states no mode of a frozen, linearised layer grows in a step of the scheme: advice, not a proof"
+    )
+    found = modes(flow, y)
+    if found is None or found.growth > 1 + ROUNDING:
+        growth = {} if found is None else {"largest growth a step": found.growth}
+        return Claim(
+            "step size",
+            text,
+            "not applicable",
+            measured={**measured, **growth},
+            note=off_axis(flow, found),
+            flow=number,
+        )
+    measured = {**measured, "largest growth a step": found.growth}
+    return Claim("step size", text, "pass", "measured", (), {}, measured, "advice; frozen layer, linearised", number)
 
 
 def _verdict(route: Route) -> tuple[Status, str]:

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 __all__ = ["amplification", "imaginary_limit", "layer_spectra"]
 
-import functools
-import math
-
 import torch
 from torch import Tensor
 
@@ -77,32 +74,15 @@ def amplification(scheme: Scheme, z: Tensor) -> Tensor:
     raise NotImplementedError(f"the stability region of {type(scheme).__name__} is not known here.")
 
 
-@functools.cache
 def imaginary_limit(scheme: Scheme) -> float:
-    """The w up to which every i w' with w' < w is stable: 0 for forward Euler, infinite for the implicit midpoint rule,
-    NaN where the region is not known.
+    """The w up to which every i w' with w' < w is stable: ``scheme.stability_limit``, for a scheme of one's own too.
 
     Examples:
         >>> import liouville as lv
         >>> [round(imaginary_limit(s), 6) for s in (lv.Verlet(), lv.Midpoint(), lv.RK4(), lv.ForwardEuler())]
         [2.0, 1.0, 2.828427, 0.0]
     """
-    grid = torch.linspace(0, 8, 8001, dtype=torch.float64)
-    try:
-        unstable = _is_unstable(scheme, grid)
-    except NotImplementedError:
-        return math.nan
-    if not unstable.any():
-        return math.inf
-    low, high = (float(grid[max(0, int(unstable.int().argmax()) - k)]) for k in (1, 0))
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        low, high = (low, middle) if bool(_is_unstable(scheme, torch.tensor(middle).double())) else (middle, high)
-    return 0.0 if low < 1e-3 else high
-
-
-def _is_unstable(scheme: Scheme, frequency: Tensor) -> Tensor:
-    return amplification(scheme, 1j * frequency) > 1 + 1e-9
+    return scheme.stability_limit
 
 
 def _largest_root(a: Tensor, root: Tensor) -> Tensor:

@@ -13,7 +13,16 @@ velocities are compared with the formula that the proof is about, at probe state
 
 from __future__ import annotations
 
-__all__ = ["Assumption", "Route", "activation_facts", "activation_of", "find_route", "plain_field", "weights_finite"]
+__all__ = [
+    "Assumption",
+    "Route",
+    "activation_facts",
+    "activation_of",
+    "find_route",
+    "imaginary_facts",
+    "plain_field",
+    "weights_finite",
+]
 
 from typing import Any, NamedTuple
 
@@ -34,6 +43,7 @@ from liouville.fields import (
     SymmetricField,
     VectorField,
 )
+from liouville.fields.base import spectrum_of
 from liouville.flow import Flow
 from liouville.schemes import (
     ForwardEuler,
@@ -110,6 +120,23 @@ def find_route(flow: Flow) -> Route:
     if isinstance(scheme, ForwardEuler):
         return _euler_route(flow, field, formula)
     return Route("none", f"{type(scheme).__name__} is neither symplectic nor of determinant >= 1", formula)
+
+
+def imaginary_facts(flow: Flow) -> tuple[Assumption, ...]:
+    """What makes the rates of every frozen layer imaginary at every state; nothing where no formula here says so.
+
+    Examples:
+        >>> import liouville as lv
+        >>> [len(imaginary_facts(lv.zoo.MODELS[m](4, layers=3, T=1.0))) for m in ("h2", "leapfrog", "resnet")]
+        [3, 2, 0]
+    """
+    field = plain_field(flow.field)
+    if spectrum_of(field) != "imaginary":
+        return ()
+    formula = _formula(flow, field)
+    if isinstance(field, SecondOrderField):
+        return (*formula, *activation_facts(activation_of(field), monotone=True)[1:])
+    return _euler_route(flow, field, formula).assumptions if formula else ()
 
 
 def weights_finite(flow: Flow) -> Assumption:

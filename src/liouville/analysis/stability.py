@@ -4,26 +4,37 @@ The margin is h times the fastest rate of the layer's field: by a bound that hol
 measured at the states of a given input (`step_margin`). Layers that change, or a state that moves, may grow although
 every layer is stable: two stable layers in turn can grow several times. The measured sensitivities are the fact, a
 margin is advice.
+
+A scheme's limit is one of imaginary rates. Where a layer's rates are not imaginary, the eigenvalues of its whole step
+decide, which `modes` measures at given states: h lambda in the scheme's stability region, whatever the scheme.
 """
 
 from __future__ import annotations
 
-__all__ = ["StepMargin", "first_nonfinite_layer", "margin", "step_margin"]
+__all__ = ["ROUNDING", "Modes", "StepMargin", "first_nonfinite_layer", "margin", "modes", "off_axis", "step_margin"]
 
+import copy
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import jvp
 
+from liouville.analysis.jacobians import layer_jacobians
 from liouville.analysis.precise import precisely
-from liouville.analysis.regions import imaginary_limit
+from liouville.analysis.regions import layer_spectra
+from liouville.analysis.routes import imaginary_facts
 from liouville.analysis.states import run_of
 from liouville.backprop import slices
 from liouville.fields.base import Theta
 from liouville.flow import Flow, require_flow
-from liouville.schemes import Midpoint, Scheme, SplittingScheme, State
+from liouville.schemes import ImplicitSymplecticEuler, Midpoint, SplittingScheme, State
+
+_WIDEST = 256  # numbers in a state whose step is written as a matrix
+_WORK = 5e8
+ROUNDING = 1e-6  # a double eigenvalue is right to the root of eps
 
 
 @precisely
@@ -33,8 +44,10 @@ def margin(flow: Flow) -> Tensor:
 
     The rate is s_max ||K|| for residual, antisymmetric and pair fields, s_max ||X|| ||K_p|| ||K_q|| for the separable
     and s_max ||J|| ||K||^2 for the general Hamiltonian field, and the square root of the force's for second-order
-    ones. A frozen, linearised oscillation is stable below 2 for symplectic Euler and Verlet, below 1 for Midpoint, up
-    to 2 sqrt 2 for RK4, and never for forward Euler. Layers that change may grow although each is stable.
+    ones. A frozen, linearised oscillation is stable below ``flow.scheme.stability_limit``: 2 for symplectic Euler and
+    Verlet, 1 for Midpoint, 2 sqrt 2 for RK4, 0 for forward Euler. Compare with it where rates are imaginary, as
+    ``flow.field.spectrum`` says; of others `step_margin` says what can be said. Layers that change may grow although
+    each is stable.
 
     Raises:
         NotImplementedError: if the field states no rate.
@@ -53,13 +66,18 @@ class StepMargin:
     """h times the measured rate of every layer and sample; print it for the verdict.
 
     ``values`` and ``errors`` are (N, *batch): the spectral radius of h f' and the change of its last estimates;
-    ``limit`` is the scheme's on the imaginary axis.
+    ``limit`` is the scheme's on the imaginary axis, and ``imaginary`` whether it applies: True where the rates of
+    the layers are imaginary, by the field's formula or as measured, False where they were measured and are not, None
+    where nothing is known. ``growth`` is the largest modulus of an eigenvalue of a layer's step, NaN where it was not
+    needed or the state is too wide.
     """
 
     values: Tensor
     errors: Tensor
     limit: float
     verdict: str
+    imaginary: bool | None = None
+    growth: float = math.nan
 
     def __str__(self) -> str:
         return self.verdict
@@ -71,7 +89,8 @@ def step_margin(flow: Flow, y: Tensor, *, iterations: int = 40, generator: torch
     r"""h times the spectral radius of f' at the state of every layer and sample, by power iteration: images too.
 
     ||M^(2k) v|| / ||M^k v|| from a random v gives the radius^k, for complex pairs as well, up to a factor that k takes
-    away; only products M v are needed. Unlike `margin` it knows where on sigma the states are.
+    away; only products M v are needed. Unlike `margin` it knows where on sigma the states are. Where no formula says
+    that rates are imaginary, they are measured, in states of at most 256 numbers (`modes`).
 
     Args:
         flow: the flow.
@@ -98,8 +117,50 @@ def step_margin(flow: Flow, y: Tensor, *, iterations: int = 40, generator: torch
         for theta_j, state in zip(slices(run.theta, flow.layers), states, strict=True)
     ]
     values, errors = (flow.h * torch.stack(x).reshape(-1, *run.batch) for x in zip(*radii, strict=True))
-    limit = imaginary_limit(flow.scheme)
-    return StepMargin(values, errors, limit, _verdict(flow.scheme, values, limit))
+    facts = imaginary_facts(flow)
+    by_rate = not isinstance(flow.scheme, ImplicitSymplecticEuler)  # whose limit is one of norms
+    known = by_rate and bool(facts) and all(fact.holds for fact in facts)
+    found = None if known else modes(flow, y)
+    imaginary = True if known else found and found.imaginary
+    growth = math.nan if found is None else found.growth
+    return StepMargin(
+        values, errors, flow.scheme.stability_limit, _verdict(flow, values, imaginary, found), imaginary, growth
+    )
+
+
+class Modes(NamedTuple):
+    """Of frozen layers at some states: the range of Re(h lambda), whether that is rounding, the largest growth."""
+
+    low: float
+    high: float
+    imaginary: bool
+    growth: float
+
+
+@torch.no_grad()
+def modes(flow: Flow, y: Tensor) -> Modes | None:
+    """The eigenvalues of h f' and of the step itself, in all layers, at as many samples as a second or two allows.
+
+    None for a state of more than 256 numbers, or one without a sample.
+
+    Examples:
+        >>> import liouville as lv
+        >>> flow = lv.Flow(lv.AntisymmetricField(4, layers=8, gamma=0.5), lv.RK4(), T=1.0)
+        >>> found = modes(flow, torch.randn(10, 4))
+        >>> found.imaginary, found.growth <= 1
+        (False, True)
+    """
+    flow, y = copy.deepcopy(flow).double(), y.double()
+    axis = flow.field.feature_axis
+    y = y.flatten(0, axis - 1) if y.dim() > -axis else y[None]
+    n = sum(part[0].numel() for part in next(iter(flow.states(y[:1]))))
+    samples = min(len(y), int(_WORK / (25 * flow.layers * n**3)))
+    if n > _WIDEST or samples < 1:
+        return None
+    y = y[torch.linspace(0, len(y) - 1, samples).long()]
+    rates, steps = layer_spectra(flow, y), torch.linalg.eigvals(layer_jacobians(flow, y)).abs()
+    low, high = float(rates.real.min()), float(rates.real.max())
+    return Modes(low, high, max(high, -low) <= ROUNDING * float(rates.abs().max()), float(steps.max()))
 
 
 @torch.no_grad()
@@ -151,17 +212,37 @@ def _point(flow: Flow, state: State) -> Tensor:
     return state[1] if isinstance(flow.scheme, Midpoint) else flow.scheme.final(flow.field, state)
 
 
-def _verdict(scheme: Scheme, values: Tensor, limit: float) -> str:
+def _verdict(flow: Flow, values: Tensor, imaginary: bool | None, found: Modes | None) -> str:
     per_layer = values.flatten(1).amax(1)
     worst, layer = float(per_layer.max()), int(per_layer.argmax())
-    name, beyond = type(scheme).__name__, int((per_layer >= limit).sum())
+    name, limit = type(flow.scheme).__name__, flow.scheme.stability_limit
     start = f"frozen layers, linearised: h x rate is at most {worst:.3g} (layer {layer})"
+    if not imaginary:
+        return f"{start}; a limit on the imaginary axis is not applicable: {off_axis(flow, found)}."
+    if found is not None:
+        return f"{start}; {off_axis(flow, found)}; layers that change may still grow."
     if limit != limit:
         return f"{start}; no limit of {name} is known here."
     if limit == 0:
         return f"{start}; {name} makes every oscillation grow, by up to {(1 + worst**2) ** 0.5:.3g} in that layer."
+    beyond = int((per_layer >= limit).sum())
     if beyond:
         return (
             f"{start}, and {beyond} of {len(per_layer)} layers reach the limit {limit:.3g} of {name}: take more layers."
         )
     return f"{start}, below the limit {limit:.3g} of {name}; layers that change may still grow."
+
+
+def off_axis(flow: Flow, found: Modes | None) -> str:
+    """Why the limit on the imaginary axis does not decide, and what a step does to the modes that were measured."""
+    name = type(flow.scheme).__name__
+    if found is None:
+        return f"nothing says that the rates of {type(flow.field).__name__} are imaginary"
+    reason = f"the rates are not imaginary (h Re lambda from {found.low:.2g} to {found.high:.2g})"
+    if found.imaginary:
+        reason = "the rates are imaginary at these states"
+    if found.growth <= 1 + ROUNDING:
+        return f"{reason}, and no mode grows in a step of {name} at these states"
+    damped = isinstance(flow.scheme, Midpoint) and not found.imaginary and found.low < 0
+    cause = ", which lets whatever is damped grow" if damped else ""
+    return f"{reason}, and a mode grows by up to {found.growth:.4g} in a step of {name} at these states{cause}"

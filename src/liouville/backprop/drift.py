@@ -146,4 +146,6 @@ def _margin(layers: Layers, theta: Theta) -> str:
         rate = layers.field.rate(theta)
     except NotImplementedError:
         return ""
-    return f"; the largest step-size margin h x rate is {float(layers.h * rate.max()):.2g}"
+    limit = layers.scheme.stability_limit
+    of = f", {type(layers.scheme).__name__}'s limit {limit:.4g}" if math.isfinite(limit) else ""
+    return f"; the largest step-size margin h x rate is {float(layers.h * rate.max()):.2g}{of}"

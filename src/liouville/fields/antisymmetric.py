@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from liouville.activations import Activation
-from liouville.fields.base import ActivatedField, Lipschitz
+from liouville.fields.base import ActivatedField, Lipschitz, Spectrum
 from liouville.fields.initial import Initial, Smooth
 from liouville.operators import Dense, Operator
 
@@ -31,7 +31,8 @@ class AntisymmetricField(ActivatedField):
     Properties: D A has an imaginary spectrum for sigma' >= 0, so the ordinary differential equation neither grows
     nor decays to first order. Forward Euler leaves its stability region for gamma = 0, yet one step then has
     determinant >= 1; it is stable at D = I exactly if 2 gamma >= h (gamma^2 + mu^2) for every eigenvalue i mu of A.
-    `Midpoint` and `RK4` need no gamma. With gamma > 0 the determinant can fall below 1 and no lower bound holds.
+    `Midpoint` and `RK4` need no gamma, and `Midpoint` bears none: it lets what is damped grow. With gamma > 0 the
+    determinant can fall below 1 and no lower bound holds.
 
     Reference: Haber & Ruthotto 2017 (1705.03341), eq. (4.12); there with a factor 1/2 (``factor``). MS2 of 2104.13166.
 
@@ -74,6 +75,12 @@ class AntisymmetricField(ActivatedField):
         self.scalar_bias = scalar_bias
         self.W = self._weight(features, features, generator)
         self.b = self._bias(1 if scalar_bias else features, generator)
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """D A is similar to the skew D^(1/2) A D^(1/2) for D >= 0; gamma damps."""
+        diffusion = self.factor * self.gamma
+        return self._where_monotone("imaginary" if not diffusion else "damped" if diffusion > 0 else "any")
 
     def theta(self) -> AntisymmetricTheta:
         """A = factor (W - W^T), b."""

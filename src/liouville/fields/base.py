@@ -8,13 +8,13 @@ any engine is one function of a state and a few tensors.
 
 from __future__ import annotations
 
-__all__ = ["ActivatedField", "Lipschitz", "PartitionedField", "StochasticField", "Theta", "VectorField"]
+__all__ = ["ActivatedField", "Lipschitz", "PartitionedField", "Spectrum", "StochasticField", "Theta", "VectorField"]
 
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,7 @@ from liouville.operators import Dense, Operator
 if TYPE_CHECKING:
     from liouville.schemes.base import Scheme
 
+Spectrum = Literal["imaginary", "damped", "any"]
 Theta = Any  # a NamedTuple of tensors; each field declares its own
 
 
@@ -76,6 +77,16 @@ class VectorField(nn.Module, ABC):
     @abstractmethod
     def forward(self, y: Tensor, theta_j: Theta) -> Tensor:
         """f(y; theta_j) for one layer, shaped like y."""
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """Where the eigenvalues of f' lie at every state, for all weights that the field can have.
+
+        ``"imaginary"``: on the imaginary axis, so that the equation turns and neither damps nor grows, and a scheme's
+        ``stability_limit`` decides about its step; ``"damped"``: never to the right of it, and to the left of it in
+        general; ``"any"``: nothing is known. A field of one's own states its own.
+        """
+        return "any"
 
     def rate(self, theta: Theta) -> Tensor:
         """A bound of the fastest rate of each frozen, linearised layer, (N,); h times it is the step-size margin."""
@@ -165,6 +176,10 @@ class ActivatedField(VectorField):
     @property
     def feature_axis(self) -> int:  # type: ignore[override]
         return self.operator.feature_axis
+
+    def _where_monotone(self, spectrum: Spectrum) -> Spectrum:
+        """What D A has for every D = diag(sigma') >= 0, and only then."""
+        return spectrum if self.activation.monotone else "any"
 
     def energy_density(self, x: Tensor) -> Tensor:
         """1^T sigma_int(x), summed over features and positions: one number per sample."""
@@ -365,6 +380,11 @@ def is_closed(field: VectorField, name: str) -> bool:
         if vars(cls).keys() & {"forward", "p_dot", "q_dot", "gradient"}:
             return False
     return False
+
+
+def spectrum_of(field: VectorField) -> Spectrum:
+    """What the field states, unless a subclass has changed what it computes since that was stated."""
+    return field.spectrum if is_closed(field, "spectrum") else "any"
 
 
 def original(field: VectorField) -> VectorField:

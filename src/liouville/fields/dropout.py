@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from liouville.fields.base import Lipschitz, PartitionedField, StochasticField, Theta, VectorField
+from liouville.fields.base import (
+    Lipschitz,
+    PartitionedField,
+    Spectrum,
+    StochasticField,
+    Theta,
+    VectorField,
+    spectrum_of,
+)
 
 if TYPE_CHECKING:
     from liouville.schemes.base import Scheme
@@ -54,6 +62,11 @@ class DropoutField(StochasticField):
     def feature_axis(self) -> int:  # type: ignore[override]
         return self.field.feature_axis
 
+    @property
+    def spectrum(self) -> Spectrum:
+        """The field's own, in evaluation mode."""
+        return spectrum_of(self.field)
+
     def theta(self) -> Theta:
         """The field's own weights."""
         return self.field.theta()
@@ -91,6 +104,7 @@ class PartitionedDropoutField(DropoutField, PartitionedField):
     """p' = m_p * p_dot(q), q' = m_q * q_dot(p): still a shear in each half, so determinant 1 for every mask."""
 
     field: PartitionedField
+    spectrum = DropoutField.spectrum
 
     def __init__(self, field: PartitionedField, probability: float) -> None:
         DropoutField.__init__(self, field, probability)

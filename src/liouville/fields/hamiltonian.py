@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from liouville.activations import Activation
-from liouville.fields.base import ActivatedField, Lipschitz, PartitionedField, weighted
+from liouville.fields.base import ActivatedField, Lipschitz, PartitionedField, Spectrum, weighted
 from liouville.fields.initial import Initial, Smooth
 from liouville.names import lookup
 from liouville.operators import Dense, Operator, spectral_norm
@@ -143,6 +143,11 @@ class HamiltonianField(ActivatedField):
         """Whether one fixed J serves all layers; else theta carries J."""
         return "J" in self._buffers
 
+    @property
+    def spectrum(self) -> Spectrum:
+        """J P with P = K^T D K >= 0 is similar to the skew P^(1/2) J P^(1/2)."""
+        return self._where_monotone("imaginary")
+
     def theta(self) -> GeneralTheta | GeneralThetaJ:
         """K, b; J = B - B^T where it is trained or varies; a `Graph` masks K and J."""
         if self.constant_J:
@@ -241,6 +246,11 @@ class SeparableHamiltonianField(PartitionedField, ActivatedField):
         if isinstance(X, Tensor):
             _require_structure(operator, X, "X")
         self.register_buffer("X", _copy(X, self.K_p) if isinstance(X, Tensor) else None)
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """As for the general field."""
+        return self._where_monotone("imaginary")
 
     def theta(self) -> SeparableTheta:
         """The weights as they are; a `Graph` masks K_p and K_q."""

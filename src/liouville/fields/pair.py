@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from liouville.activations import Activation
-from liouville.fields.base import ActivatedField, Lipschitz, PartitionedField
+from liouville.fields.base import ActivatedField, Lipschitz, PartitionedField, Spectrum
 from liouville.fields.initial import Initial, Smooth
 from liouville.operators import Dense, Operator
 
@@ -68,6 +68,11 @@ class PairField(PartitionedField, ActivatedField):
         self.b = self._bias(1 if scalar_bias else features - self.p_features, generator)
         if not scalar_bias:
             self.c = self._bias(self.p_features, generator)
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """D [[0, -K^T], [K, 0]] is similar to a skew matrix for D >= 0."""
+        return self._where_monotone("imaginary")
 
     def theta(self) -> PairTheta:
         """K, b, c; a scalar bias is expanded to both halves."""

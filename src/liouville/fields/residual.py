@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from liouville.activations import Activation
-from liouville.fields.base import ActivatedField, Lipschitz, weighted
+from liouville.fields.base import ActivatedField, Lipschitz, Spectrum, weighted
 from liouville.fields.initial import Initial, Smooth
 from liouville.operators import Dense, Operator
 
@@ -124,6 +124,11 @@ class SymmetricField(ActivatedField):
         self.K = self._weight(self.hidden, features, generator)
         self.b = self._bias(self.hidden, generator)
 
+    @property
+    def spectrum(self) -> Spectrum:
+        """Real and not positive."""
+        return self._where_monotone("damped")
+
     def theta(self) -> ResidualTheta:
         """K, b."""
         return ResidualTheta(self._constrained(self.K), self.b)
@@ -186,6 +191,11 @@ class SemidefiniteField(ActivatedField):
         self.hidden = features if hidden is None else hidden
         self.C = self._weight(self.hidden, features, generator)
         self.b = self._bias(features, generator)
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """Real and not positive."""
+        return self._where_monotone("damped")
 
     def theta(self) -> SemidefiniteTheta:
         """C, b."""

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from liouville.fields.base import Lipschitz, PartitionedField, Theta, VectorField, is_closed
+from liouville.fields.base import Lipschitz, PartitionedField, Spectrum, Theta, VectorField, is_closed, spectrum_of
+from liouville.fields.residual import SemidefiniteField, SymmetricField
 
 if TYPE_CHECKING:
     from liouville.schemes.base import Scheme
+
+_REAL = (SymmetricField, SemidefiniteField)  # whose eigenvalues are real
 
 
 class SecondOrderField(PartitionedField):
@@ -51,6 +54,11 @@ class SecondOrderField(PartitionedField):
     @property
     def feature_axis(self) -> int:  # type: ignore[override]
         return self.force.feature_axis
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """The square roots of the force's eigenvalues, which are real and not positive in both forces of the papers."""
+        return "imaginary" if isinstance(self.force, _REAL) and spectrum_of(self.force) == "damped" else "any"
 
     def theta(self) -> Theta:
         """The force's weights."""

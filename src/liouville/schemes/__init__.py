@@ -11,6 +11,7 @@ from liouville.schemes.base import (
 )
 from liouville.schemes.euler import ForwardEuler
 from liouville.schemes.implicit import ImplicitMidpoint, ImplicitSymplecticEuler
+from liouville.schemes.limits import StabilityWarning
 from liouville.schemes.rungekutta import RK4
 from liouville.schemes.symplectic import SymplecticEuler, Verlet, Yoshida4
 from liouville.schemes.twostep import Midpoint
@@ -41,6 +42,7 @@ __all__ = [
     "Shear",
     "ShearScheme",
     "SplittingScheme",
+    "StabilityWarning",
     "State",
     "SymmetricScheme",
     "SymplecticEuler",

@@ -14,6 +14,7 @@ from __future__ import annotations
 __all__ = ["ImplicitMidpoint", "ImplicitSymplecticEuler"]
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -71,6 +72,7 @@ class ImplicitMidpoint(SymmetricScheme):
     """
 
     order: ClassVar[int] = 2
+    stability_limit: ClassVar[float] = math.inf  # |1 + i x/2| = |1 - i x/2|
     iterations: int = 50
 
     def check(self, field: VectorField) -> None:
@@ -92,7 +94,8 @@ class ImplicitSymplecticEuler(ReversibleScheme):
 
     Properties: order 1, reversible (the inverse is implicit in q), symplectic: A J A^T = J. The equation for p' has
     one solution, found by iteration, where h s_max ||X|| ||K_p|| ||K_q|| < 1; otherwise Newton's method is used.
-    Dense fields with a constant J only.
+    A frozen layer is stable while h s_max ||J|| ||K||^2 < 2, the margin of `liouville.analysis.margin`; its eigenvalues
+    alone do not decide. Dense fields with a constant J only.
 
     Reference: Galimberti et al. 2023 (2105.13205), semi-implicit Euler; Hairer, Lubich & Wanner, sec. VI.3.
 
@@ -109,6 +112,9 @@ class ImplicitSymplecticEuler(ReversibleScheme):
     """
 
     order: ClassVar[int] = 1
+    # a multiplier -1 means h S (p', q) = -2 (q, p') with S = K^T D K, so that h ||S|| >= 2, and no other collision is
+    # possible: all multipliers of a half circle have one signature
+    stability_limit: ClassVar[float] = 2.0
     iterations: int = 50
 
     def check(self, field: VectorField) -> None:

@@ -10,8 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from liouville.fields.base import Theta, VectorField
+from liouville.fields.base import Theta, VectorField, spectrum_of
 from liouville.schemes.base import Shear, ShearScheme, State
+from liouville.schemes.limits import warn
 
 
 @dataclass(frozen=True)
@@ -21,18 +22,43 @@ class Midpoint(ShearScheme):
     The state is the pair (y_{j-1}, y_j), 2n numbers per sample: dy_{j+1}/dy_j alone is not a step of anything. With
     y_{-1} = y_0 - h f(y_0; theta_0) the first step is y_1 = y_0 + h f(y_0; theta_0).
 
-    Properties: order 2, explicit, reversible for every field; stable for a frozen imaginary rate i omega while
-    h omega < 1. It fits the antisymmetric field, which forward Euler does not.
+    Properties: explicit, reversible for every field; order 2 where the weight is one smooth function of time or the
+    same in all layers, order 1 where it jumps between layers, as in a network refined by ``"constant"``: y_{j-1} then
+    belongs to another equation than y_j. Stable for a frozen imaginary rate i omega while h omega < 1, and for no other
+    rate: a mode exp(lambda t) is joined by one that grows like (-1)^j exp(-lambda t), so whatever the equation damps,
+    Re lambda < 0, this scheme lets grow at every step size. It fits the antisymmetric field with gamma = 0, which
+    forward Euler does not; on a field that is not known to have imaginary rates it warns.
 
     Reference: Chang et al. 2018 (1709.03698).
 
+    Warns:
+        StabilityWarning: for a field whose rates have, or may have, negative real parts.
+
     Examples:
-        >>> Midpoint().order
-        2
+        >>> Midpoint().order, Midpoint().order_in_depth, Midpoint().stability_limit
+        (2, 1, 1.0)
     """
 
     order: ClassVar[int] = 2
     swaps: ClassVar[bool] = True
+
+    @property
+    def order_in_depth(self) -> int:
+        return 1
+
+    def check(self, field: VectorField) -> None:
+        super().check(field)
+        spectrum = spectrum_of(field)
+        if spectrum == "imaginary":
+            return
+        name = type(field).__name__
+        damps = f"{name} damps"
+        if spectrum == "any":
+            damps = f'nothing says that {name} damps nothing (a field of your own can: spectrum = "imaginary")'
+        warn(
+            f"the two-step Midpoint scheme lets whatever a field damps grow, at any step size, and {damps}; use "
+            "ForwardEuler, RK4 or ImplicitMidpoint, or AntisymmetricField with gamma = 0."
+        )
 
     def init(self, field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
         return torch.add(y, field(y, theta_0), alpha=-h), y

@@ -59,4 +59,6 @@ def _sentence(i: int, flow: Flow, y: Tensor, flows: int) -> str:
     except NotImplementedError:
         return f"{name}{state}"
     at = "" if layer == -1 else f"{float(margins[layer]):.3g} in layer {layer} and "
-    return f"{name}{state}; the margin h x rate is {at}{float(margins.max()):.3g} at its largest"
+    limit = flow.scheme.stability_limit
+    of = f" ({type(flow.scheme).__name__} is stable up to {limit:.4g} for imaginary rates)" if limit == limit else ""
+    return f"{name}{state}; the margin h x rate is {at}{float(margins.max()):.3g} at its largest{of}"

@@ -28,7 +28,7 @@ from liouville.train.refine import refine
 from liouville.train.settings import GaussNewton, Settings
 
 _PATIENCE = 10  # epochs that a level other than the last waits for a better validation loss, unless settings say so
-_LIMIT = 2.0  # of the margin: where a frozen oscillation leaves the stable region of symplectic Euler and Verlet
+_NO_LIMIT = 2.0  # the margin up to which a scheme is trained that states no limit, or 0 as forward Euler: a choice
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,9 @@ def multilevel(
     A level ends where the validation score reaches ``settings.target`` or the validation loss has not improved for
     ``settings.patience`` epochs (10 if None, but the last level then runs all its epochs); ``settings.epochs`` is the
     most that one level may take. Levels before the last run at the highest rate, the last one on
-    ``settings.schedule``. Where a layer's margin h x rate exceeds 2, the network is doubled before it is trained.
+    ``settings.schedule``. Where a layer's margin h x rate exceeds the ``stability_limit`` of its scheme, the network is
+    doubled before it is trained. Forward Euler has no stable step on the imaginary axis, and other schemes may state no
+    limit: there h x rate may be up to 2, which is a choice.
 
     With `GaussNewton` settings every level is a run of `gauss_newton`, which waits ``patience`` iterations for a better
     validation score, or a lower loss at an equal one; it carries nothing but the weights.
@@ -128,9 +130,9 @@ def multilevel(
         train = functools.partial(fit, optimizer=optimizer, processes=processes)
     total = MultilevelHistory("accuracy" if split.classes else "r2")
     for level in range(1, levels + 1):
-        worst = _margin(network)
-        if level < levels and not total.levels and worst > _LIMIT:
-            total.skipped.append(f"{_depth(network)} layers: margin h x rate {worst:.3g}, above {_LIMIT:g}")
+        too_long = _too_long(network) if level < levels and not total.levels else None
+        if too_long:
+            total.skipped.append(f"{_depth(network)} layers: {too_long}")
             progress.note(f"level {level} of {levels} left out, {total.skipped[-1]}")
             refine(network, optimizer, how)
             continue
@@ -156,15 +158,20 @@ def _of_a_level(settings: Settings | GaussNewton) -> Settings | GaussNewton:
     return replace(patient, schedule="constant") if isinstance(patient, Settings) else patient
 
 
-def _margin(network: nn.Module) -> float:
-    """The largest margin of all flows whose field states a rate; 0 without one."""
-    worst = 0.0
+def _too_long(network: nn.Module) -> str | None:
+    """Which margin is furthest above its scheme's limit; None where none is. A field without a rate has no say."""
+    worst, sentence = 1.0, None
     for flow in _flows(network):
+        limit = flow.scheme.stability_limit
+        if not limit > 0:
+            limit = _NO_LIMIT
         try:
-            worst = max(worst, float(margin(flow).max()))
+            largest = float(margin(flow).max())
         except NotImplementedError:
             continue
-    return worst
+        if largest / limit > worst:
+            worst, sentence = largest / limit, f"margin h x rate {largest:.3g}, above {limit:.4g}"
+    return sentence
 
 
 def _flows(network: nn.Module) -> list[Flow]:
