@@ -331,7 +331,9 @@ def test_the_radius_of_a_linear_network_is_the_distance_to_its_hyperplane():
     network = lv.Network(lv.Lift(4, 4), flow, head).double()
     x = randn(6, 4)
     distance = (x @ head.weight[0] + head.bias).abs() / head.weight.norm()
-    torch.testing.assert_close(certified_radius(network, x), distance.detach())
+    torch.testing.assert_close(certified_radius(network, x, "global"), distance.detach())
+    local = certified_radius(network, x, "local")
+    assert bool((local <= distance).all()) and bool((local >= 0.95 * distance).all())  # the search stops below
 
 
 @pytest.mark.parametrize("classes", [2, 4])

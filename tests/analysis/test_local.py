@@ -1,0 +1,249 @@
+"""The local radius: every run from a ball ends in the enclosure, no attack changes a class, strangers are refused."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import liouville as lv
+from liouville.activations import ACTIVATIONS
+from liouville.analysis import certified_radius
+from liouville.analysis.attack import attacked, classes_of
+from liouville.analysis.local import local_radius
+from liouville.analysis.local.box import Box
+from liouville.analysis.local.chain import chain_of
+from liouville.analysis.local.enclosure import enclosed, reference, score_bounds
+from liouville.analysis.local.secant import secant
+from measure import generator, randn
+
+MODELS = {
+    "h2": lambda **k: lv.zoo.h2(4, 6, 1.5, **k),
+    "h2-verlet": lambda **k: lv.Flow(lv.SeparableHamiltonianField(4, 5, hidden=3, **k), lv.Verlet(), 1.0),
+    "h2-X": lambda **k: lv.Flow(
+        lv.SeparableHamiltonianField(5, 4, X=randn(3, 2).float(), p_features=2, **k), lv.Yoshida4(), 1.0
+    ),
+    "ms1": lambda **k: lv.zoo.ms1(4, 6, 1.5, **k),
+    "ms3": lambda **k: lv.zoo.ms3(4, 6, 1.5, **k),
+    "h1": lambda **k: lv.zoo.h1(4, 6, 1.5, **k),
+    "h1-full": lambda **k: lv.zoo.h1(3, 6, 1.0, J="full", **k),
+    "ms2": lambda **k: lv.zoo.ms2(4, 6, 1.5, gamma=0.2, **k),
+    "shared-graph": lambda **k: lv.zoo.h2(4, 6, 1.0, operator=lv.Graph([(0, 1)]), shared=True, **k),
+    "budget": lambda **k: lv.budgeted(lv.zoo.h2(4, 6, 2.0, **k), 3.0),
+}
+
+
+def network_of(model, activation="tanh", classes=2, size=0.8, inputs=2, lift="learned", seed=0):
+    """A network of a model with normally distributed weights of a size, in float32."""
+    g = generator(seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        flow = MODELS[model](activation=activation, init=lv.Normal(size), generator=g)
+        n = flow.field.features
+        first = nn.Linear(inputs, n) if lift == "learned" else lv.Lift(n, inputs)
+        return lv.Network(first, flow, nn.Linear(n, 1 if classes == 2 else classes)).eval()
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_secants_enclose_the_activation_and_are_not_much_wider(name):
+    sigma, g = ACTIVATIONS[name], generator(1)
+    u = 3 * torch.randn(2000, generator=g, dtype=torch.float64)
+    middle = torch.randn(2000, generator=g, dtype=torch.float64)
+    half = 10.0 ** (6 * torch.rand(2000, generator=g, dtype=torch.float64) - 5)
+    low, high = middle - half, middle + half
+    found = secant(sigma, u, sigma(u), low, high)
+    s = low + (high - low) * torch.linspace(0, 1, 801, dtype=torch.float64)[:, None]
+    e = sigma(u + s) - sigma(u) - found.slope * s
+    assert bool((found.low <= e).all()) and bool((e <= found.high).all())
+    seen, claimed = e.amax(0) - e.amin(0), found.high - found.low
+    assert bool((claimed <= 1.02 * seen + 1e-12 * (1 + u.abs() + high.abs() + low.abs())).all())
+
+
+def test_the_shipped_activations_bend_where_the_enclosure_says():
+    """Convex below 0 and concave above for sigmoids, convex everywhere for the others."""
+    u = torch.linspace(-30, 30, 6001, dtype=torch.float64)
+    for name, sigma in ACTIVATIONS.items():
+        second = sigma(u)[2:] - 2 * sigma(u)[1:-1] + sigma(u)[:-2]
+        sign = torch.where(u[1:-1] > 1e-12, -1.0, 1.0) if name in ("tanh", "logistic") else torch.ones_like(second)
+        assert bool((sign * second >= -1e-13).all()), name
+
+
+def test_fewer_columns_enclose_what_more_of_them_spanned():
+    g = generator(2)
+    for rank in (1, 3, 4):
+        columns = torch.randn(4, rank, generator=g, dtype=torch.float64) @ torch.randn(rank, 40, generator=g).double()
+        box = Box(torch.zeros(4, 1, 1, dtype=torch.float64), 40)
+        box.add(slice(0, 4), columns, torch.ones(40, 1, dtype=torch.float64))
+        w = 2 * torch.rand(40, 500, generator=g, dtype=torch.float64) - 1
+        points = columns @ torch.cat((w, w.sign()), 1)
+        box.used = box._enclosed(box.first, box.used)
+        new = box.columns[:, box.first : box.used, 0]
+        inside = torch.linalg.lstsq(new, points, driver="gelsd").solution
+        assert float(inside.abs().max()) <= 1 + 1e-9 and torch.allclose(new @ inside, points, atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_run_from_a_ball_ends_within_the_bounds(model, activation):
+    for seed, size, classes in ((0, 0.5, 3), (1, 2.0, 2)):
+        network = network_of(model, activation, classes, size, lift="zeros" if seed else "learned", seed=seed)
+        for dtype in (torch.float32, torch.float64):
+            x, network = randn(6, 2).to(dtype), network.to(dtype)
+            radius = torch.tensor([0.0, 1e-6, 1e-3, 0.05, 0.3, 2.0]).double()
+            with torch.no_grad():
+                chain = chain_of(network)
+                run = reference(chain, x.double())
+                low, high = score_bounds(chain, run, enclosed(chain, run, radius))
+                for k in range(40):
+                    step = randn(6, 2, seed=k)
+                    step = radius[:, None] * step / step.norm(dim=1, keepdim=True) * (1 - 1e-6)
+                    scores = network((x.double() + step).to(dtype)).double().mT
+                    assert bool((low <= scores).all()) and bool((scores <= high).all()), (size, dtype, k)
+
+
+def test_boxes_that_are_replaced_on_the_way_still_enclose(monkeypatch):
+    monkeypatch.setattr("liouville.analysis.local.box._MOST", 12)
+    network = network_of("h2", size=1.0).double()
+    x = randn(20, 2)
+    with torch.no_grad():
+        chain = chain_of(network)
+        run = reference(chain, x)
+        radius = torch.full((20,), 0.1, dtype=torch.float64)
+        low, high = score_bounds(chain, run, enclosed(chain, run, radius))
+        for k in range(40):
+            step = randn(20, 2, seed=k)
+            scores = network(x + 0.1 * step / step.norm(dim=1, keepdim=True)).mT
+            assert bool(((low <= scores) & (scores <= high)).all())
+    few = certified_radius(network, x, "local")
+    monkeypatch.undo()
+    assert 0.2 < float((few / certified_radius(network, x, "local")).median()) <= 1.02
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_no_attack_within_the_local_radius_changes_a_class(model):
+    for activation, classes, size in (("tanh", 2, 1.0), ("relu", 4, 0.6)):
+        network, x = network_of(model, activation, classes, size), randn(24, 2, seed=3).float()
+        radius = certified_radius(network, x, "local")
+        assert bool((radius > 0).float().mean() > 0.9), activation
+        assert attacked(network, x, radius).flips == 0
+        wider = attacked(network, x, 30 * radius)  # and the attack is one: without a radius it changes many
+        assert wider.flips > 0 and "changed a prediction: of input" in wider.note
+
+
+def test_margins_of_a_few_roundings_are_not_certified_beyond_what_float32_can_tell():
+    """Biases move each score to a few units in the last place: exact arithmetic has a radius there, the run none."""
+    flips = 0
+    for seed in range(12):
+        network = network_of("h2", size=1.0, seed=seed)
+        x = randn(1, 2, seed=seed).float()
+        with torch.no_grad():
+            network.head.bias -= network(x)[0] * (1 - 2.0**-20)
+        radius = certified_radius(network, x, "local")
+        flips += attacked(network, x, radius.clamp(min=0)).flips if float(radius) > 0 else 0
+    assert flips == 0
+
+
+class Equalised(nn.Linear):
+    def forward(self, x):
+        return nn.functional.linear(x, 3 * self.weight, self.bias)
+
+
+def _with(network, **parts):
+    for name, part in parts.items():
+        setattr(network, name, part)
+    return network
+
+
+def _strangers():
+    """Networks that compute something else than their classes say, or what is not known, and a word of the refusal."""
+    plain = network_of("h2")
+    hooked = network_of("h2")
+    hooked.head.register_forward_pre_hook(lambda _, args: (2 * args[0],))
+    replaced = network_of("h2")
+    replaced.body.field.p_dot = lambda q, theta: 2 * q
+    parametrised = network_of("h2")
+    nn.utils.parametrizations.weight_norm(parametrised.head)
+    own = lv.Activation("mine", torch.tanh, torch.log, torch.ones_like, 1.0, True)
+
+    class Standardised(lv.Network):
+        def forward(self, x):
+            return super().forward(x / x.norm())
+
+    class Kick(lv.SymplecticEuler):
+        pass
+
+    field = plain.body.field
+    return {
+        "subclass of Linear": (_with(network_of("h2"), head=Equalised(4, 1)).eval(), "Equalised"),
+        "hook": (hooked, "hook"),
+        "replaced method": (replaced, "replaced"),
+        "parametrised": (parametrised, "ParametrizedLinear"),
+        "subclass of Network": (Standardised(plain.lift, plain.body, plain.head).eval(), "Standardised"),
+        "subclass of a scheme": (_with(network_of("h2"), body=lv.Flow(field, Kick(), 1.0)).eval(), "Kick"),
+        "own activation": (network_of("h2", own), "activation|one of"),
+        "head with a layer": (_with(network_of("h2"), head=nn.Sequential(nn.Tanh(), nn.Linear(4, 1))).eval(), "Tanh"),
+        "16 bits": (network_of("h2").to(torch.bfloat16), "bfloat16"),
+        "integer grid": (_with(network_of("h2"), body=plain.body.with_backprop(lv.Reversible(exact=True))), "exact"),
+    }
+
+
+@pytest.mark.parametrize("kind", _strangers())
+def test_what_is_not_known_entirely_has_no_local_radius(kind):
+    network, word = _strangers()[kind]
+    with pytest.raises(NotImplementedError, match=word):
+        certified_radius(network.eval(), randn(3, 2).to(next(network.parameters()).dtype), "local")
+
+
+@pytest.mark.parametrize(
+    "kind", ["subclass of Linear", "hook", "replaced method", "parametrised", "subclass of Network"]
+)
+def test_nor_a_global_one(kind):
+    network, word = _strangers()[kind]
+    with pytest.raises(NotImplementedError, match=word):
+        certified_radius(network.eval(), randn(3, 2).float(), "global")
+    radius = [c for c in lv.analysis.certify(network, randn(3, 2).float()).claims if c.name == "robustness radius"]
+    assert all(c.status == "not applicable" for c in radius)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("method", [None, "local", "global"])
+def test_weights_that_are_not_finite_have_no_radius(method, value):
+    for part in ("head.weight", "head.bias", "lift.weight"):
+        network = network_of("h2", classes=3)
+        network.get_parameter(part).data.flatten()[0] = value
+        with pytest.raises(ValueError, match="not finite"):
+            certified_radius(network, randn(3, 2).float(), method)
+
+
+def test_the_radius_is_that_of_evaluation_mode_and_the_mode_is_left_alone():
+    network = lv.classifier("h2", 2, 2, 4, 6, 1.0)
+    network.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 1))
+    x = randn(8, 2).float()
+    in_training = certified_radius(network.train(), x)
+    assert all(m.training for m in network.modules())
+    assert torch.equal(in_training, certified_radius(network.eval(), x))
+
+
+def test_a_network_that_is_not_its_formulas_is_found_out():
+    """What no look at types can see shows in the numbers."""
+    network = network_of("h2").double()
+    original = lv.SeparableHamiltonianField.p_dot
+    try:
+        lv.SeparableHamiltonianField.p_dot = lambda self, q, theta: 1.001 * original(self, q, theta)
+        with pytest.raises(ArithmeticError, match="not those of its own weights"):
+            local_radius(network, randn(4, 2))
+    finally:
+        lv.SeparableHamiltonianField.p_dot = original
+
+
+def test_wrong_inputs_are_named():
+    network = network_of("h2")
+    with pytest.raises(ValueError, match=r"shape \(samples, 2\)"):
+        certified_radius(network, randn(3, 5).float(), "local")
+    with pytest.raises(ValueError, match="not finite"):
+        certified_radius(network, torch.full((1, 2), math.nan), "local")
+    with pytest.raises(ValueError, match="method must be"):
+        certified_radius(network, randn(3, 2).float(), "exact")
+    assert certified_radius(network, torch.zeros(0, 2)).shape == (0,)
+    scores = torch.tensor([[0.0], [-0.1]])
+    assert classes_of(scores).tolist() == [1, 0]
