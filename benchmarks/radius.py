@@ -2,7 +2,7 @@
 
 Trains networks by the library's recipes and compares, on held-out inputs in float64, the local and the global radius
 with the nearest flip that a search found: rays in the plane refined by bisection, else steps towards the boundary from
-several starts. Projected gradient steps try to break every radius. With --write the table goes into docs/certificates.md.
+several starts. Gradient steps try to break every radius. With --write the table goes into docs/certificates.md.
 """
 
 from __future__ import annotations
