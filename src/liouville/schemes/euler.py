@@ -19,7 +19,7 @@ class ForwardEuler(Scheme):
 
     Properties: order 1; explicit; neither reversible nor symplectic; unstable on the whole imaginary axis,
     |1 + i h mu| > 1. On `HamiltonianField` and on `AntisymmetricField` with gamma = 0, and with sigma' >= 0, one step
-    has determinant prod(1 + h^2 mu_k^2) >= 1, so no layer can make every gradient vanish.
+    has determinant prod(1 + h^2 mu_k^2) >= 1, so the Jacobian between any two layers never contracts every direction.
 
     Reference: Haber & Ruthotto 2017 (1705.03341), eq. (2.1); H1-DNN of 2105.13205.
 
