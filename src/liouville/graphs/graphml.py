@@ -58,10 +58,10 @@ class _Reader:
         """The graph, when all is read."""
         if not self.nodes:
             self._refuse("has no graph with nodes", line=False)
-        for link, line in self.links.items():
-            for end in link:
-                if end not in self.nodes:
-                    raise Fault(f"line {line}", f"an edge ends at {odd!r}, which is no node of the file")
+        for (u, v), line in self.links.items():
+            if u not in self.nodes or v not in self.nodes:
+                odd = v if u in self.nodes else u
+                raise Fault(f"line {line}", f"an edge ends at {odd!r}, which is no node of the file")
         ids = list(self.nodes)
         labels = [self.labels.get(name, "") for name in ids]
         names = labels if all(labels) and len(set(labels)) == len(labels) else ids
