@@ -231,6 +231,11 @@ def _graphs(options: dict[str, Any]) -> tuple[Pattern, Pattern]:
     mask = adjacency(options["mask"], undirected=options["undirected"])
     if len(mask) != len(graph):
         raise BadInput(f"--mask {options['mask']} has {len(mask)} nodes, and --graph {options['graph']} {len(graph)}.")
+    if bool(mask.names) != bool(graph.names):
+        raise BadInput(
+            f"--mask {options['mask']} and --graph {options['graph']}: one of them names its nodes, and the other numbers "
+            "them from 0; call them the same."
+        )
     try:
         return graph, mask.in_order_of(graph)
     except ValueError as error:

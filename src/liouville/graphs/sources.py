@@ -96,7 +96,7 @@ def _of_file(path: Path) -> Pattern:
     if path.is_dir():
         raise ValueError(f"{path} is a folder; expected the file of a graph in it.")
     if not path.exists():
-        raise FileNotFoundError(f"there is no graph file {path}; expected {_ACCEPTED}.")
+        raise FileNotFoundError(f"there is no graph file {path}.")
     try:
         with path.open("rb") as file:
             start = file.read(200)
