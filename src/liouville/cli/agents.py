@@ -233,7 +233,7 @@ def _graphs(options: dict[str, Any]) -> tuple[Pattern, Pattern]:
         raise BadInput(f"--mask {options['mask']} has {len(mask)} nodes, and --graph {options['graph']} {len(graph)}.")
     if bool(mask.names) != bool(graph.names):
         raise BadInput(
-            f"--mask {options['mask']} and --graph {options['graph']}: one of them names its nodes, and the other numbers "
+            f"--mask {options['mask']} and --graph {options['graph']}: one names its nodes, and the other numbers "
             "them from 0; call them the same."
         )
     try:

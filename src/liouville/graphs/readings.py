@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from liouville.graphs.pattern import Pattern, linked
+from liouville.graphs.pattern import LARGEST, Pattern, linked
 from liouville.graphs.tables import MISSING, Edge, Fault, ends_of, number, of_edges, same_names, two_by_two
 
 _WORDS = {"true": 1.0, "false": 0.0}
@@ -84,7 +84,7 @@ def _plain_links(rows: Sequence[Row]) -> Pattern:
         cells = [[number(cell) for cell in row.cells] for row in rows]
         if len(rows) == 2 and all(_whole(value) for pair in cells for value in pair):
             (a, b), (c, d) = ([int(value or 0) for value in pair] for pair in cells)
-            if max(a, b, c, d) > 1:
+            if 1 < max(a, b, c, d) < LARGEST:
                 return _two_lines([[a, b], [c, d]])
         if len(rows) == 1 and not any(value is not None for value in cells[0]):
             raise Fault(
