@@ -31,6 +31,7 @@ def read(folder, content, name="graph.txt"):
         [(numpy.int64(0), numpy.int32(1)), (1, numpy.int64(2))],
         [torch.tensor([0, 1]), torch.tensor([1, 2])],
         [[0, 1], [1, 2]],
+        [(0.0, 1.0), (1.0, 2.0)],
         zip([0, 1], [1, 2], strict=True),
         networkx.path_graph(3).edges,
         list(networkx.path_graph(3).edges(data=True)),
@@ -47,6 +48,7 @@ def test_three_links_may_stand_in_rows_or_in_columns():
         assert adjacency(links) == PATH
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
 def test_a_matrix_is_a_matrix_in_every_memory_layout_and_type():
     A = torch.tensor(PATH).double() - torch.eye(4)
     array = A.numpy()
@@ -64,6 +66,7 @@ def test_sparse_matrices_and_tables_of_other_libraries():
     assert not one_way[0][1] and one_way[1][0]
     for kind in (sparse.csr_matrix, sparse.coo_array, sparse.lil_matrix):
         assert adjacency(kind(A)) == one_way
+    assert adjacency(sparse.coo_matrix(([1.0, -1.0], ([0, 0], [1, 1])), shape=(2, 2))) == adjacency(torch.eye(2))
     with pytest.raises(ValueError, match="1 to 4096 nodes, got 100000"):
         adjacency(sparse.csr_matrix((100000, 100000)))
     names = list("abcd")
@@ -81,6 +84,9 @@ def test_sparse_matrices_and_tables_of_other_libraries():
         ([[0, 2], [2, 0]], "two links or a 2 x 2 matrix"),
         (numpy.array([[0, 1], [2, 3]]), "in columns"),
         ([(0, 1, 5), (1, 2, 6), (2, 0, 7)], "give links as pairs"),
+        (numpy.array([[0.0, 1.0], [1.0, 2.0]]), "two links or a 2 x 2 matrix of weights"),
+        (torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "nested"),
+        (numpy.array([[0, 2**63], [1, 2], [2, 3]], dtype=numpy.uint64), "0 to 4095, got 1000000000000"),
         (torch.zeros(2, 0, dtype=torch.long), "without links"),
         (torch.full((3, 3), torch.inf), "got inf"),
         (torch.zeros(3, 3, device="meta"), "meta"),
@@ -112,7 +118,7 @@ TABLES = {
     "UTF-16": "\n".join(LINKS).encode("utf-16"),
     "semicolons": ";\n".join(LINKS).replace(" ", ";") + ";",
     "tabs": "\n".join(LINKS).replace(" ", "\t"),
-    "networkx": "\n".join(f"{line} {{'weight': 1.5}}" for line in LINKS),
+    "networkx": "\n".join(f"{line} {{'weight': 1.5, 'at': {{}}}}" for line in LINKS),
     "weights": "\n".join(f"{line} 2.5" for line in LINKS),
     "header": "source,target\n0,1\n1,2\n2,3",
     "index and header": ",from,to\n0,0,1\n1,1,2\n2,2,3",
@@ -173,6 +179,9 @@ def test_what_a_table_takes_for_granted_is_noted(tmp_path):
         ("source,target\n", "no links"),
         ('0 "1', "line 1: a quote is not closed"),
         ("a,pump #3\na,pump #4", "line 1: a '#' within a name"),
+        ("(0, 1)\n(1, 2)", "line 1: brackets"),
+        (",0,1\n0,0,1\n1,1,2", "links or a matrix"),
+        ("node;A;B\nA;;1\nB;1;0", "line 2: .* got ''"),
         ("", "empty"),
         (b"a\0b", "binary"),
         (b"\x1f\x8b\x08", "compressed"),
@@ -264,7 +273,7 @@ def test_a_pattern_is_its_rows_and_keeps_its_names():
         assert isinstance(kept, Pattern) and kept.names == ("a", "b", "c")
     other = adjacency([("c", "b"), ("a", "b")])
     assert other.names == ("c", "b", "a") and other.in_order_of(named) == named
-    with pytest.raises(ValueError, match="only one of them has a node d"):
+    with pytest.raises(ValueError, match="only one of them has a node c"):
         adjacency([("a", "b"), ("b", "d")]).in_order_of(named)
 
 

@@ -70,7 +70,7 @@ def draw(r: random.Random, *, symmetric: bool | None = None, connected: bool = F
 
 def read_as(pattern: Any, fallback: list[str]) -> tuple[set[str], Links]:
     """Names and links of what was read."""
-    names = list(pattern.names) or [str(i) for i in range(len(pattern))]
+    names = list(getattr(pattern, "names", ())) or [str(i) for i in range(len(pattern))]
     if len(names) != len(set(names)):
         names = fallback
     found = {(names[k], names[i]) for i, row in enumerate(pattern) for k, link in enumerate(row) if link and i != k}
@@ -271,6 +271,8 @@ def defect(r: random.Random, folder: Path) -> tuple[None, Any, str]:
         "two links or a matrix": r.choice([b"1 1\n1 1\n", b"0,1\n0,1\n", b"0 2\n2 0\n"]),
         "two graphs": b'<graphml><graph edgedefault="directed"><node id="a"/></graph><graph/></graphml>',
         "an undefined node": b'<graphml><graph><node id="a"/><edge source="a" target="b"/></graph></graphml>',
+        "tuples": b"(0, 1)\n(1, 2)\n",
+        "numbered links": b",0,1\n0,0,1\n1,1,2\n",
         "an oblong": b"0,1,0,1\n1,0,1,0\n",
         "decimal commas": b"a;b;c\n0;0,5;1\n1;0;0,5\n0;1;0\n",
     }
@@ -285,6 +287,8 @@ def defect(r: random.Random, folder: Path) -> tuple[None, Any, str]:
         "too many nodes": scipy.sparse.csr_matrix((5000, 5000)),
         "no links": torch.zeros(2, 0, dtype=torch.long),
         "rows or columns": numpy.array([[0, 1], [2, 3]]),
+        "two links of fractions": numpy.array([[0.0, 1.0], [1.0, 2.0]]),
+        "quantized": torch.quantize_per_tensor(torch.eye(3), 1, 0, torch.qint8),
         "a matrix or links": [[1, 1], [1, 1]],
         "ragged": [[0, 1, 1], [1, 0]],
         "two names": pandas.DataFrame(numpy.eye(2), index=list("ab"), columns=list("ba")),

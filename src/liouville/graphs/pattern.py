@@ -105,9 +105,9 @@ def numbered(links: Sequence[tuple[int, int]], notes: Sequence[str] = ()) -> Pat
     nodes = {node for link in links for node in link}
     low, high = min(nodes), max(nodes)
     if low < 0 or high > LARGEST:
+        odd = low if low < 0 else min(high, 10**12)
         raise ValueError(
-            f"the nodes of a link are numbered 0 to {LARGEST - 1}, got {low if low < 0 else high}; give other nodes "
-            "names that are no numbers."
+            f"the nodes of a link are numbered 0 to {LARGEST - 1}, got {odd}; give other nodes names, no numbers."
         )
     if low == 1 and len(nodes) == high > 1:
         names, links = [str(i) for i in range(1, high + 1)], [(i - 1, k - 1) for i, k in links]

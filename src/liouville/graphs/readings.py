@@ -41,7 +41,7 @@ def pattern_of(rows: Sequence[Row]) -> Pattern:
         except _NotSo:
             continue
         except Fault as reason:
-            fault = reason
+            fault = fault or reason
     if not found:
         raise fault or Fault(
             f"line {rows[0].line}",
@@ -101,9 +101,9 @@ def _plain_links(rows: Sequence[Row]) -> Pattern:
     return _links(rows, (0, 1))
 
 
-def _two_lines(rows: list[list[int]]) -> Pattern:
+def _two_lines(rows: Sequence[Sequence[float]]) -> Pattern:
     try:
-        return two_by_two(rows, rows_only=True)
+        return two_by_two([[int(value) for value in row] for row in rows], rows_only=True)
     except ValueError:
         raise Fault(
             "", "two lines of two numbers may be links or a matrix; begin links with a line source,target"
@@ -167,7 +167,12 @@ def _matrix_with_both(rows: Sequence[Row]) -> Pattern:
     names = [row.cells[0] for row in rows[1:]]
     if sorted(columns) != sorted(names) or _entry(corner) is not None:
         raise _NotSo
-    return _square(rows, 1, 1, same_names(columns, names))
+    pattern = _square(rows, 1, 1, same_names(columns, names))
+    if len(names) == 2 and _counted(names):  # numbered rows and columns, as pandas writes them, of two links perhaps
+        inner = [[_entry(cell) or 0 for cell in row.cells[1:]] for row in rows[1:]]
+        if all(_whole(value) for row in inner for value in row) and _two_lines(inner) != pattern:
+            raise Fault("", "two numbered lines may be links or a matrix; begin links with a line source,target")
+    return pattern
 
 
 _MATRICES: list[Callable[[Sequence[Row]], Pattern]] = [
@@ -189,7 +194,7 @@ def _square(rows: Sequence[Row], top: int, left: int, names: Sequence[str]) -> P
         None,
     )
     if odd:
-        if size < 4:
+        if size < 4 and not (top and left):
             raise _NotSo
         raise Fault(f"line {odd[0].line}", f"a matrix has numbers as entries, got {odd[1]!r}")
     used = torch.tensor([[_entry(cell) != 0 for cell in row.cells[left:]] for row in rows[top:]])

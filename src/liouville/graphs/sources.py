@@ -128,7 +128,8 @@ def _of_igraph(graph: Any) -> Pattern:
 
 def _of_scipy(matrix: Any) -> Pattern:
     _require_square(matrix.shape)
-    entries = matrix.tocoo()
+    entries = matrix.tocoo(copy=True)
+    entries.sum_duplicates()
     values = _tensor(entries.data)
     _require_finite(values)
     found = [(int(i), int(k)) for i, k, v in zip(entries.row, entries.col, values.tolist(), strict=True) if v != 0]
@@ -165,16 +166,35 @@ def _of_array(source: Any) -> Pattern:
 
 
 def _of_tensor(tensor: Tensor) -> Pattern:
+    if tensor.is_nested or tensor.is_quantized or tensor.is_meta:
+        raise ValueError("a nested, quantized or meta tensor is no graph; give its matrix as an ordinary tensor.")
     if tensor.layout != torch.strided:
         _require_square(tensor.shape)
         return _of_matrix(tensor.to_dense())
+    if tensor.shape == (2, 2):
+        return _of_four(tensor)
     if tensor.dim() == 2 and tensor.dtype in _INTEGERS and 2 in tensor.shape:
         rows = tensor.tolist()
-        if tensor.shape != (2, 2):
-            return _of_pairs(rows if tensor.shape[1] == 2 else zip(*rows, strict=True))
-        if max(map(max, rows)) > 1 and min(map(min, rows)) >= 0:
-            return two_by_two(rows, rows_only=False)
+        return _of_pairs(rows if tensor.shape[1] == 2 else zip(*rows, strict=True))
     return _of_matrix(tensor)
+
+
+def _of_four(tensor: Tensor) -> Pattern:
+    """A 2 x 2 array: a matrix, unless whole numbers above 1 say that it is two links."""
+    if tensor.is_complex() or not bool(tensor.isfinite().all()):
+        return _of_matrix(tensor)
+    rows = tensor.tolist()
+    cells = [cell for row in rows for cell in row]
+    if max(cells) <= 1 or min(cells) < 0 or any(cell != int(cell) for cell in cells):
+        return _of_matrix(tensor)
+    if tensor.dtype in _INTEGERS:
+        return two_by_two(rows, rows_only=False)
+    if rows[0][0] == rows[1][1] == 0 and rows[0][1] == rows[1][0]:
+        return _of_matrix(tensor)
+    raise ValueError(
+        f"{rows} may be two links or a 2 x 2 matrix of weights; give links as a list of tuples, a matrix as 0 and 1 "
+        "or as booleans."
+    )
 
 
 def _of_rows(source: Iterable[Any]) -> Pattern:
@@ -182,20 +202,20 @@ def _of_rows(source: Iterable[Any]) -> Pattern:
     rows = [tuple(row[:2]) if _has_data(row) else _plain(row) for row in source]
     pairs = bool(rows) and all(isinstance(row, (list, tuple)) and len(row) == 2 for row in rows)
     kinds = {type(cell) for row in rows for cell in row} if pairs else set()
-    if kinds == {str} or (kinds == {int} and (len(rows) != 2 or _of_tuples(source, rows))):
+    tuples = not isinstance(source, tuple) and all(
+        isinstance(row, tuple) for row in rows
+    )  # nested ones may be a matrix
+    if tuples and kinds and kinds <= {int, float} and all(cell == cell // 1 for row in rows for cell in row):
+        rows, kinds = [tuple(map(int, row)) for row in rows], {int}
+    if kinds == {str} or (kinds == {int} and (len(rows) != 2 or tuples)):
         return _of_pairs(rows)
     if kinds == {int}:
         return two_by_two(rows, rows_only=True)
-    if len(rows) == 3 and _of_tuples(source, rows) and any(len(row) == 3 and max(row) > 1 for row in rows):
+    if len(rows) == 3 and tuples and any(len(row) == 3 and max(row) > 1 for row in rows):
         raise ValueError(
             "three tuples of three numbers may be links with weights or a matrix; give links as pairs (i, k)."
         )
     return _of_numbers(rows)
-
-
-def _of_tuples(source: Any, rows: list[Any]) -> bool:
-    """A list of tuples says links; nested lists, or nested tuples, may be a matrix."""
-    return not isinstance(source, tuple) and all(isinstance(row, tuple) for row in rows)
 
 
 def _of_pairs(pairs: Iterable[Any]) -> Pattern:
@@ -208,9 +228,7 @@ def _of_pairs(pairs: Iterable[Any]) -> Pattern:
 
 
 def _of_numbers(rows: Any) -> Pattern:
-    tensor = _numbers(rows)
-    nested = tensor.dim() == 2 and tensor.shape != (2, 2)
-    return _of_tensor(tensor) if nested else _of_matrix(tensor)
+    return _of_tensor(_numbers(rows))
 
 
 def _numbers(rows: Any) -> Tensor:
@@ -222,8 +240,6 @@ def _numbers(rows: Any) -> Tensor:
 
 def _of_matrix(matrix: Tensor, names: Iterable[str] = ()) -> Pattern:
     _require_square(matrix.shape)
-    if matrix.is_meta:
-        raise ValueError("a tensor on the meta device holds no numbers; give the graph's matrix on the CPU.")
     _require_finite(matrix)
     used = (matrix != 0).cpu()
     return linked(list(names), [(k, i) for i, k in used.nonzero().tolist()]) if names else as_pattern(used)
@@ -237,6 +253,8 @@ def _tensor(array: Any) -> Tensor:
     array = numpy.asarray(array)
     if array.dtype.kind not in kinds:
         return _numbers(array.tolist())
+    if array.dtype.kind == "u":
+        array = numpy.minimum(array.astype(numpy.uint64), numpy.uint64(2**62))  # beyond int64: no node, and not 0
     return torch.from_numpy(numpy.array(array, dtype=kinds[array.dtype.kind], order="C"))
 
 

@@ -19,7 +19,7 @@ _SIGNS = re.compile(
     r"(strict\s+)?(di)?graph\b[^\n]*[{\[]|graph\s*\[|creator\s+\S|\*vertices|%%matrixmarket|[{\[]", re.I
 )
 _DECIMAL = re.compile(r"[+-]?[0-9]+,[0-9]+")
-_DATA = re.compile(r"[\s,;]*\{[^{}]*\}\s*$")  # networkx writes an edge's data as a dict
+_DATA = re.compile(r"[\s,;]*\{.*\}\s*$")  # networkx writes an edge's data as a dict
 
 
 def read(path: Path) -> Pattern:
@@ -79,6 +79,11 @@ def _rows(lines: list[tuple[int, str]]) -> list[Row]:
     rows = [Row(n, _cells(n, line, separator)) for n, line in lines]
     if all(len(row.cells) > 2 and not row.cells[-1] for row in rows):  # each line ends with a separator
         rows = [Row(n, cells[:-1]) for n, cells in rows]
+    bracket = next((row for row in rows for cell in row.cells if _unbalanced(cell)), None)
+    if bracket:
+        raise Fault(
+            f"line {bracket.line}", "brackets are not read; write two nodes a line, names with blanks in quotes"
+        )
     comma = next((row for row in rows if any(_DECIMAL.fullmatch(cell) for cell in row.cells)), None)
     if comma:
         raise Fault(f"line {comma.line}", "decimal commas are not read; write 0.5 for 0,5")
@@ -105,3 +110,8 @@ def _cells(n: int, line: str, separator: str) -> list[str]:
     if any(re.search(r"\s#", cell) for cell in cells) and '"' not in line:
         raise Fault(f"line {n}", "a '#' within a name may begin a comment; put the name into double quotes")
     return [cell.strip() for cell in cells]
+
+
+def _unbalanced(cell: str) -> bool:
+    """Whether a bracket is opened in one cell and closed in another."""
+    return any(cell.count(a) != cell.count(b) for a, b in ("()", "[]", "{}"))
