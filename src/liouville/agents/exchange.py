@@ -202,7 +202,7 @@ def apart(graph: Pattern) -> str:
         >>> apart(adjacency([(0, 1), (1, 2), (2, 7)]))
         'nodes 3 to 6 have no link'
         >>> apart(adjacency([[0, 0, 1], [1, 0, 0], [0, 1, 0]]))
-        'no link goes both ways, node 0 -> node 1 for example'
+        'no link goes both ways, node 2 -> node 0 for example'
     """
     if spanning_tree(graph)[0]:
         return ""
