@@ -309,8 +309,17 @@ def _convolution(layer: nn.Conv1d | nn.Conv2d) -> dict[str, Any]:
     return {name: getattr(layer, name) for name in names} | {"bias": layer.bias is not None}
 
 
-for _kind in (*SCHEMES.values(), *ENGINES.values(), Dense, Conv, Graph):
+def _graph(links: Any, sizes: Any, structure: Any) -> Graph:
+    """A graph operator from matrices: a description names no other file of this machine."""
+    for matrix in (links, structure):
+        if not isinstance(matrix, list) or not all(isinstance(row, list) for row in matrix):
+            raise ValueError("the links of a graph are kept as a matrix, got something else.")
+    return Graph(links, sizes, structure)
+
+
+for _kind in (*SCHEMES.values(), *ENGINES.values(), Dense, Conv):
     register(_kind)
+register(Graph, build=_graph)
 for _kind in (Flow, Network, Lift, ChannelsLast, Connector, Half):
     register(_kind)
 for _kind in (AntisymmetricField, PairField, ResidualField, SymmetricField, SemidefiniteField, SecondOrderField):

@@ -142,8 +142,8 @@ def _require_by_node(graph: Any, matrix: Tensor, name: str) -> None:
     if coupled.any():
         i, k = coupled.nonzero()[0].tolist()
         raise ValueError(
-            f"agents run networks whose {name} couples no two nodes, but it couples node {i} with node {k}; use the "
-            f"canonical J (X = I), or a {name} of one block per node."
+            f"agents run networks whose {name} couples no two nodes, but it couples {graph.links.label(i)} with "
+            f"{graph.links.label(k)}; use the canonical J (X = I), or a {name} of one block per node."
         )
 
 
