@@ -7,7 +7,19 @@ aside), each narrowed by ``Annotated[X, rule]`` where the type does not say it a
 
 from __future__ import annotations
 
-__all__ = ["Count", "Name", "Numbers", "Rule", "Size", "conform", "parse", "read", "read_lines"]
+__all__ = [
+    "AT_LEAST_ONE",
+    "Count",
+    "FileName",
+    "Name",
+    "Numbers",
+    "Rule",
+    "Size",
+    "conform",
+    "parse",
+    "read",
+    "read_lines",
+]
 
 import dataclasses
 import functools
@@ -40,9 +52,15 @@ def _regular(value: Any, depth: int = 0) -> tuple[int, ...] | None:
     return None if shape is None else (len(value), *shape)
 
 
+def _is_file_name(text: str) -> bool:
+    return Path(text).name == text and text.isprintable()
+
+
 Count = Annotated[int, Rule("a whole number of at least 0", lambda n: n >= 0)]
 Size = Annotated[int, Rule("a whole number from 1 to 2^31", lambda n: 1 <= n <= 2**31)]
 Name = Annotated[str, Rule("text of printable characters", str.isprintable)]
+FileName = Annotated[str, Rule("the name of a file in the same folder", _is_file_name)]
+AT_LEAST_ONE = Rule("a list that is not empty", bool)
 Numbers = Annotated[Any, Rule("a number, or a list of numbers", lambda v: _regular(v) is not None)]
 
 
@@ -186,7 +204,9 @@ def _fields(kind: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The annotations by name, and the names that must be there."""
     hints = typing.get_type_hints(kind, include_extras=True)
     if typing.is_typeddict(kind):
-        return hints, tuple(name for name in hints if name in kind.__required_keys__)
+        optional = {name for name, hint in hints.items() if typing.get_origin(hint) is typing.NotRequired}
+        bare = {name: typing.get_args(hint)[0] if name in optional else hint for name, hint in hints.items()}
+        return bare, tuple(name for name in hints if name not in optional)
     names = tuple(f.name for f in dataclasses.fields(kind) if f.init)
     return {name: hints[name] for name in names}, names
 

@@ -11,6 +11,7 @@ __all__ = ["Run", "Writer", "describe_data", "next_free", "require_free"]
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import platform
@@ -100,7 +101,8 @@ class Writer:
             "format": FORMAT,
             "command": command,
             "plan": plan.as_dict(),
-            "data": describe_data(split),
+            "data": (data := without_nan(describe_data(split))),
+            "data_sha256": _digest(data),
             "parameters": sum(p.numel() for p in network.parameters()),
             "threads": torch.get_num_threads(),
             "device": str(next(network.parameters()).device),
@@ -158,7 +160,7 @@ class Writer:
         target = self.path / name
         text = json.dumps(without_nan(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
         with _writing(target), atomic(target) as path:
-            path.write_text(text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")  # undecodable words of a command
 
 
 @dataclass(frozen=True)
@@ -240,6 +242,44 @@ class Run:
             conform(record, dict[str, float | None], file=f"line {k} of {path}")
         return records
 
+    @property
+    def edited(self) -> bool:
+        """Whether what ``config.json`` says of the data is no longer what was written."""
+        written = self.config.get("data_sha256")
+        return written is not None and written != _digest(self.config["data"])
+
+    def require_answers(self) -> None:
+        """Raise where what ``config.json`` says of the data cannot scale inputs and name answers.
+
+        Raises:
+            ValueError: lengths that do not fit together, or a scale of 0.
+        """
+        data, file = self.config["data"], self.path / CONFIG
+        sizes = data["shape"]
+        names = data["label_names"]
+        if names is not None and len(names) != data["classes"]:
+            raise ValueError(f"{file} is damaged: {len(names)} label_names for {data['classes']} classes.")
+        for offset, scale in (("offset", "scale"), ("target_offset", "target_scale")):
+            if (data[offset] is None) != (data[scale] is None):
+                raise ValueError(f"{file} is damaged: data.{offset} and data.{scale} belong together, one is null.")
+        for name in ("offset", "scale"):
+            value = self.tensor(name)
+            one = (
+                value is not None
+                and value.ndim <= len(sizes)
+                and all(mine in (1, size) for mine, size in zip(reversed(value.shape), reversed(sizes), strict=False))
+            )
+            if value is not None and not one:
+                wanted = " x ".join(map(str, sizes))
+                raise ValueError(
+                    f"{file} is damaged: data.{name} must be a number, or numbers for samples of {wanted}, got "
+                    f"{' x '.join(map(str, value.shape))}."
+                )
+        for name in ("scale", "target_scale"):
+            value = self.tensor(name)
+            if value is not None and not value.all():
+                raise ValueError(f"{file} is damaged: data.{name} has a 0, and inputs are divided by it.")
+
     def tensor(self, name: str) -> Tensor | None:
         """``offset``, ``scale``, ``target_offset`` or ``target_scale`` of the data, in float64; None without one."""
         value = self.config["data"].get(name)
@@ -318,6 +358,10 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _digest(data: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def _versions() -> dict[str, str]:
