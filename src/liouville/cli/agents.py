@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from liouville.cli import parallel
 from liouville.cli.errors import BadInput
 from liouville.cli.options import INTEGERS, SectionedCommand, convert_data_options, section
 from liouville.cli.output import say, table
@@ -40,7 +41,10 @@ _graph, _data, _network, _training, _machine, _output = (
 @_training("--epochs", type=int, default=40, help="Passes over the data.", show_default=True)
 @_training("--batch", type=int, default=125, help="Samples per step.", show_default=True)
 @_training("--lr", type=float, default=0.02, help="Highest learning rate.", show_default=True)
-@_machine("--nproc", type=int, help="Processes to start.  [default: 1, a simulation; under torchrun, its own]")
+@_machine(
+    "--nproc", type=click.IntRange(1), help="Processes to start.  [default: 1, a simulation; under torchrun, its own]"
+)
+@_machine("--force", is_flag=True, help="Start more processes than there are cores.")
 @_machine("--host", default="127.0.0.1", help="Address of the rendezvous.", show_default=True)
 @_machine("--backend", default="gloo", metavar="gloo|nccl", help="Transport.", show_default=True)
 @_machine("--timeout", type=float, default=60.0, help="Seconds that a node may take to answer.", show_default=True)
@@ -48,7 +52,7 @@ _graph, _data, _network, _training, _machine, _output = (
 @_machine("--seed", type=int, default=0, help="Of weights and batches.", show_default=True)
 @_output("--out", metavar="FOLDER", help="Folder of the nodes' checkpoints; a run that finds some there goes on.")
 @_output("--quiet", is_flag=True, help="Print the accuracy and nothing else.")
-def agents(nproc: int | None, host: str, **options: Any) -> int:
+def agents(nproc: int | None, host: str, force: bool, **options: Any) -> int:
     """Train a network whose features and weights live on the nodes of a graph.
 
     Every node talks to its neighbours only, forwards and backwards. The messages and bytes of a layer are printed
@@ -56,6 +60,7 @@ def agents(nproc: int | None, host: str, **options: Any) -> int:
     """
     from liouville.agents.launch import launch, launched
 
+    parallel.require_cores(nproc, force)
     options |= {"host": host}
     if not launched():
         network, graph = _central(options)  # bad input is found once, before anything is started

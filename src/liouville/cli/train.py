@@ -89,7 +89,7 @@ _data, _network, _training, _machine, _output = (
 @_machine("--seed", type=int, help="Of weights and training; the data has -d seed=N.  [default: 0]")
 @_machine("--nproc", type=click.IntRange(1), help="Processes that share every batch.  [default: 1, or torchrun's]")
 @_output("--out", metavar="RUN", help="Run folder.  [default: runs/DATA-MODEL-K, the next free K]")
-@_output("--force", is_flag=True, help="Replace the run in --out.")
+@_output("--force", is_flag=True, help="Replace the run in --out; start more processes than there are cores.")
 @_output("--quiet", is_flag=True, help="Print the run folder and nothing else.")
 @_output("--no-figures", is_flag=True, help="Draw no figures.")
 @_output("--svg", is_flag=True, help="Draw every figure as SVG, too.")
@@ -111,6 +111,7 @@ def train(
     Without options: a 64-layer Hamiltonian network on the Swiss roll. What is not given comes from the data set's
     recipe (or the preset, or the run named by --like), and config.json in the run folder says what it was.
     """
+    parallel.require_cores(nproc, force)
     if nproc and nproc > 1 and not parallel.several():
         from liouville.agents.launch import launch
 
@@ -143,7 +144,11 @@ def train(
     writer = runs.Writer(folder, plan, split, network, command=_command_line(), force=force)
     watch.lap("data")
     if not quiet:
-        say(_describe(plan, split, network, processes))
+        try:
+            say(_describe(plan, split, network, processes))
+        except OSError:  # nobody would see what comes: nothing is trained, and no folder blocks the next try
+            writer.discard()
+            raise
     history = _train(run, network, split, plan, writer, silent if quiet else Terminal(), processes.size)
     parallel.leave()
     watch.lap("train")
