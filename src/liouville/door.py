@@ -14,12 +14,12 @@ import io
 import os
 import signal
 import sys
-import threading
-import time
-from collections.abc import Iterator
-from pathlib import Path
-from types import FrameType
-from typing import Any
+
+TYPE_CHECKING = False  # few imports, so that little of the start is left unguarded
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+    from typing import Any
 
 INTERRUPTED = 130
 _AGAIN = 0.02  # seconds between two looks at an import that is under way
@@ -31,8 +31,6 @@ class OutputError(OSError):
 
 def guard_interrupts() -> None:
     """Answer Ctrl-C as this module says; where the process was told to ignore it, it goes on ignoring it."""
-    if threading.current_thread() is not threading.main_thread():
-        return
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupted)
 
@@ -40,7 +38,7 @@ def guard_interrupts() -> None:
 def guard_streams() -> None:
     """Give the process streams that fail in one sentence, or in silence where nobody is left to read it."""
     if sys.stdin is None:
-        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 (for as long as the process lives)
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115 (for as long as the process lives)
     sys.stderr = _stream(2, sys.stderr, silent=True)
     sys.stdout = _stream(1, sys.stdout, silent=False)
 
@@ -74,7 +72,7 @@ class _Raw(io.RawIOBase):
 def _stream(number: int, given: Any, silent: bool) -> Any:
     """The same stream over `_Raw`; characters that its encoding lacks are written as escapes."""
     if given is None:
-        return Path(os.devnull).open("w", encoding="utf-8") if silent else None
+        return open(os.devnull, "w", encoding="utf-8") if silent else None  # noqa: PTH123
     raw = _Raw(number, silent)
     buffer = io.BufferedWriter(raw)
     return io.TextIOWrapper(buffer, given.encoding, "backslashreplace", line_buffering=silent or raw.isatty())
@@ -87,13 +85,16 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
         if os.environ.get("RANK", "0") == "0":
             os.write(2, b"liouville: interrupted.\n")
         os._exit(INTERRUPTED)
-    threading.Thread(target=_again, daemon=True).start()
+    import threading
+
+    threading.Thread(target=_again, args=(threading.main_thread().ident,), daemon=True).start()
 
 
-def _again() -> None:
+def _again(main: int) -> None:
     """Interrupt once more when the main thread imports nothing."""
-    main = threading.main_thread().ident
-    while main is not None and _importing(sys._current_frames().get(main)):
+    import time
+
+    while _importing(sys._current_frames().get(main)):
         time.sleep(_AGAIN)
     os.kill(os.getpid(), signal.SIGINT)
 

@@ -17,7 +17,11 @@ def launched() -> bool:
 
 
 def processes() -> int:
-    """How many processes there are; 1 where none were launched."""
+    """How many processes there are; 1 where none were launched, or the variables describe none."""
+    try:
+        require_environment()
+    except ValueError:
+        return 1
     return (_number("WORLD_SIZE") or 1) if launched() else 1
 
 

@@ -15,6 +15,7 @@ from liouville.cli import parallel
 from liouville.cli.errors import BadInput
 from liouville.cli.options import INTEGERS, SectionedCommand, convert_data_options, section
 from liouville.cli.output import say, table
+from liouville.names import spelled
 
 if TYPE_CHECKING:
     from liouville.agents import Exchange
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 _graph, _data, _network, _training, _machine, _output = (
     section(name) for name in ("Graph", "Data", "Network", "Training", "Machine", "Output")
 )
+
+_NAMES = {
+    "protocol": ("owner-computes", "replicated"),
+    "consensus": ("gossip", "all-reduce"),
+    "model": ("h1", "h2"),
+    "backend": ("gloo", "nccl"),
+    "dtype": ("float32", "float64"),
+}
 
 
 @click.command(cls=SectionedCommand, short_help="Train a network that is spread over the nodes of a graph.")
@@ -61,7 +70,7 @@ def agents(nproc: int | None, host: str, force: bool, **options: Any) -> int:
     from liouville.agents.launch import launch, launched
 
     parallel.require_cores(nproc, force)
-    options |= {"host": host}
+    options |= {"host": host} | {name: spelled(options[name], known) for name, known in _NAMES.items()}
     if not launched():
         network, graph = _central(options)  # bad input is found once, before anything is started
         _require_fits(network, graph, options, nproc or 1)
@@ -179,7 +188,7 @@ def _split(load: Any, options: dict[str, Any]) -> Split:
     from liouville.data import SOURCES
     from liouville.names import lookup
 
-    name = options["data"]
+    name = spelled(options["data"], SOURCES)
     given = convert_data_options(lookup(SOURCES, name, "data set").loader, options["data_options"])
     return load(name, **given)
 

@@ -82,12 +82,14 @@ def reproduce(
 
 def _chosen(names: Sequence[str], everything: bool) -> list[Experiment]:
     from liouville.experiments import EXPERIMENTS, load
+    from liouville.names import spelled
 
     if everything and names:
         raise BadInput("--all is every experiment; give names or --all, not both.")
     if not everything and not names:
         raise BadInput("give the name of an experiment, or --all; `liouville list experiments` shows them.")
-    return [load(name) for name in (EXPERIMENTS if everything else dict.fromkeys(names))]
+    chosen = dict.fromkeys(spelled(name, EXPERIMENTS) for name in names)
+    return [load(name) for name in (EXPERIMENTS if everything else chosen)]
 
 
 def _run(

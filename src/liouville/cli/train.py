@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,19 +180,39 @@ def _plan(
     import torch
 
     from liouville.data import SOURCES
-    from liouville.names import lookup
+    from liouville.names import lookup, spelled
     from liouville.plan import Plan
+    from liouville.recipes import PRESETS
     from liouville.runs import Run
 
+    data, preset = spelled(data, SOURCES), spelled(preset, PRESETS)
     if like is not None and preset is not None:
         raise BadInput("--like and --preset both say where to start from; give one of them.")
     base = Run.open(like).plan if like is not None else Plan.of(data or "swiss-roll", preset or "default")
     name = data or base.data
     options = convert_data_options(lookup(SOURCES, name, "data set").loader, data_options)
-    plan = base.changed(data=name, data_options=options, **changes)
+    plan = base.changed(data=name, data_options=options, **_as_spelled(changes))
     if plan.threads is not None:
         torch.set_num_threads(plan.threads)
     return plan.changed(threads=torch.get_num_threads())
+
+
+def _as_spelled(changes: dict[str, Any]) -> dict[str, Any]:
+    """Names as the library writes them: ``--model H2`` is h2."""
+    from liouville.activations import ACTIVATIONS
+    from liouville.kernels import ENGINES
+    from liouville.names import spelled
+    from liouville.plan import DEVICES, DTYPES, INITS, LIFTS
+    from liouville.schemes import SCHEMES
+    from liouville.train.settings import HEADS, OPTIMIZERS, SAFEGUARDS, SCHEDULES
+    from liouville.zoo import MODELS
+
+    known: dict[str, Iterable[str]] = {"model": MODELS, "scheme": SCHEMES, "activation": ACTIVATIONS}
+    known |= {"lift": LIFTS, "init": INITS}
+    known |= {"engine": ENGINES, "dtype": DTYPES, "device": DEVICES, "schedule": SCHEDULES, "head": HEADS}
+    known |= {"optimizer": (*OPTIMIZERS, "gauss-newton"), "safeguard": SAFEGUARDS}
+    known |= {"scaling": ("depth", "hdnn", "sum"), "J": ("canonical", "full")}
+    return {name: spelled(value, known.get(name, ())) for name, value in changes.items()}
 
 
 def _method(plan: Plan) -> Any:
