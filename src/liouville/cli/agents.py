@@ -15,6 +15,7 @@ from liouville.cli import parallel
 from liouville.cli.errors import BadInput
 from liouville.cli.options import INTEGERS, SectionedCommand, convert_data_options, section
 from liouville.cli.output import say, table
+from liouville.environment import require_environment
 from liouville.names import spelled
 
 if TYPE_CHECKING:
@@ -69,11 +70,12 @@ def agents(nproc: int | None, host: str, force: bool, **options: Any) -> int:
     """
     from liouville.agents.launch import launch, launched
 
-    parallel.require_cores(nproc, force)
+    require_environment()
     options |= {"host": host} | {name: spelled(options[name], known) for name, known in _NAMES.items()}
     if not launched():
         network, graph = _central(options)  # bad input is found once, before anything is started
         _require_fits(network, graph, options, nproc or 1)
+        parallel.require_cores(nproc, force)
         if nproc and nproc > 1:
             sys.stdout.flush()
             return launch(sys.argv[1:], nproc, host, grace=2 * options["timeout"])

@@ -17,7 +17,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from liouville.cli.errors import BadInput, Failed, Interrupted
-from liouville.environment import processes, require_environment
+from liouville.environment import processes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,15 +39,11 @@ def is_first() -> bool:
 
 
 def require_cores(nproc: int | None, force: bool) -> None:
-    """Raise where the launcher's variables are wrong, or more processes are asked for than there are cores.
+    """Raise where more processes are asked for than there are cores.
 
     Raises:
         BadInput: with the numbers, and what to do.
     """
-    try:
-        require_environment()
-    except ValueError as error:
-        raise BadInput(str(error)) from None
     cores = os.cpu_count() or 1
     if nproc is not None and nproc > cores and not force:
         raise BadInput(

@@ -18,6 +18,7 @@ from liouville.cli import parallel
 from liouville.cli.errors import BadInput, Failed, Interrupted
 from liouville.cli.options import INTEGERS, SectionedCommand, convert_data_options, section
 from liouville.cli.output import say, table
+from liouville.environment import require_environment
 
 if TYPE_CHECKING:
     from liouville.data import Split
@@ -112,6 +113,7 @@ def train(
     Without options: a 64-layer Hamiltonian network on the Swiss roll. What is not given comes from the data set's
     recipe (or the preset, or the run named by --like), and config.json in the run folder says what it was.
     """
+    require_environment()
     parallel.require_cores(nproc, force)
     if nproc and nproc > 1 and not parallel.several():
         from liouville.agents.launch import launch
