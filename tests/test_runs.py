@@ -80,7 +80,11 @@ def test_the_transform_of_raw_inputs_is_kept_to_the_last_bit(tmp_path):
         ("config.json", "{", "config.json is damaged: it is not JSON"),
         ("config.json", "[]", "config.json is damaged: it must be an object, got a list of 0."),
         ("config.json", "{}", "is not a run: its config.json has the format None, expected 'liouville-run-1'."),
-        ("config.json", '{"format": "liouville-run-1"}', "config.json is damaged: plan must be an object, got null."),
+        (
+            "config.json",
+            '{"format": "liouville-run-1"}',
+            "config.json is damaged: plan must be an object, got nothing.",
+        ),
         ("metrics.json", "\xff", "metrics.json is damaged"),
     ],
 )

@@ -32,6 +32,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn
 
+_NOTHING = object()  # what is missing
 _LARGEST = 2**63 - 1  # of a whole number
 _BYTES = 1 << 28  # of a document
 
@@ -164,7 +165,7 @@ def _either(value: Any, kinds: Sequence[Any], where: str) -> Problem:
     if None in found:
         return None
     inside = next((f for f in found if f is not None and f[0] != where), None)  # the right kind, wrong within
-    return inside or (where, " or ".join(dict.fromkeys(w for w in map(_words, kinds) if w)), value)
+    return inside or (where, _any_of(kinds), value)
 
 
 def _list(value: Any, kind: Any, arguments: tuple[Any, ...], where: str) -> Problem:
@@ -191,7 +192,7 @@ def _object_of(value: Any, kind: Any, where: str) -> Problem:
     hints, needed = _fields(kind)
     missing = [name for name in needed if name not in value]
     if missing:
-        return f"{where}.{missing[0]}", _words(hints[missing[0]]), None  # what is missing reads as null
+        return f"{where}.{missing[0]}", _words(hints[missing[0]]), _NOTHING
     unknown = [] if typing.is_typeddict(kind) else [name for name in value if name not in hints]
     if unknown:
         return f"{where}.{unknown[0]}", f"left out; known are {', '.join(hints)}", value[unknown[0]]
@@ -221,10 +222,16 @@ _PLAIN: dict[Any, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+def _any_of(kinds: Sequence[Any]) -> str:
+    return " or ".join(dict.fromkeys(words for words in map(_words, kinds) if words))
+
+
 def _words(kind: Any) -> str:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
         return next((rule.words for rule in arguments[1:] if isinstance(rule, Rule)), _words(arguments[0]))
+    if origin in (typing.Union, types.UnionType):
+        return _any_of(arguments)
     if origin is Literal:
         return " or ".join(json.dumps(a) for a in arguments)
     if origin in (list, tuple, Sequence):
@@ -237,6 +244,8 @@ def _words(kind: Any) -> str:
 
 def _shown(value: Any) -> str:
     """The value in a few words of JSON."""
+    if value is _NOTHING:
+        return "nothing"
     if isinstance(value, dict):
         return f"an object of {', '.join(list(value)[:4])}{' ...' * (len(value) > 4)}" if value else "{}"
     if isinstance(value, list) and (len(value) > 4 or not _regular(value)):

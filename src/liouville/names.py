@@ -27,13 +27,13 @@ def lookup(table: Mapping[str, T], name: object, what: str) -> T:
 
 
 def spelled(name: T, known: Iterable[str]) -> T | str:
-    """The known name that differs from ``name`` by case, _ or - only, if there is one and no other; else ``name``.
+    """The known name that differs from ``name`` by case, or _ for -, only, if there is one and no other; else ``name``.
 
     For words that are typed: `lookup` takes names as they are.
 
     Examples:
-        >>> spelled("H2", ("h1", "h2")), spelled("symplectic-euler", ("SymplecticEuler", "RK4")), spelled("h3", ("h1",))
-        ('h2', 'SymplecticEuler', 'h3')
+        >>> spelled("H2", ("h1", "h2")), spelled("Swiss_Roll", ("swiss-roll", "peaks")), spelled("h3", ("h1",))
+        ('h2', 'swiss-roll', 'h3')
     """
     known = tuple(known)
     same = [k for k in known if _folded(k) == _folded(name)] if isinstance(name, str) and name not in known else []
@@ -41,11 +41,12 @@ def spelled(name: T, known: Iterable[str]) -> T | str:
 
 
 def _folded(name: str) -> str:
-    return name.lower().replace("_", "").replace("-", "").replace(" ", "")
+    return name.lower().replace("_", "-")
 
 
 def suggestion(name: object, known: Iterable[str]) -> str:
     """``"did you mean 'x'? "`` for the known name nearest to ``name``, or an empty string."""
-    folded = {candidate.lower().replace("_", "-"): candidate for candidate in known}
-    near = difflib.get_close_matches(str(name).lower().replace("_", "-"), folded, n=1, cutoff=0.6)
+    folded = {_folded(candidate): candidate for candidate in known}
+    close = 0.5 if len(str(name)) < 4 else 0.6  # of two letters one may be wrong
+    near = difflib.get_close_matches(_folded(str(name)), folded, n=1, cutoff=close)
     return f"did you mean {folded[near[0]]!r}? " if near else ""
