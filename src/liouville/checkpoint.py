@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from liouville.activations import ACTIVATIONS, Activation
 from liouville.budget import BudgetedField, PartitionedBudgetedField
+from liouville.documents import parse
 from liouville.fields import (
     AntisymmetricField,
     DropoutField,
@@ -49,6 +50,7 @@ from liouville.randomness import seeded
 from liouville.schemes import SCHEMES
 
 FORMAT = "liouville-1"
+_UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError)
 
 Reader = Callable[[Any], dict[str, Any]]
 
@@ -164,8 +166,8 @@ def load(path: str | os.PathLike[str]) -> Any:
     """
     text, tensors = _read(Path(path))
     try:
-        return _assembled(json.loads(text), tensors).eval()
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError) as error:
+        return _assembled(parse(text, "its description"), tensors).eval()
+    except _UNFIT as error:
         raise DamagedModelError(f"{path}: its description does not fit its weights ({error}).") from error
     except _UnregisteredError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -175,7 +177,7 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 def read_description(path: str | os.PathLike[str]) -> Any:
     """The description inside a model file, checked against the hash, without building anything."""
-    return json.loads(_read(Path(path))[0])
+    return parse(_read(Path(path))[0], f"{path}: its description")
 
 
 def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
@@ -185,7 +187,7 @@ def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
         raise FileNotFoundError(f"there is no model file {path}.")
     try:
         with safe_open(path, framework="pt") as file:
-            header = dict(json.loads((file.metadata() or {}).get("liouville", "{}")))
+            header = dict(parse((file.metadata() or {}).get("liouville", "{}"), "its header"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, TypeError, ValueError) as error:
         raise ValueError(
@@ -248,7 +250,7 @@ def _assembled(description: Any, tensors: dict[str, Tensor]) -> nn.Module:
 
 def _require_loadable(text: str, tensors: dict[str, Tensor]) -> None:
     try:
-        _assembled(json.loads(text), tensors)
+        _assembled(parse(text, "its description"), tensors)
     except Exception as error:
         raise ValueError(
             f"cannot save this network: rebuilt from its description it would not take its own weights ({error}). "

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from liouville.cli import parallel
 from liouville.cli.errors import BadInput, Interrupted
 from liouville.cli.options import INTEGERS, SectionedCommand, convert_data_options, section
 from liouville.cli.output import say, table
+from liouville.environment import require_environment
+from liouville.names import spelled
 
 if TYPE_CHECKING:
     from liouville.agents import Exchange
@@ -25,6 +28,14 @@ if TYPE_CHECKING:
 _graph, _data, _network, _training, _machine, _output = (
     section(name) for name in ("Graph", "Data", "Network", "Training", "Machine", "Output")
 )
+
+_NAMES = {
+    "protocol": ("owner-computes", "replicated"),
+    "consensus": ("gossip", "all-reduce"),
+    "model": ("h1", "h2"),
+    "backend": ("gloo", "nccl"),
+    "dtype": ("float32", "float64"),
+}
 
 
 @click.command(cls=SectionedCommand, short_help="Train a network that is spread over the nodes of a graph.")
@@ -43,7 +54,10 @@ _graph, _data, _network, _training, _machine, _output = (
 @_training("--epochs", type=int, default=40, help="Passes over the data.", show_default=True)
 @_training("--batch", type=int, default=125, help="Samples per step.", show_default=True)
 @_training("--lr", type=float, default=0.02, help="Highest learning rate.", show_default=True)
-@_machine("--nproc", type=int, help="Processes to start.  [default: 1, a simulation; under torchrun, its own]")
+@_machine(
+    "--nproc", type=click.IntRange(1), help="Processes to start.  [default: 1, a simulation; under torchrun, its own]"
+)
+@_machine("--force", is_flag=True, help="Start more processes than there are cores.")
 @_machine("--host", default="127.0.0.1", help="Address of the rendezvous.", show_default=True)
 @_machine("--backend", default="gloo", metavar="gloo|nccl", help="Transport.", show_default=True)
 @_machine("--timeout", type=float, default=60.0, help="Seconds that a node may take to answer.", show_default=True)
@@ -51,7 +65,7 @@ _graph, _data, _network, _training, _machine, _output = (
 @_machine("--seed", type=int, default=0, help="Of weights and batches.", show_default=True)
 @_output("--out", metavar="FOLDER", help="Folder of the nodes' checkpoints; the same command goes on with it.")
 @_output("--quiet", is_flag=True, help="Print the accuracy and nothing else.")
-def agents(nproc: int | None, host: str, **options: Any) -> int:
+def agents(nproc: int | None, host: str, force: bool, **options: Any) -> int:
     """Train a network whose features and weights live on the nodes of a graph.
 
     Every node talks to its neighbours only, forwards and backwards. The messages and bytes of a layer are printed
@@ -59,10 +73,12 @@ def agents(nproc: int | None, host: str, **options: Any) -> int:
     """
     from liouville.agents.launch import launch, launched
 
-    options |= {"host": host}
+    require_environment()
+    options |= {"host": host} | {name: spelled(options[name], known) for name, known in _NAMES.items()}
     if not launched():
         made = _central(options)  # bad input is found once, before anything is started
         _require_fits(made, options, nproc or 1)
+        parallel.require_cores(nproc, force)
         if nproc and nproc > 1:
             sys.stdout.flush()
             code = launch(sys.argv[1:], nproc, host, grace=2 * options["timeout"])
@@ -264,7 +280,7 @@ def _split(load: Any, options: dict[str, Any]) -> Split:
     from liouville.data import SOURCES
     from liouville.names import lookup
 
-    name = options["data"]
+    name = spelled(options["data"], SOURCES)
     given = convert_data_options(lookup(SOURCES, name, "data set").loader, options["data_options"])
     return load(name, **given)
 

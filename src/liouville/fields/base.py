@@ -199,6 +199,7 @@ class ActivatedField(VectorField):
     def _weight(self, outputs: int, inputs: int, generator: torch.Generator | None) -> nn.Parameter:
         shape = self.operator.weight_shape(outputs, inputs)
         layers = 1 if self.shared else self.layers
+        self.init.require_memory(layers, shape)
         return nn.Parameter(self._constrained(self.init.weight(layers, shape, self._mean(outputs, inputs), generator)))
 
     def _constrained(self, raw: Tensor) -> Tensor:
@@ -210,7 +211,9 @@ class ActivatedField(VectorField):
         return torch.eye(outputs, inputs)
 
     def _bias(self, outputs: int, generator: torch.Generator | None) -> nn.Parameter:
-        return nn.Parameter(self.init.bias(1 if self.shared else self.layers, (outputs,), generator))
+        layers = 1 if self.shared else self.layers
+        self.init.require_memory(layers, (outputs,))
+        return nn.Parameter(self.init.bias(layers, (outputs,), generator))
 
     def extra_repr(self) -> str:
         parts = [super().extra_repr()]
