@@ -172,7 +172,7 @@ def first_nonfinite_layer(flow: Flow, y: Tensor) -> int | None:
         >>> first_nonfinite_layer(lv.zoo.h2(4, layers=8, T=1.0), torch.zeros(1, 4)) is None
         True
     """
-    for j, state in enumerate(flow.states(y)):
+    for j, state in enumerate(require_flow(flow).states(y)):
         if not all(part.isfinite().all() for part in state):
             return j - 1
     return None
