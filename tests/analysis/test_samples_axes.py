@@ -379,9 +379,11 @@ def test_a_chain_asks_for_samples_in_a_sentence() -> None:
 
 def test_a_prediction_for_every_token_has_a_radius_of_its_own() -> None:
     network, x = lv.classifier("h2", 4, 3, 6, layers=3, T=1.0).double(), randn(2, 3, 4)
-    radius = analysis.certified_radius(network, x)
+    radius = analysis.certified_radius(network, x, "global")
     assert radius.shape == (2, 3)
-    near(radius.flatten(), analysis.certified_radius(network, x.reshape(6, 4)), 100 * EPS * float(radius.max()))
+    near(
+        radius.flatten(), analysis.certified_radius(network, x.reshape(6, 4), "global"), 100 * EPS * float(radius.max())
+    )
 
 
 def test_memory_layouts_make_no_difference() -> None:

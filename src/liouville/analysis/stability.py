@@ -151,8 +151,8 @@ def modes(flow: Flow, y: Tensor) -> Modes | None:
         (False, True)
     """
     flow, y = copy.deepcopy(flow).double(), y.double()
-    axis = flow.field.feature_axis
-    y = y.flatten(0, axis - 1) if y.dim() > -axis else y[None]
+    batch = flow.field.batch_shape(y)
+    y = y.flatten(0, len(batch) - 1) if batch else y[None]
     n = sum(part[0].numel() for part in next(iter(flow.states(y[:1]))))
     samples = min(len(y), int(_WORK / (25 * flow.layers * n**3)))
     if n > _WIDEST or samples < 1:
