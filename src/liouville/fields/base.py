@@ -210,6 +210,7 @@ class ActivatedField(VectorField):
 
     @property
     def sample_ndim(self) -> int:  # type: ignore[override]
+        """1 for vectors, 1 + dims for signals, images and volumes: the operator knows."""
         return -self.feature_axis
 
     def energy_density(self, x: Tensor) -> Tensor:
