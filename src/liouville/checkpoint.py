@@ -298,7 +298,7 @@ def _field(field: Any, *more: str) -> dict[str, Any]:
 
 
 def _shear(field: ShearField) -> dict[str, Any]:
-    names = ("layers", "features", "p_features", "feature_axis")
+    names = ("layers", "features", "p_features", "feature_axis", "sample_ndim")
     return field.skeletons | {name: getattr(field, name) for name in names}
 
 
@@ -306,7 +306,7 @@ def _linear(layer: nn.Linear) -> dict[str, Any]:
     return {"in_features": layer.in_features, "out_features": layer.out_features, "bias": layer.bias is not None}
 
 
-def _convolution(layer: nn.Conv1d | nn.Conv2d) -> dict[str, Any]:
+def _convolution(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> dict[str, Any]:
     names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
     return {name: getattr(layer, name) for name in names} | {"bias": layer.bias is not None}
 
@@ -330,9 +330,11 @@ for _kind in (BudgetedField, PartitionedBudgetedField):
     register(_kind)
 for _kind in (nn.Tanh, nn.Sigmoid, nn.ReLU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Identity):
     register(_kind)
-for _kind in (nn.ELU, nn.LeakyReLU, nn.Flatten, nn.Dropout, nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d):
+for _kind in (nn.ELU, nn.LeakyReLU, nn.Flatten, nn.Dropout, nn.AvgPool2d, nn.AdaptiveAvgPool2d):
     register(_kind)
-for _kind in (nn.Conv1d, nn.Conv2d):
+for _kind in (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d):
+    register(_kind)
+for _kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
     register(_kind, _convolution)
 for _kind in (DropoutField, PartitionedDropoutField):
     register(_kind, lambda d: {"field": d.field, "probability": d.probability})

@@ -196,7 +196,7 @@ class Plan:
         outputs = split.classes or (split.y_train.shape[1] if split.y_train.ndim == 2 else 1)
         network = make(
             functools.partial(MODELS[self.model], init=self.init, **self.options),
-            inputs,  # type: ignore[arg-type]
+            inputs,
             outputs,
             self.features,
             layers,

@@ -25,6 +25,8 @@ from liouville.fields.base import Theta
 class LocalField(VectorField):
     """What both kinds have in common: each hosted node's K and b, and the updates that they belong to."""
 
+    sample_ndim = 1
+
     def __init__(self, central: Any, exchange: Exchange, protocol: Protocol, weights: tuple[str, ...]) -> None:
         graph = central.operator
         features = torch.isin(graph.owners(central.features), torch.tensor(exchange.hosted)).nonzero().flatten()

@@ -52,6 +52,11 @@ def spread(
     """
     lookup(dict.fromkeys(PROTOCOLS), protocol, "protocol")
     lookup(dict.fromkeys(("gossip", ALL_REDUCE)), consensus, "consensus")
+    if not isinstance(network, Network):
+        raise ValueError(
+            f"agents run networks of a Lift, one Flow and an nn.Linear head, got {type(network).__name__}; put the "
+            "flow into a Network(lift, flow, head)."
+        )
     lift, flow, head = network.lift, network.body, network.head
     if not isinstance(lift, Lift) or not isinstance(flow, Flow) or not isinstance(head, nn.Linear):
         raise ValueError(

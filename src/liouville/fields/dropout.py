@@ -67,6 +67,10 @@ class DropoutField(StochasticField):
         """The field's own, in evaluation mode."""
         return spectrum_of(self.field)
 
+    @property
+    def sample_ndim(self) -> int | None:  # type: ignore[override]
+        return self.field.sample_ndim
+
     def theta(self) -> Theta:
         """The field's own weights."""
         return self.field.theta()
