@@ -8,7 +8,7 @@ through the operator that it is registered as (`liouville.Fused`).
 
 from __future__ import annotations
 
-__all__ = ["Bystander", "advanced", "advanced_", "is_recorded", "is_watched"]
+__all__ = ["Bystander", "advanced", "advanced_", "is_hollow", "is_recorded", "is_watched"]
 
 import torch
 from torch import Tensor
@@ -65,6 +65,17 @@ def is_recorded() -> bool:
     if is_dynamo_compiling():
         return _is_exporting()
     return is_watched() and (is_compiling() or _is_tracing() or _has_proxies())
+
+
+def is_hollow(x: Tensor) -> bool:
+    """Whether x has a shape and no numbers, on the meta device or under FakeTensorMode: nothing can be checked on it."""
+    return x.is_meta or (type(x) is not Tensor and _is_fake(x))
+
+
+def _is_fake(x: Tensor) -> bool:
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    return isinstance(x, FakeTensor)
 
 
 def _has_proxies() -> bool:

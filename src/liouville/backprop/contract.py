@@ -113,7 +113,9 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *_: Tensor) -> None:  # type: ignore[no-untyped-def]
-        raise RuntimeError(f"this engine has no second derivatives; {_STORED}.")
+        raise RuntimeError(
+            f"Reversible, Fused and BatchLast, and Auto where it chose one of them, have no second derivatives; {_STORED}."
+        )
 
 
 def _leaves(result: Tensor) -> Iterator[Tensor]:

@@ -16,6 +16,7 @@ from liouville.backprop.base import Backprop, layer
 from liouville.backprop.contract import is_plain_autograd
 from liouville.backprop.reversible import Reversible
 from liouville.backprop.storing import Checkpointed, Stored
+from liouville.compilers import is_watched
 from liouville.fields.base import Theta, VectorField, original
 from liouville.kernels.batchlast import BatchLast
 from liouville.kernels.fused import Fused
@@ -74,7 +75,7 @@ class Auto(Backprop):
             choice = self._choose(scheme, field, state, theta, h, traced)
         else:
             choice = Choice(Stored(), "torch.func and forward mode go through the plain loop")
-        if not torch.compiler.is_compiling() and (traced or not hasattr(self, "_last")):
+        if not is_watched() and (traced or not hasattr(self, "_last")):
             object.__setattr__(self, "_last", choice)  # to be read by people; no setting, and not compared
         return choice.engine.run(scheme, field, state, theta, h)
 
@@ -145,6 +146,8 @@ def _is_wide_stencil(plan: ShearPlan | EulerPlan, field: VectorField) -> bool:
 
 def _bytes_per_layer(scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> float:
     """What autograd keeps of one layer for each sample: measured on one and on two, once per kind of input."""
+    if is_watched() or state[0].is_meta:  # nothing of ours may be run where others look on: what a usual field keeps
+        return 8.0 * sum(x.nbytes for x in state)
     axes = state[0].dim() + field.feature_axis  # those of the batch
     shape = state[0].shape[axes:]
     batch = state[0].numel() // max(1, shape.numel())

@@ -25,7 +25,7 @@ from torch.autograd.forward_ad import unpack_dual
 from torch.autograd.function import once_differentiable
 from torch.func import jvp, vmap
 
-from liouville.compilers import advanced
+from liouville.compilers import advanced, is_recorded
 from liouville.fields.base import Theta, VectorField
 from liouville.fields.hamiltonian import HamiltonianField
 from liouville.operators import spectral_norm
@@ -196,6 +196,12 @@ def _check_dense(scheme: Scheme, field: VectorField) -> None:
 
 def _solve(phi: Map, a: Tensor, h: float, lipschitz: float | None, iterations: int) -> Tensor:
     """The z with z = a + h phi(z), differentiable in a and in whatever phi reads, backwards and in forward mode."""
+    if is_recorded():
+        raise NotImplementedError(
+            "an implicit layer iterates until every sample has converged, and a recording would fix the number of "
+            "iterations of its example; run the network eagerly or by torch.compile, or record one with an explicit "
+            "scheme."
+        )
     if not torch.is_grad_enabled() and _has_tangent(advanced(a, phi(a), h)):
         return _dual_solve(phi, a, h, lipschitz, iterations)
     with torch.no_grad():
