@@ -68,7 +68,7 @@ def is_recorded() -> bool:
 
 
 def is_hollow(x: Tensor) -> bool:
-    """Whether x has a shape and no numbers, on the meta device or under FakeTensorMode: nothing can be checked on it."""
+    """Whether x has a shape and no numbers (the meta device, FakeTensorMode), so that nothing can be checked on it."""
     return x.is_meta or (type(x) is not Tensor and _is_fake(x))
 
 

@@ -78,9 +78,9 @@ class Flow(nn.Module):
 
     def _engine(self, y: Tensor) -> Backprop:
         """Who sees a run from outside is shown the plain loop: a recorder, and what asks for shapes only."""
-        if is_hollow(y):
-            return Stored()
-        return self.backprop.recorded() if is_recorded() else self.backprop
+        if is_recorded():
+            return self.backprop.recorded()
+        return Stored() if is_hollow(y) else self.backprop
 
     def trajectory(self, y: Tensor) -> Tensor:
         """y_0 ... y_N, stacked: (N + 1, *y.shape)."""

@@ -114,7 +114,8 @@ class _Once(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *_: Tensor) -> None:  # type: ignore[no-untyped-def]
         raise RuntimeError(
-            f"Reversible, Fused and BatchLast, and Auto where it chose one of them, have no second derivatives; {_STORED}."
+            "Reversible, Fused and BatchLast, and Auto where it chose one of them, have no second derivatives; "
+            f"{_STORED}."
         )
 
 

@@ -53,8 +53,8 @@ class Checkpointed(Backprop):
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
         if not torch.compiler.is_compiling() and not torch._C._autograd._saved_tensors_hooks_is_enabled():
             raise RuntimeError(
-                "Checkpointed computes layers again in torch.autograd's backward pass, which torch.func.grad and its kin "
-                "do not admit; use flow.with_backprop(lv.Stored()), the plain loop, for it."
+                "Checkpointed computes layers again in torch.autograd's backward pass, which torch.func.grad and its "
+                "kin do not admit; use flow.with_backprop(lv.Stored()), the plain loop, for it."
             )
         from torch.utils.checkpoint import checkpoint  # a slow import in older releases of torch
 

@@ -18,7 +18,7 @@ from liouville.backprop.range import Range, Reach, reach
 from liouville.backprop.storing import Stored
 from liouville.compilers import is_watched
 from liouville.fields.base import Theta, VectorField, original
-from liouville.kernels import euler, shears
+from liouville.kernels import euler, ops, shears
 from liouville.kernels.library import library
 from liouville.kernels.table import EulerPlan, ShearPlan, kernel_for
 from liouville.schemes.base import Scheme, State
@@ -115,9 +115,7 @@ class _Run(NamedTuple):
 def _shears(plan: ShearPlan, field: VectorField, h: float, parts: State, theta: Theta) -> Sequence[Tensor]:
     """The run through the door that fits: torch's dispatcher, autograd alone, or neither."""
     if _needs_dispatcher(tensors := (*parts, *theta)):
-        from liouville.kernels.ops import shear_flow
-
-        return shear_flow(plan, h, field.layers, parts, theta)
+        return ops.shear_flow(plan, h, field.layers, parts, theta)
     if _needs_gradient(tensors):
         return _Direct.apply(_Run(plan, h, field.layers, None, original(field)), *tensors)
     return shears.forward(plan, h, field.layers, parts, theta)[0]
@@ -127,9 +125,7 @@ def _euler(plan: EulerPlan, h: float, layers: int, y: Tensor, theta: Theta) -> T
     """The same for forward Euler."""
     weights = plan.weights(theta)
     if _needs_dispatcher(tensors := (y, *weights)):
-        from liouville.kernels.ops import euler_flow
-
-        return euler_flow(plan.activation, h, layers, y, weights)
+        return ops.euler_flow(plan.activation, h, layers, y, weights)
     if _needs_gradient(tensors):
         return _DirectEuler.apply(plan.activation, h, layers, *tensors)
     return euler.forward(plan.activation, h, layers, y, weights, False)[0]
