@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = ["ShearField"]
 
 import copy
-import functools
 from collections import namedtuple
 from collections.abc import Sequence
 from typing import Any
@@ -71,6 +70,7 @@ class ShearField(PartitionedField):
                 weights = torch.stack([c.get_parameter(name).detach() for c in copies])
                 trained = copies[0].get_parameter(name).requires_grad
                 self.stacked[_flat(key, name)] = nn.Parameter(weights, requires_grad=trained)
+        self.theta()  # its type is known before a compiler looks
 
     def theta(self) -> Theta:
         """The weights of F and G, stacked over layers."""
@@ -174,6 +174,10 @@ def _flat(key: str, name: str) -> str:
     return f"{key}__{name.replace('.', '__')}"
 
 
-@functools.cache
 def _theta_type(names: tuple[str, ...]) -> Any:
-    return namedtuple("ShearTheta", names)
+    if names not in _THETA_TYPES:  # no functools.cache, which torch.compile warns of
+        _THETA_TYPES[names] = namedtuple("ShearTheta", names)
+    return _THETA_TYPES[names]
+
+
+_THETA_TYPES: dict[tuple[str, ...], Any] = {}

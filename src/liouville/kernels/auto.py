@@ -67,6 +67,7 @@ class Auto(Backprop):
     def __post_init__(self) -> None:
         if self.memory < 1:
             raise ValueError(f"memory must be at least 1 byte, got {self.memory}.")
+        is_built()  # looks for the library now: a compiler could not follow
 
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
         tensors = (*state, *theta)
@@ -147,7 +148,7 @@ def _is_wide_stencil(plan: ShearPlan | EulerPlan, field: VectorField) -> bool:
 def _bytes_per_layer(scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> float:
     """What autograd keeps of one layer for each sample: measured on one and on two, once per kind of input."""
     if is_watched() or state[0].is_meta:  # nothing of ours may be run where others look on: what a usual field keeps
-        return 8.0 * sum(x.nbytes for x in state)
+        return 8.0 * sum(x.numel() * x.dtype.itemsize for x in state)
     axes = state[0].dim() + field.feature_axis  # those of the batch
     shape = state[0].shape[axes:]
     batch = state[0].numel() // max(1, shape.numel())
@@ -184,4 +185,6 @@ def _kept(scheme: Scheme, field: VectorField, state: State, theta_0: Theta, h: f
 
 
 def _amount(size: float) -> str:
+    if torch.compiler.is_compiling():  # written out, it would be compiled for this batch size only
+        return "some"
     return f"{size / 2**20:,.0f} MiB" if size >= 2**20 else f"{size / 2**10:,.0f} KiB"
