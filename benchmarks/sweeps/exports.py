@@ -66,7 +66,7 @@ def _network(draw: random.Random, layers: int) -> tuple[lv.Network, tuple[int, .
         return network, shape, f"{words} as {paper}"
     if kind in ("dense", "dropout"):
         rate = 0.3 if kind == "dropout" else 0.0
-        lift = draw.choice((None, "linear"))
+        lift = draw.choice((None, "linear")) if paper != "verlet" else None
         more: dict[str, Any] = {"dropout_rate": rate} | ({"lift": lift} if lift else {})
         return lv.classifier(paper, 2, 3, features=features, layers=layers, T=T, **more), (2,), words
     if kind == "implicit":
