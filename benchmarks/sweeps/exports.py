@@ -94,6 +94,8 @@ def _compared(
     with quiet():
         try:
             function = record(network, torch.randn(batch, *shape, dtype=dtype))
+        except torch._dynamo.exc.Unsupported as error:  # how a strict export reports what was raised inside
+            return Outcome("refused" if "NotImplementedError" in str(error) else "wrong", f"{words}: {error}")
         except REFUSALS as error:
             sentence = len(str(error)) < 400 and "\n" not in str(error)
             return Outcome("refused" if sentence else "wrong", f"{words}: {error}")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.utils.stateless import _reparametrize_module
 
 from liouville.fields.base import PartitionedField, Theta
 
@@ -93,6 +94,9 @@ class ShearField(PartitionedField):
         skeleton = self.skeletons[key]
         tensors = {name: getattr(theta_j, _flat(key, name)) for name in self._names[key]}
         tensors |= {name: getattr(self, _flat(f"{key}_buffer", name)) for name, _ in skeleton.named_buffers()}
+        if torch.jit.is_tracing():  # which functional_call refuses
+            with _reparametrize_module(skeleton, tensors):
+                return skeleton(x)
         return functional_call(skeleton, tensors, (x,))
 
 
