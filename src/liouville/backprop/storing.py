@@ -6,6 +6,7 @@ __all__ = ["Checkpointed", "Stored"]
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -51,7 +52,8 @@ class Checkpointed(Backprop):
             raise ValueError(f"every must be at least 1 layer per segment, got {self.every}.")
 
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
-        if not torch.compiler.is_compiling() and not torch._C._autograd._saved_tensors_hooks_is_enabled():
+        hooks: Any = torch._C._autograd
+        if not torch.compiler.is_compiling() and not hooks._saved_tensors_hooks_is_enabled():
             raise RuntimeError(
                 "Checkpointed computes layers again in torch.autograd's backward pass, which torch.func.grad and its "
                 "kin do not admit; use flow.with_backprop(lv.Stored()), the plain loop, for it."

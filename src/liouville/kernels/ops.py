@@ -182,7 +182,7 @@ _euler_backward.register_autograd(_only_once)
 
 
 @register_flop_formula(torch.ops.liouville.shears)
-def _shear_flops(p: Sequence[int], q: Any, theta: Any, code: Any, factors: Any, **_: Any) -> int:
+def _shear_flops(p: Sequence[int], q: Any, theta: Any, code: Any, factors: Any, **more: Any) -> int:
     """Twice the products: K x, and K^T a where the field has it. Shapes stand for tensors."""
     plan, _, layers = _decoded(code, factors)
     samples = p[0] * math.prod(p[2:])
@@ -192,21 +192,21 @@ def _shear_flops(p: Sequence[int], q: Any, theta: Any, code: Any, factors: Any, 
 
 @register_flop_formula(torch.ops.liouville.shears_backward)
 def _shear_backward_flops(
-    p: Any, q: Any, g_p: Any, g_q: Any, theta: Any, needed: Sequence[bool], code: Any, factors: Any, **_: Any
+    p: Any, q: Any, g_p: Any, g_q: Any, theta: Any, needed: Sequence[bool], code: Any, factors: Any, **more: Any
 ) -> int:
     """What the plain loop counts: the costates' products, and the weights'. What is computed again does not count."""
     return _shear_flops(p, q, theta, code, factors) * (1 + any(needed[2:]))
 
 
 @register_flop_formula(torch.ops.liouville.euler)
-def _euler_flops(y: Sequence[int], weights: Any, activation: int, layers: int, h: float, **_: Any) -> int:
+def _euler_flops(y: Sequence[int], weights: Any, activation: int, layers: int, h: float, **more: Any) -> int:
     """Twice the products: K y, and G^T a where there is a G."""
     return 2 * y[0] * layers * sum(math.prod(w[1:]) for w in weights if len(w) > 2)
 
 
 @register_flop_formula(torch.ops.liouville.euler_backward)
 def _euler_backward_flops(
-    y: Any, kept: Any, g: Any, weights: Any, needed: Sequence[bool], activation: int, layers: int, h: float, **_: Any
+    y: Any, kept: Any, g: Any, weights: Any, needed: Sequence[bool], activation: int, layers: int, h: float, **more: Any
 ) -> int:
     """As for the shears."""
     return _euler_flops(y, weights, activation, layers, h) * (1 + any(needed[1:]))
