@@ -154,7 +154,7 @@ class Flow(nn.Module):
             cure = "take its real part" if y.dtype.is_complex else "convert it with .float()"
             raise ValueError(f"expected a floating-point input of 16, 32 or 64 bits, got {y.dtype}; {cure}.")
         weight = theta[0] if theta else next(self.field.parameters(), y)
-        if torch.is_autocast_enabled(y.device.type):
+        if not y.is_meta and torch.is_autocast_enabled(y.device.type):  # meta knows no autocast
             require_autocast((y.dtype, weight.dtype), y.device.type)
         elif weight.dtype != y.dtype:
             raise ValueError(f"the weights are {weight.dtype} and the input is {y.dtype}; convert one with .to(dtype).")
