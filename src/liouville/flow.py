@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from liouville.backprop import Backprop, Stored, slices
 from liouville.backprop.contract import is_autocast
+from liouville.compilers import is_hollow, is_recorded
 from liouville.fields.base import StochasticField, Theta, VectorField
 from liouville.precision import FLOATS, require_autocast
 from liouville.schemes.base import ReversibleScheme, Scheme, State
@@ -75,7 +76,13 @@ class Flow(nn.Module):
         """y_0 -> the state behind the last layer: (p, q), (y_{N-1}, y_N) or (y_N,), by the scheme."""
         theta = self.field.theta()
         run, state = self.start(y, theta)
-        return self.backprop.run(self.scheme, run, state, theta, self.T / run.layers)
+        return self._engine(y).run(self.scheme, run, state, theta, self.T / run.layers)
+
+    def _engine(self, y: Tensor) -> Backprop:
+        """Who sees a run from outside is shown the plain loop: a recorder, and what asks for shapes only."""
+        if is_recorded():
+            return self.backprop.recorded()
+        return Stored() if is_hollow(y) else self.backprop
 
     def trajectory(self, y: Tensor) -> Tensor:
         """y_0 ... y_N, stacked: (N + 1, *y.shape)."""
@@ -116,7 +123,16 @@ class Flow(nn.Module):
 
     def with_backprop(self, engine: Backprop) -> Flow:
         """The same flow run by another engine; it shares the field, and so the weights."""
-        return Flow(self.field, self.scheme, self.T, engine)
+        flow = Flow(self.field, self.scheme, self.T, engine)
+        flow.training = self.training
+        return flow
+
+    def __prepare_scriptable__(self) -> Flow:
+        """What torch.jit.script asks first."""
+        raise NotImplementedError(
+            "torch.jit.script reads source text and cannot read a Flow's; use torch.jit.trace, torch.export or "
+            "torch.onnx.export, which follow what is run."
+        )
 
     def extra_repr(self) -> str:
         return f"scheme={self.scheme}, T={self.T:g}, h={self.h:.4g}, backprop={self.backprop}"
@@ -199,5 +215,10 @@ def require_tensor(value: Any) -> None:
     Raises:
         TypeError: for anything else.
     """
+    if isinstance(value, torch.fx.Proxy):
+        raise TypeError(
+            "torch.fx.symbolic_trace runs a network without shapes, and a Flow checks them; use torch.export, or "
+            "make_fx of torch.fx.experimental.proxy_tensor, on an example."
+        )
     if not isinstance(value, Tensor):
         raise TypeError(f"expected a torch.Tensor, got {type(value).__name__}; convert it with torch.as_tensor.")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 __all__ = ["ChannelsLast", "Connector", "Half", "Lift", "Network"]
 
+import copy
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from liouville.backprop import Backprop
 from liouville.flow import Flow, require_tensor
 
 Place = Literal["front", "ends", "p", "q"]
@@ -222,6 +224,33 @@ class Network(nn.Module):
         """Scores (classification) or predictions (regression)."""
         return self.head(self.features(x))
 
+    def with_backprop(self, engine: Backprop) -> Network:
+        """The same network with every flow, those of the lift and the head too, run by another engine. It shares all
+        modules but the flows and what holds them, and so all weights.
+
+        Raises:
+            ValueError: if the engine cannot run one of the flows.
+
+        Examples:
+            >>> import liouville as lv
+            >>> net = lv.classifier("h2", inputs=2, classes=2, features=4, layers=8, T=1.0, backprop=lv.Auto())
+            >>> [flow.backprop for flow in net.with_backprop(lv.Stored()).flows()]
+            [Stored()]
+        """
+        return _with_backprop(self, engine, {})
+
     def flows(self) -> Iterator[Flow]:
         """The flows of the body, in order."""
         return (module for module in self.body.modules() if isinstance(module, Flow))
+
+
+def _with_backprop(module: Any, engine: Backprop, made: dict[nn.Module, nn.Module]) -> Any:
+    """The module itself where it has no flow; else a copy of it and of what holds its flows, and nothing more."""
+    if module in made or not any(isinstance(part, Flow) for part in module.modules()):
+        return made.get(module, module)
+    if isinstance(module, Flow):
+        made[module] = module.with_backprop(engine)
+        return made[module]
+    made[module] = twin = copy.copy(module)
+    twin._modules = {name: part and _with_backprop(part, engine, made) for name, part in module._modules.items()}
+    return twin

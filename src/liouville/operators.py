@@ -103,7 +103,7 @@ class Dense(Operator):
         return z @ weight
 
     def transpose(self, weight: Tensor) -> Tensor:
-        return weight.mT
+        return weight.transpose(-2, -1)  # as .mT, which the older ONNX exporter does not know
 
     def mix(self, matrix: Tensor, y: Tensor) -> Tensor:
         return F.linear(y, matrix)

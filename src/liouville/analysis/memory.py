@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from liouville.backprop import Backprop, Checkpointed, Reversible, Stored
+from liouville.compilers import Bystander
 from liouville.flow import Flow
 
 _ENGINES = (Stored(), Checkpointed(), Reversible(), Reversible(compensated=True), Reversible(exact=True))
@@ -114,7 +114,7 @@ def _bytes(tensors: Sequence[Tensor]) -> int:
     return sum(t.untyped_storage().nbytes() for t in tensors)
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(Bystander):
     """Notes when each storage is made, and about when it is gone: looked for whenever 2 % more have been added."""
 
     def __init__(self) -> None:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from liouville.backprop.range import Range, Reach
+from liouville.compilers import advanced, advanced_
 from liouville.schemes.base import State
 
 Part = tuple[Tensor, ...]
@@ -182,8 +183,8 @@ def sample(x: Tensor) -> Tensor:
 def _add(x: Tensor, velocity: Tensor, step: float) -> Tensor:
     """x + step * velocity, in place unless the velocity has the wider dtype."""
     if torch.result_type(x, velocity) == x.dtype:
-        return x.add_(velocity, alpha=step)
-    return torch.add(x, velocity, alpha=step)
+        return advanced_(x, velocity, step)
+    return advanced(x, velocity, step)
 
 
 def _times(x: Tensor, factor: float, dtype: torch.dtype) -> Tensor:

@@ -32,6 +32,13 @@ class Backprop(ABC):
         engine draws nothing.
         """
 
+    def recorded(self) -> Backprop:
+        """What runs in place of this engine while a recorder (`liouville.compilers`) writes operations down: the plain
+        loop, which is the same map and gradient, and needs nothing of this library where the recording is run."""
+        from liouville.backprop.storing import Stored
+
+        return Stored()
+
 
 def slices(theta: Theta, layers: int) -> Iterator[Theta]:
     """theta_0 ... theta_{N-1}. One ``unbind`` per tensor: indexing a layer at a time costs autograd O(N) each."""

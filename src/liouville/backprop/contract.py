@@ -34,6 +34,8 @@ def is_plain_autograd(tensors: Sequence[Tensor]) -> bool:
     """Whether neither a torch.func transform (grad, vmap, jvp, ...) nor forward-mode differentiation is at work."""
     if torch._C._are_functorch_transforms_active():
         return False
+    if torch.compiler.is_compiling():  # a compiler sees tensors of one kind only
+        return True
     batched = torch._C._functorch.is_legacy_batchedtensor  # torch.autograd.grad(..., is_grads_batched=True)
     if any(batched(t) for t in tensors):
         return False
@@ -119,7 +121,10 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *_: Tensor) -> None:  # type: ignore[no-untyped-def]
-        raise RuntimeError(f"this engine has no second derivatives; {_STORED}.")
+        raise RuntimeError(
+            "Reversible, Fused and BatchLast, and Auto where it chose one of them, have no second derivatives; "
+            f"{_STORED}."
+        )
 
 
 def _leaves(result: Tensor) -> Iterator[Tensor]:

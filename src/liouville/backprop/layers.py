@@ -15,6 +15,7 @@ from torch import Tensor
 from liouville.backprop.arithmetic import Arithmetic, Part, sample
 from liouville.backprop.contract import is_declared, require_declared
 from liouville.backprop.range import Reach, reach
+from liouville.compilers import advanced_
 from liouville.fields.base import Theta
 from liouville.schemes.base import ReversibleScheme, Shear, ShearScheme, State
 
@@ -179,4 +180,4 @@ def _pull_back(v: Tensor, g: Tensor, step: float, inputs: Sequence[Tensor], sums
 def _add(gradients: Sequence[Tensor | None], sums: Sequence[Tensor], factor: float) -> None:
     for total, gradient in zip(sums, gradients, strict=True):
         if gradient is not None:
-            total.add_(gradient, alpha=factor)
+            advanced_(total, gradient, factor)

@@ -6,6 +6,7 @@ __all__ = ["Checkpointed", "Stored"]
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -51,6 +52,12 @@ class Checkpointed(Backprop):
             raise ValueError(f"every must be at least 1 layer per segment, got {self.every}.")
 
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
+        hooks: Any = torch._C._autograd
+        if not torch.compiler.is_compiling() and not hooks._saved_tensors_hooks_is_enabled():
+            raise RuntimeError(
+                "Checkpointed computes layers again in torch.autograd's backward pass, which torch.func.grad and its "
+                "kin do not admit; use flow.with_backprop(lv.Stored()), the plain loop, for it."
+            )
         from torch.utils.checkpoint import checkpoint  # a slow import in older releases of torch
 
         layers = list(enumerate(slices(theta, field.layers)))
@@ -61,6 +68,8 @@ class Checkpointed(Backprop):
                 state = scheme.step(field.at_layer(j), state, theta_j, h)
             return state
 
+        if torch.compiler.is_compiling():  # shown a layer, it knows every number that a segment will meet; no result
+            scheme.step(field.at_layer(0), state, layers[0][1], h)
         for first in range(0, field.layers, every):
             state = checkpoint(segment, first, *state, use_reentrant=False)
         return state

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from liouville.activations import Activation
+from liouville.compilers import advanced
 from liouville.fields.base import ActivatedField, Lipschitz, Spectrum
 from liouville.fields.initial import Initial, Smooth
 from liouville.operators import Dense, Operator
@@ -92,7 +93,7 @@ class AntisymmetricField(ActivatedField):
         """y' = sigma(A y - factor gamma y + b)."""
         pre = self.operator.apply(theta_j.A, y, theta_j.b)
         if self.gamma:
-            pre = torch.add(pre, y, alpha=-self.factor * self.gamma)
+            pre = advanced(pre, y, -self.factor * self.gamma)
         return self.activation(pre)
 
     def jacobian(self, y: Tensor, theta: AntisymmetricTheta) -> Tensor | None:

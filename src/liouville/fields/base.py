@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from liouville.activations import Activation, activation
+from liouville.compilers import is_recorded
 from liouville.fields.initial import Initial
 from liouville.operators import Dense, Operator
 
@@ -351,6 +352,11 @@ class StochasticField(VectorField):
     def in_run(self, seed: int | None = None) -> VectorField:
         if not self.training:
             return _Drawn(self, None)  # type: ignore[return-value]
+        if seed is None and is_recorded():
+            raise NotImplementedError(
+                f"{type(self).__name__} draws new noise in every run, and a recording would repeat that of its example "
+                "for ever; call network.eval() first."
+            )
         return _Drawn(self, int(torch.randint(2**31, ())) if seed is None else seed)  # type: ignore[return-value]
 
     def at_layer(self, j: int) -> VectorField:

@@ -152,7 +152,7 @@ class HamiltonianField(ActivatedField):
         """K, b; J = B - B^T where it is trained or varies; a `Graph` masks K and J."""
         if self.constant_J:
             return GeneralTheta(self._constrained(self.K), self.b)
-        J = self.operator.constrain_structure(self.J_raw - self.J_raw.mT)
+        J = self.operator.constrain_structure(self.J_raw - self.J_raw.transpose(-2, -1))
         return GeneralThetaJ(self._constrained(self.K), self.b, J)
 
     def gradient(self, y: Tensor, theta_j: GeneralTheta | GeneralThetaJ) -> Tensor:
@@ -260,7 +260,7 @@ class SeparableHamiltonianField(PartitionedField, ActivatedField):
         """p' = -dH/dq = -X^T K_q^T sigma(K_q q + b_q)."""
         force = self._gradient(q, theta_j.K_q, theta_j.b_q)
         if self.X is not None:
-            force = self.operator.mix(self.X.mT, force)
+            force = self.operator.mix(self.X.transpose(-2, -1), force)
         return _times(-self.sign, force)
 
     def q_dot(self, p: Tensor, theta_j: SeparableTheta) -> Tensor:

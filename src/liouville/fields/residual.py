@@ -211,7 +211,7 @@ class SemidefiniteField(ActivatedField):
         C = self.operator.matrix(theta.C)
         if C is None:
             return None
-        CtC = C.mT @ C
+        CtC = C.transpose(-2, -1) @ C
         return self.slope(-CtC, y, theta.b).unsqueeze(-1) * -CtC.unsqueeze(-3)
 
     def rate(self, theta: SemidefiniteTheta) -> Tensor:

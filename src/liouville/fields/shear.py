@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = ["ShearField"]
 
 import copy
-import functools
 from collections import namedtuple
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.utils.stateless import _reparametrize_module
 
 from liouville.fields.base import PartitionedField, Theta, require_sample_ndim
 
@@ -75,6 +75,7 @@ class ShearField(PartitionedField):
                 weights = torch.stack([c.get_parameter(name).detach() for c in copies])
                 trained = copies[0].get_parameter(name).requires_grad
                 self.stacked[_flat(key, name)] = nn.Parameter(weights, requires_grad=trained)
+        self.theta()  # its type is known before a compiler looks
 
     def theta(self) -> Theta:
         """The weights of F and G, stacked over layers."""
@@ -100,6 +101,9 @@ class ShearField(PartitionedField):
         skeleton = self.skeletons[key]
         tensors = {name: getattr(theta_j, _flat(key, name)) for name in self._names[key]}
         tensors |= {name: getattr(self, _flat(f"{key}_buffer", name)) for name, _ in skeleton.named_buffers()}
+        if torch.jit.is_tracing():  # which functional_call refuses
+            with _reparametrize_module(skeleton, tensors):
+                return skeleton(x)
         return functional_call(skeleton, tensors, (x,))
 
 
@@ -181,6 +185,10 @@ def _flat(key: str, name: str) -> str:
     return f"{key}__{name.replace('.', '__')}"
 
 
-@functools.cache
 def _theta_type(names: tuple[str, ...]) -> Any:
-    return namedtuple("ShearTheta", names)
+    if names not in _THETA_TYPES:  # no functools.cache, which torch.compile warns of
+        _THETA_TYPES[names] = namedtuple("ShearTheta", names)
+    return _THETA_TYPES[names]
+
+
+_THETA_TYPES: dict[tuple[str, ...], Any] = {}

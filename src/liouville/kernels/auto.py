@@ -18,6 +18,7 @@ from liouville.backprop.base import Backprop, layer
 from liouville.backprop.contract import is_autocast, is_plain_autograd
 from liouville.backprop.reversible import Reversible
 from liouville.backprop.storing import Checkpointed, Stored
+from liouville.compilers import is_watched
 from liouville.fields.base import Theta, VectorField, original
 from liouville.kernels.batchlast import BatchLast
 from liouville.kernels.fused import Fused
@@ -79,6 +80,7 @@ class Auto(Backprop):
     def __post_init__(self) -> None:
         if self.memory < 1:
             raise ValueError(f"memory must be at least 1 byte, got {self.memory}.")
+        is_built()  # looks for the library now: a compiler could not follow
 
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
         tensors = (*state, *theta)
@@ -87,7 +89,7 @@ class Auto(Backprop):
             choice = self._choose(scheme, field, state, theta, h, traced)
         else:
             choice = Choice(Stored(), "torch.func and forward mode go through the plain loop")
-        if not torch.compiler.is_compiling() and (traced or not hasattr(self, "_last")):
+        if not is_watched() and (traced or not hasattr(self, "_last")):
             object.__setattr__(self, "_last", choice)  # to be read by people; no setting, and not compared
         return choice.engine.run(scheme, field, state, theta, h)
 
@@ -163,6 +165,8 @@ def _bytes_per_layer(scheme: Scheme, field: VectorField, state: State, theta: Th
     The copy is the whole state. What a sample is, how many a module needs and how its memory grows with their number
     or with the tokens need not be known.
     """
+    if is_watched() or state[0].is_meta:  # nothing of ours may be run where others look on
+        return _Cost(_GUESS * sum(x.numel() * x.dtype.itemsize for x in state), " (a guess)")
     costs = _costs.setdefault(original(field), {})
     like = state[0]
     kind = (like.dtype, like.device, is_autocast(like.device.type), original(field).training)
@@ -172,9 +176,7 @@ def _bytes_per_layer(scheme: Scheme, field: VectorField, state: State, theta: Th
             costs.clear()
         try:
             costs[key] = _Cost(_kept(scheme, field, state, layer(theta, 0), h))
-        except (
-            Exception
-        ) as error:  # torch.func inside a field forbids the hooks, say; a step shows what is wrong itself
+        except Exception as error:  # torch.func inside a field forbids the hooks; what is wrong, a step shows itself
             costs[key] = _Cost(_GUESS * sum(x.nbytes for x in state), f" (a guess: {type(error).__name__} in a trial)")
     return costs[key]
 
@@ -210,4 +212,6 @@ def _left_alone(field: VectorField, device: torch.device) -> Iterator[None]:
 
 
 def _amount(size: float) -> str:
+    if torch.compiler.is_compiling():  # written out, it would be compiled for this batch size only
+        return "some"
     return f"{size / 2**20:,.0f} MiB" if size >= 2**20 else f"{size / 2**10:,.0f} KiB"

@@ -103,7 +103,8 @@ class _Walk(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *costate: Tensor) -> tuple[Tensor | None, ...]:
         require_plain_autograd(costate)
-        start, final, theta = ctx.saved_tensors[:2], ctx.saved_tensors[2:4], ctx.saved_tensors[4:]
+        saved = ctx.saved_tensors  # once: torch.utils.checkpoint hands them out a single time
+        start, final, theta = saved[:2], saved[2:4], saved[4:]
         gradients = _back(ctx.run, start, final, costate, theta, ctx.needs_input_grad[1:])
         return None, *differentiable_once(gradients, (*costate, *final, *theta))
 

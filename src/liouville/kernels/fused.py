@@ -15,8 +15,10 @@ from liouville.backprop.base import Backprop, require_depth
 from liouville.backprop.contract import differentiable_once, is_autocast, is_plain_autograd, require_plain_autograd
 from liouville.backprop.drift import warn_once
 from liouville.backprop.range import Range, Reach, reach
+from liouville.backprop.storing import Stored
+from liouville.compilers import is_watched
 from liouville.fields.base import Theta, VectorField, original
-from liouville.kernels import euler, shears
+from liouville.kernels import euler, ops, shears
 from liouville.kernels.library import library
 from liouville.kernels.table import EulerPlan, ShearPlan, kernel_for
 from liouville.schemes.base import Scheme, State
@@ -68,6 +70,11 @@ class Fused(Backprop):
             )
         return plan
 
+    def recorded(self) -> Backprop:
+        """An operator, where the format can hold one: torch.export and make_fx can, TorchScript and ONNX cannot."""
+        portable = torch._C._is_tracing() or torch.onnx.is_in_onnx_export()
+        return super().recorded() if self.exact or portable else self
+
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
         plan = self._plan(scheme, field)
         require_depth(theta, field.layers)
@@ -78,6 +85,8 @@ class Fused(Backprop):
         if isinstance(plan, EulerPlan):
             final: Sequence[Tensor] = (_euler(plan, h, field.layers, parts[0], theta),)
         elif self.exact:
+            if not torch.compiler.is_compiling() and _needs_dispatcher((*parts, *theta)):  # it is no operator
+                return Stored().run(scheme, field, state, theta, h)
             # a declared graph break where it is compiled: what it keeps between the passes is no operator's output
             exactly = torch.compiler.disable(_exactly) if torch.compiler.is_compiling() else _exactly
             final = exactly(plan, scheme, field, h, parts, theta)
@@ -106,9 +115,7 @@ class _Run(NamedTuple):
 def _shears(plan: ShearPlan, field: VectorField, h: float, parts: State, theta: Theta) -> Sequence[Tensor]:
     """The run through the door that fits: torch's dispatcher, autograd alone, or neither."""
     if _needs_dispatcher(tensors := (*parts, *theta)):
-        from liouville.kernels.ops import shear_flow
-
-        return shear_flow(plan, h, field.layers, parts, theta)
+        return ops.shear_flow(plan, h, field.layers, parts, theta)
     if _needs_gradient(tensors):
         return _Direct.apply(_Run(plan, h, field.layers, None, original(field)), *tensors)
     return shears.forward(plan, h, field.layers, parts, theta)[0]
@@ -118,16 +125,14 @@ def _euler(plan: EulerPlan, h: float, layers: int, y: Tensor, theta: Theta) -> T
     """The same for forward Euler."""
     weights = plan.weights(theta)
     if _needs_dispatcher(tensors := (y, *weights)):
-        from liouville.kernels.ops import euler_flow
-
-        return euler_flow(plan.activation, h, layers, y, weights)
+        return ops.euler_flow(plan.activation, h, layers, y, weights)
     if _needs_gradient(tensors):
         return _DirectEuler.apply(plan.activation, h, layers, *tensors)
     return euler.forward(plan.activation, h, layers, y, weights, False)[0]
 
 
 def _needs_dispatcher(tensors: Sequence[Tensor]) -> bool:
-    return torch.compiler.is_compiling() or any(type(t) not in _PLAIN for t in tensors)
+    return is_watched() or any(type(t) not in _PLAIN for t in tensors)
 
 
 def _needs_gradient(tensors: Sequence[Tensor]) -> bool:

@@ -137,8 +137,17 @@ def isa() -> str:
     return library().lv_isa().decode()
 
 
-@functools.cache
 def _path() -> Path | None:
+    """Where the library is; looked for once, in a list rather than by functools.cache, which torch.compile warns of."""
+    if not _found:
+        _found.append(_look_for_it())
+    return _found[0]
+
+
+_found: list[Path | None] = []
+
+
+def _look_for_it() -> Path | None:
     """Under any folder of this package: an editable install has the sources in one and what was built in another.
 
     The folder that the environment variable LIOUVILLE_KERNEL names comes first: a build with sanitizers, for example.

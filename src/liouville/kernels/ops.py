@@ -1,4 +1,4 @@
-r"""The kernel as torch operators: opaque to torch.compile and torch.export, with shapes and gradients declared.
+r"""The kernel as torch operators: opaque to torch.compile and torch.export, with shapes, gradients and FLOPs declared.
 
 A plan travels as two flat lists, since an operator's arguments are tensors and numbers.
 """
@@ -7,15 +7,17 @@ from __future__ import annotations
 
 __all__ = ["euler_flow", "shear_flow"]
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from liouville.kernels import euler, shears
 from liouville.kernels.layout import layout_of
-from liouville.kernels.table import ShearPlan
+from liouville.kernels.table import GRADIENT, ShearPlan
 
 _ON_THE_CPU: Any = {"mutates_args": (), "device_types": "cpu"}
 # torch 2.6 does not read these types from the functions' annotations.
@@ -177,3 +179,34 @@ def _differentiate_euler(ctx: Any, g: Tensor, g_kept: Tensor) -> tuple[Any, ...]
 
 _euler.register_autograd(_differentiate_euler, setup_context=_save_euler)
 _euler_backward.register_autograd(_only_once)
+
+
+@register_flop_formula(torch.ops.liouville.shears)
+def _shear_flops(p: Sequence[int], q: Any, theta: Any, code: Any, factors: Any, **more: Any) -> int:
+    """Twice the products: K x, and K^T a where the field has it. Shapes stand for tensors."""
+    plan, _, layers = _decoded(code, factors)
+    samples = p[0] * math.prod(p[2:])
+    products = (plan.velocities[moved] for moved, _ in plan.stages)
+    return 2 * samples * layers * sum(math.prod(theta[K][1:]) * (1 + (kind == GRADIENT)) for kind, K, _ in products)
+
+
+@register_flop_formula(torch.ops.liouville.shears_backward)
+def _shear_backward_flops(
+    p: Any, q: Any, g_p: Any, g_q: Any, theta: Any, needed: Sequence[bool], code: Any, factors: Any, **more: Any
+) -> int:
+    """What the plain loop counts: the costates' products, and the weights'. What is computed again does not count."""
+    return _shear_flops(p, q, theta, code, factors) * (1 + any(needed[2:]))
+
+
+@register_flop_formula(torch.ops.liouville.euler)
+def _euler_flops(y: Sequence[int], weights: Any, activation: int, layers: int, h: float, **more: Any) -> int:
+    """Twice the products: K y, and G^T a where there is a G."""
+    return 2 * y[0] * layers * sum(math.prod(w[1:]) for w in weights if len(w) > 2)
+
+
+@register_flop_formula(torch.ops.liouville.euler_backward)
+def _euler_backward_flops(
+    y: Any, kept: Any, g: Any, weights: Any, needed: Sequence[bool], activation: int, layers: int, h: float, **more: Any
+) -> int:
+    """As for the shears."""
+    return _euler_flops(y, weights, activation, layers, h) * (1 + any(needed[1:]))

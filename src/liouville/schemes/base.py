@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-import torch
 from torch import Tensor
 
+from liouville.compilers import advanced
 from liouville.fields.base import PartitionedField, Theta, VectorField
 from liouville.schemes.limits import StabilityLimit
 
@@ -100,13 +100,13 @@ class ShearScheme(ReversibleScheme):
     def step(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
         parts = list(state)
         for moved, velocity, step in self.shears(field, theta_j, h):
-            parts[moved] = torch.add(parts[moved], velocity(parts[1 - moved]), alpha=step)
+            parts[moved] = advanced(parts[moved], velocity(parts[1 - moved]), step)
         return tuple(parts[::-1] if self.swaps else parts)
 
     def inverse(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
         parts = list(state[::-1] if self.swaps else state)
         for moved, velocity, step in reversed(self.shears(field, theta_j, h)):
-            parts[moved] = torch.add(parts[moved], velocity(parts[1 - moved]), alpha=-step)
+            parts[moved] = advanced(parts[moved], velocity(parts[1 - moved]), -step)
         return tuple(parts)
 
 

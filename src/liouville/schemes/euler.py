@@ -7,8 +7,7 @@ __all__ = ["ForwardEuler"]
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
+from liouville.compilers import advanced
 from liouville.fields.base import Theta, VectorField
 from liouville.schemes.base import Scheme, State
 
@@ -32,4 +31,4 @@ class ForwardEuler(Scheme):
 
     def step(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
         (y,) = state
-        return (torch.add(y, field(y, theta_j), alpha=h),)
+        return (advanced(y, field(y, theta_j), h),)

@@ -25,6 +25,7 @@ from torch.autograd.forward_ad import unpack_dual
 from torch.autograd.function import once_differentiable
 from torch.func import jvp, vmap
 
+from liouville.compilers import advanced, is_recorded
 from liouville.fields.base import Theta, VectorField
 from liouville.fields.hamiltonian import HamiltonianField
 from liouville.operators import spectral_norm
@@ -149,7 +150,7 @@ class ImplicitSymplecticEuler(ReversibleScheme):
         p, q = state
         fixed = layer.from_q(q)
         p = _solve(lambda x: layer.p_dot(layer.from_p(x) + fixed), p, h, layer.lipschitz(), self.iterations)
-        return p, torch.add(q, layer.q_dot(layer.from_p(p) + fixed), alpha=h)
+        return p, advanced(q, layer.q_dot(layer.from_p(p) + fixed), h)
 
     @_full_precision
     def inverse(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
@@ -157,7 +158,7 @@ class ImplicitSymplecticEuler(ReversibleScheme):
         p, q = state
         fixed = layer.from_p(p)
         q = _solve(lambda x: layer.q_dot(layer.from_q(x) + fixed), q, -h, layer.lipschitz(), self.iterations)
-        return torch.add(p, layer.p_dot(layer.from_q(q) + fixed), alpha=-h), q
+        return advanced(p, layer.p_dot(layer.from_q(q) + fixed), -h), q
 
     def final(self, field: VectorField, state: State) -> Tensor:
         return torch.cat(state, dim=-1)
@@ -199,7 +200,13 @@ def _check_dense(scheme: Scheme, field: VectorField) -> None:
 
 def _solve(phi: Map, a: Tensor, h: float, lipschitz: float | None, iterations: int) -> Tensor:
     """The z with z = a + h phi(z), differentiable in a and in whatever phi reads, backwards and in forward mode."""
-    if not torch.is_grad_enabled() and _has_tangent(torch.add(a, phi(a), alpha=h)):
+    if is_recorded():
+        raise NotImplementedError(
+            "an implicit layer iterates until every sample has converged, and a recording would fix the number of "
+            "iterations of its example; run the network eagerly or by torch.compile, or record one with an explicit "
+            "scheme."
+        )
+    if not torch.is_grad_enabled() and _has_tangent(advanced(a, phi(a), h)):
         return _dual_solve(phi, a, h, lipschitz, iterations)
     with torch.no_grad():
         z = _fixed_point(phi, a.detach(), h, lipschitz, iterations)
@@ -207,7 +214,7 @@ def _solve(phi: Map, a: Tensor, h: float, lipschitz: float | None, iterations: i
             z = _newton(phi, a.detach(), h, iterations)
     if not torch.is_grad_enabled():
         return z
-    residual = z - torch.add(a, phi(z), alpha=h)
+    residual = z - advanced(a, phi(z), h)
     if not residual.requires_grad:
         return z
     return z - _LinearSolve.apply(_matrix(phi, z, h), residual)
@@ -226,7 +233,7 @@ def _dual_solve(phi: Map, a: Tensor, h: float, lipschitz: float | None, iteratio
         velocity = unpack_dual(phi(leaf)).primal
         rows = [torch.autograd.grad(v.sum(), leaf, retain_graph=True)[0] for v in velocity.unbind(-1)]
     matrix = torch.eye(z.shape[-1]).to(z) - h * torch.stack(rows, -2)
-    residual = z - torch.add(a, phi(z), alpha=h)
+    residual = z - advanced(a, phi(z), h)
     return z - solve(matrix, residual.unsqueeze(-1)).squeeze(-1)
 
 
@@ -243,7 +250,7 @@ def _fixed_point(phi: Map, a: Tensor, h: float, lipschitz: float | None, iterati
     z = a if lipschitz is not None else a + _tolerance(a).sqrt() * torch.arange(1, a.shape[-1] + 1).to(a).cos()
     change = torch.full_like(a[..., :1], torch.inf)
     for _ in range(iterations):
-        after = torch.add(a, phi(z), alpha=h)
+        after = advanced(a, phi(z), h)
         last, change = change, _size(after - z)
         z = after
         done = _within(change, z)
@@ -286,7 +293,7 @@ def _line_search(phi: Map, a: Tensor, h: float, z: Tensor, residual: Tensor, ste
     t = torch.ones_like(size)
     for _ in range(8):
         after = z - t * step
-        new = after - torch.add(a, phi(after), alpha=h)
+        new = after - advanced(a, phi(after), h)
         worse = (new.norm(dim=-1, keepdim=True) > size) & (size > _tolerance(z))
         if not worse.any():
             break

@@ -7,8 +7,7 @@ __all__ = ["RK4"]
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
+from liouville.compilers import advanced
 from liouville.fields.base import Theta, VectorField
 from liouville.schemes.base import Scheme, State
 
@@ -30,7 +29,7 @@ class RK4(Scheme):
     def step(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
         (y,) = state
         k1 = field(y, theta_j)
-        k2 = field(torch.add(y, k1, alpha=h / 2), theta_j)
-        k3 = field(torch.add(y, k2, alpha=h / 2), theta_j)
-        k4 = field(torch.add(y, k3, alpha=h), theta_j)
-        return (torch.add(y, k1 + 2 * (k2 + k3) + k4, alpha=h / 6),)
+        k2 = field(advanced(y, k1, h / 2), theta_j)
+        k3 = field(advanced(y, k2, h / 2), theta_j)
+        k4 = field(advanced(y, k3, h), theta_j)
+        return (advanced(y, k1 + 2 * (k2 + k3) + k4, h / 6),)

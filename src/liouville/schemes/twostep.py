@@ -7,9 +7,9 @@ __all__ = ["Midpoint"]
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
+from liouville.compilers import advanced
 from liouville.fields.base import Theta, VectorField, spectrum_of
 from liouville.schemes.base import Shear, ShearScheme, State
 from liouville.schemes.limits import warn
@@ -61,7 +61,7 @@ class Midpoint(ShearScheme):
         )
 
     def init(self, field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
-        return torch.add(y, field(y, theta_0), alpha=-h), y
+        return advanced(y, field(y, theta_0), -h), y
 
     def shears(self, field: VectorField, theta_j: Theta, h: float) -> tuple[Shear, ...]:
         return (Shear(0, lambda y: field(y, theta_j), 2 * h),)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from liouville.compilers import advanced_
 from liouville.network import Network
 from liouville.train.objective import Task
 from liouville.train.optimizers import Adam
@@ -75,7 +76,7 @@ def _gradients(network: Network, features: Tensor, y: Tensor, task: Task, settin
     if type(head) is nn.Linear and head.bias is not None and features.dim() == 2 and not penalty.head_smoothness:
         W, mu = head.weight.detach(), head.bias.detach()
         slope = task.gradient(F.linear(features, W, mu), y)
-        return (slope.mT @ features).add_(W, alpha=penalty.head), slope.sum(0).add_(mu, alpha=penalty.head)
+        return advanced_(slope.mT @ features, W, penalty.head), advanced_(slope.sum(0), mu, penalty.head)
     penalties = [part.value(network) for part in penalty.head_parts()]
     objective = sum(penalties, start=task.loss(head(features), y))
     return torch.autograd.grad(objective, list(head.parameters()))
