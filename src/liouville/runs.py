@@ -294,6 +294,7 @@ def describe_data(split: Split) -> dict[str, Any]:
         "shape": list(split.x_train.shape[1:]),
         "classes": split.classes,
         "label_names": None if split.label_names is None else list(split.label_names),
+        "column_names": None if split.column_names is None else list(split.column_names),
         "train_samples": len(split.x_train),
         "test_samples": len(split.x_test),
         **{name: None if t is None else t.tolist() for name, t in transform.items()},
