@@ -64,7 +64,7 @@ def predict(run: str, inputs: str, out: str | None, probabilities: bool, ids: tu
         _note(note)
     outputs = _apply(source, network, read.samples, run)
     names, columns = _columns(source, outputs, probabilities)
-    text = _csv([*read.names, *names], [*read.copied, *columns])
+    text = _csv([*read.names, *names], [*map(_copied, read.copied), *columns])
     if out is None:
         click.echo(text, nl=False)
     else:
@@ -161,7 +161,7 @@ def _columns(run: Run | None, outputs: Tensor, probabilities: bool) -> tuple[lis
     if not isinstance(classes, int) or width != (1 if classes == 2 else classes):
         raise ValueError(f"{run.path} does not fit together: {classes} classes, but a network of {width} output(s).")
     task = Task("logistic" if classes == 2 else "softmax", classes)
-    names = [str(n) for n in run.config["data"].get("label_names") or range(classes)]
+    names = [_harmless(str(n)) for n in run.config["data"].get("label_names") or range(classes)]
     predictions = [names[k] for k in task.labels(outputs).tolist()]
     if not probabilities:
         return ["prediction"], [predictions]
@@ -174,23 +174,32 @@ def _texts(values: Tensor) -> list[list[str]]:
 
 
 def _csv(names: list[str], columns: list[list[str]]) -> str:
-    """A header and the rows; a text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    """A header and the rows."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    shown = [[_harmless(cell) for cell in column] for column in columns]
     writer.writerow(map(_harmless, names))
-    writer.writerows(zip(*shown, strict=True))
-    if any(a != b for column, other in zip(columns, shown, strict=True) for a, b in zip(column, other, strict=True)):
-        _note("cells that a spreadsheet would take for a formula have an apostrophe in front of them.")
+    writer.writerows(zip(*columns, strict=True))
     return buffer.getvalue()
+
+
+def _copied(column: list[str]) -> list[str]:
+    """A column of somebody's table, safe to print and to open; a note says where it is changed."""
+    safe = [_harmless(cell) for cell in column]
+    changed = sum(a != b for a, b in zip(column, safe, strict=True))
+    if changed:
+        _note(f"{changed} copied cell(s) begin like a formula of a spreadsheet and have an apostrophe in front.")
+    return safe
 
 
 def _harmless(cell: str) -> str:
     """Without what a terminal obeys, and with an apostrophe where it begins like a formula and is no number."""
+    if not cell.isprintable():
+        cell = "".join(c if c.isprintable() or c in "\t\n" else "\N{REPLACEMENT CHARACTER}" for c in cell)
+    if not cell.startswith(("=", "+", "-", "@")):
+        return cell
     from liouville.data.cells import number
 
-    cell = "".join(c if c.isprintable() or c in "\t\n" else "\N{REPLACEMENT CHARACTER}" for c in cell)
-    return "'" + cell if cell.startswith(("=", "+", "-", "@")) and number(cell) is None else cell
+    return cell if number(cell) is not None else "'" + cell
 
 
 def _write(target: Path, text: str) -> None:
