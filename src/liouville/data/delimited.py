@@ -119,10 +119,9 @@ def read(data: bytes, name: str, width: int, known: Sequence[str] | None = None,
     if (what := content.foreign(data)) is not None:
         raise ValueError(f"{name} is {what}; expected a table of text (CSV), a .npy array or an IDX file of images.")
     text, note = content.normalised(data, name)
-    text = text.rstrip(b"\n ")
     if not text.decode().strip():
         raise ValueError(f"{name} is empty; expected one row for each sample.")
-    found = records(text + b"\n", name)
+    found = records(text.rstrip(b"\n") + b"\n", name)
     notes = [note] if note else []
     if len(found.blank):
         notes.append(_blank(found, name))

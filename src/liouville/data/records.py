@@ -63,6 +63,11 @@ class Records:
         widths, counts = numpy.unique(self.cells, return_counts=True)
         return int(self.cells[0] if counts[widths == self.cells[0]] == counts.max() else widths[counts.argmax()])
 
+    @property
+    def even(self) -> bool:
+        """Whether all have as many cells."""
+        return bool((self.cells == self.cells[:1]).all())
+
     def evidence(self) -> float:
         """How well the separator suits: the share of records of one width, by the share of cells that are numbers.
 
@@ -99,9 +104,8 @@ def records(text: bytes, name: str) -> Records:
                 found.append(_records(text, separator, name))
             except ValueError as error:
                 problem = problem or error
-    wide = [r for r in found if r.width > 1]
-    best = max(wide, key=Records.evidence, default=None)
-    if best is None or (best.evidence() < 1 and not said):
+    best = max((r for r in found if r.width > 1), key=Records.evidence, default=None)
+    if best is None or (best.evidence() < 1 and not said and not (best.separator == "\t" and best.even)):
         try:
             blanks = _records(_single_blanks(text), " ", name)
         except ValueError as error:
@@ -110,10 +114,21 @@ def records(text: bytes, name: str) -> Records:
             if blanks.width > 1 and (best is None or blanks.evidence() > best.evidence()):
                 best = blanks
     if best is not None:
+        _check_blanks(best, text, name)
         return best
     if problem is not None:
         raise problem
     return found[0] if found else _records(text, ",", name)
+
+
+def _check_blanks(found: Records, text: bytes, name: str) -> None:
+    """A line of blanks may be a row of empty cells where blanks separate them."""
+    if found.separator == " " and (blank := re.search(rb"(?m)^[ \t]+$", text)):
+        line = text.count(b"\n", 0, blank.start()) + 1
+        raise ValueError(
+            f"{name}, line {line}: the line is blank, which may be a row of missing "
+            "values where blanks separate the cells; remove or fill it."
+        )
 
 
 def _single_blanks(text: bytes) -> bytes:
