@@ -11,11 +11,70 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-NAMES = ["width", "größe", "T [°C]", "a b", "x, y", "weight_kg", "p95", "Länge", "e", "m²", "#count", "θ1", "Ca", "h(t)"]
-TEXTS = ["a", "unit 7", "x, y", 'say "so"', "Ü", "two\nlines", "", "5;6", "007", "2024-01-01", "NA", "é|è", "=1+1", "-5"]
+NAMES = [
+    "width",
+    "größe",
+    "T [°C]",
+    "a b",
+    "x, y",
+    "weight_kg",
+    "p95",
+    "Länge",
+    "e",
+    "m²",
+    "#count",
+    "θ1",
+    "Ca",
+    "h(t)",
+]
+TEXTS = [
+    "a",
+    "unit 7",
+    "x, y",
+    'say "so"',
+    "Ü",
+    "two\nlines",
+    "",
+    "5;6",
+    "007",
+    "2024-01-01",
+    "NA",
+    "é|è",
+    "=1+1",
+    "-5",
+]
 MISSING = ["NA", "nan", "NaN", "null", "None", "#N/A", "n/a", "-", "?", "inf", "-inf", "N/A", "missing", ".", "<NA>"]
-SPELLED = ["1_0", "\u22121", "\u0661\u0662", "1e", "0x1F", "$5", "5 %", "5€", "(5)", "5-", "1/2", "12:30", "5 kg", "O.5"]
-SPELLED += ["1d3", "'5", "- 5", "1.2.3", "5\u00a0000", "1\u202f000", "\uff11", "1'000", "--5", "+-1", "0,5", "1.000,5"]
+SPELLED = [
+    "1_0",
+    "\u22121",
+    "\u0661\u0662",
+    "1e",
+    "0x1F",
+    "$5",
+    "5 %",
+    "5€",
+    "(5)",
+    "5-",
+    "1/2",
+    "12:30",
+    "5 kg",
+    "O.5",
+]
+SPELLED += [
+    "1d3",
+    "'5",
+    "- 5",
+    "1.2.3",
+    "5\u00a0000",
+    "1\u202f000",
+    "\uff11",
+    "1'000",
+    "--5",
+    "+-1",
+    "0,5",
+    "1.000,5",
+    "O.5",
+]
 
 
 @dataclass
@@ -66,7 +125,9 @@ def draw(r: random.Random, width: int, known: Sequence[str] | None) -> Sheet:
     kind = r.choice(("none", "names", "numbers") if width > 1 else ("none", "names"))
     names = {
         "none": [""] * width,
-        "names": [_dressed(r, name) for name in known] if known else r.sample(NAMES, width),
+        "names": [_dressed(r, name) for name in known]
+        if known
+        else r.sample([name for name in NAMES if width > 1 or "," not in name], width),
         "numbers": [str(k) for k in range(width)],
     }[kind]
     columns = [(name, [row[k] for row in rows], k) for k, name in enumerate(names)]

@@ -67,7 +67,7 @@ def _answers(opened: Run, x: torch.Tensor) -> torch.Tensor:
 
 
 class Flaw(NamedTuple):
-    """What was spoilt: a row of the grid, if it is one, how its text and the file are changed, and if the line is told."""
+    """What was spoilt: a row of the grid, how its text and the file are changed, and whether the line must be told."""
 
     row: int | None = None
     text: Callable[[str], str] = str
@@ -103,6 +103,11 @@ def _first_row(*contents: str) -> Callable[[random.Random, Sheet, Model], Flaw]:
         return Flaw(0)
 
     return spoil
+
+
+def a_word(r: random.Random, sheet: Sheet, model: Model) -> Flaw:
+    _need(model.width > 1 or sheet.header)  # a first row of words only is a header
+    return _in_a_cell("word", "e5", "so so")(r, sheet, model)
 
 
 def hollow(r: random.Random, sheet: Sheet, model: Model) -> Flaw:
@@ -197,7 +202,7 @@ def decimal_commas(r: random.Random, sheet: Sheet, model: Model) -> Flaw:
     for row in sheet.body:
         for k in sheet.inputs:
             row[k] = row[k].replace(".", ",")
-    return Flaw(int(sheet.header))
+    return Flaw(int(sheet.header), told=model.width > 1)
 
 
 def half_header(r: random.Random, sheet: Sheet, model: Model) -> Flaw:
@@ -214,20 +219,30 @@ def header_again(r: random.Random, sheet: Sheet, model: Model) -> Flaw:
 
 
 def no_such_column(r: random.Random, sheet: Sheet, model: Model) -> Flaw:
-    sheet.words += ["--id", r.choice(("nowhere", "99", "0", "-1", ""))]
+    sheet.words += ["--id", r.choice(("nowhere", "99", "-1", ""))]
     return Flaw()
 
 
 def no_table(r: random.Random, sheet: Sheet, model: Model) -> Flaw:
-    contents = (b"", b"\n\n", b"PAR1\0\1", b"PK\3\4\0xl/", b'{"x": [1, 2]}', b"<!DOCTYPE html><html>", b"\x89PNG\r\n\x1a\n")
+    contents = (
+        b"",
+        b"\n\n",
+        b"PAR1\0\1",
+        b"PK\3\4\0xl/",
+        b'{"x": [1, 2]}',
+        b"<!DOCTYPE html><html>",
+        b"\x89PNG\r\n\x1a\n",
+    )
     contents += ("\ufeff".encode(), b"\xff\xfe", "\u00a0\n".encode(), random.Random(r.random()).randbytes(300))
     return Flaw(file=lambda data: r.choice(contents))
 
 
-FLAWS = [_in_a_cell(""), _in_a_cell(*MISSING), _in_a_cell(*SPELLED), _in_a_cell("1e999", "word", "1 2", "0.1.2", "+", "e5")]
-FLAWS += [_first_row(*MISSING), _first_row(*SPELLED), hollow, ragged, reordered, unknown, twice, stranger, lost, open_quote]
-FLAWS += [stray_quote, nul, cut, garbage, blank_line, no_rows, decimal_commas, half_header, header_again, no_such_column]
-FLAWS += [no_table]
+FLAWS = (
+    *(_in_a_cell(""), _in_a_cell(*MISSING), _in_a_cell(*SPELLED), _first_row(*MISSING), _first_row(*SPELLED)),
+    *(_in_a_cell("1e999", "1 2", "0.1.2", "+"), a_word, hollow, ragged, reordered, unknown, twice, stranger, lost),
+    *(open_quote, stray_quote, nul, cut, garbage, blank_line, no_rows, decimal_commas, half_header, header_again),
+    *(no_such_column, no_table),
+)
 
 
 def table(r: random.Random) -> Outcome:
@@ -243,7 +258,8 @@ def table(r: random.Random) -> Outcome:
     data, lines = written(r, sheet, lambda k, row: text(row) if flaw and k == flaw.row else row)
     data = flaw.file(data) if flaw else data
     code, out, err = _predict(model, sheet, data)
-    case = f"{name}; {model.path.name} {' '.join(sheet.words)}; {data[:300]!r}; exit {code}, {out[:200]!r}, {err[:300]!r}"
+    case = f"{name}; {model.path.name} {' '.join(sheet.words)}; {data[:300]!r}; exit {code}, "
+    case += f"{out[:200]!r}, {err[:300]!r}"
     if code not in (0, 2):
         return Outcome("defect", case)
     if flaw is None:

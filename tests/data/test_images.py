@@ -200,7 +200,9 @@ def test_a_sound_file_of_another_data_set_is_called_that_and_is_not_to_be_delete
     path = folder / (NAMES[part] + ".gz" * zipped)
     strangers = {
         "is a sound IDX file, but not MNIST's (its MD5 sum is ": other(part),
-        f"is not MNIST's {NAMES[part]}: it is an IDX file of 3 x 5 bytes, not ": bytes((0, 0, 8, 2, 0, 0, 0, 3, 0, 0, 0, 5))
+        f"is not MNIST's {NAMES[part]}: it is an IDX file of 3 x 5 bytes, not ": bytes(
+            (0, 0, 8, 2, 0, 0, 0, 3, 0, 0, 0, 5)
+        )
         + bytes(15),
     }
     for message, content in strangers.items():

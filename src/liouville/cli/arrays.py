@@ -39,7 +39,9 @@ def npy(content: bytes, name: str) -> Tensor:
     try:
         array = numpy.load(file, allow_pickle=False)
     except Exception as error:  # whatever a parser of foreign headers raises: SyntaxError, TokenError, RecursionError
-        why = " ".join(str(error).split())[:200] if isinstance(error, ValueError | EOFError) else "its header is damaged"
+        why = (
+            " ".join(str(error).split())[:200] if isinstance(error, ValueError | EOFError) else "its header is damaged"
+        )
         why = "its values are Python objects" if "pickle" in why else why
         raise ValueError(f"{name} is not an array of numbers that can be read ({why}).") from error
     if array.dtype.kind in _NO_NUMBERS:
@@ -60,8 +62,9 @@ def idx(content: bytes, name: str) -> Tensor:
     if kind != 8:
         raise ValueError(f"{name} is an IDX file of {_KINDS[kind]}; expected unsigned bytes, as images have.")
     if axes < 2:
-        plural = "s" if axes != 1 else ""
-        raise ValueError(f"{name} is an IDX file of {'1 axis' if axes else 'no axis'}, labels perhaps; expected images.")
+        raise ValueError(
+            f"{name} is an IDX file of {'1 axis' if axes else 'no axis'}, labels perhaps; expected images."
+        )
     sizes = [int.from_bytes(content[4 + 4 * k : 8 + 4 * k], "big") for k in range(axes)]
     data = content[4 + 4 * axes :]
     if len(content) < 4 + 4 * axes or len(data) != math.prod(sizes):

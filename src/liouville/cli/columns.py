@@ -7,7 +7,7 @@ __all__ = ["Columns", "choose"]
 import itertools
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from liouville.cli.errors import BadInput
 from liouville.data.cells import is_name, number
@@ -87,7 +87,9 @@ def _check_distinct(table: Table) -> None:
         raise ValueError(f"{table.name}: the header ({listed(header)}) has no name for column {unnamed[0] + 1}.")
     twice = next((name for k, name in enumerate(header) if name in header[:k]), None)
     if twice is not None:
-        raise ValueError(f"{table.name}: the header ({listed(header)}) names {twice!r} twice; give each column one name.")
+        raise ValueError(
+            f"{table.name}: the header ({listed(header)}) names {twice!r} twice; give each column one name."
+        )
 
 
 def _by_number(table: Table, width: int, copied: Sequence[int], index: Sequence[int] = ()) -> list[int]:
@@ -99,9 +101,7 @@ def _by_number(table: Table, width: int, copied: Sequence[int], index: Sequence[
             return inputs
     more = "a column that is no input is named with --id, and copied"
     if table.header is not None:
-        raise ValueError(
-            f"{table.name}: expected {width} columns, got {table.width} ({listed(table.header)}); {more}."
-        )
+        raise ValueError(f"{table.name}: expected {width} columns, got {table.width} ({listed(table.header)}); {more}.")
     if table.width == 2 * width and table.records.separator == ",":
         more = "decimal commas must be points"
     elif table.width < width:
@@ -131,8 +131,8 @@ def _by_name(table: Table, known: Sequence[str], beside: set[int]) -> list[int]:
     inputs = [places[same(name)] for name in known]
     if inputs != sorted(inputs):
         raise ValueError(
-            f"{table.name} has its columns in another order: {listed([header[k] for k in sorted(inputs)])}; the network's "
-            f"inputs are {listed(known)}; reorder the columns."
+            f"{table.name} has its columns in another order: {listed([header[k] for k in sorted(inputs)])}; the "
+            f"network's inputs are {listed(known)}; reorder the columns."
         )
     return inputs
 
@@ -143,7 +143,7 @@ def _check_order(table: Table, inputs: Sequence[int]) -> None:
     numbers = [tuple(int(n) for n in re.findall("[0-9]+", name)) for name in names]
     axes = [plain(name) for name in names]
     alike = len({re.sub("[0-9]+", "0", name) for name in names}) == 1
-    keys = numbers if alike and numbers[0] else axes if set(axes) <= set("xyzw") else []
+    keys: Sequence[Any] = numbers if alike and numbers[0] else axes if set(axes) <= set("xyzw") else []
     if any(a >= b for a, b in itertools.pairwise(keys)):
         raise ValueError(
             f"{table.name} has its columns in the order {listed(names)}; the network's inputs have no names, and are "

@@ -43,7 +43,8 @@ def predict(run: str, inputs: str, out: str | None, probabilities: bool, ids: tu
 
     INPUT is a table of text (CSV, with or without a header), a .npy array, or an IDX file of images, gzipped or not;
     `-` reads standard input. Values are raw: they are scaled here as the training data was. The answer is a CSV with a
-    header and one row for each row of INPUT; what cannot be read is refused, never left out. Notes go to standard error.
+    header and one row for each row of INPUT; what cannot be read is refused, never left out. Notes go to standard
+    error.
     """
     import torch
 

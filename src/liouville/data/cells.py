@@ -12,10 +12,44 @@ _PLAIN = re.compile(r"[0-9+\-.eE ]*")  # over these characters `float` reads wha
 _BLANKS = " \t"
 
 _MISSING = frozenset(
-    "na n/a #n/a #na <na> n.a. nd n.d. nan -nan +nan nat null nul none nil undef undefined unknown missing void blank "
-    "empty error nodata #null! #div/0! #value! #ref! #name? #num! 1.#ind -1.#ind 1.#qnan -1.#qnan 1.#inf -1.#inf inf +inf "
-    "-inf infinity +infinity -infinity - -- --- ? . .. *".split()
-) | {"no data", "not available"}
+    (
+        *(
+            "na",
+            "n/a",
+            "#n/a",
+            "#na",
+            "<na>",
+            "n.a.",
+            "nd",
+            "n.d.",
+            "nan",
+            "-nan",
+            "+nan",
+            "nat",
+            "null",
+            "nul",
+            "none",
+        ),
+        *("nil", "undef", "undefined", "unknown", "missing", "void", "blank", "empty", "error", "nodata", "no data"),
+        *(
+            "#null!",
+            "#div/0!",
+            "#value!",
+            "#ref!",
+            "#name?",
+            "#num!",
+            "not available",
+            "-",
+            "--",
+            "---",
+            "?",
+            ".",
+            "..",
+        ),
+        *("1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "1.#inf", "-1.#inf", "*"),
+        *("inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"),
+    )
+)
 _WORDS = frozenset(("true", "false", "yes", "no"))  # values, and no names of columns
 
 _DIGITS = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
@@ -29,7 +63,10 @@ _SPELLINGS = (  # what is unusual, and how to find it; the first that fits is to
     (r"[+-]?(?:\d+,\d*|,\d+)(?:[eE][+-]?\d+)?", "a comma in it"),
     (r"[+-]?\d+(?:\.\d+){2,}", "several points"),
     (rf"[+-]?{_DIGITS}\s*[%‰]", "a per cent sign"),
-    (rf"[+-]?\s*(?:(?:USD|EUR|GBP|JPY|CHF|CNY|INR)\s*|[$€£¥₹]\s*)[+-]?{_DIGITS}|[+-]?{_DIGITS}\s*[$€£¥₹]", "a currency"),
+    (
+        rf"[+-]?\s*(?:USD|EUR|GBP|JPY|CHF|CNY|INR|[$€£¥₹])\s*[+-]?{_DIGITS}|[+-]?{_DIGITS}\s*[$€£¥₹]",
+        "a currency",
+    ),
     (r"[+-]?\d+(?:\.\d*)?[eEdD][+-]?", "an exponent without digits"),
     (r"[+-]?\d*\.?\d+[dD][+-]?\d+", "a Fortran exponent; write e"),
     (r"[OoIl][.,]\d+", "a letter in place of a digit"),

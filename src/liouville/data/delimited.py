@@ -156,8 +156,8 @@ def _with_header(found: Records, name: str, known: Sequence[str] | None, header:
         return replace(table, header=("", *first))
     if len(first) != table.width:
         raise ValueError(
-            f"{name}: the header (line {found.lines[0]}) names {len(first)} of {table.width} columns ({listed(first)}); "
-            "give every column a name, and remove lines that are no table."
+            f"{name}: the header (line {found.lines[0]}) names {len(first)} of {table.width} columns "
+            f"({listed(first)}); give every column a name, and remove lines that are no table."
         )
     return table
 
@@ -201,4 +201,3 @@ def _refusal(text: str) -> str:
 
 def _where(name: str, k: int, found: Records) -> str:
     return f"{name}, row {k + 1} (line {found.lines[k]})"
-

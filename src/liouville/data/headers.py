@@ -7,6 +7,7 @@ from __future__ import annotations
 
 __all__ = ["UNNAMED", "is_header", "listed", "plain"]
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -41,7 +42,7 @@ def is_header(
         return _numbered(labels, first, rest, where)
     if labels:
         return False, None
-    if others and all(is_name(cell) for cell in others) and all(cell != "" for cell in first[1:-1]):
+    if others and all(is_name(cell) for cell in others) and _no_gaps(first, rest):
         return True, None
     if not any(first):
         raise ValueError(f"{where}: all cells are empty; fill or remove this row.")
@@ -49,9 +50,17 @@ def is_header(
     what = repr(doubtful) if doubtful else "an empty cell"
     why = " (a missing value?)" if doubtful and missing(doubtful) else advice(doubtful)
     raise ValueError(
-        f"{where}: {what} is neither a number nor clearly the name of a column{why}; correct or remove this row, or say "
-        "--header yes if it has the names of the columns."
+        f"{where}: {what} is neither a number nor clearly the name of a column{why}; correct or remove this row, or "
+        "say --header yes if it has the names of the columns."
     )
+
+
+def _no_gaps(first: Sequence[str], rest: Records) -> bool:
+    """Whether all have names but an index in front, and a last column that is empty, as separators after it make."""
+    trailing = (
+        first[-1] == "" and len(rest) > 0 and not any(rest.row(k)[-1].strip() for k in range(min(len(rest), 1000)))
+    )
+    return all(first[1:-1]) and (len(first) == 1 or first[-1] != "" or trailing)
 
 
 def _numbered(labels: list[str], first: Sequence[str], rest: Records, where: str) -> tuple[bool, str | None]:
@@ -81,7 +90,7 @@ def _counted(labels: Sequence[str]) -> bool:
 
 
 def _years(labels: Sequence[str]) -> bool:
-    rising = all(a < b for a, b in zip(labels, labels[1:], strict=False))
+    rising = all(a < b for a, b in itertools.pairwise(labels))
     return rising and len(labels) > 0 and all(re.fullmatch("(?:1[89]|20|21)[0-9]{2}", cell) for cell in labels)
 
 

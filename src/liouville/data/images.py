@@ -128,7 +128,7 @@ def _grey(images: Tensor, normalise: bool, dtype: torch.dtype) -> Tensor:
 
 
 def _folders(root: str | os.PathLike[str] | None) -> list[Path]:
-    """The user's folders: ``root``, or else LIOUVILLE_DATA, and those in it that may have the files; none if not given."""
+    """The user's folders: ``root``, or else LIOUVILLE_DATA, and places in it where others keep the files; else none."""
     given, source = (root, "root") if root is not None else (os.environ.get(VARIABLE), VARIABLE)
     if not given:
         return []
@@ -162,7 +162,9 @@ def _find(part: str, file: _IdxFile, folders: list[Path]) -> Tensor | None:
         for path in (*(folder / name for name in names), folder / _KERAS):
             if path.is_file():
                 try:
-                    return _checked(_keras(path, part, file), path, file) if path.name == _KERAS else _decode(path, file)
+                    return (
+                        _checked(_keras(path, part, file), path, file) if path.name == _KERAS else _decode(path, file)
+                    )
                 except ValueError as error:
                     broken = broken or error
     if broken is not None:
@@ -200,10 +202,12 @@ def _checked(data: bytes, path: Path, file: _IdxFile) -> Tensor:
     if data[: len(header)] != header[: len(data)] or not data:
         if (sizes := _sizes(data, file.size + _MORE)) is not None:
             raise ValueError(
-                f"{path} is not MNIST's {file.name}: it is an IDX file of {_times(sizes)} bytes, not {_times(file.shape)}; "
-                f"{_MOVE}"
+                f"{path} is not MNIST's {file.name}: it is an IDX file of {_times(sizes)} bytes, not "
+                f"{_times(file.shape)}; {_MOVE}"
             )
-        raise ValueError(f"{path} is not MNIST's {file.name}: it does not start with that file's IDX header; {_REPLACE}")
+        raise ValueError(
+            f"{path} is not MNIST's {file.name}: it does not start with that file's IDX header; {_REPLACE}"
+        )
     if len(data) != file.size:
         state = "truncated" if len(data) < file.size else "too long"
         some = "at least " if len(data) == file.size + _MORE else ""
@@ -217,8 +221,8 @@ def _checked(data: bytes, path: Path, file: _IdxFile) -> Tensor:
             f"{path} is corrupted: the MD5 sum of its uncompressed bytes is {md5}, expected {file.md5}; {_REPLACE}"
         )
     raise ValueError(
-        f"{path} is a sound IDX file, but not MNIST's (its MD5 sum is {md5}, expected {file.md5}); Fashion-MNIST, KMNIST "
-        f"and EMNIST have files of this name: {_MOVE}"
+        f"{path} is a sound IDX file, but not MNIST's (its MD5 sum is {md5}, expected {file.md5}); Fashion-MNIST, "
+        f"KMNIST and EMNIST have files of this name: {_MOVE}"
     )
 
 

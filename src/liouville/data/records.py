@@ -20,6 +20,7 @@ import numpy
 from liouville.data.cells import number, spelling
 
 SEPARATORS = ",;\t|"
+NO_SEPARATOR = "\x1f"  # of one column; no text has it
 _QUOTE, _LINE_END, _BLANK = b'"\n '
 
 
@@ -75,8 +76,10 @@ class Records:
         """
         rows = [self.row(k) for k in range(min(len(self), 1), min(len(self), 41))] or [self.row(0)]
         cells = [cell for row in rows for cell in row[:200]]
-        numeric = sum(number(cell) is not None or spelling(cell) is not None for cell in cells) / max(len(cells), 1)
-        return float((self.cells == self.width).mean()) * (0.01 + numeric)
+        others = set(SEPARATORS) - {",", self.separator}
+        numeric = sum(number(cell) is not None for cell in cells)
+        numeric += 0.9 * sum(spelling(cell) is not None and others.isdisjoint(cell) for cell in cells)
+        return float((self.cells == self.width).mean()) * (0.01 + numeric / max(len(cells), 1))
 
 
 def split(line: str, separator: str) -> list[str]:
@@ -111,14 +114,15 @@ def records(text: bytes, name: str) -> Records:
         except ValueError as error:
             problem = problem or error
         else:
-            if blanks.width > 1 and (best is None or blanks.evidence() > best.evidence()):
+            most = 2 * (blanks.cells == blanks.width).sum() > len(blanks)
+            if blanks.width > 1 and most and (best is None or blanks.evidence() > best.evidence()):
                 best = blanks
     if best is not None:
         _check_blanks(best, text, name)
         return best
     if problem is not None:
         raise problem
-    return found[0] if found else _records(text, ",", name)
+    return _records(text, NO_SEPARATOR, name)
 
 
 def _check_blanks(found: Records, text: bytes, name: str) -> None:
