@@ -88,7 +88,7 @@ def _in_a_cell(*contents: str) -> Callable[[random.Random, Sheet, Model], Flaw]:
     def spoil(r: random.Random, sheet: Sheet, model: Model) -> Flaw:
         row = r.randrange(sheet.header, len(sheet.grid))
         sheet.grid[row][r.choice(sheet.inputs)] = r.choice(contents)
-        return Flaw(row)
+        return Flaw(row, told=row > 0 or len(sheet.inputs) > 1)  # without numbers, the first row looks like a header
 
     return spoil
 
@@ -163,7 +163,7 @@ def open_quote(r: random.Random, sheet: Sheet, model: Model) -> Flaw:
     sheet.quoting = csv.QUOTE_MINIMAL
     sheet.separator = "," if sheet.separator == " " else sheet.separator
     row, told = r.randrange(len(sheet.grid)), not any('"' in cell for row in sheet.grid for cell in row)
-    return Flaw(row, lambda text: '"' + text.lstrip('"'), told=told and not sheet.copied)
+    return Flaw(row, lambda text: '"' + text, told=told and not sheet.copied)
 
 
 def stray_quote(r: random.Random, sheet: Sheet, model: Model) -> Flaw:

@@ -61,7 +61,7 @@ def _position(table: Table, word: str) -> int:
     """A number from 1 to the table's width is a place, anything else a name."""
     if re.fullmatch("[0-9]{1,9}", word) and 1 <= int(word) <= table.width:
         return int(word) - 1
-    if table.header and word.strip() in table.header:
+    if table.header and word.strip() and word.strip() in table.header:
         return table.header.index(word.strip())
     has = f"its columns are {listed(table.header)}" if table.header else f"it has {table.width} columns and no header"
     raise BadInput(f"{table.name} has no column {word!r} for --id; {has}.")

@@ -96,7 +96,7 @@ def _table(
         raise ValueError(f"{name} is text, but the size of this network's images is not known; give .npy or IDX.")
     if header == "auto" and any(not word.isdecimal() for word in ids):
         header = "yes"
-    table = read(data, name, math.prod(sizes), known, header)
+    table = read(data, name, math.prod(sizes), known, header, len(ids))
     columns = choose(table, math.prod(sizes), known, ids)
     values, copied = table.columns(columns.inputs, columns.copied)
     notes = [*table.notes, *([columns.note] if columns.note else [])]

@@ -143,4 +143,4 @@ def is_name(cell: str) -> bool:
     text = cell.strip()
     if not any(c.isalpha() for c in text) or text[0].isnumeric() or missing(text) or text.casefold() in _WORDS:
         return False
-    return spelling(text) is None
+    return number(cell) is None and spelling(cell) is None

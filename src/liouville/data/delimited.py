@@ -103,15 +103,18 @@ class Table:
         raise ValueError(f"{self.where(start + k)}: column {column + 1} {_refusal(cells[k].strip())}")
 
 
-def read(data: bytes, name: str, width: int, known: Sequence[str] | None = None, header: str = "auto") -> Table:
+def read(
+    data: bytes, name: str, width: int, known: Sequence[str] | None = None, header: str = "auto", copied: int = 0
+) -> Table:
     """Look at a table of text: its encoding, its separator, its rows and its header.
 
     Args:
         data: the file's bytes, unpacked.
         name: of the file, for messages.
-        width: how many columns are expected; separators at the end of all lines make none.
+        width: how many columns of numbers are expected; separators at the end of all lines make none.
         known: the names that the columns should have.
         header: whether the first row has the names of the columns: "yes", "no", or "auto" to see.
+        copied: how many other columns are expected.
 
     Raises:
         ValueError: it is no table of text, or ragged, or empty, or it cannot be said whether it has a header.
@@ -119,9 +122,9 @@ def read(data: bytes, name: str, width: int, known: Sequence[str] | None = None,
     if (what := content.foreign(data)) is not None:
         raise ValueError(f"{name} is {what}; expected a table of text (CSV), a .npy array or an IDX file of images.")
     text, note = content.normalised(data, name)
-    if not text.decode().strip():
+    if not text.decode().strip() and b"\t" not in text:
         raise ValueError(f"{name} is empty; expected one row for each sample.")
-    found = records(text.rstrip(b"\n") + b"\n", name)
+    found = records(text.rstrip(b"\n") + b"\n", name, (width, width + copied))
     notes = [note] if note else []
     if len(found.blank):
         notes.append(_blank(found, name))
