@@ -70,6 +70,7 @@ SOUND = {
     "lines at the start": "\n\nx,y\n" + BODY,
     "Ctrl-Z at the end": BODY + "\x1a",
     "separators after all lines": "x,y,\n0.1,0.2,\n-0.5,1.0,\n0.9,0,\n",
+    "separators and blanks after all lines": "0.1, 0.2, \n-0.5, 1.0, \n0.9, 0, \n",
     "savetxt": "# x,y\n" + BODY,
     "gzip in two members": gzip.compress(b"0.1,0.2\n-0.5,1.0\n") + gzip.compress(b"0.9,0\n"),
     "gzip padded with zeros": gzip.compress(BODY.encode()) + bytes(512),

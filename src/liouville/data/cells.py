@@ -7,7 +7,7 @@ __all__ = ["is_name", "missing", "number", "numbers", "spelling"]
 import re
 from collections.abc import Sequence
 
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _PLAIN = re.compile(r"[0-9+\-.eE ]*")  # over these characters `float` reads what `_NUMBER` reads, and nothing else
 _BLANKS = " \t"
 
@@ -121,7 +121,7 @@ def spelling(cell: str) -> str | None:
         ('a comma in it', 'a per cent sign', None)
     """
     text = cell.strip()
-    if number(text) is not None:
+    if len(text) > 100 or number(text) is not None:
         return None
     if re.match(r"[\u2010-\u2015\u2212\ufe63\uff0d]\s*[\d.,]", text):
         return "a minus sign that is not ASCII"

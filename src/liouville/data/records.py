@@ -73,8 +73,8 @@ class Records:
     def evidence(self, widths: Collection[int]) -> float:
         """How well the separator suits: the share of records of one width, by the share of cells that are numbers.
 
-        A number in an unusual spelling counts somewhat less, and a tab within a cell against it; the first record may
-        be a header, and does not count. One of the expected ``widths`` makes it twice as good.
+        A number in an unusual spelling counts somewhat less, and a tab within a cell, or another separator before
+        a blank, against it; the first record may be a header, and does not count. One of the expected ``widths`` makes it twice as good.
         """
         most = max(2, min(41, 20_000 // self.width))
         rows = [self.row(k) for k in range(min(len(self), 1), min(len(self), most))] or [self.row(0)]
@@ -85,7 +85,7 @@ class Records:
     def _points(self, cell: str) -> float:
         if number(cell) is not None:
             return 1.0
-        if "\t" in cell:
+        if "\t" in cell or (self.separator == " " and cell.endswith(tuple(SEPARATORS))):
             return -1.0
         foreign = any(c in cell for c in ";|" if c != self.separator)
         return 0.0 if foreign or spelling(cell) is None else 0.9
@@ -155,7 +155,7 @@ def _single_blanks(text: bytes) -> bytes:
         text = re.sub(rb'("[^"]*")|[ \t]+', lambda found: found[1] or b" ", text)
     else:
         text = re.sub(rb"[ \t]+", b" ", text)
-    return re.sub(rb"(?m)^ +| +$", b"", text)
+    return b"\n".join(line.strip(b" ") for line in text.split(b"\n"))
 
 
 def _records(text: bytes, separator: str, name: str) -> Records:
@@ -205,9 +205,10 @@ def _beside(data: Any, places: Any, step: int) -> Any:
 
 
 def _skip(data: Any, places: Any, step: int) -> Any:
-    """The first bytes next to ``places`` that are no blanks."""
-    places, found = places.copy(), _beside(data, places, step)
-    while len(rest := numpy.flatnonzero(found == _BLANK)):
-        places[rest] += step
-        found[rest] = _beside(data, places[rest], step)
+    """The first bytes next to ``places`` that are no blanks; a line end outside the text."""
+    found = _beside(data, places, step)
+    if (rest := numpy.flatnonzero(found == _BLANK)).size:
+        full = numpy.flatnonzero(data != _BLANK)
+        after = numpy.searchsorted(full, places[rest])  # where the place itself, a quote, stands among them
+        found[rest] = _beside(data[full], after, step)
     return found
