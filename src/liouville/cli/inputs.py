@@ -55,7 +55,7 @@ def read_inputs(
     """
     shown = "standard input" if name == "-" else name
     data = content.unpacked(_bytes(name), shown)
-    if not data.strip():
+    if not data.strip(b"\r\n "):
         raise ValueError(f"{shown} is empty; expected one row for each sample.")
     if not data.startswith((arrays.NPY, *arrays.IDX)):
         return _table(data, shown, shape, known, header, ids)

@@ -73,8 +73,9 @@ class Records:
     def evidence(self, widths: Collection[int]) -> float:
         """How well the separator suits: the share of records of one width, by the share of cells that are numbers.
 
-        A number in an unusual spelling counts somewhat less, and a tab within a cell, or another separator before
-        a blank, against it; the first record may be a header, and does not count. One of the expected ``widths`` makes it twice as good.
+        A number in an unusual spelling counts somewhat less, and a tab within a cell, or another separator before a
+        blank, against it; the first record may be a header, and does not count. One of the expected ``widths`` makes
+        it twice as good.
         """
         most = max(2, min(41, 20_000 // self.width))
         rows = [self.row(k) for k in range(min(len(self), 1), min(len(self), most))] or [self.row(0)]
