@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["MISSING", "SPELLED", "Sheet", "draw", "written"]
 
+import contextlib
 import csv
 import gzip
 import io
@@ -199,7 +200,9 @@ def written(r: random.Random, sheet: Sheet, spoil: Callable[[int, str], str]) ->
     kinds = ("\n", "\r\n") if "" in parts[:-1] else ("\n", "\r\n", "\r")  # CR and LF of two line ends are one
     ends = [r.choice(kinds) if sheet.ends == "mixed" else sheet.ends for _ in parts[1:]]
     text = parts[0] + "".join(end + part for end, part in zip(ends, parts[1:], strict=True))
-    return sheet.packing(text.encode(sheet.encoding)), lines
+    with contextlib.suppress(UnicodeEncodeError):  # Windows-1252 has few letters
+        return sheet.packing(text.encode(sheet.encoding)), lines
+    return sheet.packing(text.encode()), lines
 
 
 def _record(sheet: Sheet, row: Sequence[str]) -> str:
