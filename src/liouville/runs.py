@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -43,6 +43,7 @@ class _Data(TypedDict):
     shape: Annotated[list[Size], Rule("the sizes of one sample, 1 to 4 of them", lambda v: 1 <= len(v) <= 4)]
     classes: Annotated[int, Rule("0 for a regression, or a number of classes", lambda n: n == 0 or 2 <= n <= 2**24)]
     label_names: list[Name] | None
+    column_names: NotRequired[list[Name] | None]  # runs of earlier versions have none
     train_samples: Count
     test_samples: Count
     offset: Numbers | None
@@ -259,6 +260,11 @@ class Run:
         names = data["label_names"]
         if names is not None and len(names) != data["classes"]:
             raise ValueError(f"{file} is damaged: {len(names)} label_names for {data['classes']} classes.")
+        columns = data.get("column_names")
+        if columns is not None and ([len(columns)] != sizes or len(set(columns)) < len(columns)):
+            raise ValueError(
+                f"{file} is damaged: data.column_names must be different names, one for each of {sizes[-1]} columns."
+            )
         for offset, scale in (("offset", "scale"), ("target_offset", "target_scale")):
             if (data[offset] is None) != (data[scale] is None):
                 raise ValueError(f"{file} is damaged: data.{offset} and data.{scale} belong together, one is null.")
@@ -294,6 +300,7 @@ def describe_data(split: Split) -> dict[str, Any]:
         "shape": list(split.x_train.shape[1:]),
         "classes": split.classes,
         "label_names": None if split.label_names is None else list(split.label_names),
+        "column_names": None if split.column_names is None else list(split.column_names),
         "train_samples": len(split.x_train),
         "test_samples": len(split.x_test),
         **{name: None if t is None else t.tolist() for name, t in transform.items()},

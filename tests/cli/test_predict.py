@@ -145,7 +145,10 @@ def test_a_model_file_in_its_run_is_that_run_and_alone_gives_raw_outputs(liouvil
 BROKEN = {
     "nan": ("x,y\n1,2\n3,nan\n", "row 2 (line 3): column 2 is nan; remove or fill this row."),
     "infinite": ("1,2\n-inf,1\n", "row 2 (line 2): column 1 is -inf; remove or fill this row."),
-    "wide": ("1,2,3\n", "row 1 (line 1): expected 2 values, got 3."),
+    "wide": (
+        "1,2,3\n",
+        "row 1 (line 1): expected 2 values, got 3; a column that is no input is numbered with --id, and copied.",
+    ),
     "ragged": ("1,2\n3\n", "row 2 (line 2): expected 2 values, got 1."),
     "word": ("1,2\n3,x\n", "row 2 (line 2): column 2 is not a number: 'x'."),
     "gap": ("1,2\n3,\n", "row 2 (line 2): column 2 is empty."),

@@ -11,6 +11,7 @@ import struct
 import threading
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 
@@ -68,7 +69,12 @@ def idx(part):
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
     """Four tiny files stand for MNIST; they lie in tmp_path/mirror; no cache, no variable, no network."""
-    files = {part: images._IdxFile(NAMES[part], hashlib.md5(idx(part)).hexdigest(), SHAPES[part]) for part in NAMES}
+    files = {
+        part: images._IdxFile(
+            NAMES[part], hashlib.md5(idx(part)).hexdigest(), SHAPES[part], float(array_of(part).double().mean())
+        )
+        for part in NAMES
+    }
     monkeypatch.setattr(images, "_FILES", files)
     monkeypatch.delenv("LIOUVILLE_DATA", raising=False)
     monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / "cache" / name)
@@ -168,7 +174,6 @@ ADVICE = "; delete it, and it is downloaded again, or put a good copy in its pla
         ),
         (lambda d: flipped(d, 7), "", "is not MNIST's train-images-idx3-ubyte: "),
         (lambda d: b"<html>404 not found</html>", ".gz", "is not MNIST's train-images-idx3-ubyte: "),
-        (lambda d: idx("y_train"), "", "is not MNIST's train-images-idx3-ubyte: "),
         (lambda d: b"", ".gz", "is not MNIST's train-images-idx3-ubyte: "),
         (lambda d: d[:7], "", "is truncated: 7 bytes uncompressed"),
     ],
@@ -181,6 +186,82 @@ def test_a_broken_file_is_refused_and_named(tiny, spoil, ending, message):
         load("mnist", root=folder)
     assert str(caught.value).startswith(f"{path} {message}") and str(caught.value).endswith(ADVICE)
     assert path.exists()
+
+
+def other(part):
+    """A sound file of the same shape with other bytes, as Fashion-MNIST's are."""
+    return idx(part)[: -array_of(part).numel()] + (255 - array_of(part)).numpy().tobytes()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("part", NAMES)
+def test_a_sound_file_of_another_data_set_is_called_that_and_is_not_to_be_deleted(tiny, part, zipped):
+    folder = write(tiny / "here", zipped)
+    path = folder / (NAMES[part] + ".gz" * zipped)
+    strangers = {
+        "is a sound IDX file, but not MNIST's (its MD5 sum is ": other(part),
+        f"is not MNIST's {NAMES[part]}: it is an IDX file of 3 x 5 bytes, not ": bytes(
+            (0, 0, 8, 2, 0, 0, 0, 3, 0, 0, 0, 5)
+        )
+        + bytes(15),
+    }
+    for message, content in strangers.items():
+        path.write_bytes(gzip.compress(content) if zipped else content)
+        with pytest.raises(ValueError) as caught:
+            load("mnist", root=folder)
+        assert str(caught.value).startswith(f"{path} {message}")
+        assert "move or rename it" in str(caught.value) and "delete" not in str(caught.value)
+
+
+PLACES = ("mnist", "MNIST", "raw", "MNIST/raw", "mnist/raw", ".")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("place", PLACES)
+def test_names_and_folders_of_other_programs_are_known(tiny, place, zipped):
+    write(tiny / "here" / place, zipped)
+    for path in (tiny / "here" / place).iterdir():
+        path.rename(path.with_name(path.name.replace("-idx", ".idx")))
+    assert correct(load("mnist", root=tiny / "here"))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_archive_of_keras_is_read(tiny, place):
+    folder = tiny / "here" / place
+    folder.mkdir(parents=True)
+    numpy.savez(folder / "mnist.npz", **{part: array_of(part).numpy() for part in NAMES})
+    assert correct(load("mnist", root=tiny / "here"))
+    numpy.savez(folder / "mnist.npz", **{part: array_of(part).numpy()[::-1] for part in NAMES})
+    with pytest.raises(ValueError, match=r"mnist.npz is corrupted"):
+        load("mnist", root=tiny / "here")
+    (folder / "mnist.npz").write_bytes(b"PK\x03\x04")
+    with pytest.raises(ValueError, match=r"mnist.npz has no array x_train that can be read"):
+        load("mnist", root=tiny / "here")
+
+
+def test_a_folder_for_each_file_is_read(tiny):
+    write(tiny / "flat", zipped=False)
+    for name in NAMES.values():
+        (tiny / "here" / name).mkdir(parents=True)
+        (tiny / "flat" / name).rename(tiny / "here" / name / name)
+    assert correct(load("mnist", root=tiny / "here"))
+
+
+@pytest.mark.parametrize("broken", [b"<html>", b"", other("x_train"), gzip.compress(idx("x_train"))[:-9]])
+def test_a_sound_copy_is_used_where_another_is_broken(tiny, broken):
+    write(tiny / "here", zipped=False)
+    (tiny / "here" / (NAMES["x_train"] + ".gz")).write_bytes(broken)
+    assert correct(load("mnist", root=tiny / "here"))
+    (tiny / "here" / NAMES["x_train"]).unlink()
+    write(tiny / "here" / "MNIST" / "raw", parts=("x_train",))
+    assert correct(load("mnist", root=tiny / "here"))
+
+
+def test_no_more_is_unpacked_than_the_file_should_have(tiny):
+    folder = write(tiny / "here", parts=("y_train", "x_test", "y_test"))
+    (folder / (NAMES["x_train"] + ".gz")).write_bytes(gzip.compress(idx("x_train") + bytes(10**7)))
+    with pytest.raises(ValueError, match="is too long: at least 8816 bytes uncompressed, expected 4720"):
+        load("mnist", root=folder)
 
 
 def test_what_is_missing_in_root_is_taken_from_the_cache(tiny):

@@ -124,6 +124,9 @@ def test_sound_data_is_accepted():
         ),
         ({"classes": 1}, "classes must be at least 2, or 0 for regression, got 1."),
         ({"classes": -1}, "classes must be at least 2, or 0 for regression, got -1."),
+        ({"column_names": ("a",)}, "column_names must have one name for each feature of (2,), got 1."),
+        ({"column_names": ("a", "a")}, "column_names must be different strings, got ('a', 'a')."),
+        ({"column_names": ("a", 1)}, "column_names must be different strings, got ('a', 1)."),
         ({"label_names": ("a", "b")}, "label_names must have one name for each of 3 classes, got 2."),
     ],
 )

@@ -45,6 +45,7 @@ def test_classes_keep_their_proportions(name):
     expected = counts * len(split.y_test) / counts.sum()
     assert (split.y_test.bincount() - expected).abs().max() <= 1
     assert split.label_names is not None and len(split.label_names) == split.classes
+    assert split.column_names is not None and len(split.column_names) == split.x_train.shape[1]
 
 
 def test_digits_are_grey_values_from_0_to_1_and_images_on_demand():
@@ -53,7 +54,7 @@ def test_digits_are_grey_values_from_0_to_1_and_images_on_demand():
     assert torch.equal(flat.x_train * 16, (flat.x_train * 16).round())
     assert image.x_train.shape[1:] == image.x_test.shape[1:] == (1, 8, 8)
     assert torch.equal(image.x_train.flatten(1), flat.x_train) and torch.equal(image.y_test, flat.y_test)
-    assert image.label_names == flat.label_names
+    assert image.label_names == flat.label_names and image.column_names is None
 
 
 @pytest.mark.parametrize("name", ["breast-cancer", "wine", "iris", "diabetes"])

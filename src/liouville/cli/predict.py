@@ -24,12 +24,27 @@ if TYPE_CHECKING:
 @click.argument("inputs", metavar="INPUT")
 @click.option("--out", metavar="FILE", help="Write the CSV there instead of to standard output.")
 @click.option("--probabilities", is_flag=True, help="Add a column with the probability of every class.")
-def predict(run: str, inputs: str, out: str | None, probabilities: bool) -> None:
+@click.option(
+    "--id",
+    "ids",
+    metavar="COLUMN",
+    multiple=True,
+    help="Copy this column of the table beside the answers, by its name or number (from 1); may be given again.",
+)
+@click.option(
+    "--header",
+    type=click.Choice(["auto", "yes", "no"]),
+    default="auto",
+    show_default=True,
+    help="Say whether the table's first row has the names of its columns.",
+)
+def predict(run: str, inputs: str, out: str | None, probabilities: bool, ids: tuple[str, ...], header: str) -> None:
     """Apply the network of RUN, a run folder or a model file, to INPUT.
 
-    INPUT is a CSV file with a row for each sample (with or without a header), a .npy array, or an IDX file of images,
-    gzipped or not; `-` reads standard input. Values are raw: they are scaled here as the training data was. The answer
-    is a CSV with a row for each sample.
+    INPUT is a table of text (CSV, with or without a header), a .npy array, or an IDX file of images, gzipped or not;
+    `-` reads standard input. Values are raw: they are scaled here as the training data was. The answer is a CSV with a
+    header and one row for each row of INPUT; what cannot be read is refused, never left out. Notes go to standard
+    error.
     """
     import torch
 
@@ -40,18 +55,25 @@ def predict(run: str, inputs: str, out: str | None, probabilities: bool) -> None
     if source is None:
         if probabilities:
             raise BadInput(f"{run} is a model file without its run, which says what the outputs mean; give the folder.")
-        click.echo(
-            f"liouville: note: {run} is a model file without its run: inputs are taken as they are, and the network's "
-            "raw outputs are given.",
-            err=True,
+        _note(
+            f"{run} is a model file without its run: inputs are taken as they are, and the network's raw outputs are "
+            "given."
         )
-    raw = read_inputs(inputs, _shape(source, network))
-    outputs = _apply(source, network, raw, run)
-    text = _csv(*_columns(source, outputs, probabilities))
+    known = None if source is None else source.config["data"].get("column_names")
+    read = read_inputs(inputs, _shape(source, network), known=known, header=header, ids=ids)
+    for note in read.notes:
+        _note(note)
+    outputs = _apply(source, network, read.samples, run)
+    names, columns = _columns(source, outputs, probabilities)
+    text = _csv([*read.names, *names], [*map(_copied, read.copied), *columns])
     if out is None:
         click.echo(text, nl=False)
     else:
         _write(Path(out), text)
+
+
+def _note(text: str) -> None:
+    click.echo(f"liouville: note: {text}", err=True)
 
 
 def _open(name: str) -> tuple[Run | None, Any]:
@@ -124,7 +146,7 @@ def _apply(run: Run | None, network: nn.Module, raw: Tensor, name: str) -> Tenso
 
 
 def _columns(run: Run | None, outputs: Tensor, probabilities: bool) -> tuple[list[str], list[list[str]]]:
-    """Header and rows."""
+    """Names and columns of the answer."""
     from liouville.train import Task
 
     width = outputs.shape[1]
@@ -140,24 +162,45 @@ def _columns(run: Run | None, outputs: Tensor, probabilities: bool) -> tuple[lis
     if not isinstance(classes, int) or width != (1 if classes == 2 else classes):
         raise ValueError(f"{run.path} does not fit together: {classes} classes, but a network of {width} output(s).")
     task = Task("logistic" if classes == 2 else "softmax", classes)
-    names = [str(n) for n in run.config["data"].get("label_names") or range(classes)]
-    rows = [[names[k]] for k in task.labels(outputs).tolist()]
+    names = [_harmless(str(n)) for n in run.config["data"].get("label_names") or range(classes)]
+    predictions = [names[k] for k in task.labels(outputs).tolist()]
     if not probabilities:
-        return ["prediction"], rows
-    shares = _texts(task.probabilities(outputs))
-    return ["prediction", *(f"p({n})" for n in names)], [a + b for a, b in zip(rows, shares, strict=True)]
+        return ["prediction"], [predictions]
+    return ["prediction", *(f"p({n})" for n in names)], [predictions, *_texts(task.probabilities(outputs))]
 
 
 def _texts(values: Tensor) -> list[list[str]]:
-    return [[f"{value:.6g}" for value in row] for row in values.tolist()]
+    """Each column as text."""
+    return [[f"{value:.6g}" for value in column] for column in values.T.tolist()]
 
 
-def _csv(header: list[str], rows: list[list[str]]) -> str:
+def _csv(names: list[str], columns: list[list[str]]) -> str:
+    """A header and the rows."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerow(map(_harmless, names))
+    writer.writerows(zip(*columns, strict=True))
     return buffer.getvalue()
+
+
+def _copied(column: list[str]) -> list[str]:
+    """A column of somebody's table, safe to print and to open; a note says where it is changed."""
+    safe = [_harmless(cell) for cell in column]
+    changed = sum(a != b for a, b in zip(column, safe, strict=True))
+    if changed:
+        _note(f"{changed} copied cell(s) begin like a formula of a spreadsheet and have an apostrophe in front.")
+    return safe
+
+
+def _harmless(cell: str) -> str:
+    """Without what a terminal obeys, and with an apostrophe where it begins like a formula and is no number."""
+    if not cell.isprintable():
+        cell = "".join(c if c.isprintable() or c in "\t\n" else "\N{REPLACEMENT CHARACTER}" for c in cell)
+    if not cell.startswith(("=", "+", "-", "@")):
+        return cell
+    from liouville.data.cells import number
+
+    return cell if number(cell) is not None else "'" + cell
 
 
 def _write(target: Path, text: str) -> None:

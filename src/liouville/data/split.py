@@ -46,6 +46,7 @@ class Split:
         scale: see ``offset``; not 0.
         target_offset: the same for real-valued targets: y = (raw - target_offset) / target_scale.
         target_scale: see ``target_offset``.
+        column_names: one name for each feature of a table, or None; new tables with a header must have these.
 
     Raises:
         TypeError: a part is not a tensor.
@@ -68,6 +69,7 @@ class Split:
     scale: Tensor | None = None
     target_offset: Tensor | None = None
     target_scale: Tensor | None = None
+    column_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         check(self)
@@ -168,6 +170,7 @@ def check(split: Split) -> None:
         _check_part(part, getattr(split, f"x_{part}"), getattr(split, f"y_{part}"), split.classes)
     _check_same(split)
     _check_transform(split)
+    _check_column_names(split)
     if split.classes and len(seen := split.y_train.unique()) < 2:
         raise ValueError(
             f"y_train has one class only, {int(seen[0])}, in all its {len(split.y_train)} samples; "
@@ -273,6 +276,16 @@ def _check_transform(split: Split) -> None:
                     f"{name} has shape {tuple(value.shape)}, which does not broadcast to one sample's, "
                     f"{tuple(sample.shape)}."
                 )
+
+
+def _check_column_names(split: Split) -> None:
+    names, shape = split.column_names, split.x_train.shape[1:]
+    if names is None:
+        return
+    if not all(isinstance(name, str) and name.strip() for name in names) or len(set(names)) < len(names):
+        raise ValueError(f"column_names must be different strings, got {names!r}.")
+    if shape != (len(names),):
+        raise ValueError(f"column_names must have one name for each feature of {tuple(shape)}, got {len(names)}.")
 
 
 def _check_same(split: Split) -> None:

@@ -39,7 +39,7 @@ def digits(
     if not image:
         return split
     x_train, x_test = (x.reshape(-1, 1, 8, 8) for x in (split.x_train, split.x_test))
-    return dataclasses.replace(split, x_train=x_train, x_test=x_test)
+    return dataclasses.replace(split, x_train=x_train, x_test=x_test, column_names=None)
 
 
 def breast_cancer(
@@ -164,7 +164,9 @@ def _split(
     if not classes:
         y_train, y_test = y_train.to(dtype), y_test.to(dtype)
     names = tuple(str(n) for n in bunch.target_names) if classes else None
-    return Split(x_train.to(dtype), y_train, x_test.to(dtype), y_test, name, classes, label_names=names, **maps)
+    columns = tuple(str(n) for n in bunch.feature_names)
+    x_train, x_test = x_train.to(dtype), x_test.to(dtype)
+    return Split(x_train, y_train, x_test, y_test, name, classes, label_names=names, column_names=columns, **maps)
 
 
 def _statistics(train: Tensor) -> tuple[Tensor, Tensor]:
