@@ -135,12 +135,16 @@ class VectorField(nn.Module, ABC):
         N, prolong = self.layers, prolongation(how)
         for module in self.modules():
             for name, raw in module.named_parameters(recurse=False):
-                one = getattr(module, "shared", False) or name in getattr(module, "constant", ())
-                if len(raw) == N and not (N == 1 and one):
+                one = N == 1 and getattr(module, "shared", False)
+                if raw.dim() and len(raw) == N and not one and name not in getattr(module, "constant", ()):
                     fine = prolong(raw.detach())
                     setattr(module, name, nn.Parameter(fine, requires_grad=raw.requires_grad))
             if isinstance(module, VectorField):
+                module._prolong(how)
                 module.layers *= 2
+
+    def _prolong(self, how: str) -> None:
+        """Double what counts the layers beside parameters."""
 
     def extra_repr(self) -> str:
         return f"features={self.features}, layers={self.layers}"
