@@ -12,7 +12,7 @@ __all__ = ["ActivatedField", "Lipschitz", "PartitionedField", "Spectrum", "Stoch
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -113,6 +113,13 @@ class VectorField(nn.Module, ABC):
 
         `Scheme.check` asks it; a field that fits every scheme for its kind leaves it as it is.
         """
+
+    def check_writes(self, buffers: Sequence[str]) -> None:
+        """Raise a `ValueError` if a run must not change one of these, which its layers were seen to change."""
+
+    def plain_state(self) -> dict[str, Any]:
+        """What the layers may keep beside parameters and buffers; nothing, for a field that is a function."""
+        return {}
 
     def in_run(self, seed: int | None = None) -> VectorField:
         """The field of one run, its noise fixed by ``seed``, or by one number of torch's global stream if None.

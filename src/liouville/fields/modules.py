@@ -7,7 +7,7 @@ G alike; a `Pool` is a set of tied tensors, stored once.
 
 from __future__ import annotations
 
-__all__ = ["Pool", "Slot", "modules_of", "pools", "require_alike", "sharing", "skeleton_of", "slots", "tied"]
+__all__ = ["Pool", "Slot", "modules_of", "pools", "require_alike", "settings", "sharing", "skeleton_of", "slots", "tied"]
 
 import copy
 import re
@@ -241,7 +241,7 @@ def _same_part(a: nn.Module, b: nn.Module, known: set[tuple[int, int]]) -> bool:
         mine, theirs = vars(a)[kind], vars(b)[kind]
         if mine.keys() != theirs.keys() or not all(_same_kind(t, theirs[name]) for name, t in mine.items()):
             return False
-    mine, theirs = _settings(a), _settings(b)
+    mine, theirs = settings(a), settings(b)
     known |= {(id(t), id(u)) for kind in ("_parameters", "_buffers") for t, u in _pairs(a, b, kind)}
     return mine.keys() == theirs.keys() and all(_same(value, theirs[name], known) for name, value in mine.items())
 
@@ -256,7 +256,7 @@ def _same_kind(a: Tensor | None, b: Tensor | None) -> bool:
     return (a.shape, a.dtype, a.device, a.requires_grad) == (b.shape, b.dtype, b.device, b.requires_grad)
 
 
-def _settings(part: nn.Module) -> dict[str, Any]:
+def settings(part: nn.Module) -> dict[str, Any]:
     """The plain attributes, which a repr need not show; ``training`` is the field's to set."""
     return {name: value for name, value in vars(part).items() if name not in _INTERNALS}
 

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.nn.utils.stateless import _reparametrize_module
 
 from liouville.fields.base import PartitionedField, Theta
-from liouville.fields.modules import Pool, Slot, modules_of, pools, require_alike, sharing, skeleton_of, slots
+from liouville.fields.modules import Pool, Slot, modules_of, pools, require_alike, settings, sharing, skeleton_of, slots
 
 
 class _Entry(NamedTuple):
@@ -83,10 +83,12 @@ class ShearField(PartitionedField):
         self._lent: dict[str, list[tuple[str, str]]] = {"F": [], "G": []}  # a path in the module, and what is lent to it
         self.merged: set[str] = set()  # buffers that were equal in several modules, and are kept once
         self._fixed: dict[str, list[tuple[str, str]]] = {"F": [], "G": []}  # likewise, of buffers that no layer owns
+        self._watched: dict[str, list[str]] = {"F": [], "G": []}  # the paths of all buffers
         held: dict[str, list[Slot]] = {"_parameters": [], "_buffers": []}
         for key, given in (("F", F), ("G", G)):
             modules = modules_of(given, layers, key)
-            require_alike(modules, key)
+            if not isinstance(given, nn.Module) or isinstance(given, nn.ModuleList):
+                require_alike(modules, key)
             self.skeletons[key] = skeleton_of(modules[0], key)
             for kind in held:
                 held[kind] += slots(modules, key, kind)
@@ -124,6 +126,7 @@ class ShearField(PartitionedField):
                 elif len(set(ids)) > 1:
                     self.merged.add(known[ids])
             (self._lent if own else self._fixed)[slot.key].append((slot.path, known[ids]))
+            self._watched[slot.key].append(slot.path)
 
     def _unused(self, name: str) -> str:
         """``name``, or one like it that is not taken."""
@@ -158,12 +161,36 @@ class ShearField(PartitionedField):
         if torch.jit.is_tracing():  # which functional_call refuses
             with _reparametrize_module(skeleton, tensors):
                 return skeleton(x)
-        return functional_call(skeleton, tensors, (x,), tie_weights=False)  # tied tensors are given under each name
+        given = {path: tensors[path] for path in self._watched[key]}
+        result = functional_call(skeleton, tensors, (x,), tie_weights=False)  # tied tensors are given under each name
+        for path, tensor in given.items():
+            if tensors[path] is not tensor:
+                raise ValueError(
+                    f"{key} puts a new tensor in the place of its buffer {path}, which the layers of ShearField cannot "
+                    "keep; change it in place (self.buffer.copy_), or let forward be a function of its input and weights."
+                )
+        return result
 
     def _tensors(self, key: str, theta_j: Theta) -> dict[str, Tensor]:
         """What F or G computes with in one layer, by the paths in the module."""
         tensors = {path: getattr(theta_j, name) for path, name in self._lent[key]}
         return tensors | {path: getattr(self, name) for path, name in self._fixed[key]}
+
+    def check_writes(self, buffers: Sequence[str]) -> None:
+        for name in buffers:
+            if name in self.merged:
+                raise ValueError(
+                    f"F or G changes the buffer {name.partition('_buffer__')[2]}, of which ShearField keeps one for all "
+                    "layers, since it began with one value in all of them; let forward leave buffers as they are."
+                )
+
+    def plain_state(self) -> dict[str, Any]:
+        return {
+            f"the attribute {name} of {key}": (len(value) if isinstance(value, list | dict | set) else value)
+            for key, skeleton in self.skeletons.items()
+            for part in skeleton.modules()
+            for name, value in settings(part).items()
+        }
 
     def _prolong(self, how: str) -> None:
         """Buffers of the layers, and who shares what: twice each."""
