@@ -96,7 +96,9 @@ class Flow(nn.Module):
         field = self.field.at_layer(0)
         found = admit(field, scheme.final(field, state), type(theta)(*(w[0] for w in theta)))
         if found.draws or found.writes or not found.repeats:
-            raise ValueError("the layers draw random numbers or keep a state, so that no inverse would see what they saw.")
+            raise ValueError(
+                "the layers draw random numbers or keep a state, so that no inverse would see what they saw."
+            )
         for j, theta_j in reversed(list(enumerate(slices(theta, self.layers)))):
             state = scheme.inverse(self.field.at_layer(j), state, theta_j, self.h)
         return state
@@ -144,7 +146,7 @@ class Flow(nn.Module):
             cure = "take its real part" if y.dtype.is_complex else "convert it with .float()"
             raise ValueError(f"expected a floating-point input of 16, 32 or 64 bits, got {y.dtype}; {cure}.")
         weight = theta[0] if theta else next(self.field.parameters(), y)
-        if torch.is_autocast_enabled(y.device.type):
+        if not y.is_meta and torch.is_autocast_enabled(y.device.type):
             require_autocast((y.dtype, weight.dtype), y.device.type)
         elif weight.dtype != y.dtype:
             raise ValueError(f"the weights are {weight.dtype} and the input is {y.dtype}; convert one with .to(dtype).")

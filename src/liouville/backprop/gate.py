@@ -7,7 +7,7 @@ can, such as random numbers, is told as a `Manner`, and engines that evaluate a 
 
 from __future__ import annotations
 
-__all__ = ["Manner", "admit", "observed", "require_recomputable"]
+__all__ = ["Manner", "admit", "observed", "require_recomputable", "unchanged"]
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -96,12 +96,16 @@ def _is_plain(tensors: Sequence[Tensor]) -> bool:
 
 
 def _aside(field: Any, y: Tensor, theta_0: Theta) -> Manner:
-    """The same for tensors that have no values, or whose operations are recorded or transformed: on others like them."""
-    tracing = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)
+    """The same where tensors have no values, or operations are recorded or transformed: on other tensors like them."""
+    bound: Any = torch._C
+    tracing = bound._get_tracing_state()
+    bound._set_tracing_state(None)
     try:
         with _disable_current_modes():
-            like = [torch.linspace(-1.0, 1.0, max(1, t.numel())).to(t.device, t.dtype).reshape(t.shape) for t in (y, *theta_0)]
+            like = [
+                torch.linspace(-1.0, 1.0, max(1, t.numel())).to(t.device, t.dtype).reshape(t.shape)
+                for t in (y, *theta_0)
+            ]
             return _look(field, like[0], type(theta_0)(*like[1:]))
     except (TypeError, ValueError):
         raise
@@ -114,11 +118,12 @@ def _aside(field: Any, y: Tensor, theta_0: Theta) -> Manner:
 def _look(field: Any, y: Tensor, theta_0: Theta) -> Manner:
     """Evaluate the velocities of layer 0 twice, on copies, and leave no trace."""
     own, start = original(field), streams(y.device)
-    with torch.inference_mode(False), torch.no_grad():
+    grad = torch.is_grad_enabled()  # as the layers will run: what a field computes at its first call, it may keep
+    with torch.inference_mode(False), torch.set_grad_enabled(grad):
         weights = type(theta_0)(*(w.detach().clone() for w in theta_0))
         velocities = list(_velocities(field, y.detach().clone()))
-        parts = _Witness((name, x) for name, _, x, _ in velocities)
-        theta, buffers = _Witness(zip(weights._fields, weights, strict=True)), _Witness(own.named_buffers())
+        parts = _Witness((f"the input of {name}", {"x": x}, "x") for name, _, x, _ in velocities)
+        theta, buffers = _Witness((n, weights._asdict(), n) for n in weights._fields), _Witness(_buffers(own))
         try:
             first = [_checked(own, *each, weights) for each in velocities]
             _require_untouched(own, parts, [n for n in theta.changed() if getattr(theta_0, n).requires_grad])
@@ -129,7 +134,7 @@ def _look(field: Any, y: Tensor, theta_0: Theta) -> Manner:
             for witness in (theta, buffers):
                 witness.restore()
             _rewind(start, y.device)
-            second = [velocity(x.clone(), weights) for _, velocity, x, _ in velocities]
+            second = [velocity(x.clone(), weights).detach() for _, velocity, x, _ in velocities]
             _require_nothing_kept(own, kept, own.plain_state())
             repeats = all(map(_equal, first, second))
             replays = repeats and (not draws or all(_replays(v, x, weights, start) for _, v, x, _ in velocities))
@@ -160,7 +165,9 @@ def _checked(own: VectorField, name: str, velocity: Any, x: Tensor, moved: Tenso
     """The velocity, which must be of the kind of what it moves."""
     shape, v = moved.shape, velocity(x, theta)
     if not isinstance(v, Tensor):
-        raise TypeError(f"{name} of {name_of(own)} must give a tensor, got {type(v).__name__}; return the velocity only.")
+        raise TypeError(
+            f"{name} of {name_of(own)} must give a tensor, got {type(v).__name__}; return the velocity only."
+        )
     if v.shape != shape:
         raise ValueError(
             f"{name} of {name_of(own)} has the shape {tuple(v.shape)}, and the state that it moves {tuple(shape)}: "
@@ -171,11 +178,11 @@ def _checked(own: VectorField, name: str, velocity: Any, x: Tensor, moved: Tenso
             f"{name} of {name_of(own)} is {v.dtype}, and the state that it moves {moved.dtype}; keep constants and "
             "weights in one dtype, with .to(dtype)."
         )
-    return v
+    return v.detach()
 
 
 def _require_untouched(own: VectorField, parts: _Witness, weights: Sequence[str]) -> None:
-    for what in [f"the input of {name}" for name in parts.changed()] + [f"the weight {name}" for name in weights]:
+    for what in parts.changed() + [f"the weight {name}" for name in weights]:
         raise ValueError(
             f"{name_of(own)} changes {what} in place, which the next layer or the backward pass needs as it was; let "
             "its first operation make a new tensor (inplace=False, x + 1 for x.add_(1))."
@@ -184,30 +191,45 @@ def _require_untouched(own: VectorField, parts: _Witness, weights: Sequence[str]
 
 def _require_nothing_kept(own: VectorField, before: dict[str, Any], after: dict[str, Any]) -> None:
     for name in after:
-        if name not in before or not _unchanged(before[name], after[name]):
+        if name not in before or not unchanged(before[name], after[name]):
             raise ValueError(
                 f"{name_of(own)} keeps {name} from one call to the next, in one place for all layers; let forward be a "
                 "function of its input and its weights."
             )
 
 
-def _unchanged(before: Any, after: Any) -> bool:
+def unchanged(before: Any, after: Any) -> bool:
+    """Whether an attribute is what it was: the same object, or the same number or word."""
     return before is after or (isinstance(after, bool | int | float | str | tuple) and before == after)
 
 
 class _Witness:
-    """Named tensors and what they held."""
+    """Where tensors are held, by name, and what they are: to say which of them were changed or replaced."""
 
-    def __init__(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
-        self.held = [(name, t, t.detach().clone(), _version(t)) for name, t in tensors]
+    def __init__(self, places: Iterable[tuple[str, dict[str, Any], str]]) -> None:
+        found = [(name, place, key, place[key]) for name, place, key in places if place[key] is not None]
+        self.held = [(*each, each[-1].detach().clone(), _version(each[-1])) for each in found]
 
+    @torch.no_grad()
     def changed(self) -> list[str]:
-        return [name for name, t, value, version in self.held if _version(t) != version or not _equal(t, value, exact=True)]
+        return [
+            name
+            for name, place, key, t, value, version in self.held
+            if place[key] is not t or _version(t) != version or not _equal(t, value, exact=True)
+        ]
 
+    @torch.no_grad()
     def restore(self) -> None:
-        for _, t, value, version in self.held:
+        for _, place, key, t, value, version in self.held:
+            place[key] = t
             if _version(t) != version or not _equal(t, value, exact=True):
                 t.detach().copy_(value)
+
+
+def _buffers(own: VectorField) -> Iterator[tuple[str, dict[str, Any], str]]:
+    for prefix, module in own.named_modules():
+        for name in module._buffers:
+            yield f"{prefix}.{name}".lstrip("."), module._buffers, name
 
 
 def _version(t: Tensor) -> int:
@@ -241,7 +263,9 @@ def _replays(velocity: Any, x: Tensor, theta: Theta, start: Sequence[Tensor]) ->
         leaves = [t for t in inputs if t.requires_grad]
         with torch.enable_grad():
             v = through(lambda x, *w: velocity(x, type(theta)(*w)), *inputs)
-            if any("rrelu" in name.lower() for name in operations(v)):  # whose noise torch loses in a recomputation, now and then
+            if any(
+                "rrelu" in name.lower() for name in operations(v)
+            ):  # whose noise torch loses in a recomputation, now and then
                 return False
             weight = torch.linspace(0.5, 1.5, v.numel(), dtype=v.dtype, device=v.device).reshape(v.shape)
             found.append(torch.autograd.grad((v * weight).sum(), leaves, allow_unused=True))

@@ -12,7 +12,7 @@ __all__ = ["ActivatedField", "Lipschitz", "PartitionedField", "Spectrum", "Stoch
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -57,6 +57,7 @@ class VectorField(nn.Module, ABC):
     features: int
     layers: int
     feature_axis: int = -1
+    constants: Collection[str] = ()  # the entries of theta() that are buffers, and no weights
 
     def __init__(self, features: int, layers: int) -> None:
         super().__init__()

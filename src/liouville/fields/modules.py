@@ -7,7 +7,18 @@ G alike; a `Pool` is a set of tied tensors, stored once.
 
 from __future__ import annotations
 
-__all__ = ["Pool", "Slot", "modules_of", "pools", "require_alike", "settings", "sharing", "skeleton_of", "slots", "tied"]
+__all__ = [
+    "Pool",
+    "Slot",
+    "modules_of",
+    "pools",
+    "require_alike",
+    "settings",
+    "sharing",
+    "skeleton_of",
+    "slots",
+    "tied",
+]
 
 import copy
 import re
@@ -36,7 +47,6 @@ class Slot(NamedTuple):
     def name(self) -> str:
         """A name for an attribute: ``F__0__weight``."""
         return re.sub(r"\W", "_", f"{self.key}__{self.path.replace('.', '__')}")
-
 
     @property
     def part(self) -> tuple[str, str]:
@@ -90,7 +100,9 @@ def sharing(held: Sequence[Slot], layers: int) -> dict[str, dict[str, list[int]]
     return found if len(numbers) < layers * len(held) else None
 
 
-def tied(module: nn.Module, layers: int, numbers: dict[str, list[int]], known: dict[int, nn.Parameter]) -> list[nn.Module]:
+def tied(
+    module: nn.Module, layers: int, numbers: dict[str, list[int]], known: dict[int, nn.Parameter]
+) -> list[nn.Module]:
     """N copies that share as `sharing` says, those of another key with the same ``known``."""
     modules = [copy.deepcopy(module) for _ in range(layers)]
     for path, row in numbers.items():
@@ -150,7 +162,9 @@ def _admit(block: nn.Module, key: str) -> None:
         raise ValueError(f"{key} must have parameters, got {block}.")
     for module in block.modules():
         name = type(module).__name__
-        if any(isinstance(t, UninitializedTensorMixin) for t in (*module._parameters.values(), *module._buffers.values())):
+        if any(
+            isinstance(t, UninitializedTensorMixin) for t in (*module._parameters.values(), *module._buffers.values())
+        ):
             raise ValueError(
                 f"{key} has parameters without a shape, got {name}; run it once on an input, or give the sizes."
             )

@@ -6,7 +6,7 @@ __all__ = ["ShearField"]
 
 import functools
 from collections import namedtuple
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -80,7 +80,10 @@ class ShearField(PartitionedField):
         self.stacked = nn.ParameterDict()
         self.skeletons: dict[str, nn.Module] = {}
         self._entries: list[_Entry] = []
-        self._lent: dict[str, list[tuple[str, str]]] = {"F": [], "G": []}  # a path in the module, and what is lent to it
+        self._lent: dict[str, list[tuple[str, str]]] = {
+            "F": [],
+            "G": [],
+        }  # a path in the module, and what is lent to it
         self.merged: set[str] = set()  # buffers that were equal in several modules, and are kept once
         self._fixed: dict[str, list[tuple[str, str]]] = {"F": [], "G": []}  # likewise, of buffers that no layer owns
         self._watched: dict[str, list[str]] = {"F": [], "G": []}  # the paths of all buffers
@@ -175,6 +178,10 @@ class ShearField(PartitionedField):
         """What F or G computes with in one layer, by the paths in the module."""
         tensors = {path: getattr(theta_j, name) for path, name in self._lent[key]}
         return tensors | {path: getattr(self, name) for path, name in self._fixed[key]}
+
+    @property
+    def constants(self) -> Collection[str]:  # type: ignore[override]
+        return [entry.name for entry in self._entries if entry.source not in self.stacked]
 
     def check_writes(self, buffers: Sequence[str]) -> None:
         for name in buffers:

@@ -173,7 +173,7 @@ def _kept(scheme: Scheme, field: VectorField, state: State, theta_0: Theta, h: f
         return x
 
     state = tuple(x.requires_grad_() for x in state)
-    theta_0 = type(theta_0)(*(w.requires_grad_() for w in theta_0))
+    theta_0 = type(theta_0)(*(w.requires_grad_(w.is_floating_point()) for w in theta_0))
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         try:
             with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
