@@ -305,7 +305,7 @@ def _shear(field: ShearField) -> dict[str, Any]:
 def _built_shear(F: nn.Module, G: nn.Module, layers: int, sharing: str | None = None, **more: Any) -> ShearField:
     if sharing is None:
         return ShearField(F, G, layers=layers, **more)
-    numbers, known = json.loads(sharing), {}
+    numbers, known = json.loads(sharing), dict[int, nn.Parameter]()
     modules = [tied(m, layers, numbers[key], known) for key, m in (("F", F), ("G", G))]
     return ShearField(*modules, layers=layers, **more)
 

@@ -97,7 +97,8 @@ class Flow(nn.Module):
         found = admit(field, scheme.final(field, state), type(theta)(*(w[0] for w in theta)))
         if found.draws or found.writes or not found.repeats:
             raise ValueError(
-                "the layers draw random numbers or keep a state, so that no inverse would see what they saw."
+                "the layers draw random numbers or change buffers, and would not do on the way back what they did on the "
+                "way there; invert a flow of functions of input and weights, in eval() if that is enough."
             )
         for j, theta_j in reversed(list(enumerate(slices(theta, self.layers)))):
             state = scheme.inverse(self.field.at_layer(j), state, theta_j, self.h)

@@ -102,17 +102,18 @@ def _aside(field: Any, y: Tensor, theta_0: Theta) -> Manner:
     bound._set_tracing_state(None)
     try:
         with _disable_current_modes():
-            like = [
-                torch.linspace(-1.0, 1.0, max(1, t.numel())).to(t.device, t.dtype).reshape(t.shape)
-                for t in (y, *theta_0)
-            ]
+            like = [_stand_in(t) for t in (y, *theta_0)]
             return _look(field, like[0], type(theta_0)(*like[1:]))
     except (TypeError, ValueError):
         raise
     except Exception:  # these have no value that could be looked at
         return _SOUND
     finally:
-        torch._C._set_tracing_state(tracing)
+        bound._set_tracing_state(tracing)
+
+
+def _stand_in(t: Tensor) -> Tensor:
+    return torch.linspace(-1.0, 1.0, t.numel()).to(t.device, t.dtype).reshape(t.shape)
 
 
 def _look(field: Any, y: Tensor, theta_0: Theta) -> Manner:
@@ -165,9 +166,7 @@ def _checked(own: VectorField, name: str, velocity: Any, x: Tensor, moved: Tenso
     """The velocity, which must be of the kind of what it moves."""
     shape, v = moved.shape, velocity(x, theta)
     if not isinstance(v, Tensor):
-        raise TypeError(
-            f"{name} of {name_of(own)} must give a tensor, got {type(v).__name__}; return the velocity only."
-        )
+        raise TypeError(f"{name} of {name_of(own)} must be a tensor, got {type(v).__name__}; return the velocity only.")
     if v.shape != shape:
         raise ValueError(
             f"{name} of {name_of(own)} has the shape {tuple(v.shape)}, and the state that it moves {tuple(shape)}: "
@@ -263,10 +262,8 @@ def _replays(velocity: Any, x: Tensor, theta: Theta, start: Sequence[Tensor]) ->
         leaves = [t for t in inputs if t.requires_grad]
         with torch.enable_grad():
             v = through(lambda x, *w: velocity(x, type(theta)(*w)), *inputs)
-            if any(
-                "rrelu" in name.lower() for name in operations(v)
-            ):  # whose noise torch loses in a recomputation, now and then
-                return False
+            if any("rrelu" in name.lower() for name in operations(v)):
+                return False  # torch may lose its noise, whether or not it does here
             weight = torch.linspace(0.5, 1.5, v.numel(), dtype=v.dtype, device=v.device).reshape(v.shape)
             found.append(torch.autograd.grad((v * weight).sum(), leaves, allow_unused=True))
     return all((a is None) == (b is None) and (a is None or _equal(a, b)) for a, b in zip(*found, strict=True))

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from liouville.fields.hooks import hook_of
@@ -162,9 +162,7 @@ def _admit(block: nn.Module, key: str) -> None:
         raise ValueError(f"{key} must have parameters, got {block}.")
     for module in block.modules():
         name = type(module).__name__
-        if any(
-            isinstance(t, UninitializedTensorMixin) for t in (*module._parameters.values(), *module._buffers.values())
-        ):
+        if any(map(is_lazy, (*module._parameters.values(), *module._buffers.values()))):
             raise ValueError(
                 f"{key} has parameters without a shape, got {name}; run it once on an input, or give the sizes."
             )

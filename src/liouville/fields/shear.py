@@ -80,12 +80,10 @@ class ShearField(PartitionedField):
         self.stacked = nn.ParameterDict()
         self.skeletons: dict[str, nn.Module] = {}
         self._entries: list[_Entry] = []
-        self._lent: dict[str, list[tuple[str, str]]] = {
-            "F": [],
-            "G": [],
-        }  # a path in the module, and what is lent to it
         self.merged: set[str] = set()  # buffers that were equal in several modules, and are kept once
-        self._fixed: dict[str, list[tuple[str, str]]] = {"F": [], "G": []}  # likewise, of buffers that no layer owns
+        # what is lent to the paths of a module: entries of theta, and buffers that all layers read
+        self._lent: dict[str, list[tuple[str, str]]] = {"F": [], "G": []}
+        self._fixed: dict[str, list[tuple[str, str]]] = {"F": [], "G": []}
         self._watched: dict[str, list[str]] = {"F": [], "G": []}  # the paths of all buffers
         held: dict[str, list[Slot]] = {"_parameters": [], "_buffers": []}
         for key, given in (("F", F), ("G", G)):
@@ -169,8 +167,8 @@ class ShearField(PartitionedField):
         for path, tensor in given.items():
             if tensors[path] is not tensor:
                 raise ValueError(
-                    f"{key} puts a new tensor in the place of its buffer {path}, which the layers of ShearField cannot "
-                    "keep; change it in place (self.buffer.copy_), or let forward be a function of its input and weights."
+                    f"{key} puts a new tensor in the place of its buffer {path}, which no layer of ShearField can "
+                    "keep; let forward be a function of its input and weights."
                 )
         return result
 
@@ -187,8 +185,8 @@ class ShearField(PartitionedField):
         for name in buffers:
             if name in self.merged:
                 raise ValueError(
-                    f"F or G changes the buffer {name.partition('_buffer__')[2]}, of which ShearField keeps one for all "
-                    "layers, since it began with one value in all of them; let forward leave buffers as they are."
+                    f"{name[0]} changes the buffer {name.partition('_buffer__')[2]}, of which ShearField keeps one for "
+                    "all layers, since it began with one value in all of them; let forward leave buffers as they are."
                 )
 
     def plain_state(self) -> dict[str, Any]:

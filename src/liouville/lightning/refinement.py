@@ -21,8 +21,8 @@ class DepthRefinement(Callback):
 
     What `liouville.train.multilevel` does, inside a Trainer: the optimisers' states are carried across as by
     `liouville.train.refine`, and the rates of SGD's schedulers are doubled. Give the flows' weights a parameter group
-    of their own wherever there is a learning-rate scheduler. Averages of the weights that Lightning's
-    `EMAWeightAveraging`, `WeightAveraging` and `StochasticWeightAveraging` keep are doubled with them. One process only.
+    of their own wherever there is a learning-rate scheduler. The averages of the weights that Lightning's
+    `EMAWeightAveraging`, `WeightAveraging` and `StochasticWeightAveraging` keep are doubled too. One process only.
 
     Args:
         levels: how many depths, the module's own among them.
@@ -67,7 +67,7 @@ class DepthRefinement(Callback):
             raise ValueError("the module has no flow to refine.")
         if trainer.world_size > 1:
             raise ValueError(f"DepthRefinement replaces weights and runs in one process, got {trainer.world_size}.")
-        if any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks):
+        if any(isinstance(callback, StochasticWeightAveraging) for callback in _callbacks(trainer)):
             driven = list(trainer.optimizers)  # it brings a scheduler of its own
         else:
             driven = [config.scheduler.optimizer for config in trainer.lr_scheduler_configs]
@@ -114,9 +114,13 @@ class DepthRefinement(Callback):
         self.level, self.best, self.waited = state_dict["level"], state_dict["best"], state_dict["waited"]
 
 
+def _callbacks(trainer: Any) -> list[Callback]:
+    return trainer.callbacks
+
+
 def _averages(trainer: Trainer) -> list[nn.Module]:
     """The averaged weights that other callbacks keep: `WeightAveraging`, `StochasticWeightAveraging` and their kin."""
-    kept = [value for callback in trainer.callbacks for value in vars(callback).items()]
+    kept = [value for callback in _callbacks(trainer) for value in vars(callback).items()]
     return [m for name, m in kept if isinstance(m, AveragedModel) or (name == "_average_model" and m is not None)]
 
 

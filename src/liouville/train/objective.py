@@ -137,9 +137,7 @@ def task_of(network: nn.Module, split: Split) -> Task:
     """
     for what, data in (("inputs", split.x_train), ("targets", split.y_train)):
         if data.requires_grad:
-            raise ValueError(
-                f"the {what} of {split.name} require a gradient, and data must not; call .detach() on them."
-            )
+            raise ValueError(f"the {what} of {split.name} require a gradient; call .detach() on them first.")
     sample = split.x_train[:1].to(next(network.parameters()))
     try:
         with torch.no_grad(), evaluation_mode(network):
