@@ -97,8 +97,8 @@ class Flow(nn.Module):
         found = admit(field, scheme.final(field, state), type(theta)(*(w[0] for w in theta)))
         if found.draws or found.writes or not found.repeats:
             raise ValueError(
-                "the layers draw random numbers or change buffers, and would not do on the way back what they did on the "
-                "way there; invert a flow of functions of input and weights, in eval() if that is enough."
+                "the layers draw random numbers or change buffers, and would not do on the way back what they did "
+                "before; invert a flow whose layers are functions of input and weights, if need be after flow.eval()."
             )
         for j, theta_j in reversed(list(enumerate(slices(theta, self.layers)))):
             state = scheme.inverse(self.field.at_layer(j), state, theta_j, self.h)

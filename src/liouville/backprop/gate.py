@@ -55,7 +55,7 @@ def admit(field: VectorField, y: Tensor, theta_0: Theta) -> Manner:
     own = original(field)
     require_no_hooks(own)
     known = vars(own).setdefault(_KNOWN, {})
-    key = (own.training, y.shape[1:], y.dtype, y.device, torch.is_autocast_enabled(y.device.type))
+    key = (own.training, y.shape[1:], y.dtype, y.device, not y.is_meta and torch.is_autocast_enabled(y.device.type))
     try:
         return known[key]
     except KeyError:
@@ -172,7 +172,7 @@ def _checked(own: VectorField, name: str, velocity: Any, x: Tensor, moved: Tenso
             f"{name} of {name_of(own)} has the shape {tuple(v.shape)}, and the state that it moves {tuple(shape)}: "
             f"their sum would be broadcast or fail; let it end with {shape[own.feature_axis]} features."
         )
-    if v.dtype != moved.dtype and not torch.is_autocast_enabled(v.device.type):
+    if v.dtype != moved.dtype and (v.is_meta or not torch.is_autocast_enabled(v.device.type)):
         raise ValueError(
             f"{name} of {name_of(own)} is {v.dtype}, and the state that it moves {moved.dtype}; keep constants and "
             "weights in one dtype, with .to(dtype)."
@@ -237,7 +237,7 @@ def _version(t: Tensor) -> int:
 
 def _equal(a: Tensor, b: Tensor, exact: bool = False) -> bool:
     """Whether they agree, NaN with NaN, up to half of the digits: some kernels of a GPU add in any order."""
-    if a.shape != b.shape or not a.numel():
+    if a.shape != b.shape or not a.numel() or a.is_meta:
         return a.shape == b.shape
     if exact or not a.is_floating_point():
         return bool(torch.equal(a, b)) or bool(((a == b) | ((a != a) & (b != b))).all())

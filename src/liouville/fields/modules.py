@@ -162,7 +162,7 @@ def _admit(block: nn.Module, key: str) -> None:
         raise ValueError(f"{key} must have parameters, got {block}.")
     for module in block.modules():
         name = type(module).__name__
-        if any(map(is_lazy, (*module._parameters.values(), *module._buffers.values()))):
+        if any(t is not None and is_lazy(t) for t in (*module._parameters.values(), *module._buffers.values())):
             raise ValueError(
                 f"{key} has parameters without a shape, got {name}; run it once on an input, or give the sizes."
             )

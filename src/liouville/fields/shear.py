@@ -159,18 +159,31 @@ class ShearField(PartitionedField):
 
     def _call(self, key: str, x: Tensor, theta_j: Theta) -> Tensor:
         skeleton, tensors = self.skeletons[key], self._tensors(key, theta_j)
+        buffers = {path: tensors[path] for path in self._watched[key]}
+        if torch.compiler.is_compiling():  # where nothing is seen of work in place; a spare copy is compiled away
+            x = x.clone()
         if torch.jit.is_tracing():  # which functional_call refuses
             with _reparametrize_module(skeleton, tensors):
-                return skeleton(x)
-        given = {path: tensors[path] for path in self._watched[key]}
-        result = functional_call(skeleton, tensors, (x,), tie_weights=False)  # tied tensors are given under each name
-        for path, tensor in given.items():
-            if tensors[path] is not tensor:
-                raise ValueError(
-                    f"{key} puts a new tensor in the place of its buffer {path}, which no layer of ShearField can "
-                    "keep; let forward be a function of its input and weights."
-                )
-        return result
+                velocity = skeleton(x)
+        else:  # tied tensors are given under each of their names
+            velocity = functional_call(skeleton, tensors, (x,), tie_weights=False)
+        if any(tensors[path] is not buffer for path, buffer in buffers.items()):
+            raise ValueError(
+                f"{key} puts a new tensor in the place of a buffer, which no layer of ShearField can keep; let forward "
+                "be a function of its input and weights."
+            )
+        if isinstance(velocity, Tensor) and velocity.shape != x.shape:
+            self._require_width(key, x, velocity)
+        return velocity
+
+    def _require_width(self, key: str, x: Tensor, velocity: Tensor) -> None:
+        shape = list(x.shape)
+        shape[self.feature_axis] = self.features - self.p_features if key == "F" else self.p_features
+        if list(velocity.shape) != shape:
+            raise ValueError(
+                f"{key} gives a velocity of shape {tuple(velocity.shape)} for a state of shape {tuple(shape)}: their "
+                f"sum would be broadcast or fail; let it end with {shape[self.feature_axis]} features."
+            )
 
     def _tensors(self, key: str, theta_j: Theta) -> dict[str, Tensor]:
         """What F or G computes with in one layer, by the paths in the module."""
