@@ -53,6 +53,7 @@ def check_field(field: VectorField, y: Tensor | None = None, *, seed: int = 0) -
         >>> from liouville.fields import SeparableHamiltonianField
         >>> check_field(SeparableHamiltonianField(4, layers=3))
     """
+    _check_hooks(field)
     generator = torch.Generator().manual_seed(seed)
     field = copy.deepcopy(field).to("cpu", torch.float64).train()
     if y is None:
@@ -80,7 +81,7 @@ def check_field(field: VectorField, y: Tensor | None = None, *, seed: int = 0) -
     _check_rate(field, state, theta, layers)
 
 
-def _check_attributes(field: VectorField) -> None:
+def _check_hooks(field: VectorField) -> None:
     for name, module in field.named_modules():
         hook = hook_of(module)
         if hook is not None:
@@ -89,6 +90,10 @@ def _check_attributes(field: VectorField) -> None:
                 f"{name or type(field).__name__} has the {hook}",
                 "no engine runs it; use torch.nn.utils.parametrizations, or put it on the flow",
             )
+
+
+def _check_attributes(field: VectorField) -> None:
+    for name, module in field.named_modules():
         for key, value in vars(module).items():
             if isinstance(value, Tensor):
                 fail(
