@@ -186,7 +186,7 @@ def test_data_and_networks_that_cannot_be_trained_are_named() -> None:
     x, y = split.x_train.clone().requires_grad_(), split.x_train[:, 0].clone()
     with pytest.raises(ValueError, match=r"the inputs of .* require a gradient; call .detach\(\)"):
         fit(network, dataclasses.replace(split, x_train=x), Settings(epochs=1))
-    regression = dataclasses.replace(split, y_train=y, y_test=split.x_test[:, 0].clone(), classes=0)
+    regression = dataclasses.replace(split, y_train=y, y_test=split.x_test[:, 0].clone(), classes=0, label_names=None)
     with pytest.raises(ValueError, match=r"a row of numbers for each sample.*gives \(1,\) for one sample"):
         fit(torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Flatten(0)), regression, Settings(epochs=1))
     with pytest.raises(ValueError, match="every weight of the network is frozen"):
