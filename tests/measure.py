@@ -61,9 +61,12 @@ def first_state(scheme, field, y, h=0.1):
 
 
 def step_jacobian(scheme, field, state, h, j=0):
-    """A of one step, for one sample."""
+    """A of one step, for one sample, in the order of a state whose parts lie side by side along the features."""
     theta_j = at(field.theta(), j)
-    return jacobian(lambda s: scheme.step(field, s, theta_j, h), state)
+    A = jacobian(lambda s: scheme.step(field, s, theta_j, h), state)
+    places = torch.arange(len(A)).split([s.numel() for s in state])
+    order = torch.cat([k.reshape(s.shape) for k, s in zip(places, state, strict=True)], field.feature_axis).flatten()
+    return A[order][:, order]
 
 
 def norm(A):

@@ -58,6 +58,20 @@ def _sharing():
     return {"F": [one, two, one], "G": [nn.Sequential(one[0], nn.Tanh(), nn.Linear(5, 2))] * N}
 
 
+class Tokens(nn.Module):
+    """Attention over the tokens of a sequence: it takes (batch, tokens, width) and nothing else."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.width = width
+        self.read, self.write = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x):
+        B, T, _ = x.shape
+        q, k, v = self.read(x).reshape(B, T, 3, self.width).unbind(2)
+        return self.write((q @ k.mT / self.width**0.5).softmax(-1) @ v)
+
+
 def _skew_layers():
     B = torch.randn(N, 4, 4, generator=generator(9))
     return B - B.mT
@@ -124,6 +138,7 @@ _FIELDS = {
     "second-order": lambda g: lv.SecondOrderField(lv.SymmetricField(3, N, init=RANDOM, generator=g), start="half"),
     "second-order-rest": lambda g: lv.SecondOrderField(lv.SymmetricField(3, N, init=RANDOM, generator=g)),
     "second-order-semidefinite": lambda g: lv.SecondOrderField(lv.SemidefiniteField(3, N, init=RANDOM, generator=g)),
+    "residual-images-3d": lambda g: lv.ResidualField(2, N, **_images(operator=lv.Conv(3, 3)), generator=g),
     "second-order-images": lambda g: lv.SecondOrderField(lv.SymmetricField(2, N, **_images(), generator=g)),
     "shear": lambda g: lv.ShearField(_block(), _block(), layers=N, features=4),
     "shear-tied": lambda g: lv.ShearField([_Tied(0.1 * j) for j in range(N)], _block(), layers=N, features=4),
@@ -135,6 +150,18 @@ _FIELDS = {
         features=3,
         p_features=1,
         feature_axis=-3,
+    ),
+    "shear-tokens": lambda g: lv.ShearField(_block(), Tokens(2), layers=N, features=4, sample_ndim=2),
+    "shear-signal": lambda g: lv.ShearField(
+        nn.Conv1d(2, 1, 3, padding=1),
+        nn.Conv1d(1, 2, 3, padding=1, padding_mode="circular"),
+        layers=N,
+        features=3,
+        p_features=2,
+        feature_axis=-2,
+    ),
+    "dropout-tokens": lambda g: lv.dropout(
+        lv.ShearField(_block(), Tokens(2), layers=N, features=4, sample_ndim=2), 0.3
     ),
     "budgeted-separable": lambda g: _budgeted(
         lv.SeparableHamiltonianField(4, N, X=_general_X(), init=RANDOM, generator=g), lv.SymplecticEuler()
@@ -163,9 +190,10 @@ def field(name, seed=0):
 
 
 def inputs(of, batch=3, seed=1):
-    """A random input of a field: (batch, features) or (batch, features, 4, 3)."""
+    """A random input of a field: (batch, features), (batch, features, 4, 3) or (batch, 3, features)."""
     positions = (4, 3, 2)[: -1 - of.feature_axis]
-    return torch.randn(batch, of.features, *positions, generator=generator(seed), dtype=torch.float64)
+    tokens = (3,) * ((of.sample_ndim or -of.feature_axis) + of.feature_axis)
+    return torch.randn(batch, *tokens, of.features, *positions, generator=generator(seed), dtype=torch.float64)
 
 
 SCHEMES = {

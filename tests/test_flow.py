@@ -311,3 +311,20 @@ def test_layers_receive_their_own_weights():
     for j, theta_j in enumerate(slices(field.theta(), 4)):
         near(path[j + 1], path[j] + 0.25 * torch.tanh(path[j] @ field.K[j].mT + field.b[j]), rounding(y, terms=4))
         far(theta_j.K, field.K[(j + 1) % 4], 1e-6)
+
+
+MISPLACED = [
+    (lv.Conv(3), (5, 4, 12), r"for signals build the field with an operator of that kind, lv.Conv\(..., dims=1\)"),
+    (lv.Conv(3), (5, 4), "for vectors build the field with lv.Dense"),
+    (lv.Conv(3), (5, 4, 6, 6, 6), r"for volumes build .*dims=3"),
+    (lv.Conv(3, 1), (5, 4, 6, 6), r"for images build .*dims=2"),
+    (lv.Dense(), (5, 4, 6), r"for signals build .*dims=1"),
+    (lv.Dense(), (5, 4, 6, 6), r"for images build .*dims=2.*feature_axis=-3"),
+    (lv.Dense(), (5, 3, 6, 6), r"lift it first, for example with Lift\(4\)"),
+]
+
+
+@pytest.mark.parametrize("operator, shape, message", MISPLACED)
+def test_features_on_another_kinds_axis_are_told(operator, shape, message):
+    with pytest.raises(ValueError, match=message):
+        lv.zoo.h2(4, layers=2, T=1.0, operator=operator)(torch.zeros(shape))

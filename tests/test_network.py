@@ -10,7 +10,7 @@ from torch import nn
 import liouville as lv
 import samples
 from liouville.network import ChannelsLast, Half
-from measure import near, randn, rounding
+from measure import generator, near, randn, rounding
 
 X = torch.tensor([[1.0, 2.0, 3.0]])
 
@@ -175,6 +175,12 @@ def test_options_reach_the_flows():
         (lambda: lv.classifier("h2", 2, 2, [4, 6], [3], 1.0), "equally many flows, got 2 and 1"),
         (lambda: lv.classifier("h2", (1, 8, 8), 2, 4, 3, 1.0), "do not fit"),
         (lambda: lv.classifier("h2", 2, 2, 4, 3, 1.0, conv=lv.zoo.Images()), "do not fit"),
+        (lambda: lv.classifier("h2", (128,), 2, 4, 3, 1.0, conv=lv.zoo.Images()), "do not fit"),
+        (lambda: lv.classifier("h2", (), 2, 4, 3, 1.0, conv=lv.zoo.Images()), "do not fit"),
+        (lambda: lv.classifier("h2", (1, 0), 2, 4, 3, 1.0, conv=lv.zoo.Images()), "do not fit"),
+        (lambda: lv.classifier("h2", (1, 2.5), 2, 4, 3, 1.0, conv=lv.zoo.Images()), "do not fit"),
+        (lambda: lv.classifier("h2", (1, 4, 4, 4, 4), 2, 4, 3, 1.0, conv=lv.zoo.Images()), "do not fit"),
+        (lambda: lv.classifier("h2", (1, 1), 2, 4, 3, 1.0, conv=lv.zoo.Images()), "pooled away"),
         (
             lambda: lv.classifier("h2", (1, 1, 1), 2, 4, 3, 1.0, conv=lv.zoo.Images()),
             "images of 1 x 1 pixels are pooled away",
@@ -224,3 +230,17 @@ def test_what_is_no_number_and_no_tensor_is_named(make, error, message):
 
 def test_whole_numbers_of_numpy_are_whole_numbers():
     assert lv.zoo.h2(numpy.int64(4), layers=numpy.int64(3), T=numpy.float32(1.0)).layers == 3
+
+
+@pytest.mark.parametrize("size", [(12,), (8, 6), (6, 5, 4)], ids=["signals", "images", "volumes"])
+def test_pixels_along_one_two_or_three_axes(size, tmp_path):
+    """Two flows and a connector, trained for a step, saved, loaded and bounded."""
+    conv, g = lv.zoo.Images(pool=1, connector_pool=2, head_pool=2, connector=1), generator(3)
+    network = lv.classifier("h2", (2, *size), 3, (4, 6), 3, 1.0, conv=conv, generator=g, backprop=lv.Auto())
+    x = torch.randn(5, 2, *size, generator=g)
+    network(x).logsumexp(1).sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
+    lv.save(network, tmp_path / "model.safetensors")
+    assert torch.equal(lv.load(tmp_path / "model.safetensors").eval()(x), network.eval()(x))
+    assert lv.analysis.certified_radius(network, x).shape == (5,)
+    assert lv.regressor("leapfrog", (2, *size), 1, 4, 2, 1.0, conv=lv.zoo.Images())(x).shape == (5, 1)

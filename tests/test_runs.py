@@ -78,9 +78,13 @@ def test_the_transform_of_raw_inputs_is_kept_to_the_last_bit(tmp_path):
     ("name", "text", "message"),
     [
         ("config.json", "{", "config.json is damaged: it is not JSON"),
-        ("config.json", "[]", "config.json is damaged: it holds a list, expected an object."),
+        ("config.json", "[]", "config.json is damaged: it must be an object, got a list of 0."),
         ("config.json", "{}", "is not a run: its config.json has the format None, expected 'liouville-run-1'."),
-        ("config.json", '{"format": "liouville-run-1"}', "config.json is damaged: it has no plan and no data."),
+        (
+            "config.json",
+            '{"format": "liouville-run-1"}',
+            "config.json is damaged: plan must be an object, got nothing.",
+        ),
         ("metrics.json", "\xff", "metrics.json is damaged"),
     ],
 )
@@ -95,7 +99,7 @@ def test_damaged_descriptions_are_named(written, name, text, message):
 def test_damaged_histories_plans_and_networks_are_named(written):
     path, *_ = written
     (path / "history.jsonl").write_text("{}\n{")
-    with pytest.raises(ValueError, match=r"history\.jsonl is damaged"):
+    with pytest.raises(ValueError, match=r"line 2 of .*history\.jsonl is damaged"):
         Run.open(path).history()
     config = json.loads((path / "config.json").read_text())
     for change in ({"model": "h7"}, {"settings": {"epochs": 0}}, {"nonsense": 1}, {"init": None}):

@@ -12,9 +12,11 @@ decides how those steps are stored or recomputed, never what they compute.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # not from typing, which takes its time: the command answers Ctrl-C once this file is read
 if TYPE_CHECKING:
+    from typing import Any
+
     from liouville import (
         activations,
         agents,

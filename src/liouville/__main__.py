@@ -4,11 +4,36 @@ from __future__ import annotations
 
 __all__ = ["main"]
 
+import signal
 import sys
+
+from liouville import door
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command with these words (those of the process by default); the exit code comes back."""
+    if argv is not None:
+        return _run(argv)
+    door.guard_interrupts()
+    door.guard_streams()
+    if sys.stdout is None:  # what is opened next would take its place
+        sys.stderr.write("liouville: error: standard output is closed; send it to a file or to /dev/null.\n")
+        return 2
+    try:
+        code = _run(None)
+        sys.stdout.flush()
+    except door.OutputError as error:
+        sys.stderr.write(f"liouville: error: {error}\n")
+        code = 2
+    except KeyboardInterrupt:
+        sys.stderr.write("liouville: interrupted.\n")
+        code = door.INTERRUPTED
+    if signal.getsignal(signal.SIGINT) is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command has ended; how, is what its exit code says
+    return code
+
+
+def _run(argv: list[str] | None) -> int:
     try:
         import click  # noqa: F401
         import rich  # noqa: F401

@@ -105,6 +105,10 @@ class BudgetedField(VectorField):
         """The field's own."""
         return spectrum_of(self.field)
 
+    @property
+    def sample_ndim(self) -> int | None:  # type: ignore[override]
+        return self.field.sample_ndim
+
     def theta(self) -> Theta:
         """The field's weights, K rescaled so that U <= budget."""
         theta = self.field.theta()

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from liouville.activations import ACTIVATIONS, Activation
 from liouville.budget import BudgetedField, PartitionedBudgetedField
+from liouville.documents import parse
 from liouville.fields import (
     AntisymmetricField,
     DropoutField,
@@ -50,6 +51,7 @@ from liouville.randomness import seeded
 from liouville.schemes import SCHEMES
 
 FORMAT = "liouville-1"
+_UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError)
 
 Reader = Callable[[Any], dict[str, Any]]
 
@@ -165,8 +167,8 @@ def load(path: str | os.PathLike[str]) -> Any:
     """
     text, tensors = _read(Path(path))
     try:
-        return _assembled(json.loads(text), tensors).eval()
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError) as error:
+        return _assembled(parse(text, "its description"), tensors).eval()
+    except _UNFIT as error:
         raise DamagedModelError(f"{path}: its description does not fit its weights ({error}).") from error
     except _UnregisteredError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -176,7 +178,7 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 def read_description(path: str | os.PathLike[str]) -> Any:
     """The description inside a model file, checked against the hash, without building anything."""
-    return json.loads(_read(Path(path))[0])
+    return parse(_read(Path(path))[0], f"{path}: its description")
 
 
 def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
@@ -186,7 +188,7 @@ def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
         raise FileNotFoundError(f"there is no model file {path}.")
     try:
         with safe_open(path, framework="pt") as file:
-            header = dict(json.loads((file.metadata() or {}).get("liouville", "{}")))
+            header = dict(parse((file.metadata() or {}).get("liouville", "{}"), "its header"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, TypeError, ValueError) as error:
         raise ValueError(
@@ -249,7 +251,7 @@ def _assembled(description: Any, tensors: dict[str, Tensor]) -> nn.Module:
 
 def _require_loadable(text: str, tensors: dict[str, Tensor]) -> None:
     try:
-        _assembled(json.loads(text), tensors)
+        _assembled(parse(text, "its description"), tensors)
     except Exception as error:
         raise ValueError(
             f"cannot save this network: rebuilt from its description it would not take its own weights ({error}). "
@@ -297,7 +299,7 @@ def _field(field: Any, *more: str) -> dict[str, Any]:
 
 
 def _shear(field: ShearField) -> dict[str, Any]:
-    names = ("layers", "features", "p_features", "feature_axis")
+    names = ("layers", "features", "p_features", "feature_axis", "sample_ndim")
     described = field.skeletons | {name: getattr(field, name) for name in names}
     return described if field.sharing is None else described | {"sharing": json.dumps(field.sharing)}
 
@@ -314,13 +316,22 @@ def _linear(layer: nn.Linear) -> dict[str, Any]:
     return {"in_features": layer.in_features, "out_features": layer.out_features, "bias": layer.bias is not None}
 
 
-def _convolution(layer: nn.Conv1d | nn.Conv2d) -> dict[str, Any]:
+def _convolution(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> dict[str, Any]:
     names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
     return {name: getattr(layer, name) for name in names} | {"bias": layer.bias is not None}
 
 
-for _kind in (*SCHEMES.values(), *ENGINES.values(), Dense, Conv, Graph):
+def _graph(links: Any, sizes: Any, structure: Any) -> Graph:
+    """A graph operator from matrices: a description names no other file of this machine."""
+    for matrix in (links, structure):
+        if not isinstance(matrix, list) or not all(isinstance(row, list) for row in matrix):
+            raise ValueError("the links of a graph are kept as a matrix, got something else.")
+    return Graph(links, sizes, structure)
+
+
+for _kind in (*SCHEMES.values(), *ENGINES.values(), Dense, Conv):
     register(_kind)
+register(Graph, build=_graph)
 for _kind in (Flow, Network, Lift, ChannelsLast, Connector, Half):
     register(_kind)
 for _kind in (AntisymmetricField, PairField, ResidualField, SymmetricField, SemidefiniteField, SecondOrderField):
@@ -329,9 +340,11 @@ for _kind in (BudgetedField, PartitionedBudgetedField):
     register(_kind)
 for _kind in (nn.Tanh, nn.Sigmoid, nn.ReLU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Identity):
     register(_kind)
-for _kind in (nn.ELU, nn.LeakyReLU, nn.Flatten, nn.Dropout, nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d):
+for _kind in (nn.ELU, nn.LeakyReLU, nn.Flatten, nn.Dropout, nn.AvgPool2d, nn.AdaptiveAvgPool2d):
     register(_kind)
-for _kind in (nn.Conv1d, nn.Conv2d):
+for _kind in (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d):
+    register(_kind)
+for _kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
     register(_kind, _convolution)
 for _kind in (DropoutField, PartitionedDropoutField):
     register(_kind, lambda d: {"field": d.field, "probability": d.probability})

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from liouville.backprop import Backprop, Stored, slices
+from liouville.backprop.contract import is_autocast
 from liouville.backprop.gate import admit
 from liouville.fields.base import StochasticField, Theta, VectorField
 from liouville.precision import FLOATS, require_autocast
@@ -29,7 +30,8 @@ class Flow(nn.Module):
         T: the final time, > 0; h = T / field.layers.
         backprop: how the depth is run and differentiated; it never changes the result.
 
-    Shapes: dense fields take (*batch, features), fields on images (B, features, H, W); the output has the same shape.
+    Shapes: dense fields take (*batch, features), fields on images (B, features, H, W), modules of yours what they take;
+    the output has the same shape. What one sample is, `VectorField.sample_ndim` says.
 
     Raises:
         ValueError: if T <= 0, the scheme does not fit the field, the engine does not fit them, or an input has the
@@ -137,17 +139,18 @@ class Flow(nn.Module):
 
     def _check(self, y: Tensor, theta: Theta = ()) -> None:
         require_tensor(y)
-        axis = self.field.feature_axis
-        if y.dim() < -axis or y.shape[axis] != self.field.features:
+        axis, own = self.field.feature_axis, self.field.sample_ndim or -self.field.feature_axis
+        if y.dim() < own or y.shape[axis] != self.field.features:
+            axes = f"{own} axes or more, with " if own > -axis else ""
             raise ValueError(
-                f"expected {self.field.features} features on axis {axis}, got an input of shape {tuple(y.shape)}; "
-                f"lift it first, for example with Lift({self.field.features})."
+                f"expected {axes}{self.field.features} features on axis {axis}, got an input of shape "
+                f"{tuple(y.shape)}; {_advice(y, self.field)}."
             )
         if y.dtype not in FLOATS:
             cure = "take its real part" if y.dtype.is_complex else "convert it with .float()"
             raise ValueError(f"expected a floating-point input of 16, 32 or 64 bits, got {y.dtype}; {cure}.")
         weight = theta[0] if theta else next(self.field.parameters(), y)
-        if not y.is_meta and torch.is_autocast_enabled(y.device.type):
+        if is_autocast(y.device.type):
             require_autocast((y.dtype, weight.dtype), y.device.type)
         elif weight.dtype != y.dtype:
             raise ValueError(f"the weights are {weight.dtype} and the input is {y.dtype}; convert one with .to(dtype).")
@@ -161,6 +164,17 @@ class Flow(nn.Module):
         if isinstance(self.field, StochasticField) and self.field.training:
             raise ValueError("a flow in training mode draws new noise in every run; call flow.eval() to invert it.")
         return self.scheme
+
+
+def _advice(y: Tensor, field: VectorField) -> str:
+    """What to do with an input that does not fit: its features may stand where another kind of field has them."""
+    for dims, what in enumerate(("vectors", "signals", "images", "volumes")):
+        if dims + 1 != -field.feature_axis and y.dim() == dims + 2 and y.shape[-1 - dims] == field.features:
+            operator = f"an operator of that kind, lv.Conv(..., dims={dims})," if dims else "lv.Dense()"
+            return f"for {what} build the field with {operator} or, of modules, with feature_axis={-1 - dims}"
+    if y.dim() >= -field.feature_axis and y.shape[field.feature_axis] == field.features:
+        return "a batch of one is y[None]"
+    return f"lift it first, for example with Lift({field.features})"
 
 
 def _require_time(T: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["lookup", "suggestion"]
+__all__ = ["lookup", "spelled", "suggestion"]
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -26,8 +26,27 @@ def lookup(table: Mapping[str, T], name: object, what: str) -> T:
     raise ValueError(f"unknown {what} {name!r}; {near}{'K' if near else 'k'}nown {what}s: {', '.join(table)}.")
 
 
+def spelled(name: T, known: Iterable[str]) -> T | str:
+    """The known name that differs from ``name`` by case, or _ for -, only, if there is one and no other; else ``name``.
+
+    For words that are typed: `lookup` takes names as they are.
+
+    Examples:
+        >>> spelled("H2", ("h1", "h2")), spelled("Swiss_Roll", ("swiss-roll", "peaks")), spelled("h3", ("h1",))
+        ('h2', 'swiss-roll', 'h3')
+    """
+    known = tuple(known)
+    same = [k for k in known if _folded(k) == _folded(name)] if isinstance(name, str) and name not in known else []
+    return same[0] if len(same) == 1 else name
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
 def suggestion(name: object, known: Iterable[str]) -> str:
     """``"did you mean 'x'? "`` for the known name nearest to ``name``, or an empty string."""
-    folded = {candidate.lower().replace("_", "-"): candidate for candidate in known}
-    near = difflib.get_close_matches(str(name).lower().replace("_", "-"), folded, n=1, cutoff=0.5)
+    folded = {_folded(candidate): candidate for candidate in known}
+    close = 0.5 if len(str(name)) < 4 else 0.6  # of two letters one may be wrong
+    near = difflib.get_close_matches(_folded(str(name)), folded, n=1, cutoff=close)
     return f"did you mean {folded[near[0]]!r}? " if near else ""

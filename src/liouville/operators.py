@@ -153,7 +153,7 @@ class Graph(Dense):
         sizes = (self.sizes,) * M if isinstance(self.sizes, int) else tuple(self.sizes)
         if len(sizes) != M or any(not isinstance(s, int) or s < 1 for s in sizes):
             raise ValueError(f"sizes must be a positive whole number, or one for each of the {M} nodes; got {sizes}.")
-        T = adjacency(torch.eye(M) if self.structure is None else self.structure)
+        T = adjacency(torch.eye(M) if self.structure is None else self.structure).in_order_of(links)
         if len(T) != M:
             raise ValueError(f"structure must be a graph of the same {M} nodes as links, got {len(T)}.")
         T = as_pattern(torch.tensor(T) | torch.tensor(T).mT)  # J is skew

@@ -10,16 +10,18 @@ __all__ = ["Plan", "engine", "model_options"]
 
 import functools
 import inspect
+import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
 from liouville import data
 from liouville.backprop import Backprop
 from liouville.budget import BudgetedField, budgeted
-from liouville.data import Split
+from liouville.data import SOURCES, Split
+from liouville.documents import Name, conform
 from liouville.fields import (
     ActivatedField,
     DropoutField,
@@ -31,6 +33,7 @@ from liouville.fields import (
 )
 from liouville.flow import Flow
 from liouville.kernels import ENGINES
+from liouville.machine import require_memory
 from liouville.names import lookup
 from liouville.network import Network
 from liouville.recipes import recipe
@@ -43,6 +46,7 @@ INITS: dict[str, type[Initial]] = {"smooth": Smooth, "normal": Normal}
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
 DEVICES = ("auto", "cpu", "cuda")
 LIFTS = ("front", "ends", "p", "q", "linear")
+_MOST_THREADS = 1024  # more than any machine has; OpenMP ends the process where it cannot start them
 _COMMON = ("features", "layers", "T", "operator", "init", "generator", "backprop")
 
 
@@ -117,6 +121,8 @@ class Plan:
         self._first_layers()
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads must be at least 1, got {self.threads}.")
+        if self.threads is not None and self.threads > _MOST_THREADS:
+            raise ValueError(f"threads must be at most {_MOST_THREADS}, got {self.threads}.")
 
     @classmethod
     def of(cls, data: str = "swiss-roll", preset: str = "default") -> Plan:
@@ -170,7 +176,17 @@ class Plan:
         return data.load(self.data, dtype=DTYPES[self.dtype], **self.data_options)
 
     def network(self, split: Split) -> Network:
-        """The network with its initial weights, on the plan's device and in its type; with levels, the shallowest."""
+        """The network with its initial weights, on the plan's device and in its type; with levels, the shallowest.
+
+        Raises:
+            ValueError: the parts do not fit together, or training them takes more memory than there is.
+        """
+        device = self._device(split)
+        if device == "cpu":
+            self._require_memory(split)
+        return self._assembled(split, self._first_layers()).to(device=device, dtype=DTYPES[self.dtype])
+
+    def _assembled(self, split: Split, layers: int | tuple[int, ...]) -> Network:
         generator = torch.Generator().manual_seed(self.seed)
         shape = tuple(split.x_train.shape[1:])
         if len(shape) not in (1, 3):
@@ -180,10 +196,10 @@ class Plan:
         outputs = split.classes or (split.y_train.shape[1] if split.y_train.ndim == 2 else 1)
         network = make(
             functools.partial(MODELS[self.model], init=self.init, **self.options),
-            inputs,  # type: ignore[arg-type]
+            inputs,
             outputs,
             self.features,
-            self._first_layers(),
+            layers,
             self.T,
             lift=self.lift,  # type: ignore[arg-type]
             conv=(self.conv or Images()) if len(shape) == 3 else None,
@@ -197,7 +213,28 @@ class Plan:
             flow.backprop = engine(self.engine)
             flow.scheme.check(flow.field)
             flow.backprop.check(flow.scheme, flow.field)
-        return network.to(device=self._device(split), dtype=DTYPES[self.dtype])
+        return network
+
+    def _require_memory(self, split: Split) -> None:
+        """Raise where training keeps more bytes than there are: weights, gradients, what the optimiser has of them.
+
+        The weights are counted on networks of one and two layers a flow, before the network itself is made.
+        """
+        flows = 1 if isinstance(self.features, int) else len(self.features)
+        depths = (self.layers,) * flows if isinstance(self.layers, int) else self.layers
+        shallow = (1,) * len(depths)
+        deeper = [(*shallow[:i], 2, *shallow[i + 1 :]) for i in range(len(depths))]
+        first, *more = (_weights(self._assembled(split, N if flows > 1 else N[0])) for N in (shallow, *deeper))
+        weights = first + sum((N - 1) * (count - first) for N, count in zip(depths, more, strict=True))
+        copies = 8 if isinstance(self.settings, GaussNewton) else 3 if self.settings.optimizer == "sgd" else 4
+        what = f"{weights:,} weights, their gradients and what the optimizer keeps of them"
+        size = DTYPES[self.dtype].itemsize
+        require_memory(weights * copies * size, what, "take fewer layers or features")
+        if self.engine in ("stored", "batch-last") and isinstance(self.features, int):
+            batch = min(self.settings.batch or len(split.x_train), len(split.x_train))
+            what = f"the states of {batch:,} samples after each of {sum(depths):,} layers"
+            advice = "take a smaller batch, or the engine checkpointed"
+            require_memory(batch * sum(depths) * self.features * size, what, advice)
 
     @property
     def epochs(self) -> int:
@@ -235,24 +272,24 @@ class Plan:
             ValueError: if something is missing, unknown or of the wrong kind.
         """
         try:
-            given = dict(value)
-            init = dict(given["init"])
-            given["init"] = lookup(INITS, init.pop("name"), "initialisation")(**init)
-            settings = dict(given["settings"])
-            settings["penalty"] = Penalty(**settings["penalty"])
-            second = settings["optimizer"] == "gauss-newton" and settings.pop("optimizer")
-            given["settings"] = (GaussNewton if second else Settings)(**settings)
-            given["conv"] = None if given["conv"] is None else Images(**given["conv"])
-            for name in ("features", "layers"):
-                given[name] = tuple(given[name]) if isinstance(given[name], list) else given[name]
-            return cls(**given)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"the plan is not one that this version of liouville wrote ({error!r}).") from error
+            given, init, settings = _conforming(value)
+        except ValueError as error:
+            raise ValueError(f"the plan is not one that this version of liouville wrote: {error}") from error
+        given["init"] = lookup(INITS, init.pop("name"), "initialisation")(**init)
+        settings["penalty"] = Penalty(**settings["penalty"])
+        second = settings["optimizer"] == GaussNewton.optimizer and settings.pop("optimizer")
+        given["settings"] = (GaussNewton if second else Settings)(**settings)
+        given["conv"] = None if given["conv"] is None else Images(**given["conv"])
+        for name in ("features", "layers"):
+            given[name] = tuple(given[name]) if isinstance(given[name], list) else given[name]
+        return cls(**given)
 
     def _first_layers(self) -> int | tuple[int, ...]:
         """The depth that training begins with."""
         if self.levels < 1:
             raise ValueError(f"levels must be at least 1, got {self.levels}.")
+        if self.levels > 60:
+            raise ValueError(f"levels must be at most 60, each twice as deep as the one before, got {self.levels}.")
         times = 2 ** (self.levels - 1)
         depths = (self.layers,) if isinstance(self.layers, int) else self.layers
         if any(N % times for N in depths):
@@ -268,6 +305,45 @@ class Plan:
         if self.device == "auto":
             return "cuda" if split.x_train.ndim == 4 and torch.cuda.is_available() else "cpu"
         return self.device
+
+
+def _weights(network: Network) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+class _Init(TypedDict):
+    name: Name
+
+
+class _Settings(TypedDict):
+    optimizer: Name
+    penalty: dict[str, Any]
+
+
+def _conforming(value: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """What `Plan.as_dict` wrote, its initial weights and its settings; every value of the type its class declares.
+
+    Raises:
+        ValueError: something is missing, unknown or of another type.
+    """
+    declared = typing.get_type_hints(Plan) | {"init": _Init, "settings": _Settings}
+    conform(value, dict[str, Any], "plan")
+    for name in declared.keys() ^ value.keys():
+        raise ValueError(f"plan.{name} is {'missing' if name in declared else 'unknown'}.")
+    for name, kind in declared.items():
+        conform(value[name], kind, f"plan.{name}")
+    init, settings = dict(value["init"]), dict(value["settings"])
+    second = settings["optimizer"] == GaussNewton.optimizer
+    mine = {k: v for k, v in settings.items() if k != "optimizer"} if second else settings
+    conform(mine, GaussNewton if second else Settings, "plan.settings")
+    conform({k: v for k, v in init.items() if k != "name"}, INITS.get(init["name"], Any), "plan.init")
+    source = SOURCES.get(value["data"])
+    makers = {"data_options": source.loader if source else None, "options": MODELS.get(value["model"])}
+    for name, maker in makers.items():
+        hints = typing.get_type_hints(maker) if maker else {}
+        for key, option in value[name].items():
+            conform(option, hints.get(key, str | bool | int | float | None), f"plan.{name}.{key}")
+    return dict(value), init, settings
 
 
 _SETTINGS = {f.name for kind in (Settings, GaussNewton) for f in fields(kind)}

@@ -11,6 +11,7 @@ __all__ = ["Run", "Writer", "describe_data", "next_free", "require_free"]
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import platform
@@ -18,7 +19,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -26,12 +27,38 @@ from torch import Tensor
 import liouville
 from liouville.checkpoint import load, save
 from liouville.data import Split
+from liouville.documents import Count, Name, Numbers, Rule, Size, conform, read, read_lines
 from liouville.files import atomic, without_nan
 from liouville.network import Network
 from liouville.plan import Plan
 from liouville.train import History
 
 FORMAT = "liouville-run-1"
+
+
+class _Data(TypedDict):
+    """What `describe_data` says."""
+
+    name: Name
+    shape: Annotated[list[Size], Rule("the sizes of one sample, 1 to 4 of them", lambda v: 1 <= len(v) <= 4)]
+    classes: Annotated[int, Rule("0 for a regression, or a number of classes", lambda n: n == 0 or 2 <= n <= 2**24)]
+    label_names: list[Name] | None
+    train_samples: Count
+    test_samples: Count
+    offset: Numbers | None
+    scale: Numbers | None
+    target_offset: Numbers | None
+    target_scale: Numbers | None
+
+
+class _Config(TypedDict):
+    """What ``config.json`` is; what else is in it was written for people."""
+
+    format: Literal["liouville-run-1"]
+    plan: dict[str, Any]
+    data: _Data
+
+
 CERTIFICATE, CONFIG, HISTORY, METRICS, MODEL, FIGURES = (
     "certificate.json",
     "config.json",
@@ -74,7 +101,8 @@ class Writer:
             "format": FORMAT,
             "command": command,
             "plan": plan.as_dict(),
-            "data": describe_data(split),
+            "data": (data := without_nan(describe_data(split))),
+            "data_sha256": _digest(data),
             "parameters": sum(p.numel() for p in network.parameters()),
             "threads": torch.get_num_threads(),
             "device": str(next(network.parameters()).device),
@@ -132,7 +160,7 @@ class Writer:
         target = self.path / name
         text = json.dumps(without_nan(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
         with _writing(target), atomic(target) as path:
-            path.write_text(text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")  # undecodable words of a command
 
 
 @dataclass(frozen=True)
@@ -172,21 +200,24 @@ class Run:
             raise FileNotFoundError(
                 f"{path} is not a run: it has no {CONFIG}; give a folder that `liouville train` wrote."
             )
-        config = _read_json(path / CONFIG)
+        config = read(path / CONFIG)
+        conform(config, dict[str, Any], file=path / CONFIG)
         if config.get("format") != FORMAT:
             raise ValueError(
                 f"{path} is not a run: its {CONFIG} has the format {config.get('format')!r}, expected {FORMAT!r}."
             )
-        missing = [key for key in ("plan", "data") if not isinstance(config.get(key), dict)]
-        if missing:
-            raise ValueError(f"{path / CONFIG} is damaged: it has no {' and no '.join(missing)}.")
-        metrics = _read_json(path / METRICS) if (path / METRICS).exists() else {}
+        conform(config, _Config, file=path / CONFIG)
+        metrics = read(path / METRICS) if os.path.lexists(path / METRICS) else {}
+        conform(metrics, dict[str, Any], file=path / METRICS)
         return cls(path, config, metrics)
 
     @property
     def plan(self) -> Plan:
         """What was run; ``plan.load()`` and ``plan.network(split)`` begin it again."""
-        return Plan.from_dict(self.config["plan"])
+        try:
+            return Plan.from_dict(self.config["plan"])
+        except ValueError as error:
+            raise ValueError(f"{self.path / CONFIG}: {error}") from error
 
     def network(self) -> Network:
         """The trained network.
@@ -206,10 +237,48 @@ class Run:
     def history(self) -> list[dict[str, Any]]:
         """One record per epoch."""
         path = self.path / HISTORY
-        try:
-            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is damaged: {error}.") from error
+        records = read_lines(path)
+        for k, record in enumerate(records, 1):
+            conform(record, dict[str, float | None], file=f"line {k} of {path}")
+        return records
+
+    @property
+    def edited(self) -> bool:
+        """Whether what ``config.json`` says of the data is no longer what was written."""
+        written = self.config.get("data_sha256")
+        return written is not None and written != _digest(self.config["data"])
+
+    def require_answers(self) -> None:
+        """Raise where what ``config.json`` says of the data cannot scale inputs and name answers.
+
+        Raises:
+            ValueError: lengths that do not fit together, or a scale of 0.
+        """
+        data, file = self.config["data"], self.path / CONFIG
+        sizes = data["shape"]
+        names = data["label_names"]
+        if names is not None and len(names) != data["classes"]:
+            raise ValueError(f"{file} is damaged: {len(names)} label_names for {data['classes']} classes.")
+        for offset, scale in (("offset", "scale"), ("target_offset", "target_scale")):
+            if (data[offset] is None) != (data[scale] is None):
+                raise ValueError(f"{file} is damaged: data.{offset} and data.{scale} belong together, one is null.")
+        for name in ("offset", "scale"):
+            value = self.tensor(name)
+            one = (
+                value is not None
+                and value.ndim <= len(sizes)
+                and all(mine in (1, size) for mine, size in zip(reversed(value.shape), reversed(sizes), strict=False))
+            )
+            if value is not None and not one:
+                wanted = " x ".join(map(str, sizes))
+                raise ValueError(
+                    f"{file} is damaged: data.{name} must be a number, or numbers for samples of {wanted}, got "
+                    f"{' x '.join(map(str, value.shape))}."
+                )
+        for name in ("scale", "target_scale"):
+            value = self.tensor(name)
+            if value is not None and not value.all():
+                raise ValueError(f"{file} is damaged: data.{name} has a 0, and inputs are divided by it.")
 
     def tensor(self, name: str) -> Tensor | None:
         """``offset``, ``scale``, ``target_offset`` or ``target_scale`` of the data, in float64; None without one."""
@@ -291,14 +360,8 @@ def _full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged: it is not JSON ({error}).") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} is damaged: it holds a {type(value).__name__}, expected an object.")
-    return value
+def _digest(data: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def _versions() -> dict[str, str]:

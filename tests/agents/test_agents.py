@@ -323,3 +323,9 @@ def test_the_paper_s_ring_of_eight_reaches_99_percent_at_eight_layers(data):
     x = lv.data.load(data).x_test[:500]
     with torch.no_grad():  # float32 sums in another order, 8 layers
         assert (local(x) - network(x)).abs().max() <= 1e-3 * network(x).abs().max()
+
+
+def test_a_flow_on_its_own_is_refused_in_a_sentence():
+    ring = lv.Graph([(0, 1), (1, 2), (2, 3), (3, 0)])
+    with pytest.raises(ValueError, match=r"got Flow; put the flow into a Network"):
+        spread(lv.zoo.h2(8, 4, 1.0, operator=ring), Simulation(ring.links))

@@ -116,6 +116,75 @@ def test_bad_input_is_one_line_and_exit_code_2(ring, words, message, capsys):
     assert message in err
 
 
+GRAPHML = '<graphml><graph edgedefault="directed"><node id="tank"/><node id="pump"/>{}</graph></graphml>'
+ONE_WAY = '<edge source="tank" target="pump"/>'
+
+
+@pytest.mark.parametrize(
+    "content, words, message",
+    [
+        ("0 1\n1 2\n2 7\n", (), "graph.txt: nodes 3 to 6 have no link, so the sums of the head"),
+        ("1 2\n2 4\n", (), "node 0, node 3 have no link (does the list count from 1?)"),
+        ("0 1\n2 3\n", (), "no path leads from node 0 to node 2"),
+        (GRAPHML.format(ONE_WAY), (), "no link goes both ways, node tank -> node pump for example"),
+        (GRAPHML.format(ONE_WAY), (), "add --undirected, more links, or --consensus all-reduce."),
+        ("a b\nb c", ("--mask", "numbers.txt"), "one names its nodes, and the other numbers them"),
+        ("a b\nb c", ("--mask", "other.txt"), "only one of them has a node c"),
+        ("0 1\n1 2", ("--mask", "four.txt"), "four.txt has 4 nodes, and --graph"),
+        ("0 1\n1 z", (), "graph.txt, line 2: nodes are called by numbers or by names"),
+    ],
+)
+def test_a_graph_is_refused_before_data_are_loaded(content, words, message, tmp_path, monkeypatch, capsys):
+    import liouville.data
+    from liouville.__main__ import main
+
+    monkeypatch.setattr(liouville.data, "load", lambda *args, **more: pytest.fail("loaded data"))
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("numbers", "0 1\n1 2"), ("other", "a b\nb d"), ("four", "0 1\n1 2\n2 3")):
+        Path(f"{name}.txt").write_text(text)
+    Path("graph.txt").write_text(content)
+    assert main(["agents", "--graph", "graph.txt", *words]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and message in err
+    assert "consensus=" not in err
+
+
+def test_the_report_calls_nodes_by_their_names_and_says_what_is_kept(tmp_path, capsys):
+    from liouville.__main__ import main
+
+    path = tmp_path / "drawn.graphml"
+    path.write_text(GRAPHML.format(ONE_WAY))
+    words = ["agents", "--graph", str(path), "--undirected", "--epochs", "1", "--layers", "1", "-d", "points=40"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "2 nodes (tank ... pump), 1 links both ways" in said and "  node pump " in said
+    assert said.splitlines()[-1] == "nothing is kept; --out FOLDER keeps the weights of every node"
+    out = ["--out", str(tmp_path / "out")]
+    assert main([*words, *out]) == 0 and "nothing is kept" not in capsys.readouterr().out
+    for nproc in ((), ("--nproc", "2")):  # found before a process is started
+        assert main([*words, *out, "--T", "2", *nproc]) == 2
+        assert "--T was 0.5, is 2.0" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="needs process groups")
+@pytest.mark.parametrize("nproc", [1, 2])
+def test_an_interrupted_run_says_so_in_one_line(nproc, ring, tmp_path):
+    out = tmp_path / "out"
+    start = command(ring, "--epochs", 5000, "--nproc", nproc, "--out", out)
+    with subprocess.Popen(
+        start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ENV, start_new_session=True
+    ) as launcher:
+        deadline = time.monotonic() + 120
+        while not list(out.glob("node-3.epoch-2.*")):
+            assert time.monotonic() < deadline and launcher.poll() is None
+            time.sleep(0.01)
+        os.killpg(launcher.pid, signal.SIGINT)
+        _, said = launcher.communicate(timeout=60)
+    assert launcher.returncode == 130
+    assert said.count("\n") == 1 and "interrupted" in said and str(out) in said
+
+
 def listening(port):
     """The addresses on which a port of this machine listens, as the kernel writes them."""
     lines = [

@@ -13,7 +13,7 @@ from torch import nn
 import liouville as lv
 from liouville.kernels import is_built
 from liouville.train import GradientMonitor, GradientWarning, Settings, fit
-from measure import generator, randn
+from measure import EPS, at, generator, near, randn
 
 
 def mlp(layers: int, width: int = 16) -> nn.Sequential:
@@ -206,3 +206,32 @@ def test_lightning(tmp_path) -> None:
     assert silent.monitor.records and not silent.monitor.flags
     assert trainer.callback_metrics["gradient_ratio"] > 0.01
     assert not network[0]._forward_hooks
+
+
+class Pooled(nn.Module):
+    """Attention without a batch axis of its own: every row of axis 0 reads all others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return torch.tanh(self.linear(x - x.mean(0)))
+
+
+@pytest.mark.parametrize("sample_ndim", [None, 1, 2, 3])
+@pytest.mark.parametrize("wrap", [lambda f: f, lambda f: lv.dropout(f, 0.0)], ids=["plain", "dropout"])
+def test_samples_are_picked_only_where_they_can_be_told(sample_ndim, wrap) -> None:
+    """(tokens, batch, features), of which no row can be taken out: the norms are those of the whole batch."""
+    field = wrap(lv.ShearField(Pooled(), Pooled(), layers=3, features=4, sample_ndim=sample_ndim).double())
+    flow, y = lv.Flow(field, lv.SymplecticEuler(), T=1.0), randn(20, 5, 4)
+    with GradientMonitor(flow, samples=4) as monitor:
+        flow(y).pow(3).sum().backward()
+    states = list(flow.states(y))
+    first = [x.detach().requires_grad_() for x in states[0]]
+    theta, state = field.theta(), tuple(first)
+    for j in range(3):
+        state = flow.scheme.step(field.in_run(0).at_layer(j), state, at(theta, j), flow.h)
+    gradients = torch.autograd.grad(flow.scheme.final(field, state).pow(3).sum(), first)
+    expected = torch.cat([g.flatten() for g in gradients]).norm()
+    near(monitor.records[0].norms[0], expected, 1000 * EPS * float(expected))

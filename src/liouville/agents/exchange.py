@@ -7,17 +7,28 @@ is counted as the message that it is.
 
 from __future__ import annotations
 
-__all__ = ["ALL_REDUCE", "Consensus", "Count", "Exchange", "Route", "Simulation", "Stamp", "Traffic", "spanning_tree"]
+__all__ = [
+    "ALL_REDUCE",
+    "Consensus",
+    "Count",
+    "Exchange",
+    "Route",
+    "Simulation",
+    "Stamp",
+    "Traffic",
+    "apart",
+    "spanning_tree",
+]
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from liouville.graphs import Pattern
+from liouville.graphs import Pattern, adjacency
 
 Consensus = Literal["gossip", "all-reduce"]
 ALL_REDUCE = "all-reduce"
@@ -78,14 +89,14 @@ class Exchange(ABC):
     """Carries messages between the nodes of a graph for one process, which hosts some of them.
 
     Args:
-        graph: who may receive from whom; a route may use no other link.
+        graph: who may receive from whom, whatever `liouville.graphs.adjacency` reads; a route may use no other link.
         hosted: the nodes of this process.
     """
 
-    def __init__(self, graph: Pattern, hosted: tuple[int, ...]) -> None:
-        self.graph, self.hosted = graph, hosted
+    def __init__(self, graph: Any, hosted: tuple[int, ...]) -> None:
+        self.graph, self.hosted = adjacency(graph), hosted
         self.traffic = Traffic()
-        self._up, self._down = spanning_tree(graph)
+        self._up, self._down = spanning_tree(self.graph)
 
     def swap(self, stamp: Stamp, route: Route, parts: Mapping[Pair, Tensor], like: Tensor) -> dict[Pair, Tensor]:
         """One round: what hosted nodes send, by (receiver, sender), against what hosted nodes receive.
@@ -95,7 +106,8 @@ class Exchange(ABC):
         for (receiver, sender), part in parts.items():
             if not self.graph[receiver][sender]:
                 raise ValueError(
-                    f"node {receiver} may not receive from node {sender}, which no link of the graph allows."
+                    f"{self.graph.label(receiver)} may not receive from {self.graph.label(sender)}, which no link of "
+                    "the graph allows."
                 )
             self.traffic.add(sender, stamp, part)
         arrived = {pair: part for pair, part in parts.items() if pair[0] in self.hosted}
@@ -122,12 +134,16 @@ class Exchange(ABC):
             return self._reduce(torch.stack([parts[i] for i in self.hosted]).sum(0))
         return self._gossip(dict(parts))
 
-    def _gossip(self, parts: dict[int, Tensor]) -> Tensor:
+    def require_connected(self) -> None:
+        """Raise a `ValueError` unless links that go both ways connect all nodes, as "gossip" needs."""
         if not self._up:
             raise ValueError(
-                "the links of the graph that go both ways do not connect all nodes, so the head's sums cannot travel "
-                'along them; use consensus="all-reduce", or more links.'
+                f"links that go both ways do not connect all nodes ({apart(self.graph)}), so the head's sums cannot "
+                'travel along them; use consensus="all-reduce", adjacency(graph, undirected=True), or more links.'
             )
+
+    def _gossip(self, parts: dict[int, Tensor]) -> Tensor:
+        self.require_connected()
         like = next(iter(parts.values()))
         for round, pairs in enumerate((*self._up, *self._down)):
             upwards = round < len(self._up)
@@ -148,7 +164,8 @@ class Simulation(Exchange):
         tensor([[3.]])
     """
 
-    def __init__(self, graph: Pattern) -> None:
+    def __init__(self, graph: Any) -> None:
+        graph = adjacency(graph)
         super().__init__(graph, tuple(range(len(graph))))
 
     def _carry(self, stamp: Stamp, route: Route, parts: Mapping[Pair, Tensor], like: Tensor) -> dict[Pair, Tensor]:
@@ -176,3 +193,47 @@ def spanning_tree(graph: Pattern) -> tuple[list[list[Pair]], list[list[Pair]]]:
     down = [[(i, parent[i]) for i in depth] for depth in depths[1:-1]] or [[]]
     up = [[(k, i) for i, k in pairs] for pairs in reversed(down)]
     return up, down  # type: ignore[return-value]
+
+
+def apart(graph: Pattern) -> str:
+    """Why the links that go both ways do not connect all nodes, in words; "" where they do.
+
+    Examples:
+        >>> apart(adjacency([(0, 1), (1, 2), (2, 7)]))
+        'nodes 3 to 6 have no link'
+        >>> apart(adjacency([[0, 0, 1], [1, 0, 0], [0, 1, 0]]))
+        'no link goes both ways, node 2 -> node 0 for example'
+    """
+    if spanning_tree(graph)[0]:
+        return ""
+    reasons = []
+    one_way, alone = graph.one_way(), graph.alone()
+    if one_way:
+        sender, receiver = one_way[0]
+        links = sum(map(sum, graph)) - len(graph)
+        what = (
+            "no link goes both ways"
+            if len(one_way) == links
+            else f"{len(one_way)} of {links} links lack their way back"
+        )
+        reasons.append(f"{what}, {graph.label(sender)} -> {graph.label(receiver)} for example")
+    if alone:
+        hint = " (does the list count from 1?)" if alone[0] == 0 and not graph.names and len(graph) > 1 else ""
+        reasons.append(f"{_listed(graph, alone)} no link{hint}")
+    if not reasons:
+        reached = {0}
+        while more := {i for k in reached for i in range(len(graph)) if graph[i][k]} - reached:
+            reached |= more
+        far = next(i for i in range(len(graph)) if i not in reached)
+        reasons.append(f"no path leads from {graph.label(0)} to {graph.label(far)}")
+    return ", and ".join(reasons)
+
+
+def _listed(graph: Pattern, nodes: list[int]) -> str:
+    """These nodes, as the subject of "have"."""
+    if len(nodes) == 1:
+        return f"{graph.label(nodes[0])} has"
+    if not graph.names and nodes == list(range(nodes[0], nodes[-1] + 1)):
+        return f"nodes {nodes[0]} to {nodes[-1]} have"
+    more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
+    return ", ".join(graph.label(node) for node in nodes[:3]) + f"{more} have"

@@ -25,6 +25,8 @@ from liouville.fields.base import Theta
 class LocalField(VectorField):
     """What both kinds have in common: each hosted node's K and b, and the updates that they belong to."""
 
+    sample_ndim = 1
+
     def __init__(self, central: Any, exchange: Exchange, protocol: Protocol, weights: tuple[str, ...]) -> None:
         graph = central.operator
         features = torch.isin(graph.owners(central.features), torch.tensor(exchange.hosted)).nonzero().flatten()
@@ -142,8 +144,8 @@ def _require_by_node(graph: Any, matrix: Tensor, name: str) -> None:
     if coupled.any():
         i, k = coupled.nonzero()[0].tolist()
         raise ValueError(
-            f"agents run networks whose {name} couples no two nodes, but it couples node {i} with node {k}; use the "
-            f"canonical J (X = I), or a {name} of one block per node."
+            f"agents run networks whose {name} couples no two nodes, but it couples {graph.links.label(i)} with "
+            f"{graph.links.label(k)}; use the canonical J (X = I), or a {name} of one block per node."
         )
 
 

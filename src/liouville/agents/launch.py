@@ -20,14 +20,10 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
+from liouville.environment import NEEDED, launched
+
 LOOPBACK = "127.0.0.1"
 _ENDING = 5.0  # seconds
-_NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
-
-def launched() -> bool:
-    """Whether this process was started as one of several, by `launch` or by torchrun."""
-    return all(name in os.environ for name in _NEEDED)
 
 
 def connect(timeout: float, backend: str = "gloo") -> dist.Store:
@@ -36,7 +32,7 @@ def connect(timeout: float, backend: str = "gloo") -> dist.Store:
     Raises:
         ConnectionError: if the rendezvous or a process does not answer in time.
     """
-    rank, size, host, port = (os.environ[name] for name in _NEEDED)
+    rank, size, host, port = (os.environ[name] for name in NEEDED)
     if _is_loopback(host) or os.environ.get("LOCAL_WORLD_SIZE") == size:  # torchrun, on one machine
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     wait = timedelta(seconds=timeout)

@@ -37,7 +37,7 @@ Layer = GeneralPattern | SeparablePattern
 class Violation:
     """Something that a node needs and cannot receive: ``hops`` links away, or -1 where no path leads.
 
-    ``layer`` is None where all layers have the same pattern.
+    ``layer`` is None where all layers have the same pattern; ``called`` is what both nodes are called.
     """
 
     node: int
@@ -46,11 +46,13 @@ class Violation:
     hops: int
     layer: int | None
     phase: str
+    called: tuple[str, str] | None = None
 
     def __str__(self) -> str:
+        node, other = self.called or (f"node {self.node}", f"node {self.other}")
         away = f"which is {self.hops} hops away" if self.hops > 0 else "which no path of the graph reaches"
         layer = "every layer's" if self.layer is None else f"layer {self.layer}'s"
-        return f"node {self.node} needs the {self.what} of node {self.other}, {away}, in {layer} {self.phase} pass"
+        return f"{node} needs the {self.what} of {other}, {away}, in {layer} {self.phase} pass"
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def check(graph: Any, pattern: Flow | Layer | Sequence[Layer], protocol: Protoco
         node 0 needs the state of node 2, which is 2 hops away, in every layer's forward pass
     """
     lookup(dict.fromkeys(PROTOCOLS), protocol, "protocol")
-    S = torch.tensor(adjacency(graph))
+    S = adjacency(graph)
     layers: list[Any] = patterns_of(pattern) if isinstance(pattern, Flow) else _as_list(pattern)
     for layer in layers:
         _require_size(layer, len(S))
@@ -156,10 +158,11 @@ def derived_mask(graph: Any, protocol: Protocol = "replicated") -> Pattern:
         (3, 5)
     """
     lookup(dict.fromkeys(PROTOCOLS), protocol, "protocol")
-    S = torch.tensor(adjacency(graph))
+    pattern = adjacency(graph)
+    S = torch.tensor(pattern)
     both = S & S.mT
     if protocol == "owner-computes":
-        return as_pattern(both)
+        return as_pattern(both, pattern.names)
     R = torch.eye(len(S), dtype=torch.bool)
     common = both.double() @ both.double()
     for i, row in enumerate(R):
@@ -167,14 +170,15 @@ def derived_mask(graph: Any, protocol: Protocol = "replicated") -> Pattern:
         for k in sorted(neighbours, key=lambda k: (-common[i, k].item(), k)):
             if both[k][row].all():
                 row[k] = True
-    return as_pattern(R)
+    return as_pattern(R, pattern.names)
 
 
-def _violations(S: Tensor, far: Tensor, layer: Layer, protocol: Protocol, j: int | None) -> list[Violation]:
+def _violations(graph: Pattern, far: Tensor, layer: Layer, protocol: Protocol, j: int | None) -> list[Violation]:
     found: dict[Violation, None] = {}
+    S = torch.tensor(graph)
     for phase, what, pattern in needs(layer, protocol):
         for i, k in (pattern & ~S).nonzero().tolist():
-            found[Violation(i, k, what, int(far[i, k]), j, phase)] = None
+            found[Violation(i, k, what, int(far[i, k]), j, phase, (graph.label(i), graph.label(k)))] = None
     return list(found)
 
 

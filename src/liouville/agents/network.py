@@ -38,7 +38,7 @@ def spread(
         consensus: how the head's sums are made: "gossip" along links of the graph, or "all-reduce".
 
     Raises:
-        ValueError: if the network does not fit the communication graph, or has other parts.
+        ValueError: if the network does not fit the communication graph or has other parts, or gossip cannot reach all.
 
     Examples:
         >>> import liouville as lv
@@ -52,6 +52,11 @@ def spread(
     """
     lookup(dict.fromkeys(PROTOCOLS), protocol, "protocol")
     lookup(dict.fromkeys(("gossip", ALL_REDUCE)), consensus, "consensus")
+    if not isinstance(network, Network):
+        raise ValueError(
+            f"agents run networks of a Lift, one Flow and an nn.Linear head, got {type(network).__name__}; put the "
+            "flow into a Network(lift, flow, head)."
+        )
     lift, flow, head = network.lift, network.body, network.head
     if not isinstance(lift, Lift) or not isinstance(flow, Flow) or not isinstance(head, nn.Linear):
         raise ValueError(
@@ -59,6 +64,8 @@ def spread(
             f"{type(lift).__name__}, {type(flow).__name__} and {type(head).__name__}."
         )
     require_local(exchange.graph, flow, protocol)
+    if consensus != ALL_REDUCE:
+        exchange.require_connected()
     kind = LocalHamiltonianField if isinstance(flow.field, HamiltonianField) else LocalSeparableField
     field = kind(flow.field, exchange, protocol)  # type: ignore[arg-type]
     local = Flow(field, flow.scheme, flow.T, flow.backprop)

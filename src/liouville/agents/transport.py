@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from liouville.agents.exchange import Exchange, Pair, Route, Stamp
-from liouville.graphs import Pattern
+from liouville.graphs import adjacency
 
 T = TypeVar("T")
 _FAULT = "agents/fault"
@@ -67,13 +67,14 @@ class Distributed(Exchange):
 
     def __init__(
         self,
-        graph: Pattern,
+        graph: Any,
         store: dist.Store,
         timeout: float = 30.0,
         device: torch.device | str = "cpu",
         description: str = "",
     ) -> None:
         self.rank, self.processes = dist.get_rank(), dist.get_world_size()
+        graph = adjacency(graph)
         self.hosts = hosts_of(len(graph), self.processes)
         super().__init__(graph, tuple(i for i, host in enumerate(self.hosts) if host == self.rank))
         self.store, self.timeout, self.device = store, timeout, torch.device(device)
@@ -157,7 +158,8 @@ class Distributed(Exchange):
 
     def _names(self, rank: int) -> str:
         nodes = [i for i, host in enumerate(self.hosts) if host == rank]
-        return f"node {nodes[0]}" if len(nodes) == 1 else f"the process of nodes {nodes[0]} to {nodes[-1]}"
+        first, last = (self.graph.label(nodes[i]).removeprefix("node ") for i in (0, -1))
+        return self.graph.label(nodes[0]) if len(nodes) == 1 else f"the process of nodes {first} to {last}"
 
     def _accuse(self, complaints: dict[int, str], stamp: Stamp) -> NoReturn:
         """Name the process that most of its neighbours complain about: one that is wrong itself complains of others."""

@@ -2,7 +2,7 @@ r"""Any chain of modules, seen as a network whose layers are the modules: x_{j+1
 
 from __future__ import annotations
 
-__all__ = ["Chain", "chain_jacobians", "chain_sensitivity", "chain_states", "modules_of"]
+__all__ = ["Chain", "chain_jacobians", "chain_sensitivity", "chain_states", "floating", "modules_of"]
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +13,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from liouville.analysis.rows import copies, pull_back, repeat, require_memory, rows
+from liouville.analysis.separate import require_separate
+from liouville.flow import require_tensor
+
+_CURE = "call .eval(), leave it out, or put the batch on axis 0"
 
 Chain = nn.Sequential | nn.ModuleList | Sequence[nn.Module]
 
@@ -57,14 +61,14 @@ def chain_states(modules: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
                 )
         states[-1].requires_grad_(False)
         states.append(y.detach())
-        _require_independent(name, module, states[-2], states[-1])
+        require_separate(name, lambda s, m=module: m(_own(s)), (states[-2],), (states[-1],), _CURE)
     return states
 
 
 def chain_sensitivity(chain: Chain, x: Tensor, memory: int) -> list[Tensor]:
     """dx_N/dx_j of every sample, [(B, n_N, n_j)]: all j by one backward pass over a repeated batch."""
     modules = modules_of(chain)
-    states = chain_states(modules, _floating(x))
+    states = chain_states(modules, floating(x))
     B, widths = len(x), [s[0].numel() for s in states]
     m = widths[-1]
     require_memory(B * m * sum(widths) * x.element_size(), memory, f"the {len(states)} matrices of {B} samples")
@@ -84,7 +88,7 @@ def chain_sensitivity(chain: Chain, x: Tensor, memory: int) -> list[Tensor]:
 def chain_jacobians(chain: Chain, x: Tensor, memory: int) -> list[Tensor]:
     """dx_{j+1}/dx_j of every sample, [(B, n_{j+1}, n_j)]."""
     modules = modules_of(chain)
-    states = chain_states(modules, _floating(x))
+    states = chain_states(modules, floating(x))
     widths = [s[0].numel() for s in states]
     size = sum(a * b for a, b in zip(widths[1:], widths, strict=False)) * len(x) * x.element_size()
     require_memory(size, memory, f"the {len(modules)} matrices of {len(x)} samples")
@@ -96,7 +100,10 @@ def _own(x: Tensor) -> Tensor:
     return x.clone()
 
 
-def _floating(x: Tensor) -> Tensor:
+def floating(x: Tensor) -> Tensor:
+    require_tensor(x)
+    if not len(x.shape) or not x.numel():
+        raise ValueError(f"expected at least one sample, got an input of shape {tuple(x.shape)}.")
     if not x.is_floating_point() or x.dim() < 2:
         raise ValueError(
             f"expected floating-point inputs with the batch on axis 0, got {x.dtype} of shape {tuple(x.shape)}; "
@@ -122,16 +129,4 @@ def _require_tensor(name: str, y: Any, samples: int) -> None:
         raise ValueError(
             f"{name} must give one tensor with a row for each of {samples} samples, got {what}; wrap it in a module "
             "that does."
-        )
-
-
-@torch.no_grad()
-def _require_independent(name: str, module: nn.Module, x: Tensor, y: Tensor) -> None:
-    """Raise if the first sample's output changes by more than rounding when other samples stand beside it."""
-    beside = module(torch.cat((x[:1], -x[:1], 2 * x[:1])))[:1]
-    tolerance = torch.finfo(y.dtype).eps ** 0.5 * y[:1].abs().amax()
-    if y[:1].isfinite().all() and not (beside - y[:1]).abs().amax() <= tolerance:
-        raise ValueError(
-            f"{name} couples the samples of a batch, so that no sample has a Jacobian of its own; call .eval(), or "
-            "leave it out."
         )

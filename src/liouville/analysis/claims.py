@@ -76,10 +76,23 @@ _WIDE = "not measured: the state is too wide"
 
 
 def probes(flow: Flow) -> Tensor:
-    """States to measure where none are given: normal, 5 x 5 pixels for images."""
-    f, like = flow.field, next(flow.parameters())
-    shape = (_PROBES, f.features, *(5,) * (-1 - f.feature_axis))
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(like)
+    """States to measure where none are given: normal, 5 x 5 pixels for images, 5 tokens for sequences.
+
+    Raises:
+        ValueError: if the flow does not run on them.
+    """
+    shape = (_PROBES, *flow.field.sample_shape())
+    y = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(next(flow.parameters()))
+    try:
+        next(states := flow.states(y)), next(states)
+    except ArithmeticError:
+        return y  # an implicit layer without a solution, which the claims say
+    except Exception as error:
+        raise ValueError(
+            f"no input was given, and the flow does not run on random ones of shape {shape} ({type(error).__name__}: "
+            f"{error}); give y, and state the field's sample_ndim where a sample has more axes."
+        ) from error
+    return y
 
 
 def of_flow(flow: Flow, y: Tensor, number: int | None) -> Iterator[Claim]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.func import jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from liouville.analysis.chain import Chain, chain_states, modules_of
+from liouville.analysis.chain import Chain, chain_states, floating, modules_of
 from liouville.analysis.jacobians import layer_jacobians
 from liouville.analysis.precise import precisely
 from liouville.analysis.states import run_of
@@ -114,7 +114,7 @@ class _Layer:
 def _layers(flow: Flow | Chain, y: Tensor) -> tuple[list[_Layer], torch.Size]:
     if not isinstance(flow, Flow):
         modules = modules_of(flow)
-        states: list[State] = [(x,) for x in chain_states(modules, y)]
+        states: list[State] = [(x,) for x in chain_states(modules, floating(y))]
         maps = [lambda x, m=m: (m(x.clone()),) for m in modules]
         return [_linearised(*of) for of in zip(maps, states, states[1:], strict=False)], y.shape[:1]
     run = run_of(flow, y)
@@ -138,8 +138,10 @@ def _linearised(function: Callable[..., State], at: State, to: State, inverse: _
     """The derivative of ``function`` at the parts ``at``, whose value has the shapes of ``to``."""
 
     def times(v: Tensor) -> Tensor:
-        leaves = tuple(x.detach().requires_grad_() for x in at)  # fused attention has no forward derivative, and is
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # taken where nothing needs a gradient
+        # contiguous, as the forward derivative of group norm wants it; fused attention has none, and is taken where
+        # nothing needs a gradient
+        leaves = tuple(x.detach().contiguous().requires_grad_() for x in at)
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             return _flat(jvp(function, leaves, _parts(v, at))[1]).detach()
 
     def transposed(u: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ def structure(flow: Flow) -> Tensor | None:
         >>> structure(lv.zoo.h2(2, layers=8, T=1.0)).tolist()
         [[0.0, -1.0], [1.0, 0.0]]
     """
-    field = flow.field
+    field = require_flow(flow).field
     if isinstance(flow.scheme, Midpoint) or field.feature_axis != -1:
         return None
     if isinstance(field, SecondOrderField) and hasattr(field.force, "potential"):

@@ -10,7 +10,7 @@ from torch import Tensor
 from liouville.analysis.states import require_samples
 from liouville.backprop import Reversible, layer
 from liouville.backprop.arithmetic import Part
-from liouville.flow import Flow
+from liouville.flow import Flow, require_flow
 
 
 @torch.no_grad()
@@ -30,6 +30,7 @@ def reconstruction_error(flow: Flow, y: Tensor) -> Tensor:
         >>> float(reconstruction_error(flow, torch.randn(10, 4)).max())
         0.0
     """
+    flow = require_flow(flow)
     require_samples(y)
     engine = flow.backprop if isinstance(flow.backprop, Reversible) else Reversible()
     theta = flow.field.theta()

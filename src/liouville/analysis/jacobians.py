@@ -1,10 +1,10 @@
 r"""The Jacobian of every layer, for every sample: A_j = d State_{j+1} / d State_j, numerator layout.
 
-The state is what the scheme carries from layer to layer, all parts flattened one behind the other: (p, q), or the pair
-(y_{j-1}, y_j) of a two-step scheme. A scheme composes its Jacobian from those of the field: a shear
-p += c h p_dot(q) has [[I, c h S], [0, I]] with S = d p_dot / dq, an implicit step one linear solve. The field's own
-come in closed form through `Activation.derivative`, many layers at once, or else by differentiating the field layer by
-layer, one row of every sample's matrix in each copy of the batch.
+The state is what the scheme carries from layer to layer: (p, q), or the pair (y_{j-1}, y_j) of a two-step scheme, side
+by side along the features' axis and flattened; so (p, q) is y, of vectors, images and sequences alike. A scheme
+composes its Jacobian from those of the field: a shear p += c h p_dot(q) has [[I, c h S], [0, I]] with S = d p_dot / dq,
+an implicit step one linear solve. The field's own come in closed form through `Activation.derivative`, many layers at
+once, or else by differentiating the field layer by layer, one row of every sample's matrix in each copy of the batch.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def layer_jacobians(flow: Flow | Chain, y: Tensor, *, memory: int = MEMORY) -> A
 
     Args:
         flow: a `Flow`, or any chain of modules: an ``nn.Sequential`` or a sequence of modules, axis 0 the batch.
-        y: the input, (*batch, features) or (B, C, H, W); the chain's own otherwise.
+        y: the input, (*batch, features), (B, C, H, W) or (B, tokens, features): the field's `sample_ndim` says what one
+            sample is; the chain's own otherwise.
         memory: most bytes that the result may take.
 
     Returns:
@@ -85,7 +86,8 @@ def fill_layer_jacobians(flow: Flow, run: Run, out: Tensor) -> None:
         last = min(first + step, flow.layers)
         local = Local(flow, run.theta, first, last)
         before, after = ([x[first + k : last + k] for x in run.parts] for k in (0, 1))
-        out[first:last] = matrices(flow.scheme, local, before, after)
+        found = matrices(flow.scheme, local, before, after)
+        out[first:last] = found if run.order is None else found[..., run.order, :][..., run.order]
 
 
 @torch.no_grad()

@@ -66,7 +66,8 @@ def measure(flow: Flow, y: Tensor, J: Tensor | None = None) -> Measured:
         (10, True)
     """
     flow, y = copy.deepcopy(flow).double(), y.double()
-    y = y.flatten(0, flow.field.feature_axis - 1) if y.dim() > -flow.field.feature_axis else y[None]
+    batch = flow.field.batch_shape(y)
+    y = y.flatten(0, len(batch) - 1) if batch else y[None]
     n = sum(part[0].numel() for part in next(iter(flow.states(y[:1]))))
     samples = min(len(y), int(_WORK / ((flow.layers + 1) * n**3)))
     if n > _WIDEST or samples < 1:
@@ -91,7 +92,7 @@ def measure(flow: Flow, y: Tensor, J: Tensor | None = None) -> Measured:
         largest={k: float(v.max()) for k, v in norms.items()},
         singular=(float(values.min()), float(values.max())),
         log_det=(float(log_dets.min()), float(log_dets.max())),
-        defect=None if J is None else _defect(A, J.double()),
+        defect=None if J is None else _defect(A, J.double(), y[0].shape[: flow.field.feature_axis].numel()),
         rounding=10 * eps * n * flow.layers * max(1.0, float(values.max())),
         log_det_rounding=10 * eps * n * condition,
         drift=_drift(M),
@@ -109,10 +110,11 @@ def _measure_wide(flow: Flow, y: Tensor) -> Measured:
     return Measured(len(y), {"2": least}, {"2": high}, (low, high), None, None, rounding, 0.0, math.inf)
 
 
-def _defect(A: Tensor, J: Tensor) -> float | None:
-    positions = A.shape[-1] // J.shape[-1]
-    if positions > 1:  # J acts on the features of every pixel, which are the outer axis of a flattened image
-        J = torch.kron(J, torch.eye(positions, dtype=J.dtype))
+def _defect(A: Tensor, J: Tensor, tokens: int) -> float | None:
+    pixels = A.shape[-1] // (J.shape[-1] * tokens)
+    if tokens * pixels > 1:  # J acts on the features of every token or pixel: their axis is inside that of the tokens
+        tokens_eye, pixels_eye = (torch.eye(k, dtype=J.dtype) for k in (tokens, pixels))
+        J = torch.kron(tokens_eye, torch.kron(J, pixels_eye))
     size = torch.linalg.matrix_norm(A, ord=2).square() * torch.linalg.matrix_norm(J, ord=2)
     return float((torch.linalg.matrix_norm(A @ J @ A.mT - J, ord=2) / size).max())
 

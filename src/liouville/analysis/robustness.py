@@ -38,7 +38,8 @@ from liouville.schemes import Midpoint
 _NON_EXPANSIVE = (Lift, Half, ChannelsLast, nn.Identity, nn.Flatten, nn.Dropout, nn.ReLU, nn.Tanh)
 _FIELDS = [kind for kind in vars(fields).values() if isinstance(kind, type) and issubclass(kind, VectorField)]
 _KNOWN = (
-    *(Network, nn.Sequential, Flow, nn.Linear, nn.Conv2d, nn.MaxPool2d, Connector),
+    *(Network, nn.Sequential, Flow, nn.Linear, Connector),
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
     *(*_NON_EXPANSIVE, *_FIELDS, BudgetedField, PartitionedBudgetedField),
 )
 
@@ -64,6 +65,8 @@ def certified_radius(network: Network, x: Tensor, method: Literal["local", "glob
         >>> certified_radius(network, torch.randn(5, 2)).shape
         torch.Size([5])
     """
+    if not isinstance(network, Network):
+        raise ValueError(f"a radius is for a Network, got {type(network).__name__}; it needs the head's scores.")
     if method not in (None, "local", "global"):
         raise ValueError(f'method must be "local", "global" or None, got {method!r}.')
     with _evaluating(network):
@@ -89,8 +92,8 @@ def _global_radius(network: Network, x: Tensor) -> Tensor:
     if scores.shape[-1] == 1:
         return scores.abs().squeeze(-1) / (W.norm() * bound)
     top = scores.argmax(-1)
-    gaps = scores.gather(-1, top[:, None]) - scores
-    slopes = (W[top][:, None] - W[None]).norm(dim=-1) * bound
+    gaps = scores.gather(-1, top[..., None]) - scores
+    slopes = (W[top][..., None, :] - W).norm(dim=-1) * bound
     return torch.where(slopes > 0, gaps / slopes, torch.inf).min(-1).values
 
 
@@ -128,26 +131,34 @@ def _bound(module: nn.Module) -> float:
         return _entry(module) * float(log_upper_bound(module).double().exp())
     if type(module) is Connector:
         return _bound(module.map)  # pooling without overlap and zero features stretch nothing
-    if type(module) is nn.MaxPool2d and _sees_once(module):
+    if isinstance(module, nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d) and _sees_once(module):
         return 1.0
     if type(module) is nn.Linear:
         return float(spectral_norm(module.weight.double()))
-    if type(module) is nn.Conv2d and _is_plain(module):
-        return float(Conv(1).norm(module.weight.double()))
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and _is_plain(module):
+        return float(Conv(1, module.weight.dim() - 2).norm(module.weight.double()))
     if type(module) in _NON_EXPANSIVE:
         return 1.0
     raise NotImplementedError(f"no Lipschitz constant is known for {module}.")
 
 
-def _sees_once(pool: nn.MaxPool2d) -> bool:
+def _sees_once(pool: nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d) -> bool:
     """Whether every pixel lies in one window at most."""
-    once = pool.padding in (0, (0, 0)) and pool.dilation in (1, (1, 1)) and not pool.return_indices
-    return once and pool.kernel_size == pool.stride
+    if type(pool) not in (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d) or pool.return_indices:
+        return False
+    return _all(pool.padding, 0) and _all(pool.dilation, 1) and pool.kernel_size == pool.stride
 
 
-def _is_plain(layer: nn.Conv2d) -> bool:
+def _all(setting: int | tuple[int, ...], value: int) -> bool:
+    return setting == value or (isinstance(setting, tuple) and set(setting) == {value})
+
+
+def _is_plain(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
     """A sum of shifted matrices, which the norm of a stencil bounds."""
-    return layer.stride == (1, 1) and layer.dilation == (1, 1) and layer.groups == 1 and layer.padding_mode == "zeros"
+    if type(layer) not in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
+        return False
+    once = set(layer.stride) == {1} and set(layer.dilation) == {1}
+    return once and layer.groups == 1 and layer.padding_mode == "zeros"
 
 
 def _entry(flow: Flow) -> float:

@@ -281,12 +281,11 @@ def _formula(flow: Flow, field: VectorField) -> tuple[Assumption, ...]:
         for computed, stated in FORMULAS[kind](field, y, theta_j):
             worst = max(worst, float((computed - stated).abs().max()))
             allowed = max(allowed, float(stated.abs().max()))
-    terms = 100 * field.features * max(1, y[0, 0].numel())  # two orders of the same sums
+    terms = 100 * y[0].numel()  # two orders of the same sums
     holds = worst <= terms * torch.finfo(y.dtype).eps * max(1.0, allowed)
     text = f"it computes what a {kind.__name__} stands for"
     return (Assumption(text, holds, f"off by {worst:.3g} at {_PROBES * flow.layers} probe states"),)
 
 
 def _states(field: VectorField, generator: torch.Generator) -> Tensor:
-    positions = (5,) * (-1 - field.feature_axis)
-    return torch.randn(_PROBES, field.features, *positions, generator=generator)
+    return torch.randn(_PROBES, *field.sample_shape(), generator=generator)

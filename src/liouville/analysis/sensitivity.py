@@ -9,7 +9,7 @@ belong to one sample each; the mean over a batch has no such meaning, and no bou
 
 from __future__ import annotations
 
-__all__ = ["backward_sensitivity", "gradient_norms"]
+__all__ = ["backward_sensitivity", "costates", "gradient_norms", "lengths"]
 
 from typing import overload
 
@@ -22,7 +22,8 @@ from liouville.analysis.precise import precisely
 from liouville.analysis.rows import allocate
 from liouville.analysis.states import run_of
 from liouville.backprop import slices
-from liouville.flow import Flow
+from liouville.flow import Flow, require_flow
+from liouville.schemes import State
 
 
 @overload
@@ -42,13 +43,14 @@ def backward_sensitivity(flow: Flow | Chain, y: Tensor, *, memory: int = MEMORY)
 
     Args:
         flow: a `Flow`, or any chain of modules: an ``nn.Sequential`` or a sequence of modules, axis 0 the batch.
-        y: the input, (*batch, features) or (B, C, H, W); the chain's own otherwise.
+        y: the input, (*batch, features), (B, C, H, W) or (B, tokens, features): the field's `sample_ndim` says what one
+            sample is; the chain's own otherwise.
         memory: most bytes that the result may take.
 
     Returns:
         (N + 1, *batch, n, n) for a flow, entry [j] = dState_N/dState_j in numerator layout, [N] the identity; n is the
         size of one sample's full state: p and q together, the pair (y_{j-1}, y_j) for the two-step scheme, images
-        flattened. For a chain the list of N + 1 matrices (B, n_N, n_j), as the width may change.
+        and sequences flattened as y is. For a chain the list of N + 1 matrices (B, n_N, n_j), as the width may change.
 
     Raises:
         ValueError: if the result would not fit into ``memory``, or a layer is random, couples the samples of a batch
@@ -84,13 +86,28 @@ def gradient_norms(flow: Flow, y: Tensor, gradient: Tensor) -> Tensor:
         y: the input.
         gradient: dL/dy_N, shaped like the output.
 
+    Raises:
+        ValueError: if what one sample is has not been said, see `liouville.fields.VectorField.sample_ndim`.
+
     Examples:
         >>> import liouville as lv
         >>> flow, y = lv.zoo.h2(4, layers=64, T=6.4), torch.randn(10, 4)
         >>> gradient_norms(flow, y, torch.ones(10, 4)).shape
         torch.Size([65, 10])
     """
-    states, end = [], -flow.field.feature_axis
+    own = y.dim() - len(require_flow(flow).field.batch_shape(y))
+    return lengths(costates(flow, y, gradient), own)
+
+
+def lengths(states: list[State], axes: int) -> Tensor:
+    """The norm of each state over its last ``axes`` axes, all parts together: (N + 1, *the other axes)."""
+    over = tuple(range(-axes, 0))
+    return torch.stack([torch.stack([x.square().sum(over) for x in state]).sum(0) for state in states]).sqrt()
+
+
+def costates(flow: Flow, y: Tensor, gradient: Tensor) -> list[State]:
+    """dL/dState_j for j = 0 ... N, each shaped like the state, whatever a sample is."""
+    states = []
     with torch.enable_grad():
         theta = flow.field.theta()
         theta = type(theta)(*(w.detach() for w in theta))
@@ -103,5 +120,4 @@ def gradient_norms(flow: Flow, y: Tensor, gradient: Tensor) -> Tensor:
         out = flow.scheme.final(flow.field, state)
     parts = [x for state in states for x in state]
     gradients = torch.autograd.grad(out, parts, gradient, materialize_grads=True)
-    squares = torch.stack([g.square().sum(tuple(range(-end, 0))) for g in gradients])
-    return squares.unflatten(0, (flow.layers + 1, -1)).sum(1).sqrt()
+    return [gradients[k : k + len(state)] for k in range(0, len(gradients), len(state))]

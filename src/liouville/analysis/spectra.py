@@ -9,12 +9,14 @@ from __future__ import annotations
 
 __all__ = ["Norms", "gradient_alignment", "growth_exponents", "log_determinants", "norms", "singular_spectra"]
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from liouville.analysis.jacobians import layer_jacobians
 from liouville.analysis.precise import precisely
+from liouville.flow import Flow, require_flow
 
 
 class Norms(NamedTuple):
@@ -35,7 +37,7 @@ def norms(matrices: Tensor) -> Norms:
         >>> [round(float(x), 3) for x in norms(torch.tensor([[3.0, 0.0], [4.0, 0.0]]))]
         [7.0, 5.0, 4.0, 5.0]
     """
-    size = matrices.abs()
+    size = require_matrices(matrices).abs()
     return Norms(
         size.sum(-2).amax(-1),
         singular_spectra(matrices)[..., 0],
@@ -55,23 +57,36 @@ def singular_spectra(matrices: Tensor) -> Tensor:
         >>> singular_spectra(torch.diag(torch.tensor([0.5, 2.0])))
         tensor([2.0000, 0.5000])
     """
-    finite = matrices.isfinite().all(-1).all(-1)
+    finite = require_matrices(matrices).isfinite().all(-1).all(-1)
     values = torch.linalg.svdvals(torch.where(finite[..., None, None], matrices, 0.0))
     return torch.where(finite[..., None], values, torch.nan)
 
 
 @precisely
 @torch.no_grad()
-def log_determinants(layers: Tensor) -> Tensor:
-    r"""log |det dState_N/dState_j| for j = 0 ... N, (N + 1, ...), from the layer Jacobians (N, ..., n, n).
+def log_determinants(layers: Flow | Tensor, y: Tensor | None = None) -> Tensor:
+    r"""log |det dState_N/dState_j| for j = 0 ... N, (N + 1, ...): of a flow at y, or from the matrices of its layers.
 
     It is the sum of the layers' own: the determinant of the product itself is rounding once eps ||A||^2 nears 1.
+
+    Args:
+        layers: a `Flow`, or the matrices (N, ..., n, n) that `layer_jacobians` gives.
+        y: the input of a flow; None with matrices.
+
+    Raises:
+        ValueError: if a flow has no input, or matrices have one.
 
     Examples:
         >>> log_determinants(torch.stack([2 * torch.eye(2), torch.eye(2)]))
         tensor([1.3863, 0.0000, 0.0000])
     """
-    each = torch.linalg.slogdet(layers).logabsdet
+    if isinstance(layers, Tensor) and y is None:
+        A = layers
+    elif not isinstance(layers, Tensor) and y is not None:
+        A = layer_jacobians(require_flow(layers), y)
+    else:
+        raise ValueError("log_determinants takes a flow and its input, or matrices of layers and nothing more.")
+    each = torch.linalg.slogdet(A).logabsdet
     return torch.cat((each.flip(0).cumsum(0).flip(0), torch.zeros_like(each[:1])))
 
 
@@ -92,7 +107,7 @@ def growth_exponents(sensitivities: Tensor, h: float) -> Tensor:
         >>> [round(float(x), 4) for x in exponents[0]]
         [2.0, 2.0]
     """
-    N = len(sensitivities) - 1
+    N = len(require_matrices(sensitivities)) - 1
     times = h * torch.arange(N, 0, -1, dtype=sensitivities.dtype, device=sensitivities.device)
     spectra = singular_spectra(sensitivities[:-1])
     return spectra.log() / times.reshape(-1, *(1,) * (spectra.dim() - 1))
@@ -115,8 +130,24 @@ def gradient_alignment(sensitivities: Tensor, gradient: Tensor) -> Tensor:
         >>> gradient_alignment(A, torch.tensor([0.0, 3.0]))
         tensor(1.)
     """
+    sensitivities = require_matrices(sensitivities)
     finite = sensitivities.isfinite().all(-1).all(-1)
     u = torch.linalg.svd(torch.where(finite[..., None, None], sensitivities, 0.0), full_matrices=False).U[..., 0]
     u = torch.where(finite[..., None], u, torch.nan)
     length = gradient.norm(dim=-1).clamp(min=torch.finfo(gradient.dtype).tiny)
     return (u * gradient).sum(-1).abs() / length
+
+
+def require_matrices(value: Any) -> Tensor:
+    """``value`` itself, known to be a stack of matrices.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if not isinstance(value, Tensor) or value.dim() < 2:
+        what = f"the shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(
+            f"expected matrices (..., m, n), got {what}; backward_sensitivity and layer_jacobians give those of a flow "
+            "and its input, and a list of them for a chain, to be taken one by one."
+        )
+    return value

@@ -151,8 +151,8 @@ def modes(flow: Flow, y: Tensor) -> Modes | None:
         (False, True)
     """
     flow, y = copy.deepcopy(flow).double(), y.double()
-    axis = flow.field.feature_axis
-    y = y.flatten(0, axis - 1) if y.dim() > -axis else y[None]
+    batch = flow.field.batch_shape(y)
+    y = y.flatten(0, len(batch) - 1) if batch else y[None]
     n = sum(part[0].numel() for part in next(iter(flow.states(y[:1]))))
     samples = min(len(y), int(_WORK / (25 * flow.layers * n**3)))
     if n > _WIDEST or samples < 1:
@@ -172,7 +172,7 @@ def first_nonfinite_layer(flow: Flow, y: Tensor) -> int | None:
         >>> first_nonfinite_layer(lv.zoo.h2(4, layers=8, T=1.0), torch.zeros(1, 4)) is None
         True
     """
-    for j, state in enumerate(flow.states(y)):
+    for j, state in enumerate(require_flow(flow).states(y)):
         if not all(part.isfinite().all() for part in state):
             return j - 1
     return None

@@ -2,47 +2,77 @@ r"""One run of a flow for analysis: its frozen weights and its N + 1 states, par
 
 from __future__ import annotations
 
-__all__ = ["Run", "flat_states", "require_samples", "run_of"]
+__all__ = ["Run", "flat_states", "has_samples", "require_samples", "run_of"]
 
+import copy
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from liouville.analysis.precise import precisely
+from liouville.analysis.separate import is_own, require_separate_layers
 from liouville.fields.base import StochasticField, Theta
-from liouville.flow import Flow
+from liouville.flow import Flow, require_flow, require_tensor
 
 
 class Run(NamedTuple):
-    """The weights, detached; each part of the states, (N + 1, B, *features); and the shape of the batch."""
+    """The weights, detached; each part of the states, (N + 1, B, *features); the batch's shape; the features' axis."""
 
     theta: Theta
     parts: list[Tensor]
     batch: torch.Size
+    feature_axis: int
 
     @property
     def size(self) -> int:
         """n: numbers in one sample's state."""
         return sum(x[0, 0].numel() for x in self.parts)
 
+    @property
+    def order(self) -> Tensor | None:
+        """Where the numbers of one sample's state, its parts one after the other, stand in the flattened state: there
+        the parts lie side by side along the features' axis, as (p, q) do in y. None where it is the same.
+        """
+        if len(self.parts) == 1 or self.feature_axis == 2 - self.parts[0].dim():
+            return None
+        sizes = [x[0, 0].numel() for x in self.parts]
+        places = torch.arange(self.size).split(sizes)
+        shaped = [k.reshape(x.shape[2:]) for k, x in zip(places, self.parts, strict=True)]
+        return torch.cat(shaped, self.feature_axis).flatten()
+
 
 @torch.no_grad()
 def run_of(flow: Flow, y: Tensor) -> Run:
-    """Run the flow on y by the plain loop.
+    """Run the flow on y by the plain loop, and see that every sample has a run of its own.
 
     Raises:
-        ValueError: if the flow draws noise or y is empty or does not fit.
+        ValueError: if the flow draws noise, y is empty or does not fit, what one sample is has not been said, or the
+            samples are coupled.
     """
+    flow = require_flow(flow)
+    require_tensor(y)
     if isinstance(flow.field, StochasticField) and flow.field.training:
         raise ValueError("a flow in training mode draws new noise in every run; call flow.eval() to analyse it.")
     require_samples(y)
+    batch = flow.field.batch_shape(y)
     states = list(flow.states(y.detach()))
-    batch = y.shape[: flow.field.feature_axis]
     stacked = (torch.stack(part) for part in zip(*states, strict=True))
     parts = [x.flatten(1, len(batch)) if batch else x[:, None] for x in stacked]
     theta = flow.field.theta()
-    return Run(type(theta)(*(w.detach() for w in theta)), parts, batch)
+    theta = type(theta)(*(w.detach() for w in theta))
+    require_separate_layers(flow, theta, parts, y.shape)
+    return Run(theta, parts, batch, flow.field.feature_axis)
+
+
+def has_samples(flow: Flow, y: Tensor) -> bool:
+    """Whether axis 0 of y is known to be one of samples, each of which has a run of its own."""
+    if is_own(flow.field):
+        return len(flow.field.batch_shape(y)) > 0
+    try:
+        return len(run_of(copy.deepcopy(flow).eval(), y[:4].detach()).batch) > 0
+    except Exception:  # whatever keeps modules of a user's from it: then they are not known to be
+        return False
 
 
 def require_samples(y: Tensor) -> None:
@@ -53,7 +83,7 @@ def require_samples(y: Tensor) -> None:
 
 @precisely
 def flat_states(flow: Flow, y: Tensor) -> Tensor:
-    """The N + 1 states, (N + 1, *batch, n): all parts of each flattened, one behind the other.
+    """The N + 1 states, (N + 1, *batch, n): the parts of each side by side along the features' axis, flattened.
 
     Examples:
         >>> import liouville as lv
@@ -61,4 +91,4 @@ def flat_states(flow: Flow, y: Tensor) -> Tensor:
         torch.Size([9, 10, 6])
     """
     run = run_of(flow, y)
-    return torch.cat([x.flatten(2) for x in run.parts], -1).reshape(flow.layers + 1, *run.batch, -1)
+    return torch.cat(run.parts, run.feature_axis).reshape(flow.layers + 1, *run.batch, -1)

@@ -7,7 +7,7 @@ __all__ = ["gradient_verdict"]
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from liouville.analysis.precise import precisely
 from liouville.analysis.spectra import singular_spectra
@@ -31,6 +31,8 @@ def gradient_verdict(sensitivities: Tensor | Sequence[Tensor], *, threshold: flo
         >>> gradient_verdict(shrinking)[:41]
         'the gradient vanishes: ||dy_4/dy_j||_2 is'
     """
+    if isinstance(sensitivities, nn.Module):
+        raise TypeError(f"expected the matrices that backward_sensitivity gives, got {type(sensitivities).__name__}.")
     spectra = [singular_spectra(M).flatten(0, -2) for M in sensitivities]
     norms = torch.stack([s[:, 0] for s in spectra])
     N = len(norms) - 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = [
     "differentiable_once",
+    "is_autocast",
     "is_declared",
     "is_plain_autograd",
     "name_of",
@@ -40,6 +41,11 @@ def is_plain_autograd(tensors: Sequence[Tensor]) -> bool:
     if any(batched(t) for t in tensors):
         return False
     return forward_ad._current_level < 0 or all(forward_ad.unpack_dual(t).tangent is None for t in tensors)
+
+
+def is_autocast(device: str) -> bool:
+    """Whether autocast is on for a kind of device; never for one that knows none, such as "meta"."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def require_plain_autograd(tensors: Sequence[Tensor]) -> None:

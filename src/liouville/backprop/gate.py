@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from liouville.backprop.contract import is_plain_autograd, name_of, operations, streams
+from liouville.backprop.contract import is_autocast, is_plain_autograd, name_of, operations, streams
 from liouville.fields.base import PartitionedField, Theta, VectorField, original
 from liouville.fields.hooks import require_no_hooks
 
@@ -55,7 +55,7 @@ def admit(field: VectorField, y: Tensor, theta_0: Theta) -> Manner:
     own = original(field)
     require_no_hooks(own)
     known = vars(own).setdefault(_KNOWN, {})
-    key = (own.training, y.shape[1:], y.dtype, y.device, not y.is_meta and torch.is_autocast_enabled(y.device.type))
+    key = (own.training, y.shape[1:], y.dtype, y.device, is_autocast(y.device.type))
     try:
         return known[key]
     except KeyError:
@@ -172,7 +172,7 @@ def _checked(own: VectorField, name: str, velocity: Any, x: Tensor, moved: Tenso
             f"{name} of {name_of(own)} has the shape {tuple(v.shape)}, and the state that it moves {tuple(shape)}: "
             f"their sum would be broadcast or fail; let it end with {shape[own.feature_axis]} features."
         )
-    if v.dtype != moved.dtype and (v.is_meta or not torch.is_autocast_enabled(v.device.type)):
+    if v.dtype != moved.dtype and not is_autocast(v.device.type):
         raise ValueError(
             f"{name} of {name_of(own)} is {v.dtype}, and the state that it moves {moved.dtype}; keep constants and "
             "weights in one dtype, with .to(dtype)."

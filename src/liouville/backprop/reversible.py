@@ -22,7 +22,7 @@ from torch import Tensor
 from liouville.backprop import drift
 from liouville.backprop.arithmetic import Compensated, Floating, Grid, Part
 from liouville.backprop.base import Backprop, require_depth
-from liouville.backprop.contract import differentiable_once, require_plain_autograd, watched
+from liouville.backprop.contract import differentiable_once, is_autocast, require_plain_autograd, watched
 from liouville.backprop.gate import observed, require_recomputable
 from liouville.backprop.layers import Inverses, Layers, Shears
 from liouville.fields.base import Theta, VectorField
@@ -174,7 +174,7 @@ class _Run:
 
     def shield(self) -> contextlib.AbstractContextManager[Any]:
         """Against an autocast region around the backward pass that was not there in the forward pass."""
-        if self.layers.autocast is contextlib.nullcontext and _autocasts(self.device):
+        if self.layers.autocast is contextlib.nullcontext and is_autocast(self.device):
             return torch.autocast(self.device, enabled=False)
         return contextlib.nullcontext()
 
@@ -184,7 +184,7 @@ class _Run:
     def _precision(self, costate: Sequence[Tensor]) -> torch.dtype:
         """The coarsest type that a state or a velocity of this run may have."""
         with self.layers.autocast():
-            cast = [torch.get_autocast_dtype(self.device)] if _autocasts(self.device) else []
+            cast = [torch.get_autocast_dtype(self.device)] if is_autocast(self.device) else []
         return max([x.dtype for x in costate] + cast, key=lambda dtype: torch.finfo(dtype).eps)
 
     def _parts(self, flat: Sequence[Tensor], number: int) -> list[Part]:
@@ -243,10 +243,6 @@ def _flat(parts: Sequence[Part]) -> list[Tensor]:
 
 def _autocast(device: str) -> Callable[[], contextlib.AbstractContextManager[Any]]:
     """The autocast of this moment, to be entered again; without its cache, which would keep every layer's weights."""
-    if not _autocasts(device):
+    if not is_autocast(device):
         return contextlib.nullcontext
     return functools.partial(torch.autocast, device, dtype=torch.get_autocast_dtype(device), cache_enabled=False)
-
-
-def _autocasts(device: str) -> bool:
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)

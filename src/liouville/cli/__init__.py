@@ -43,7 +43,8 @@ def liouville(ctx: click.Context) -> None:
 
     Begin with `liouville train`, which trains a 64-layer Hamiltonian network on the Swiss roll, and
     `liouville list`, which shows what there is. Exit codes: 0 done, 1 a training diverged or a check failed,
-    2 bad usage or input.
+    2 bad usage or input, 130 interrupted by Ctrl-C, 129 and 143 ended by a hangup or SIGTERM, 70 a defect of liouville,
+    which LIOUVILLE_DEBUG=1 shows in full.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
@@ -55,4 +56,5 @@ for _command in (train, check, predict, reproduce, agents, verify_command, list_
 
 def run(argv: list[str] | None = None) -> int:
     """Run the command with these words and return the exit code; every error is one line on standard error."""
-    return guarded(lambda: liouville.main(argv, prog_name="liouville", standalone_mode=False))
+    options = {p.name for command in liouville.commands.values() for p in command.params if p.name}
+    return guarded(lambda: liouville.main(argv, prog_name="liouville", standalone_mode=False), options)

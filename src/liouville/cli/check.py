@@ -101,8 +101,9 @@ def _find(name: str) -> tuple[Run | None, Path]:
 
 def _split(run: Run | None, data: str | None, options: tuple[str, ...]) -> Any:
     from liouville.data import SOURCES, load
-    from liouville.names import lookup
+    from liouville.names import lookup, spelled
 
+    data = spelled(data, SOURCES)
     if data is not None:
         loader = lookup(SOURCES, data, "data set").loader
         return load(data, **convert_data_options(loader, options))

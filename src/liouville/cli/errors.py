@@ -7,11 +7,12 @@ __all__ = ["DEBUG", "BadInput", "Broken", "Failed", "Interrupted", "guarded"]
 import os
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import click
 
+from liouville.cli.wording import in_options
 from liouville.names import suggestion
 
 DEBUG = "LIOUVILLE_DEBUG"
@@ -42,11 +43,18 @@ class Interrupted(click.ClickException):
     exit_code = 130
 
 
-def guarded(command: Callable[[], object]) -> int:
-    """Call ``command``; return its exit code, or report what went wrong and return that code."""
+def guarded(command: Callable[[], object], options: Collection[str] = ()) -> int:
+    """Call ``command``; return its exit code, or report what went wrong and return that code.
+
+    ``options`` are names that the library's sentences may have as arguments, and the command line as options.
+    """
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        _show_warning(in_options(str(message), options), category)
+
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = show
             code = command()
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "liouville"
@@ -65,7 +73,7 @@ def guarded(command: Callable[[], object]) -> int:
                 "error: the memory is exhausted; use fewer samples, a smaller --batch, or --engine checkpointed.", 2
             )
         if isinstance(error, _EXPECTED):
-            return _report(f"error: {_text(error)}", BadInput.exit_code)
+            return _report(f"error: {in_options(_text(error), options)}", BadInput.exit_code)
         return _report(
             f"error: this is a defect of liouville ({type(error).__name__}: {error}). Run the same command with "
             f"{DEBUG}=1 in the environment and report what it prints.",
@@ -74,16 +82,10 @@ def guarded(command: Callable[[], object]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-    """One line, of the first process alone; behind what names an engine of the library, the option that chooses it.
-
-    What is deprecated in a library below is no concern of who types a command.
-    """
-    if issubclass(category, DeprecationWarning):
-        return
-    option = " (--engine checkpointed)" if category.__name__ == "DriftWarning" else ""
-    if os.environ.get("RANK", "0") == "0":
-        click.echo(f"liouville: warning: {' '.join(str(message).split())}{option}", err=True)
+def _show_warning(text: str, category: type[Warning]) -> None:
+    """One line, of the first process only; what a library below deprecates concerns nobody who types a command."""
+    if not issubclass(category, DeprecationWarning) and os.environ.get("RANK", "0") == "0":
+        click.echo(f"liouville: warning: {' '.join(text.split())}", err=True)
 
 
 def _text(error: BaseException) -> str:

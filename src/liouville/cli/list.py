@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from liouville.names import lookup
+from liouville.names import lookup, spelled
 
 Rows = list[tuple[str, ...]]
 
@@ -24,7 +24,7 @@ def list_command(kind: str | None) -> None:
     """
     from liouville.cli.output import table
 
-    chosen = list(KINDS) if kind is None else [kind]
+    chosen = list(KINDS) if kind is None else [spelled(kind, KINDS)]
     for name in chosen:
         columns, rows = lookup(KINDS, name, "kind")
         table(name, columns, rows(), _NOTES.get(name, ""))

@@ -17,6 +17,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from liouville.cli.errors import BadInput, Failed, Interrupted
+from liouville.environment import processes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,14 +30,26 @@ _HEARING = 1.0  # seconds that the others leave to the first process to say what
 
 def several() -> bool:
     """Whether this process was started as one of several."""
-    from liouville.agents.launch import launched
-
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and launched()
+    return processes() > 1
 
 
 def is_first() -> bool:
     """Whether this process is alone, or the one of several that talks."""
     return not several() or os.environ["RANK"] == "0"
+
+
+def require_cores(nproc: int | None, force: bool) -> None:
+    """Raise where more processes are asked for than there are cores.
+
+    Raises:
+        BadInput: with the numbers, and what to do.
+    """
+    cores = os.cpu_count() or 1
+    if nproc is not None and nproc > cores and not force:
+        raise BadInput(
+            f"--nproc {nproc} on a machine of {cores} core{'s' * (cores > 1)} makes each wait for the others; give "
+            f"--nproc {cores} or fewer, or --force."
+        )
 
 
 def join() -> None:

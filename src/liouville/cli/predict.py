@@ -61,14 +61,23 @@ def _open(name: str) -> tuple[Run | None, Any]:
 
     path = Path(name)
     if path.is_dir():
-        run = Run.open(path)
-        return run, run.network()
+        return _answering(Run.open(path))
     if not path.exists():
         raise FileNotFoundError(f"there is no run folder or model file {name}.")
     if path.name == MODEL and (path.parent / CONFIG).is_file():
-        run = Run.open(path.parent)
-        return run, run.network()
+        return _answering(Run.open(path.parent))
     return None, load(path)
+
+
+def _answering(run: Run) -> tuple[Run, Any]:
+    run.require_answers()
+    if run.edited:
+        click.echo(
+            f"liouville: note: what {run.path}'s config.json says of the data was changed after it was written; the "
+            "answers follow what it says now.",
+            err=True,
+        )
+    return run, run.network()
 
 
 def _shape(run: Run | None, network: nn.Module) -> list[int | None]:
@@ -78,10 +87,7 @@ def _shape(run: Run | None, network: nn.Module) -> list[int | None]:
     from liouville.network import Lift
 
     if run is not None:
-        shape = run.config["data"].get("shape")
-        if not isinstance(shape, list) or not all(isinstance(n, int) for n in shape):
-            raise ValueError(f"{run.path}'s config.json is damaged: it has no shape of the data.")
-        return list(shape)
+        return list(run.config["data"]["shape"])
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             return [module.in_channels, None, None]

@@ -9,13 +9,14 @@ import dataclasses
 import os
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from liouville.cli.errors import BadInput, Interrupted
+from liouville.cli.errors import DEBUG, BadInput, Interrupted
 from liouville.cli.output import say, table
 
 if TYPE_CHECKING:
@@ -81,12 +82,14 @@ def reproduce(
 
 def _chosen(names: Sequence[str], everything: bool) -> list[Experiment]:
     from liouville.experiments import EXPERIMENTS, load
+    from liouville.names import spelled
 
     if everything and names:
         raise BadInput("--all is every experiment; give names or --all, not both.")
     if not everything and not names:
         raise BadInput("give the name of an experiment, or --all; `liouville list experiments` shows them.")
-    return [load(name) for name in (EXPERIMENTS if everything else dict.fromkeys(names))]
+    chosen = dict.fromkeys(spelled(name, EXPERIMENTS) for name in names)
+    return [load(name) for name in (EXPERIMENTS if everything else chosen)]
 
 
 def _run(
@@ -186,14 +189,31 @@ def _duration(seconds: float) -> str:
 def _show(experiment: Experiment, records: list[Record], folder: Path, figures: bool) -> None:
     from liouville.experiments.page import draw
 
-    rendering = experiment.render(records, folder / experiment.name)
+    with _rendering(folder / experiment.name):
+        rendering = experiment.render(records, folder / experiment.name)
     say(f"{experiment.title} ({experiment.source})")
     if rendering.text:
         say(f"{rendering.text.strip()}\n")
     for each in rendering.tables:
         table(each.title, each.columns, each.rows, each.note, heads=True)
-    for path in draw(rendering, folder / experiment.name) if figures else ():
+    with _rendering(folder / experiment.name):
+        drawn = draw(rendering, folder / experiment.name) if figures else []
+    for path in drawn:
         say(f"wrote {path}")
+
+
+@contextlib.contextmanager
+def _rendering(folder: Path) -> Iterator[None]:
+    """Each record is sound by itself; whether they belong together, lengths for example, shows when they are drawn."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        raise BadInput(
+            f"the records in {folder} do not fit together ({type(error).__name__}: {error}): they were edited, or "
+            "another version wrote them; --again runs the experiment anew."
+        ) from error
 
 
 def _write_page(folder: Path, quick: bool) -> None:

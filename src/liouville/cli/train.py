@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from liouville.cli import parallel
 from liouville.cli.errors import BadInput, Failed, Interrupted
 from liouville.cli.options import INTEGERS, SectionedCommand, convert_data_options, section
 from liouville.cli.output import say, table
+from liouville.environment import require_environment
 
 if TYPE_CHECKING:
     from liouville.data import Split
@@ -89,7 +91,7 @@ _data, _network, _training, _machine, _output = (
 @_machine("--seed", type=int, help="Of weights and training; the data has -d seed=N.  [default: 0]")
 @_machine("--nproc", type=click.IntRange(1), help="Processes that share every batch.  [default: 1, or torchrun's]")
 @_output("--out", metavar="RUN", help="Run folder.  [default: runs/DATA-MODEL-K, the next free K]")
-@_output("--force", is_flag=True, help="Replace the run in --out.")
+@_output("--force", is_flag=True, help="Replace the run in --out; start more processes than there are cores.")
 @_output("--quiet", is_flag=True, help="Print the run folder and nothing else.")
 @_output("--no-figures", is_flag=True, help="Draw no figures.")
 @_output("--svg", is_flag=True, help="Draw every figure as SVG, too.")
@@ -111,6 +113,8 @@ def train(
     Without options: a 64-layer Hamiltonian network on the Swiss roll. What is not given comes from the data set's
     recipe (or the preset, or the run named by --like), and config.json in the run folder says what it was.
     """
+    require_environment()
+    parallel.require_cores(nproc, force)
     if nproc and nproc > 1 and not parallel.several():
         from liouville.agents.launch import launch
 
@@ -143,7 +147,11 @@ def train(
     writer = runs.Writer(folder, plan, split, network, command=_command_line(), force=force)
     watch.lap("data")
     if not quiet:
-        say(_describe(plan, split, network, processes))
+        try:
+            say(_describe(plan, split, network, processes))
+        except OSError:  # nobody would see what comes: nothing is trained, and no folder blocks the next try
+            writer.discard()
+            raise
     history = _train(run, network, split, plan, writer, silent if quiet else Terminal(), processes.size)
     parallel.leave()
     watch.lap("train")
@@ -174,19 +182,39 @@ def _plan(
     import torch
 
     from liouville.data import SOURCES
-    from liouville.names import lookup
+    from liouville.names import lookup, spelled
     from liouville.plan import Plan
+    from liouville.recipes import PRESETS
     from liouville.runs import Run
 
+    data, preset = spelled(data, SOURCES), spelled(preset, PRESETS)
     if like is not None and preset is not None:
         raise BadInput("--like and --preset both say where to start from; give one of them.")
     base = Run.open(like).plan if like is not None else Plan.of(data or "swiss-roll", preset or "default")
     name = data or base.data
     options = convert_data_options(lookup(SOURCES, name, "data set").loader, data_options)
-    plan = base.changed(data=name, data_options=options, **changes)
+    plan = base.changed(data=name, data_options=options, **_as_spelled(changes))
     if plan.threads is not None:
         torch.set_num_threads(plan.threads)
     return plan.changed(threads=torch.get_num_threads())
+
+
+def _as_spelled(changes: dict[str, Any]) -> dict[str, Any]:
+    """Names as the library writes them: ``--model H2`` is h2."""
+    from liouville.activations import ACTIVATIONS
+    from liouville.kernels import ENGINES
+    from liouville.names import spelled
+    from liouville.plan import DEVICES, DTYPES, INITS, LIFTS
+    from liouville.schemes import SCHEMES
+    from liouville.train.settings import HEADS, OPTIMIZERS, SAFEGUARDS, SCHEDULES
+    from liouville.zoo import MODELS
+
+    known: dict[str, Iterable[str]] = {"model": MODELS, "scheme": SCHEMES, "activation": ACTIVATIONS}
+    known |= {"lift": LIFTS, "init": INITS}
+    known |= {"engine": ENGINES, "dtype": DTYPES, "device": DEVICES, "schedule": SCHEDULES, "head": HEADS}
+    known |= {"optimizer": (*OPTIMIZERS, "gauss-newton"), "safeguard": SAFEGUARDS}
+    known |= {"scaling": ("depth", "hdnn", "sum"), "J": ("canonical", "full")}
+    return {name: spelled(value, known.get(name, ())) for name, value in changes.items()}
 
 
 def _method(plan: Plan) -> Any:

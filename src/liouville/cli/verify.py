@@ -31,9 +31,11 @@ def verify_command(names: tuple[str, ...], as_json: bool, figures: Path | None) 
     statement that is wrong as the paper prints it is shown to fail, beside the correction that holds; its verdict is
     "corrected". The exit code is 1 if a check fails.
     """
-    from liouville.verify import select
+    from liouville.names import spelled
+    from liouville.verify import STATEMENTS, select
 
-    statements, start = select(names), time.perf_counter()
+    known = {*STATEMENTS, *(name.split("-")[0] for name in STATEMENTS)}
+    statements, start = select([spelled(name, known) for name in names]), time.perf_counter()
     records = []
     for statement in statements:
         records.append(statement.verify())
@@ -58,7 +60,8 @@ def _summary(records: list[Record], seconds: float) -> str:
     failed = [record.name for record in records if not record.holds]
     corrected = sum(bool(record.correction) for record in records)
     verdict = f"FAILED: {', '.join(failed)}" if failed else "all hold"
-    return f"{len(records)} statements in {seconds:.1f} s, {verdict}; {corrected} of them only as corrected."
+    number = f"{len(records)} statement{'s' * (len(records) != 1)}"
+    return f"{number} in {seconds:.1f} s, {verdict}; {corrected} of them only as corrected."
 
 
 def _json(records: list[Record], seconds: float) -> str:

@@ -15,14 +15,17 @@ from __future__ import annotations
 __all__ = ["double_circles", "double_moons", "ellipses", "peaks", "swiss_roll"]
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from liouville.data.split import Split, real_number, whole_number
+from liouville.machine import require_memory
 from liouville.names import lookup
 
 _F64 = torch.float64
+_BYTES = 200  # of a point while it is drawn: coordinates, noise, label, order, and what they are made of
 _CODES_PI = 3.14  # the public code of the double moons and double circles writes 3.14, not pi
 
 
@@ -67,7 +70,7 @@ def swiss_roll(
     """
     default = lookup({"hdnn": 8000, "meganet": 1026}, version, "swiss-roll version")
     fresh = lookup({"fresh": True, "interleaved": False}, test, "swiss-roll test")
-    m = whole_number("points", default if points is None else points, low=8, multiple_of=2) // 2
+    m = _rows("points", default if points is None else points, low=8, multiple_of=2) // 2
     noise = real_number("noise", noise, low=0.0)
     generator = _generator(seed)
     end = 4 * math.pi * (m - 1) / m if version == "hdnn" else 4 * math.pi
@@ -107,7 +110,7 @@ def double_moons(
 
     Reference: HamiltonianNet double_moons (8,000 points).
     """
-    m = whole_number("points", points, low=8, multiple_of=4) // 4
+    m = _rows("points", points, low=8, multiple_of=4) // 4
     t = _CODES_PI * torch.arange(m, dtype=_F64) / m
     upper = torch.stack((t.cos(), t.sin()), 1)
     lower = torch.stack((1 - t.cos(), 0.5 - t.sin()), 1)
@@ -135,7 +138,7 @@ def double_circles(
 
     Reference: HamiltonianNet double_circles (8,000 points).
     """
-    m = whole_number("points", points, low=8, multiple_of=4) // 4
+    m = _rows("points", points, low=8, multiple_of=4) // 4
     t = 4 * _CODES_PI * torch.arange(m, dtype=_F64) / m
     circle = torch.stack((t.cos(), t.sin()), 1)
     x = torch.cat([radius * circle for radius in (1, 2, 3, 4)])
@@ -177,8 +180,8 @@ def ellipses(
         r, theta = r + y, 2 * math.pi * u
         return torch.stack((r * theta.cos(), 0.4 * r * theta.sin()), 1).to(dtype), y
 
-    x_train, y_train = draw(times * whole_number("train", train, low=2))
-    x_test, y_test = draw(times * whole_number("test", test, low=1))
+    x_train, y_train = draw(times * _rows("train", train, low=2))
+    x_test, y_test = draw(times * _rows("test", test, low=1))
     return Split(x_train, y_train, x_test, y_test, "ellipses", 2, label_names=("inner ellipse", "outer annulus"))
 
 
@@ -212,7 +215,7 @@ def peaks(
     Reference: Meganet.m setupPeaks (first commit: 5,000 training points); Haber and Ruthotto (2018), Sec.
     6.3.
     """
-    train, test = whole_number("train", train, low=5), whole_number("test", test, low=5)
+    train, test = _rows("train", train, low=5), _rows("test", test, low=5)
     generator = _generator(seed)
     line = torch.linspace(-3, 3, 256, dtype=_F64)
     grid = torch.cartesian_prod(line, line)
@@ -234,6 +237,13 @@ def peaks(
     x_train, y_train = draw(train, True)
     x_test, y_test = draw(test, test_on_grid)
     return Split(x_train, y_train, x_test, y_test, "peaks", 5)
+
+
+def _rows(name: str, value: Any, low: int, multiple_of: int = 1) -> int:
+    """A number of points, as `whole_number` takes it, that memory has room for."""
+    number = whole_number(name, value, low, multiple_of=multiple_of)
+    require_memory(_BYTES * number, f"{number:,} points", f"take fewer ({name})")
+    return number
 
 
 def _generator(seed: int) -> torch.Generator:

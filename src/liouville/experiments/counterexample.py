@@ -12,7 +12,7 @@ __all__ = ["EXPERIMENT", "Config", "cases", "render", "run"]
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -51,6 +51,22 @@ class Config:
     T: float
     size: float
     seed: int = 0
+
+
+Four = tuple[list[float], list[float], list[float], list[float]]  # the entries of a 2 x 2 matrix over time
+
+
+class Values(TypedDict):
+    """What a case records."""
+
+    times: list[float]
+    entries: Four
+    norms: list[float]
+    slope: float
+    off_the_line: float
+    log_determinant: float
+    end: list[float]
+    differences: NotRequired[Four]
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
@@ -184,5 +200,6 @@ EXPERIMENT = Experiment(
     cases=cases,
     run=run,
     render=render,
+    values=Values,
     cost=lambda case: 0.01 * case.T,
 )

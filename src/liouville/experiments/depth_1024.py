@@ -15,12 +15,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import torch
 from torch import nn
 
 from liouville import data
+from liouville.documents import AT_LEAST_ONE
 from liouville.experiments.baselines import deep_mlp
 from liouville.experiments.comparing import percents, spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
@@ -64,6 +65,15 @@ class Config:
     epochs: int
     points: int
     seed: int
+
+
+class Values(TypedDict):
+    """What a case records."""
+
+    accuracy: float
+    validation: float
+    loss: Annotated[list[float], AT_LEAST_ONE]
+    gradient_norm: float
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
@@ -179,5 +189,6 @@ EXPERIMENT = Experiment(
     cases=cases,
     run=run,
     render=render,
+    values=Values,
     cost=lambda case: 1.0 + (0.04 if case.network == MLP else 0.0015) * case.epochs * case.points / 250,
 )

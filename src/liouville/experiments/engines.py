@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -66,6 +66,14 @@ class Config:
     layers: int
     repeats: int
     seed: int
+
+
+class Values(TypedDict):
+    """What a case records."""
+
+    seconds: NotRequired[dict[str, float]]
+    threads: NotRequired[int]
+    bytes: NotRequired[int]
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
@@ -228,6 +236,7 @@ EXPERIMENT = Experiment(
     cases=cases,
     run=run,
     render=render,
+    values=Values,
     cost=lambda case: 4.0 if case.what == "memory" else 1.0 + 3e-3 * case.layers * (case.repeats + 1),
     alone=True,
 )

@@ -17,7 +17,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import nn
 
@@ -56,6 +56,21 @@ class Config:
     data: str
     epochs: int
     seed: int
+
+
+class Row(TypedDict):
+    """One network of a case."""
+
+    accuracy: float
+    parameters: int
+    epochs: int
+    seconds: float
+
+
+class Values(TypedDict):
+    """What a case records."""
+
+    rows: dict[str, Row]
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
@@ -177,5 +192,6 @@ EXPERIMENT = Experiment(
     cases=cases,
     run=run,
     render=render,
+    values=Values,
     cost=lambda case: 25.0 * (case.epochs / 60 if case.epochs else 1),
 )

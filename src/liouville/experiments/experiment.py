@@ -96,6 +96,7 @@ class Experiment:
         render: tables and pictures from any records that there are, even none.
         cost: about how many seconds a case takes on one core.
         alone: run a case with nothing beside it, on all cores, because it measures time.
+        values: what ``run`` returns, as an annotation for `liouville.documents.conform`.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Experiment:
     render: Callable[[Sequence[Record], Path], Rendering]
     cost: Callable[[Any], float]
     alone: bool = False
+    values: Any = Any
 
     def read_case(self, value: Mapping[str, Any]) -> Any:
         """The case that was written as a JSON object.

@@ -26,13 +26,14 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from liouville.checkpoint import load, save
 from liouville.data import Split
+from liouville.documents import FileName
 from liouville.experiments.comparing import NOT_AVAILABLE, percents, spread
 from liouville.experiments.experiment import Picture, Rendering, Table
 from liouville.experiments.records import Record, rounded
@@ -65,6 +66,31 @@ class Config:
     iterations: int
     points: int
     seed: int
+
+
+class Level(TypedDict):
+    """One depth of a case."""
+
+    layers: int
+    arrival: float
+    best: float
+    iterations: int
+    work: int
+    gradient: float | None
+    stopped: str
+    scores: list[float]
+
+
+class Values(TypedDict):
+    """What a case records."""
+
+    accuracy: float
+    validation: float
+    work: int
+    levels: list[Level]
+    left_out: list[str]
+    improvements: list[tuple[int, float]]
+    model: NotRequired[FileName]
 
 
 def build(

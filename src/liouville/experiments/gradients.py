@@ -15,7 +15,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import nn
@@ -72,6 +72,22 @@ class Config:
     epochs: int
     every: int
     seed: int
+
+
+class Values(TypedDict):
+    """What a case records."""
+
+    accuracy: float
+    mean_range: tuple[float, float]
+    single_range: tuple[float, float]
+    least_of_all_depths: float
+    gradients: list[float]
+    iterations: NotRequired[list[int]]
+    depths: NotRequired[list[int]]
+    mean: NotRequired[list[list[float]]]
+    least: NotRequired[list[list[float]]]
+    median: NotRequired[list[list[float]]]
+    most: NotRequired[list[list[float]]]
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
@@ -246,5 +262,6 @@ EXPERIMENT = Experiment(
     cases=cases,
     run=run,
     render=render,
+    values=Values,
     cost=lambda case: {"mlp-32": 3.5, "mlp-8": 1.5}.get(case.network, 7.0) * case.epochs / EPOCHS,
 )

@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -60,6 +60,15 @@ class Config:
     layers: int
     epochs: int
     seed: int
+
+
+class Values(TypedDict):
+    """What a case records."""
+
+    weight: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
@@ -200,5 +209,6 @@ EXPERIMENT = Experiment(
     cases=cases,
     run=run,
     render=render,
+    values=Values,
     cost=lambda case: 3.0 + len(case.weights) * case.epochs * case.images * case.layers * 1e-4,
 )

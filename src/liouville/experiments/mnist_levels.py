@@ -14,9 +14,10 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from liouville import data
+from liouville.documents import AT_LEAST_ONE
 from liouville.experiments.comparing import NOT_AVAILABLE, spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
 from liouville.experiments.mnist_network import network_of
@@ -62,6 +63,17 @@ class Config:
     test: int
     epochs: int
     seed: int
+
+
+class Values(TypedDict):
+    """What a case records."""
+
+    levels: list[tuple[int, float, float]]
+    curve: Annotated[list[tuple[int, int, float]], AT_LEAST_ONE]
+    work: int
+    train_accuracy: float
+    validation_accuracy: float
+    test_accuracy: float
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
@@ -280,5 +292,6 @@ EXPERIMENT = Experiment(
     cases=cases,
     run=run,
     render=render,
+    values=Values,
     cost=lambda case: 2.0 + case.images * case.epochs * (28 if case.start == "all levels" else 16) * 5e-5,
 )

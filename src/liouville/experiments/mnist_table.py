@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from liouville.data import Split, load
 from liouville.experiments import papers_images
@@ -74,6 +74,14 @@ class Config:
     epochs: int
     train: int
     seed: int
+
+
+class Values(TypedDict):
+    """What a case records."""
+
+    train_accuracy: float
+    test_accuracy: float
+    parameters: int
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
@@ -247,5 +255,6 @@ EXPERIMENT = Experiment(
     cases=cases,
     run=run,
     render=render,
+    values=Values,
     cost=_cost,
 )

@@ -11,7 +11,7 @@ __all__ = ["EXPERIMENT", "cases", "reliability", "render", "run"]
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,22 @@ if TYPE_CHECKING:
 LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 SURE = (0.0, 0.3)  # the levels at which calibration is looked at
 BINS = 15
+
+
+class Reliability(TypedDict):
+    """One level of noise: what every bin of confidence holds."""
+
+    share: list[float]
+    confidence: list[float]
+    accuracy: list[float]
+    error: float
+
+
+class Values(TypedDict):
+    """What a case records."""
+
+    accuracy: list[float]
+    reliability: dict[str, Reliability]
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
@@ -190,5 +206,6 @@ EXPERIMENT = Experiment(
     cases=cases,
     run=run,
     render=render,
+    values=Values,
     cost=lambda case: 2.0 + (case.images * case.epochs + 2 * case.test) * NETWORKS[case.network].cost,
 )

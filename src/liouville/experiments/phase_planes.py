@@ -12,7 +12,7 @@ __all__ = ["EXPERIMENT", "Config", "cases", "render", "run"]
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 
@@ -43,6 +43,16 @@ class Config:
 
     matrix: str
     seed: int = 0
+
+
+class Values(TypedDict):
+    """What a case records."""
+
+    eigenvalues: list[tuple[float, float]]
+    distances: list[list[float]]
+    norms: list[list[float]]
+    forward: float
+    backward: float
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
@@ -155,5 +165,6 @@ EXPERIMENT = Experiment(
     cases=cases,
     run=run,
     render=render,
+    values=Values,
     cost=lambda case: 0.1,
 )

@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 
@@ -114,6 +114,14 @@ class Config:
     T: float
     epochs: int
     seed: int
+
+
+class Values(TypedDict):
+    """What a case records."""
+
+    accuracy: float
+    validation: float
+    training: float
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
@@ -316,5 +324,6 @@ EXPERIMENT = Experiment(
     cases=cases,
     run=run,
     render=render,
+    values=Values,
     cost=lambda case: {"ours": 0.9, "longer": 7.0}.get(case.procedure, 1.7) + 0.008 * case.layers,
 )

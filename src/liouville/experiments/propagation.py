@@ -11,9 +11,10 @@ __all__ = ["EXPERIMENT", "PUBLISHED", "Config", "cases", "render", "run"]
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from liouville.checkpoint import load, save
+from liouville.documents import FileName
 from liouville.experiments.comparing import met, percents, spread, verdict
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
 from liouville.experiments.records import Record
@@ -46,6 +47,14 @@ class Config:
     data: str
     epochs: int
     seed: int
+
+
+class Values(TypedDict):
+    """What a case records."""
+
+    accuracy: float
+    validation: float
+    model: NotRequired[FileName]
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
@@ -155,5 +164,6 @@ EXPERIMENT = Experiment(
     cases=cases,
     run=run,
     render=render,
+    values=Values,
     cost=lambda case: (4.0 if case.data == "swiss-roll" else 5.0) if not case.epochs else 0.5,
 )

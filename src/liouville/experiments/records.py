@@ -17,11 +17,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import torch
 
 import liouville
+from liouville.documents import Rule, conform, parse
 from liouville.experiments.experiment import Experiment
 from liouville.files import without_nan
 
@@ -48,6 +49,20 @@ class Record:
         return "diverged" in self.values
 
 
+class _Line(TypedDict):
+    case: dict[str, Any]
+    values: dict[str, Any]
+    seconds: float
+    made: dict[str, str]
+
+
+class _Diverged(TypedDict):
+    diverged: str
+
+
+Seed = Annotated[int, Rule("a seed from 0 to 9999", lambda n: 0 <= n < 10_000)]
+
+
 class Store:
     """The records of one experiment in ``folder/records.jsonl``.
 
@@ -57,6 +72,7 @@ class Store:
 
     Raises:
         OSError: the folder cannot be made or read.
+        ValueError: a line is a record, but not one that this experiment writes.
     """
 
     def __init__(self, experiment: Experiment, folder: Path) -> None:
@@ -66,14 +82,31 @@ class Store:
     def read(self) -> list[Record]:
         """All records, one for a case: the last. Those of another version's cases are left aside."""
         found: dict[Any, Record] = {}
-        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():
-            try:
-                value = json.loads(line)
-                case = self.experiment.read_case(value.pop("case"))
-                found[case] = Record(case, **value)
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue
+        lines = self.path.read_bytes().splitlines() if self.path.exists() else ()
+        for k, line in enumerate(lines, 1):
+            record = self._record(line, f"line {k} of {self.path}")
+            if record is not None:
+                found[record.case] = record
         return list(found.values())
+
+    def _record(self, line: bytes, name: str) -> Record | None:
+        """The record in a line; None where it is torn, or of another version's cases."""
+        try:
+            value = parse(line, name)
+        except ValueError:
+            return None
+        if not isinstance(value, dict) or not isinstance(value.get("case"), dict):
+            return None
+        try:
+            case = self.experiment.read_case(value["case"])
+        except ValueError:
+            return None
+        conform(value, _Line, file=name)
+        conform(value["case"], self.experiment.case, "case", name)
+        conform(case.seed, Seed, "case.seed", name)
+        values = value["values"]
+        conform(values, _Diverged if "diverged" in values else self.experiment.values, "values", name)
+        return Record(case, values, value["seconds"], value["made"])
 
     def current(self, quick: bool) -> list[Record]:
         """The records of cases that this version of the experiment runs, with whatever seeds there are."""

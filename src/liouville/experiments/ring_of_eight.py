@@ -12,13 +12,14 @@ __all__ = ["EXPERIMENT", "Config", "cases", "network", "render", "run"]
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import torch
 from torch import nn
 
 from liouville import data, zoo
 from liouville.checkpoint import load, save
+from liouville.documents import FileName
 from liouville.experiments.comparing import NOT_AVAILABLE, percents, spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
 from liouville.experiments.records import Record
@@ -57,6 +58,13 @@ class Config:
     layers: int
     epochs: int
     seed: int
+
+
+class Values(TypedDict):
+    """What a case records."""
+
+    accuracy: float
+    model: NotRequired[FileName]
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
@@ -153,5 +161,6 @@ EXPERIMENT = Experiment(
     cases=cases,
     run=run,
     render=render,
+    values=Values,
     cost=lambda case: (0.4 + 0.25 * case.layers) * case.epochs / EPOCHS,
 )

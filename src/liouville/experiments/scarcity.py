@@ -6,7 +6,7 @@ __all__ = ["EXPERIMENT", "cases", "render", "run"]
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from liouville.experiments.comparing import percents, spread
 from liouville.experiments.experiment import Experiment, Rendering, Table
@@ -14,6 +14,15 @@ from liouville.experiments.image_networks import NETWORKS, SEEDS, Config, some_i
 from liouville.experiments.records import Record
 
 EPOCHS = {1000: 30, 5000: 10}
+
+
+class Values(TypedDict):
+    """What a case records."""
+
+    accuracy: float
+    train_accuracy: float
+    parameters: int
+    best_epoch: int
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
@@ -70,5 +79,6 @@ EXPERIMENT = Experiment(
     cases=cases,
     run=run,
     render=render,
+    values=Values,
     cost=lambda case: 2.0 + case.images * case.epochs * NETWORKS[case.network].cost,
 )

@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 
@@ -60,6 +60,18 @@ class Config:
     T: float
     epochs: int
     seed: int
+
+
+class Values(TypedDict):
+    """What a case records."""
+
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    smallest_norm: float
+    first_norm: float
+    largest_norm: float
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
@@ -245,5 +257,6 @@ EXPERIMENT = Experiment(
     cases=cases,
     run=run,
     render=render,
+    values=Values,
     cost=lambda case: len(RATES) * (0.5 + case.epochs * (0.02 + 2e-5 * case.layers)),
 )

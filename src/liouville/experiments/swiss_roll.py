@@ -26,7 +26,16 @@ from liouville.checkpoint import save
 from liouville.data import Split
 from liouville.experiments.comparing import NOT_AVAILABLE, spread
 from liouville.experiments.experiment import Experiment, Rendering, Table
-from liouville.experiments.firstpaper import build, by_level, convergence, levels_table, pictures, reached, trained
+from liouville.experiments.firstpaper import (
+    Values,
+    build,
+    by_level,
+    convergence,
+    levels_table,
+    pictures,
+    reached,
+    trained,
+)
 from liouville.experiments.records import Record
 from liouville.train import GaussNewton, Penalty, Task
 
@@ -235,5 +244,6 @@ EXPERIMENT = Experiment(
     cases=cases,
     run=run,
     render=render,
+    values=Values,
     cost=cost,
 )

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import nn
@@ -60,6 +60,14 @@ class Config:
     method: str
     settings: str
     seed: int
+
+
+class Values(TypedDict):
+    """What a case records."""
+
+    score: float
+    seconds: float
+    chosen: str
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
@@ -219,5 +227,6 @@ EXPERIMENT = Experiment(
     cases=cases,
     run=run,
     render=render,
+    values=Values,
     cost=lambda case: (2.5 if case.data == "digits" else 0.5) * (7 if case.settings == "chosen" else 1),
 )

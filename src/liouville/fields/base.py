@@ -58,6 +58,10 @@ class VectorField(nn.Module, ABC):
     layers: int
     feature_axis: int = -1
     constants: Collection[str] = ()  # the entries of theta() that are buffers, and no weights
+    sample_ndim: int | None = None
+    """How many trailing axes of a state are one sample: 1 for vectors, 1 + dims for signals and images, 2 for sequences
+    (tokens, features). None where nobody has said so: then one leading axis is a batch, and several are not known to
+    be. A field may treat more axes alike than it states, but none that it states as a batch may be coupled."""
 
     def __init__(self, features: int, layers: int) -> None:
         super().__init__()
@@ -88,6 +92,29 @@ class VectorField(nn.Module, ABC):
         general; ``"any"``: nothing is known. A field of one's own states its own.
         """
         return "any"
+
+    def batch_shape(self, y: Tensor) -> torch.Size:
+        """The axes of ``y`` in front of those of one sample: what an answer per sample has one entry for.
+
+        Raises:
+            ValueError: if ``y`` has fewer axes than a sample, or more than one in front and no `sample_ndim` is stated.
+        """
+        own = -self.feature_axis if self.sample_ndim is None else self.sample_ndim
+        if y.dim() < own:
+            raise ValueError(f"one sample of this field has {own} axes, got an input of shape {tuple(y.shape)}.")
+        if self.sample_ndim is None and y.dim() > own + 1:
+            raise ValueError(
+                f"{type(self).__name__} does not say which axes of {tuple(y.shape)} are one sample, and the answer is "
+                f"one per sample; state sample_ndim, as in ShearField(..., sample_ndim={own + 1}): the number of "
+                f"trailing axes that belong together, {own} where every position is a sample of its own."
+            )
+        return y.shape[: y.dim() - own]
+
+    def sample_shape(self, size: int = 5) -> tuple[int, ...]:
+        """One sample's shape, with ``size`` tokens or pixels along every axis that is not the features'."""
+        pixels = -1 - self.feature_axis
+        tokens = 0 if self.sample_ndim is None else self.sample_ndim + self.feature_axis
+        return (*(size,) * tokens, self.features, *(size,) * pixels)
 
     def rate(self, theta: Theta) -> Tensor:
         """A bound of the fastest rate of each frozen, linearised layer, (N,); h times it is the step-size margin."""
@@ -193,9 +220,14 @@ class ActivatedField(VectorField):
         """What D A has for every D = diag(sigma') >= 0, and only then."""
         return spectrum if self.activation.monotone else "any"
 
+    @property
+    def sample_ndim(self) -> int:  # type: ignore[override]
+        """1 for vectors, 1 + dims for signals, images and volumes: the operator knows."""
+        return -self.feature_axis
+
     def energy_density(self, x: Tensor) -> Tensor:
         """1^T sigma_int(x), summed over features and positions: one number per sample."""
-        return self.activation.primitive(x).sum(tuple(range(self.feature_axis, 0)))
+        return self.activation.primitive(x).sum(tuple(range(-self.sample_ndim, 0)))
 
     def skewed(self, size: Tensor) -> Tensor:
         """A bound of ||D A - A^T D|| / 2 for 0 <= D <= sigma' and ||s_max A|| <= size: centred at s_max/2, half of it.
@@ -211,6 +243,7 @@ class ActivatedField(VectorField):
     def _weight(self, outputs: int, inputs: int, generator: torch.Generator | None) -> nn.Parameter:
         shape = self.operator.weight_shape(outputs, inputs)
         layers = 1 if self.shared else self.layers
+        self.init.require_memory(layers, shape)
         return nn.Parameter(self._constrained(self.init.weight(layers, shape, self._mean(outputs, inputs), generator)))
 
     def _constrained(self, raw: Tensor) -> Tensor:
@@ -222,7 +255,9 @@ class ActivatedField(VectorField):
         return torch.eye(outputs, inputs)
 
     def _bias(self, outputs: int, generator: torch.Generator | None) -> nn.Parameter:
-        return nn.Parameter(self.init.bias(1 if self.shared else self.layers, (outputs,), generator))
+        layers = 1 if self.shared else self.layers
+        self.init.require_memory(layers, (outputs,))
+        return nn.Parameter(self.init.bias(layers, (outputs,), generator))
 
     def extra_repr(self) -> str:
         parts = [super().extra_repr()]
@@ -397,6 +432,18 @@ def is_closed(field: VectorField, name: str) -> bool:
 def spectrum_of(field: VectorField) -> Spectrum:
     """What the field states, unless a subclass has changed what it computes since that was stated."""
     return field.spectrum if is_closed(field, "spectrum") else "any"
+
+
+def require_sample_ndim(value: Any, feature_axis: int) -> int | None:
+    """``value`` itself, known to count the features' axis in."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < -feature_axis:
+        raise ValueError(
+            f"sample_ndim must be a whole number of at least {-feature_axis}, the axes that the features' one "
+            f"({feature_axis}) is the first of, got {value!r}; 2 is for (tokens, features)."
+        )
+    return int(value)
 
 
 def original(field: VectorField) -> VectorField:

@@ -77,6 +77,10 @@ class DropoutField(StochasticField):
     def plain_state(self) -> dict[str, Any]:
         return self.field.plain_state()
 
+    @property
+    def sample_ndim(self) -> int | None:  # type: ignore[override]
+        return self.field.sample_ndim
+
     def theta(self) -> Theta:
         """The field's own weights."""
         return self.field.theta()

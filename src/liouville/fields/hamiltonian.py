@@ -332,10 +332,10 @@ def _require_structure(operator: Operator, matrix: Tensor, name: str) -> None:
     """Raise unless J or X couples only the nodes that a `Graph` lets it couple."""
     beyond = matrix - operator.constrain_structure(matrix)
     if beyond.any():
-        i, k = operator.blocks(beyond).nonzero()[0].tolist()  # type: ignore[attr-defined]
+        i, k = (operator.links.label(node) for node in operator.blocks(beyond).nonzero()[0].tolist())  # type: ignore[attr-defined]
         raise ValueError(
-            f"{name} couples node {i} with node {k}, which the structure of {operator} does not; leave the "
-            "entry out, or give Graph(links, sizes, structure=...) the nodes that may be coupled."
+            f"{name} couples {i} with {k}, which the structure of {operator} does not; leave the entry out, or give "
+            "Graph(links, sizes, structure=...) the nodes that may be coupled."
         )
 
 

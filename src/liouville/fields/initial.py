@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from liouville.machine import require_memory
+
 
 @dataclass(frozen=True)
 class Initial(ABC):
@@ -30,6 +32,18 @@ class Initial(ABC):
     @abstractmethod
     def bias(self, layers: int, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
         """b: (layers, outputs)."""
+
+    def require_memory(self, layers: int, shape: tuple[int, ...]) -> None:
+        """Raise a `ValueError` where the weights of all layers, and the draw that makes them, do not fit in memory."""
+        if torch.get_default_device().type != "cpu":
+            return
+        size = torch.get_default_dtype().itemsize
+        needed = size * (2 * layers * math.prod(shape) + self.drawn(layers, shape))
+        require_memory(needed, f"the weights of {layers} layers, {shape} each,", "take fewer layers or features")
+
+    def drawn(self, layers: int, shape: tuple[int, ...]) -> int:
+        """How many numbers are drawn on the way."""
+        return 0
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,9 @@ class Smooth(Initial):
 
     def bias(self, layers: int, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
         return self.bias_scale * self._draw(layers, shape, generator)
+
+    def drawn(self, layers: int, shape: tuple[int, ...]) -> int:
+        return self.modes * (2 * layers + math.prod(shape))
 
     def _draw(self, layers: int, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
         amplitudes = torch.randn(self.modes, *shape, generator=generator)

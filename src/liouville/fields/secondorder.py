@@ -60,6 +60,10 @@ class SecondOrderField(PartitionedField):
         """The square roots of the force's eigenvalues, which are real and not positive in both forces of the papers."""
         return "imaginary" if isinstance(self.force, _REAL) and spectrum_of(self.force) == "damped" else "any"
 
+    @property
+    def sample_ndim(self) -> int | None:  # type: ignore[override]
+        return self.force.sample_ndim
+
     def theta(self) -> Theta:
         """The force's weights."""
         return self.force.theta()
@@ -112,7 +116,8 @@ class SecondOrderField(PartitionedField):
 
     def energy(self, p: Tensor, q: Tensor, theta_j: Theta) -> Tensor:
         """H = |p|^2/2 + V(q), one number per sample; needs a force with a potential, such as `SymmetricField`."""
-        kinetic = 0.5 * p.square().sum(tuple(range(self.feature_axis, 0)))
+        axes = self.sample_ndim or -self.feature_axis
+        kinetic = 0.5 * p.square().sum(tuple(range(-axes, 0)))
         potential: Tensor = self.force.potential(q, theta_j)  # type: ignore[operator]
         return kinetic + potential
 

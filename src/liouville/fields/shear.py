@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.stateless import _reparametrize_module
 
-from liouville.fields.base import PartitionedField, Theta
+from liouville.fields.base import PartitionedField, Theta, require_sample_ndim
 from liouville.fields.modules import Pool, Slot, modules_of, pools, require_alike, settings, sharing, skeleton_of, slots
 
 
@@ -44,6 +44,8 @@ class ShearField(PartitionedField):
         features: n = n_p + n_q.
         p_features: n_p; half by default.
         feature_axis: axis of the features, counted from the end; -1 for vectors, -3 for images.
+        sample_ndim: how many trailing axes are one sample, 2 for sequences (batch, tokens, features); only answers per
+            sample ask for it, and they refuse inputs with more than one axis in front where it is not stated.
 
     Parameters that need no gradient stay so, and all N modules must agree on it. Buffers that differ between the layers
     are kept for each.
@@ -52,8 +54,9 @@ class ShearField(PartitionedField):
         TypeError: if F or G is no module and no sequence of modules.
         ValueError: if a module has no parameters, parameters without a shape, hooks (old ``weight_norm``, ``prune``),
             keeps running statistics (batch norm), drops out, or the N modules differ in more than the values of their
-            parameters and buffers; when it first runs, if a module changes its input in place, keeps something from
-            one call to the next, or returns another shape or dtype than that of the half that it moves.
+            parameters and buffers; if ``sample_ndim`` leaves the features out; when it first runs, if a module changes
+            its input in place, keeps something from one call to the next, or returns another shape or dtype than that
+            of the half that it moves.
 
     Examples:
         >>> block = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2))
@@ -74,9 +77,11 @@ class ShearField(PartitionedField):
         features: int,
         p_features: int | None = None,
         feature_axis: int = -1,
+        sample_ndim: int | None = None,
     ) -> None:
         super().__init__(features, layers, p_features)
         self.feature_axis = feature_axis
+        self.sample_ndim = require_sample_ndim(sample_ndim, feature_axis)
         self.stacked = nn.ParameterDict()
         self.skeletons: dict[str, nn.Module] = {}
         self._entries: list[_Entry] = []
@@ -156,6 +161,9 @@ class ShearField(PartitionedField):
         for skeleton in self.skeletons.values():
             skeleton.train(mode)
         return super().train(mode)
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ("" if self.sample_ndim is None else f", sample_ndim={self.sample_ndim}")
 
     def _call(self, key: str, x: Tensor, theta_j: Theta) -> Tensor:
         skeleton, tensors = self.skeletons[key], self._tensors(key, theta_j)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 __all__ = ["Auto", "Choice"]
 
+import contextlib
 import math
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 from liouville.backprop.base import Backprop, layer
-from liouville.backprop.contract import is_plain_autograd
+from liouville.backprop.contract import is_autocast, is_plain_autograd
 from liouville.backprop.gate import Manner, observed
 from liouville.backprop.reversible import Reversible
 from liouville.backprop.storing import Checkpointed, Stored
@@ -24,7 +26,18 @@ from liouville.kernels.library import is_built
 from liouville.kernels.table import EulerPlan, NoKernelError, ShearPlan, kernel_for
 from liouville.schemes.base import ReversibleScheme, Scheme, ShearScheme, State
 
-_costs: weakref.WeakKeyDictionary[VectorField, dict[Any, float]] = weakref.WeakKeyDictionary()
+_GUESS = 64.0  # states that a layer keeps where that cannot be measured: those of a block of a transformer
+_REMEMBERED = 256  # kinds of input per field, as sequences of every length are
+
+
+class _Cost(NamedTuple):
+    """Bytes that one layer keeps, and why they are a guess, if they are."""
+
+    size: float
+    unmeasured: str = ""
+
+
+_costs: weakref.WeakKeyDictionary[VectorField, dict[Any, _Cost]] = weakref.WeakKeyDictionary()
 
 
 class Choice(NamedTuple):
@@ -107,8 +120,9 @@ class Auto(Backprop):
         vectors = isinstance(plan, ShearPlan) and not plan.taps
         if vectors and not is_built() and safe >= N and batch >= 64 and field.features <= 32:
             return Choice(BatchLast(), "the native kernel was not built, and samples of few features run faster so")
-        stored = N * _bytes_per_layer(scheme, field, state, theta, h)
-        fits = f"{N} layers keep about {_amount(stored)}"
+        size, unmeasured = _bytes_per_layer(scheme, field, state, theta, h)
+        stored = N * size
+        fits = f"{N} layers keep about {_amount(stored)}{unmeasured}"
         if stored <= self.memory:
             return Choice(Stored(), f"{fits}, within {_amount(self.memory)}")
         fits = f"{fits}, more than {_amount(self.memory)}"
@@ -133,7 +147,7 @@ def _plan(scheme: Scheme, field: VectorField, state: State, theta: Theta) -> She
     dtype = state[0].dtype
     if dtype not in (torch.float32, torch.float64) or any(t.dtype is not dtype or not t.is_cpu for t in tensors):
         return None
-    if torch.is_autocast_enabled("cpu"):
+    if is_autocast("cpu"):
         return None
     try:
         return kernel_for(scheme, field)
@@ -146,41 +160,56 @@ def _is_wide_stencil(plan: ShearPlan | EulerPlan, field: VectorField) -> bool:
     return isinstance(plan, ShearPlan) and plan.taps > 1 and field.features > 16
 
 
-def _bytes_per_layer(scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> float:
-    """What autograd keeps of one layer for each sample: measured on one and on two, once per kind of input."""
-    axes = state[0].dim() + field.feature_axis  # those of the batch
-    shape = state[0].shape[axes:]
-    batch = state[0].numel() // max(1, shape.numel())
-    if not batch:
-        return 0.0
+def _bytes_per_layer(scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> _Cost:
+    """What autograd keeps of one layer at this state: measured on a copy of it, once per kind of input.
+
+    The copy is the whole state. What a sample is, how many a module needs and how its memory grows with their number
+    or with the tokens need not be known.
+    """
     costs = _costs.setdefault(original(field), {})
-    key = (scheme, shape, state[0].dtype, state[0].device, torch.is_autocast_enabled(state[0].device.type))
+    like = state[0]
+    kind = (like.dtype, like.device, is_autocast(like.device.type), original(field).training)
+    key = (scheme, tuple(x.shape for x in state), kind)
     if key not in costs:
-        samples = [x.detach().reshape(-1, *x.shape[axes:])[:1] for x in state]
-        one, two = (
-            _kept(scheme, field, tuple(x.expand(number, *x.shape[1:]).clone() for x in samples), layer(theta, 0), h)
-            for number in (1, 2)
-        )
-        costs[key] = two - one  # what does not depend on the batch is a weight's size
-    return batch * costs[key]
+        if len(costs) >= _REMEMBERED:
+            costs.clear()
+        try:
+            costs[key] = _Cost(_kept(scheme, field, state, layer(theta, 0), h))
+        except (
+            Exception
+        ) as error:  # torch.func inside a field forbids the hooks, say; a step shows what is wrong itself
+            costs[key] = _Cost(_GUESS * sum(x.nbytes for x in state), f" (a guess: {type(error).__name__} in a trial)")
+    return costs[key]
 
 
 def _kept(scheme: Scheme, field: VectorField, state: State, theta_0: Theta, h: float) -> float:
-    storages: dict[int, int] = {}
+    storages: dict[int, torch.UntypedStorage] = {}  # kept alive, so that no other takes their place
 
     def pack(x: Tensor) -> Tensor:
-        storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        storages[x.untyped_storage()._cdata] = x.untyped_storage()
         return x
 
-    state = tuple(x.requires_grad_() for x in state)
-    theta_0 = type(theta_0)(*(w.requires_grad_(w.is_floating_point()) for w in theta_0))
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    theta_0 = type(theta_0)(*(w.detach().requires_grad_(w.is_floating_point()) for w in theta_0))
+    with _left_alone(field, state[0].device), torch.enable_grad():
+        state = tuple(x.detach().requires_grad_().clone() for x in state)  # no leaves: a module may work in place
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            scheme.step(field.at_layer(0), state, theta_0, h)
+    weights = {w.untyped_storage()._cdata for w in theta_0}
+    return float(sum(s.nbytes() for key, s in storages.items() if key not in weights))
+
+
+@contextlib.contextmanager
+def _left_alone(field: VectorField, device: torch.device) -> Iterator[None]:
+    """Buffers and torch's random streams are afterwards as they were."""
+    buffers = [(b, b._version, b.detach().clone()) for b in original(field).buffers()]
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
         try:
-            with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-                scheme.step(field.at_layer(0), state, theta_0, h)
-        except RuntimeError:  # torch.func inside a field forbids the hooks: a usual field keeps about that much
-            return 8.0 * sum(x.nbytes for x in state)
-    return float(sum(storages.values()))
+            yield
+        finally:
+            for b, version, before in buffers:
+                if b._version != version:
+                    b.detach().copy_(before)
 
 
 def _amount(size: float) -> str:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from liouville.backprop.base import Backprop, require_depth
-from liouville.backprop.contract import differentiable_once, is_plain_autograd, require_plain_autograd
+from liouville.backprop.contract import differentiable_once, is_autocast, is_plain_autograd, require_plain_autograd
 from liouville.backprop.drift import warn_once
 from liouville.fields.base import Theta, VectorField, original
 from liouville.kernels.table import ACTIVATIONS, GRADIENT, TRANSPOSED, ShearPlan, kernel_for
@@ -217,7 +217,7 @@ def _judge(parts: Sequence[Tensor], start: Sequence[Tensor], field: VectorField)
 
 def _require_supported(state: State, theta: Theta) -> None:
     tensors = (*state, *theta)
-    if torch.is_autocast_enabled(state[0].device.type):
+    if is_autocast(state[0].device.type):
         raise ValueError(f"BatchLast() computes in the dtype of the state and not under autocast; {_STORED}.")
     if len({t.dtype for t in tensors}) > 1:
         found = ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in tensors}))

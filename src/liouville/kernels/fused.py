@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from liouville.backprop.base import Backprop, require_depth
-from liouville.backprop.contract import differentiable_once, is_plain_autograd, require_plain_autograd
+from liouville.backprop.contract import differentiable_once, is_autocast, is_plain_autograd, require_plain_autograd
 from liouville.backprop.drift import warn_once
 from liouville.backprop.range import Range, Reach, reach
 from liouville.fields.base import Theta, VectorField, original
@@ -209,7 +209,7 @@ def _require_supported(state: State, theta: Theta) -> None:
     """Raise a `ValueError` that names `Stored` where the kernel would compute something else, or nothing."""
     tensors = (*state, *theta)
     dtype = state[0].dtype
-    if torch.is_autocast_enabled(state[0].device.type):
+    if is_autocast(state[0].device.type):
         raise ValueError(f"the fused kernel computes in float32 or float64 and not under autocast; {_STORED}.")
     if dtype not in shears.TYPES or any(t.dtype is not dtype for t in tensors):
         found = ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in tensors}))

@@ -79,6 +79,10 @@ class ImplicitMidpoint(SymmetricScheme):
         _check_dense(self, field)
         super().check(field)
 
+    def init(self, field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
+        field.batch_shape(y)  # the equation is one per sample, so what one is has to be known
+        return (y,)
+
     @_full_precision
     def step(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
         (y,) = state
@@ -186,10 +190,10 @@ class _FullLayer:
 
 
 def _check_dense(scheme: Scheme, field: VectorField) -> None:
-    if field.feature_axis != -1:
+    if field.feature_axis != -1 or field.sample_ndim not in (None, 1):
         raise ValueError(
-            f"{type(scheme).__name__} solves a dense equation per sample and needs vectors, got a field on images; "
-            "use a splitting scheme or Midpoint."
+            f"{type(scheme).__name__} solves a dense equation per sample and needs vectors, got a field on images or "
+            "sequences; use a splitting scheme or Midpoint."
         )
 
 

@@ -53,8 +53,7 @@ def check_engine(engine: Backprop, pairs: Sequence[tuple[Scheme, VectorField]] |
     ran = False
     for scheme, field in pairs if pairs is not None else _pairs(generator):
         flow = Flow(copy.deepcopy(field).to("cpu", torch.float64), scheme, T=1.0).train()
-        sizes = (3, field.features, *(4,) * (-1 - field.feature_axis))
-        y = torch.randn(sizes, generator=generator, dtype=torch.float64)
+        y = torch.randn(3, *field.sample_shape(4), generator=generator, dtype=torch.float64)
         try:
             with torch.random.fork_rng(devices=[]):
                 flow.with_backprop(engine).final_state(y)

@@ -43,7 +43,7 @@ def check_field(field: VectorField, y: Tensor | None = None, *, seed: int = 0) -
 
     Args:
         field: the field; a copy is examined.
-        y: an input to examine it at; by default three random vectors, or two random images of width 4.
+        y: an input to examine it at; by default three random vectors, or two random images or sequences of width 4.
         seed: of the random states.
 
     Raises:
@@ -57,10 +57,11 @@ def check_field(field: VectorField, y: Tensor | None = None, *, seed: int = 0) -
     generator = torch.Generator().manual_seed(seed)
     field = copy.deepcopy(field).to("cpu", torch.float64).train()
     if y is None:
-        sizes = (3, field.features) if field.feature_axis == -1 else (2, field.features)
-        y = torch.randn(*sizes, *(4,) * (-1 - field.feature_axis), generator=generator, dtype=torch.float64)
+        sample = field.sample_shape(4)
+        y = torch.randn(3 if len(sample) == 1 else 2, *sample, generator=generator, dtype=torch.float64)
     y = y.detach().to("cpu", torch.float64)
     _check_attributes(field)
+    _check_sample(field, y)
     theta = _check_theta(field, generator)
     layers = list(slices(theta, field.layers))
     p_q = start(field, y, layers[0], 0.1)
@@ -69,6 +70,7 @@ def check_field(field: VectorField, y: Tensor | None = None, *, seed: int = 0) -
         _check_draws(field, state, layers[0])
         field.eval()
     _check_values(field, state, layers[0])
+    _check_independence(field, state, layers[0])
     _check_side_doors(field, y, state, layers[-1], generator)
     _check_gradient(field, state, layers[-1])
     _check_jacobian(field, state, layers[-1])
@@ -151,16 +153,43 @@ def _check_values(field: VectorField, state: State, theta_j: Theta) -> None:
     for name, value in field.plain_state().items():
         if name not in kept or not unchanged(kept[name], value):
             fail("forward keeps nothing", f"it changed {name}", "return what you need, or compute it again")
-    other = tuple(s.clone() for s in state)
-    for s in other:
-        s[0] = 3.0 * s[0] + 1.0
-    changed = velocity(field, other, theta_j)
-    if not same([part[1:] for part in v], [part[1:] for part in changed]):
-        fail("samples are independent", "sample 0 changes the others", "norms must not cross the batch")
-    if field.feature_axis == -1:
+
+
+def _check_sample(field: VectorField, y: Tensor) -> None:
+    """A sample has the axes that the field states; where it states none, one axis in front is the batch."""
+    own = field.sample_ndim
+    if own is not None and own < -field.feature_axis:
+        fail("sample_ndim counts the features' axis in", f"{own} for axis {field.feature_axis}", "1 for vectors")
+    try:
+        field.batch_shape(y)
+    except ValueError as error:
+        fail("a field says what one sample is", str(error), "give sample_ndim, an attribute of the class")
+
+
+def _check_independence(field: VectorField, state: State, theta_j: Theta) -> None:
+    """No sample is changed by any other, before it or after it; further leading axes are batch axes, of vectors."""
+    if not field.batch_shape(state[0]):
+        state = tuple(s[None] for s in state)
+    if len(state[0]) == 1:
+        state = tuple(torch.cat((s, -2.0 * s, 0.5 - s)) for s in state)
+    v, B = velocity(field, state, theta_j), len(state[0])
+    for name, moved in (("0", [0]), (f"{B - 1}", [B - 1]), ("0, 2, ...", list(range(0, B, 2)))):
+        others = [k for k in range(B) if k not in moved]
+        other = tuple(s.clone() for s in state)
+        for s in other:
+            s[moved] = 3.0 * s[moved] + 1.0
+        changed = velocity(field, other, theta_j)
+        if not same([part[others] for part in v], [part[others] for part in changed]):
+            fail(
+                "samples are independent",
+                f"sample {name} changes the others",
+                "norms must not cross the batch; where more axes belong to one sample, state sample_ndim",
+            )
+    if field.feature_axis == -1 and field.sample_ndim in (None, 1):
         stacked = velocity(field, tuple(torch.stack((s, s)) for s in state), theta_j)
         for part, one in zip(stacked, v, strict=True):
-            law, hint = "every leading axis is a batch axis", "features are the last axis"
+            law = "every leading axis is a batch axis"
+            hint = "features are the last axis; where more axes belong to one sample, state sample_ndim"
             if part.shape != (2, *one.shape):
                 fail(law, f"got {tuple(part.shape)}", hint)
             near(law, part - one, rounding(one), hint)
@@ -213,8 +242,9 @@ def _check_jacobian(field: VectorField, state: State, theta_j: Theta) -> None:
     maps = {"jacobian": (f, state[0])}
     if isinstance(field, PartitionedField):
         maps = {"p_jacobian": (f.p_dot, state[1]), "q_jacobian": (f.q_dot, state[0])}
+    closed_form = field.feature_axis == -1 and field.sample_ndim in (None, 1)
     for name, (velocity_of, x) in maps.items():
-        closed = getattr(f, name)(x, theta_j) if field.feature_axis == -1 and is_closed(field, name) else None
+        closed = getattr(f, name)(x, theta_j) if closed_form and is_closed(field, name) else None
         for A, one in zip(closed if closed is not None else (), x, strict=False):
             expected = jacobian(lambda s, v=velocity_of: (v(s, theta_j),), (one,))
             allowed = CANCELLATION * field.features * EPS * max(1.0, float(expected.abs().max()))

@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from liouville.analysis import gradient_norms
+from liouville.analysis.sensitivity import costates, lengths
+from liouville.analysis.states import has_samples
 from liouville.flow import Flow
 from liouville.train.callback import Callback
 
@@ -95,6 +97,7 @@ class GradientMonitor(Callback):
         self._modules: list[nn.Module] = []
         self._handles: list[RemovableHandle] = []  # the first is there for every step
         self._seen: dict[int, Tensor] = {}
+        self._separate: dict[int, bool] = {}  # by flow: whether its samples can be followed one by one
         self._spent = self._price = 0.0  # seconds: in this measurement, and what one takes
 
     def on_start(self, network: nn.Module) -> None:
@@ -145,7 +148,12 @@ class GradientMonitor(Callback):
         self._spent += time.perf_counter() - begin
 
     def _by_layer(self, flow: Flow, y: Tensor, gradient: Tensor) -> Tensor:
-        """||dL/dState_j|| over the batch, from a few samples of it: of those that the loss reads, evenly spaced."""
+        """||dL/dState_j|| over the batch, from a few samples that the loss reads; all where none can be told."""
+        if id(flow) not in self._separate:
+            self._separate[id(flow)] = has_samples(flow, y)
+        if not self._separate[id(flow)]:
+            with torch.random.fork_rng(devices=[]):
+                return lengths(costates(flow, y, gradient), y.dim())
         read = (gradient != 0).flatten(1).any(1).nonzero().flatten()  # NaN is not 0
         if not len(read):
             return gradient.new_zeros(flow.layers + 1)

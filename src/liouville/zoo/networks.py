@@ -6,8 +6,10 @@ __all__ = ["Images", "classifier", "regressor"]
 
 import contextlib
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -28,7 +30,7 @@ LiftChoice = Place | Literal["linear"] | None
 
 @dataclass(frozen=True)
 class Images:
-    """What surrounds the flows of a network on images.
+    """What surrounds the flows of a network on images, on signals or on volumes: pixels along one, two or three axes.
 
     Args:
         kernel: width of K's stencil; 1 is the papers' pixelwise network.
@@ -51,7 +53,7 @@ class Images:
 
 def classifier(
     model: str | Builder,
-    inputs: int | tuple[int, int, int],
+    inputs: int | tuple[int, ...],
     classes: int,
     features: int | Sequence[int],
     layers: int | Sequence[int],
@@ -68,14 +70,15 @@ def classifier(
 
     Args:
         model: a name of `MODELS`, or a function like them (``functools.partial(zoo.h1, J="full")``).
-        inputs: width of x; for images (channels, height, width).
+        inputs: width of x; for images (channels, height, width), for signals (channels, length), for volumes (channels,
+            depth, height, width).
         classes: K; two classes get one score (logistic), more get K scores (softmax).
-        features: n; for images, several numbers make several flows with a `Connector` between them.
+        features: n; for images and their like, several numbers make several flows with a `Connector` between them.
         layers: N, or one number per flow.
         T: final time of each flow.
         lift: for vectors: where `Lift` puts the data (``"ends"`` by default; ``"q"`` for `verlet` and `ms1`), or
             ``"linear"``, a learned map.
-        conv: for images: `Images()` or another choice; required there, and refused for vectors.
+        conv: for signals, images and volumes: `Images()` or another choice; required there, refused for vectors.
         dropout_rate: dropout of every layer's velocity during training.
         budget: C > 1: every flow keeps ||dy_N/dy_j|| <= C by `liouville.budgeted`; it does not go with dropout.
         generator: source of all initial weights; torch's default stream if None.
@@ -96,7 +99,7 @@ def classifier(
 
 def regressor(
     model: str | Builder,
-    inputs: int | tuple[int, int, int],
+    inputs: int | tuple[int, ...],
     outputs: int,
     features: int | Sequence[int],
     layers: int | Sequence[int],
@@ -120,7 +123,7 @@ def regressor(
 
 def _network(
     model: str | Builder,
-    inputs: int | tuple[int, int, int],
+    inputs: int | tuple[int, ...],
     outputs: int,
     features: int | Sequence[int],
     layers: int | Sequence[int],
@@ -140,7 +143,7 @@ def _network(
     # torch's own layers know the global stream only, so a generator given here seeds it for a while
     seed = None if generator is None else int(torch.randint(2**62, (), generator=generator))
     with contextlib.nullcontext() if seed is None else seeded(seed):
-        operator = Dense() if conv is None else Conv(conv.kernel)
+        operator = Dense() if conv is None else Conv(conv.kernel, _dims(inputs, conv))
         flows = [build(n, N, T, operator=operator, backprop=backprop) for n, N in zip(widths, depths, strict=True)]
         if budget is not None and dropout_rate:
             raise ValueError("a budget bounds the velocities as they are, without dropout; give one of the two.")
@@ -154,10 +157,7 @@ def _network(
             if _function(build) is verlet:
                 raise ValueError("verlet, whose data lies in q alone, is for vectors here; use ms1 for images.")
             return _images(inputs, outputs, flows, conv)
-    raise ValueError(
-        f"inputs={inputs!r} and conv={conv!r} do not fit: vectors have one width and no conv, images have "
-        "(channels, height, width) and conv=Images()."
-    )
+    raise _misfit(inputs, conv)
 
 
 def _dense(build: Any, inputs: int, outputs: int, flows: list[Flow], lift: LiftChoice) -> Network:
@@ -175,27 +175,58 @@ def _dense(build: Any, inputs: int, outputs: int, flows: list[Flow], lift: LiftC
     return Network(first, flows[0], nn.Linear(n, outputs))
 
 
-def _images(inputs: tuple[int, int, int], outputs: int, flows: list[Flow], conv: Images) -> Network:
+def _images(inputs: tuple[int, ...], outputs: int, flows: list[Flow], conv: Images) -> Network:
     channels, *size = inputs
+    dims = len(size)
+    convolution, pool = _AROUND[dims]
     widths = [flow.field.features for flow in flows]
-    lift: list[nn.Module] = [nn.Conv2d(channels, widths[0], conv.lift, padding=conv.lift // 2)]
+    lift: list[nn.Module] = [convolution(channels, widths[0], conv.lift, padding=conv.lift // 2)]
     if conv.pool > 1:
-        lift.append(nn.MaxPool2d(conv.pool))
+        lift.append(pool(conv.pool))
         size = [s // conv.pool for s in size]
-    lift.append(ChannelsLast())
+    if dims == 2:
+        lift.append(ChannelsLast())
     body: list[nn.Module] = [flows[0]]
     for i, flow in enumerate(flows[1:]):
         body.append(
-            Connector(widths[i], widths[i + 1], pool=conv.connector_pool, kernel=conv.connector, average=False, dims=2)
+            Connector(
+                widths[i], widths[i + 1], pool=conv.connector_pool, kernel=conv.connector, average=False, dims=dims
+            )
         )
         body.append(flow)
         size = [s // conv.connector_pool for s in size]
     size = [s // conv.head_pool for s in size]
     if min(size) < 1:
-        raise ValueError(f"images of {inputs[1]} x {inputs[2]} pixels are pooled away by {conv}.")
-    pooled: list[nn.Module] = [nn.MaxPool2d(conv.head_pool)] if conv.head_pool > 1 else []
-    head = [*pooled, nn.Flatten(), nn.Dropout(conv.dropout), nn.Linear(widths[-1] * size[0] * size[1], outputs)]
+        what, pixels = ("signals", "images", "volumes")[dims - 1], " x ".join(map(str, inputs[1:]))
+        raise ValueError(f"{what} of {pixels} pixels are pooled away by {conv}.")
+    pooled: list[nn.Module] = [pool(conv.head_pool)] if conv.head_pool > 1 else []
+    head = [*pooled, nn.Flatten(), nn.Dropout(conv.dropout), nn.Linear(widths[-1] * math.prod(size), outputs)]
     return Network(nn.Sequential(*lift), nn.Sequential(*body), nn.Sequential(*head))
+
+
+_AROUND: dict[int, tuple[Any, Any]] = {
+    1: (nn.Conv1d, nn.MaxPool1d),
+    2: (nn.Conv2d, nn.MaxPool2d),
+    3: (nn.Conv3d, nn.MaxPool3d),
+}
+
+
+def _dims(inputs: Any, conv: Images) -> int:
+    """Axes of pixels: 1 of signals, 2 of images, 3 of volumes."""
+    if isinstance(inputs, Sequence) and len(inputs) - 1 in _AROUND and all(_counts(k) for k in inputs):
+        return len(inputs) - 1
+    raise _misfit(inputs, conv)
+
+
+def _misfit(inputs: Any, conv: Images | None) -> ValueError:
+    return ValueError(
+        f"inputs={inputs!r} and conv={conv!r} do not fit: vectors have one width and no conv; signals (channels, "
+        "length), images (channels, height, width) and volumes (channels, depth, height, width) have conv=Images()."
+    )
+
+
+def _counts(k: Any) -> bool:
+    return isinstance(k, Integral) and not isinstance(k, bool) and int(k) > 0
 
 
 def _function(build: Builder) -> Any:

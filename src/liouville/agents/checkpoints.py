@@ -1,0 +1,232 @@
+r"""What agents keep in a folder: for each node and epoch its weights, its optimiser's state, and what they belong to.
+
+A file is one node's, so a run goes on in any number of processes. Each holds the settings, the graphs and a fingerprint
+of the data that it was trained with, under a hash: a run with other ones is refused, and so is a file that was changed.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Checkpoints", "Found", "record_of"]
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from liouville.agents.exchange import Consensus, Exchange
+from liouville.agents.patterns import Protocol
+from liouville.agents.transport import gathered
+from liouville.data import Split
+from liouville.fields import HamiltonianField
+from liouville.files import atomic
+from liouville.graphs import Pattern
+from liouville.network import Network
+
+_KEPT = 2  # epochs: the others may be one ahead when a node dies
+_ENTRY, _FORMAT = "liouville-agents", 1
+_DATA = "the data (-d)"
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+def record_of(
+    network: Network, graph: Pattern, split: Split, protocol: Protocol, consensus: Consensus, **options: Any
+) -> dict[str, str]:
+    """What trained weights depend on, in the words of `liouville agents`: option -> value, data and graphs by hash.
+
+    Args:
+        network: the central one, before it is spread.
+        graph: who may receive from whom.
+        split: the data, as loaded.
+        protocol: see `liouville.agents.spread`, like ``consensus``.
+        options: others, by their names.
+    """
+    flow: Any = network.body
+    operator, lift = flow.field.operator, network.lift
+    named = {
+        "graph": _in_words(graph),
+        "mask": _in_words(operator.links),
+        "data": split.name,
+        "model": "h1" if isinstance(flow.field, HamiltonianField) else "h2",
+        "sizes": ",".join(map(str, operator.sizes)),
+        "layers": flow.layers,
+        "T": flow.T,
+        "inputs": ",".join(map(str, getattr(lift, "place", ()))),
+        "protocol": protocol,
+        "consensus": consensus,
+        "dtype": str(flow.field.theta()[0].dtype).removeprefix("torch."),
+    }
+    data = {name: getattr(split, name) for name in ("x_train", "y_train", "x_test", "y_test")}
+    fingerprint = f"{len(split.x_train)} and {len(split.x_test)} samples, {_digest('', data)[:12]}"
+    return {f"--{name}": str(value) for name, value in (named | options).items()} | {_DATA: fingerprint}
+
+
+class Found(NamedTuple):
+    """Where a run goes on: epochs done, the loss of each, and for how many epochs the rates were planned."""
+
+    epoch: int
+    losses: list[float]
+    planned: int
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one training in a folder.
+
+    Args:
+        folder: made where it is not there.
+        record: what the weights depend on, by name, see `record_of`; a checkpoint with another record is refused.
+        epochs: how many this run wants.
+    """
+
+    folder: Path
+    record: Mapping[str, str]
+    epochs: int
+
+    def require_same(self, nodes: Iterable[int]) -> None:
+        """Refuse what `resume` would refuse, without reading weights.
+
+        Raises:
+            ValueError: if a node's newest checkpoint is of other settings, of more epochs, damaged, or of an older
+                version.
+        """
+        for node in nodes:
+            if done := _epochs(self.folder, node):
+                self._require_fits(*_header(_path(self.folder, node, max(done)))[:2])
+
+    def resume(self, exchange: Exchange, local: Network, optimizer: torch.optim.Optimizer) -> Found:
+        """Load the last epoch of which every node, of every process, has a checkpoint.
+
+        Raises:
+            ValueError: as `require_same`, or if a file was changed after it was written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for node in exchange.hosted:
+            for left in self.folder.glob(f".node-{node}.epoch-*"):  # by a process that was killed while it wrote
+                left.unlink(missing_ok=True)
+        mine = [_epochs(self.folder, node) for node in exchange.hosted]
+        common = set.intersection(*(epochs for share in gathered(mine, exchange) for epochs in share))
+        if not common:
+            return Found(0, [], self.epochs)
+        found = Found(0, [], self.epochs)
+        for node in exchange.hosted:
+            path = _path(self.folder, node, max(common))
+            header, _, tensors = _header(path, whole=True)
+            self._require_fits(header, path)
+            found = Found(max(common), list(header["losses"]), header["epochs"])
+            try:
+                _restore(_of_node(local, node), optimizer, tensors)
+            except (KeyError, RuntimeError) as error:
+                raise ValueError(f"{path} does not fit this network ({error}).") from error
+        return found
+
+    def write(
+        self, exchange: Exchange, local: Network, optimizer: torch.optim.Optimizer, losses: Sequence[float]
+    ) -> None:
+        """The hosted nodes' files for the epoch that just ended; the oldest ones go."""
+        from safetensors.torch import save
+
+        epoch = len(losses)
+        text = json.dumps(
+            {"format": _FORMAT, "record": dict(self.record), "epochs": self.epochs, "losses": list(losses)}
+        )
+        for node in exchange.hosted:
+            tensors = {}
+            for name, w in _of_node(local, node).items():
+                tensors[name] = w.detach().contiguous()
+                tensors |= {f"{name}.{key}": optimizer.state[w][key].contiguous() for key in _MOMENTS}
+            entry = json.dumps({"header": text, "sha256": _digest(text, tensors)})
+            with atomic(_path(self.folder, node, epoch)) as path:
+                path.write_bytes(save(tensors, metadata={_ENTRY: entry}))
+            for old in _epochs(self.folder, node) - {epoch - i for i in range(_KEPT)}:
+                _path(self.folder, node, old).unlink(missing_ok=True)
+
+    def _require_fits(self, header: dict[str, Any], path: Path) -> None:
+        was = header["record"]
+        names = [name for name in {**self.record, **was} if self.record.get(name) != was.get(name)]
+        if "--data" in names and _DATA in names:
+            names.remove(_DATA)
+        if names:
+            changes = "; ".join(
+                f"{n} was {was.get(n, 'not there')}, is {self.record.get(n, 'not there')}" for n in names
+            )
+            raise ValueError(
+                f"{self.folder} holds a training with other settings: {changes}. Give the same ones to go on, or "
+                "another folder."
+            )
+        done = len(header["losses"])
+        if done > self.epochs:
+            raise ValueError(
+                f"{self.folder} holds {done} epochs, more than --epochs {self.epochs}; give --epochs {done} or more, "
+                "or another folder."
+            )
+
+
+def _header(path: Path, whole: bool = False) -> tuple[dict[str, Any], Path, dict[str, Tensor]]:
+    """What a checkpoint says of itself, and if ``whole`` its tensors, held against their hash."""
+    from safetensors import SafetensorError, safe_open
+
+    damaged = ValueError(f"{path} is damaged; remove it, and training goes on from the epoch before, if that is there.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if whole else {}  # noqa: SIM118
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        raise damaged from error
+    if _ENTRY not in metadata:
+        raise ValueError(
+            f"{path} was written by an older version, which did not keep the settings; train anew, in another folder."
+        )
+    try:
+        entry = json.loads(metadata[_ENTRY])
+        header = json.loads(entry["header"])
+        sound = header["format"] == _FORMAT and path.name.endswith(f".epoch-{len(header['losses'])}.safetensors")
+        sound &= isinstance(header["record"], dict) and isinstance(header["epochs"], int)
+        sound &= not whole or entry["sha256"] == _digest(entry["header"], tensors)
+    except (LookupError, RecursionError, TypeError, ValueError) as error:
+        raise damaged from error
+    if not sound:
+        raise damaged
+    return header, path, tensors
+
+
+def _restore(weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    for name, w in weights.items():
+        w.detach().copy_(tensors[name])
+        optimizer.state[w] = {key: tensors[f"{name}.{key}"] for key in _MOMENTS}
+
+
+def _of_node(local: Network, node: int) -> dict[str, Tensor]:
+    """The parameters of one node by name, and the head's bias, of which every node has a copy."""
+    return {
+        name.split(".")[-1]: w
+        for name, w in local.named_parameters()
+        if w.requires_grad and (name.endswith(f"__{node}") or name == "head.bias")
+    }
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    from safetensors.torch import save
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return hashlib.sha256(text.encode() + save(plain)).hexdigest()
+
+
+def _in_words(pattern: Pattern) -> str:
+    links = sum(map(sum, pattern)) - len(pattern)
+    called = hashlib.sha256(f"{tuple(pattern)} {pattern.names}".encode()).hexdigest()[:8]
+    return f"{len(pattern)} nodes and {links} links ({called})"
+
+
+def _path(folder: Path, node: int, epoch: int) -> Path:
+    return folder / f"node-{node}.epoch-{epoch}.safetensors"
+
+
+def _epochs(folder: Path, node: int) -> set[int]:
+    names = (re.fullmatch(rf"node-{node}\.epoch-(\d+)\.safetensors", path.name) for path in folder.glob("node-*"))
+    return {int(name[1]) for name in names if name}

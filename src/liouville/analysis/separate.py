@@ -1,0 +1,134 @@
+r"""Whether every sample of a batch goes its own way: what must hold before a sample has a Jacobian of its own.
+
+The samples are evaluated again in another order, each between two strangers: x'_0, x_{B-1}, x'_1, ..., x_0, x'_B. A
+function of one sample gives every x_k the same value there, and no gradient passes between the x_k and the x'_k, in
+either direction. So a sum over the samples before (or after) is seen as well as a mean over all, and so is what depends
+on a sample's place, or on how many there are; a batch of one is looked at in company too.
+"""
+
+from __future__ import annotations
+
+__all__ = ["is_own", "require_separate", "require_separate_layers"]
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from liouville.backprop import slices
+from liouville.fields.base import Theta, VectorField
+from liouville.flow import Flow
+from liouville.schemes import State
+
+_LEAK = 30.0  # roundings of a gradient, as a maximum over the batch leaves that is subtracted and added again
+_NO_JACOBIAN = "so that no sample has a Jacobian of its own"
+
+
+def require_separate_layers(flow: Flow, theta: Theta, parts: Sequence[Tensor], shape: torch.Size) -> None:
+    """Raise unless the layers treat the samples of ``parts``, (N + 1, B, ...), one by one; ``shape`` is the input's.
+
+    A field of this library is one formula for all layers, so its first one tells; modules of a user's may be coupled by
+    the weights of any layer.
+    """
+    looked_at = 1 if is_own(flow.field) else flow.layers
+    axes = parts[0].dim() - 2
+    for j, theta_j in zip(range(looked_at), slices(theta, flow.layers), strict=False):
+        before, after = (tuple(part[k] for part in parts) for k in (j, j + 1))
+        require_separate(
+            f"layer {j} of {type(flow.field).__name__}",
+            lambda *s, t=theta_j, j=j: flow.scheme.step(flow.field.at_layer(j), s, t, flow.h),
+            before,
+            after,
+            f"of the axes {tuple(shape)} of the input {axes} {'is' if axes == 1 else 'are'} taken to be one sample; "
+            f"where more belong to one, state sample_ndim={axes + 1}, as in ShearField(..., sample_ndim={axes + 1})",
+        )
+
+
+def require_separate(what: str, function: Callable[..., Any], parts: State, values: State, cure: str) -> None:
+    """Raise unless ``function`` of the samples ``parts``, (B, ...) each, gives each its one of ``values`` by itself.
+
+    Raises:
+        ValueError: if a sample's value depends on the others or on its place, or another number of samples fails.
+    """
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        leaves = [x.requires_grad_() for x in _among_strangers(parts)]
+        try:
+            out = _tuple(function(*leaves))
+        except ArithmeticError:
+            return  # an implicit layer without a solution there, which is no sign of anything
+        except Exception as error:
+            raise ValueError(
+                f"{what} cannot be evaluated on {len(leaves[0])} samples of shape {tuple(parts[0].shape[1:])} at once, "
+                f"which an answer per sample needs ({type(error).__name__}: {_first_line(error)}); {cure}."
+            ) from error
+        moved = any(_differs(o[1::2].flip(0), v) for o, v in zip(out, values, strict=True))
+        if moved or _leaks(out, leaves):
+            raise ValueError(
+                f"{what} couples the samples of a batch, {_NO_JACOBIAN} (among others one "
+                f"has another value, or a gradient passes between them); {cure}."
+            )
+
+
+@torch.no_grad()
+def _among_strangers(parts: State) -> list[Tensor]:
+    """(2 B + 1, ...): x'_0, x_{B-1}, x'_1, ..., x_0, x'_B, the strangers x' of the size and mostly the signs of x."""
+    generator, B = torch.Generator().manual_seed(0), len(parts[0])
+    finite = torch.cat([x[x.isfinite()].flatten() for x in parts])
+    size = float(finite.double().square().mean().sqrt()) if len(finite) else 0.0
+    mixed = []
+    for x in parts:
+        scale, shift = (torch.rand(B + 1, *x.shape[1:], generator=generator).to(x) for _ in range(2))
+        strangers = torch.cat((x, x[:1])).roll(1, 0) * (0.5 + scale) + 0.2 * (size or 1.0) * (shift - 0.5)
+        both = torch.stack((strangers[:B], x.flip(0)), 1).flatten(0, 1)
+        mixed.append(torch.cat((both, strangers[B:])).detach())
+    return mixed
+
+
+@torch.no_grad()
+def _differs(found: Tensor, value: Tensor) -> bool:
+    """Whether a finite number has become another one, by more than rounding."""
+    if found.shape != value.shape:
+        return True
+    finite = value.isfinite()
+    tolerance = torch.finfo(value.dtype).eps ** 0.5 * float(torch.where(finite, value, 0.0).abs().amax())
+    return bool((finite & ~((found - value).abs() <= tolerance)).any())
+
+
+def _leaks(out: Sequence[Tensor], leaves: Sequence[Tensor]) -> bool:
+    """Whether a gradient passes from some samples to the others between them."""
+    generator = torch.Generator().manual_seed(1)
+    reached = [o for o in out if o.requires_grad]
+    for start in (0, 1) if reached else ():
+        cotangents = []
+        for o in reached:
+            # one sign per number in all samples, so that a mean over the batch does not cancel
+            g = torch.randn(o.shape[1:], generator=generator).sign() * (0.5 + torch.rand(o.shape, generator=generator))
+            g[1 - start :: 2] = 0.0
+            cotangents.append(g.to(o))
+        gradients = torch.autograd.grad(reached, leaves, cotangents, retain_graph=start == 0, materialize_grads=True)
+        size = max(float(torch.where(g.isfinite(), g, 0.0).abs().amax()) for g in gradients)
+        limit = _LEAK * torch.finfo(gradients[0].dtype).eps * size
+        if any(bool((g[1 - start :: 2].isfinite() & (g[1 - start :: 2].abs() > limit)).any()) for g in gradients):
+            return True
+    return False
+
+
+def is_own(field: VectorField) -> bool:
+    """Whether the velocities are formulas of this library, which treats samples alike in all layers."""
+    inner: Any = field
+    while isinstance(inner, VectorField):
+        makers = [c for c in type(inner).__mro__ if vars(c).keys() & {"forward", "p_dot", "q_dot", "gradient"}]
+        if not all(c.__module__.startswith(("liouville.", "torch.")) for c in makers) or hasattr(inner, "skeletons"):
+            return False
+        inner = getattr(inner, "field", None) or getattr(inner, "force", None)
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]
+
+
+def _tuple(out: Any) -> tuple[Tensor, ...]:
+    return out if isinstance(out, tuple) else (out,)

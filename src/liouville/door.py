@@ -1,0 +1,114 @@
+"""The process's own door, for the command only: Ctrl-C and the standard streams, before anything else is imported.
+
+Ctrl-C while Python imports ends the process at once, as nothing has begun; later it waits until an import that is
+under way is whole, since torch does not survive half of one. A reader of standard output that goes away (``| head``)
+ends the output and not the work; an output that cannot be written is an error that says so.
+"""
+
+from __future__ import annotations
+
+__all__ = ["INTERRUPTED", "OutputError", "guard_interrupts", "guard_streams"]
+
+import errno
+import io
+import os
+import signal
+import sys
+
+TYPE_CHECKING = False  # few imports, so that little of the start is left unguarded
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+    from typing import Any
+
+INTERRUPTED = 130
+_AGAIN = 0.02  # seconds between two looks at an import that is under way
+
+
+class OutputError(OSError):
+    """Standard output cannot be written."""
+
+
+def guard_interrupts() -> None:
+    """Answer Ctrl-C as this module says; where the process was told to ignore it, it goes on ignoring it."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupted)
+
+
+def guard_streams() -> None:
+    """Give the process streams that fail in one sentence, or in silence where nobody is left to read it."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115 (for as long as the process lives)
+    sys.stderr = _stream(2, sys.stderr, silent=True)
+    sys.stdout = _stream(1, sys.stdout, silent=False)
+
+
+class _Raw(io.RawIOBase):
+    """A file descriptor that is written until it fails; what comes after is dropped."""
+
+    def __init__(self, number: int, silent: bool) -> None:
+        self.number, self.silent, self.ended = number, silent, False
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self.number
+
+    def isatty(self) -> bool:
+        return os.isatty(self.number)
+
+    def write(self, content: Any) -> int:
+        if not self.ended:
+            try:
+                return os.write(self.number, content)
+            except OSError as error:
+                self.ended = True
+                if not self.silent and error.errno != errno.EPIPE:
+                    raise OutputError(f"standard output cannot be written: {error.strerror}.") from None
+        return len(content)
+
+
+def _stream(number: int, given: Any, silent: bool) -> Any:
+    """The same stream over `_Raw`; characters that its encoding lacks are written as escapes."""
+    if given is None:
+        return open(os.devnull, "w", encoding="utf-8") if silent else None  # noqa: PTH123
+    raw = _Raw(number, silent)
+    buffer = io.BufferedWriter(raw)
+    return io.TextIOWrapper(buffer, given.encoding, "backslashreplace", line_buffering=silent or raw.isatty())
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    if not _importing(frame):
+        raise KeyboardInterrupt
+    if not _whole("torch"):  # nothing has begun, and nothing is lost
+        if os.environ.get("RANK", "0") == "0":
+            os.write(2, b"liouville: interrupted.\n")
+        os._exit(INTERRUPTED)
+    import threading
+
+    threading.Thread(target=_again, args=(threading.main_thread().ident,), daemon=True).start()
+
+
+def _again(main: int) -> None:
+    """Interrupt once more when the main thread imports nothing."""
+    import time
+
+    while _importing(sys._current_frames().get(main)):
+        time.sleep(_AGAIN)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    return any(f.f_code.co_filename.startswith("<frozen importlib") for f in _stack(frame))
+
+
+def _stack(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _whole(name: str) -> bool:
+    module = sys.modules.get(name)
+    return module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False)

@@ -1,0 +1,56 @@
+"""What the environment says of this process: alone, or one of several that torchrun or ``--nproc`` started."""
+
+from __future__ import annotations
+
+__all__ = ["NEEDED", "launched", "processes", "require_environment"]
+
+import os
+
+NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_PLACES = (("RANK", "WORLD_SIZE"), ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+_CURE = "start the processes with torchrun or --nproc, or unset the variable"
+
+
+def launched() -> bool:
+    """Whether this process was started as one of several, by ``--nproc`` or by torchrun."""
+    return all(name in os.environ for name in NEEDED)
+
+
+def processes() -> int:
+    """How many processes there are; 1 where none were launched, or the variables describe none."""
+    try:
+        require_environment()
+    except ValueError:
+        return 1
+    return (_number("WORLD_SIZE") or 1) if launched() else 1
+
+
+def require_environment() -> None:
+    """Raise where the variables of a launcher are no description of this process.
+
+    Raises:
+        ValueError: the variable, what it must be, and what to do.
+    """
+    given = [name for name in ("RANK", "WORLD_SIZE") if name in os.environ]
+    missing = [name for name in NEEDED if name not in os.environ]
+    if given and missing and os.environ.get("WORLD_SIZE", "2") != "1":
+        raise ValueError(f"{given[0]} is set in the environment and {missing[0]} is not; {_CURE}.")
+    if not given or missing:
+        return
+    for name, low, high in (("WORLD_SIZE", 1, 2**31), ("LOCAL_WORLD_SIZE", 1, 2**31), ("MASTER_PORT", 1, 2**16)):
+        _require(name, low, high)
+    for name, size in _PLACES:
+        _require(name, 0, _number(size) or 2**31)
+
+
+def _require(name: str, low: int, high: int) -> None:
+    value = os.environ.get(name)
+    number = _number(name)
+    if value is not None and (number is None or not low <= number < high):
+        wanted = f"a whole number from {low} to {high - 1}" if high < 2**31 else f"a whole number of at least {low}"
+        raise ValueError(f"{name} must be {wanted}, got {value!r} in the environment; {_CURE}.")
+
+
+def _number(name: str) -> int | None:
+    text = os.environ.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None

@@ -1,0 +1,117 @@
+"""Graphs in text files: what is text, which lines count, and what separates the cells of a line."""
+
+from __future__ import annotations
+
+__all__ = ["read"]
+
+import csv
+import re
+from pathlib import Path
+
+from liouville.graphs.pattern import LARGEST, Pattern
+from liouville.graphs.readings import Row, pattern_of, values
+from liouville.graphs.tables import Fault
+
+_LARGEST_FILE = 40_000_000  # bytes, a matrix of 4096 nodes: the table in memory takes up to a hundred times as much
+_ACCEPTED = "graphs are read from GraphML, and from text with two nodes a line or an adjacency matrix"
+_OTHERS = {".gml", ".gexf", ".net", ".paj", ".json", ".dot", ".gv", ".mtx", ".npy", ".npz", ".xlsx", ".pkl", ".pt"}
+_SIGNS = re.compile(
+    r"(strict\s+)?(di)?graph\b[^\n]*[{\[]|graph\s*\[|creator\s+\S|\*vertices|%%matrixmarket|[{\[]", re.I
+)
+_DECIMAL = re.compile(r"[+-]?[0-9]+,[0-9]+")
+_DATA = re.compile(r"[\s,;]*\{.*\}\s*$")  # networkx writes an edge's data as a dict
+
+
+def read(path: Path) -> Pattern:
+    """The graph in a text file.
+
+    Raises:
+        ValueError: if it is of another format or encoding, too large, empty, or broken; the line is named.
+        OSError: if it cannot be read.
+    """
+    try:
+        return pattern_of(_rows(_lines(_text(path))))
+    except Fault as fault:
+        where = f"{path}, {fault.place}" if fault.place else str(path)
+        raise ValueError(f"{where}: {fault.what}.") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _text(path: Path) -> str:
+    if path.suffix.lower() in _OTHERS:
+        raise Fault("", f"{path.suffix} files are not read; {_ACCEPTED} (networkx writes them)")
+    size = path.stat().st_size
+    if size > _LARGEST_FILE:
+        raise Fault("", f"the file has {size:,} bytes, more than the {_LARGEST_FILE:,} of a graph of {LARGEST} nodes")
+    content = path.read_bytes()
+    if content.startswith((b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ")):
+        raise Fault("", f"the file is compressed or a spreadsheet; unpack or export it first: {_ACCEPTED}")
+    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise Fault(
+            "" if b"\0" in content else f"line {line}",
+            f"this is not {encoding[:6].strip('-').upper()} text; {_ACCEPTED}",
+        ) from None
+    if "\0" in text:
+        raise Fault("", f"the file is binary; {_ACCEPTED}")
+    if _SIGNS.match(text.lstrip()):
+        raise Fault("", f"the file is in a format that is not read; {_ACCEPTED} (networkx writes them)")
+    return text
+
+
+def _lines(text: str) -> list[tuple[int, str]]:
+    """The lines that hold something, with their numbers: no comments, and without networkx's data of an edge."""
+    numbered = enumerate(re.split(r"\r\n|\r|\n", text), start=1)
+    lines = [(n, line.strip(" ")) for n, line in numbered if line.strip() and line.strip()[0] not in "#%"]
+    return [(n, _DATA.sub("", re.sub(r"^([-+0-9.eE,;\s]*?)\s*#.*", r"\1", line))) for n, line in lines]
+
+
+def _rows(lines: list[tuple[int, str]]) -> list[Row]:
+    """Cells, by the separator that every line has; blanks separate where no other does."""
+    if not lines:
+        raise Fault("", "the file is empty; expected two nodes a line")
+    bare = [re.sub(r'"[^"]*"', "", line) for _, line in lines]
+    separator = next((s for s in "\t;," if all(s in line for line in bare)), " ")
+    rows = [Row(n, _cells(n, line, separator)) for n, line in lines]
+    if all(len(row.cells) > 2 and not row.cells[-1] for row in rows):  # each line ends with a separator
+        rows = [Row(n, cells[:-1]) for n, cells in rows]
+    bracket = next((row for row in rows for cell in row.cells if _unbalanced(cell)), None)
+    if bracket:
+        raise Fault(
+            f"line {bracket.line}", "brackets are not read; write two nodes a line, names with blanks in quotes"
+        )
+    comma = next((row for row in rows if any(_DECIMAL.fullmatch(cell) for cell in row.cells)), None)
+    if comma:
+        raise Fault(f"line {comma.line}", "decimal commas are not read; write 0.5 for 0,5")
+    odd = next((row for row in rows if len(row.cells) != len(rows[0].cells)), None)
+    if odd:
+        raise Fault(
+            f"line {odd.line}",
+            f"an edge list or a matrix has one number of columns, but here are {values(odd.cells)} and in line "
+            f"{rows[0].line} {len(rows[0].cells)}; expected two nodes a line",
+        )
+    return rows
+
+
+def _cells(n: int, line: str, separator: str) -> list[str]:
+    if separator == " ":
+        if line.count('"') % 2:
+            raise Fault(f"line {n}", "a quote is not closed")
+        words = re.findall(r'"([^"]*)"|([^\s#",]+)|(#.*)|(["])', line)
+        return [quoted or word for quoted, word, comment, _ in words if not comment]
+    try:
+        cells = next(csv.reader([line], delimiter=separator, strict=True, skipinitialspace=True))
+    except csv.Error as error:
+        raise Fault(f"line {n}", f"cannot be split into cells ({error})") from None
+    if any(re.search(r"\s#", cell) for cell in cells) and '"' not in line:
+        raise Fault(f"line {n}", "a '#' within a name may begin a comment; put the name into double quotes")
+    return [cell.strip() for cell in cells]
+
+
+def _unbalanced(cell: str) -> bool:
+    """Whether a bracket is opened in one cell and closed in another."""
+    return any(cell.count(a) != cell.count(b) for a, b in ("()", "[]", "{}"))
