@@ -38,6 +38,26 @@ def _block():
     return nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 2))
 
 
+class _Tied(nn.Module):
+    """A parameter under two names, a part used twice, a buffer of its own in every layer."""
+
+    def __init__(self, shift):
+        super().__init__()
+        self.w = nn.Parameter(0.6 * torch.randn(2, 2))
+        self.v, act = self.w, nn.PReLU()
+        self.parts = nn.Sequential(nn.Linear(2, 2), act, nn.Linear(2, 2), act)
+        self.register_buffer("shift", torch.full((2,), shift))
+
+    def forward(self, x):
+        return torch.tanh(self.parts(x + self.shift) @ self.w) @ self.v
+
+
+def _sharing():
+    """Layers 0 and 2 have one module as F; G is one module for all layers, a part of which is F's."""
+    one, two = _block(), _block()
+    return {"F": [one, two, one], "G": [nn.Sequential(one[0], nn.Tanh(), nn.Linear(5, 2))] * N}
+
+
 class Tokens(nn.Module):
     """Attention over the tokens of a sequence: it takes (batch, tokens, width) and nothing else."""
 
@@ -121,6 +141,8 @@ _FIELDS = {
     "residual-images-3d": lambda g: lv.ResidualField(2, N, **_images(operator=lv.Conv(3, 3)), generator=g),
     "second-order-images": lambda g: lv.SecondOrderField(lv.SymmetricField(2, N, **_images(), generator=g)),
     "shear": lambda g: lv.ShearField(_block(), _block(), layers=N, features=4),
+    "shear-tied": lambda g: lv.ShearField([_Tied(0.1 * j) for j in range(N)], _block(), layers=N, features=4),
+    "shear-shared": lambda g: lv.ShearField(**_sharing(), layers=N, features=4),
     "shear-images": lambda g: lv.ShearField(
         nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.GroupNorm(1, 2)),
         nn.Conv2d(2, 1, 3, padding=1),

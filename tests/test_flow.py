@@ -195,7 +195,8 @@ def test_every_tensor_follows_to_another_dtype_and_device(name):
     assert {t.device.type for t in (*meta.parameters(), *meta.buffers())} == {"meta"}
     assert {t.device.type for t in meta.theta()} == {"meta"}
     double = copy.deepcopy(field).double()
-    assert {t.dtype for t in (*double.parameters(), *double.buffers(), *double.theta())} == {torch.float64}
+    floats = [t for t in double.buffers() if t.is_floating_point()]  # which rows layers share are whole numbers
+    assert {t.dtype for t in (*double.parameters(), *floats, *double.theta())} == {torch.float64}
 
 
 def test_constants_are_in_the_state_dict():

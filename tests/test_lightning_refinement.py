@@ -122,6 +122,25 @@ def test_a_scheduler_goes_on_with_the_doubled_rate() -> None:
     assert [group["lr"] for group in trainer.optimizers[0].param_groups] == [0.4, 0.1]
 
 
+@pytest.mark.parametrize("kind", ["EMAWeightAveraging", "StochasticWeightAveraging"])
+@pytest.mark.parametrize("first", [False, True])
+def test_averages_of_the_weights_are_doubled_too(kind: str, first: bool) -> None:
+    from lightning.pytorch import callbacks
+
+    settings = {"EMAWeightAveraging": {"decay": 0.9}, "StochasticWeightAveraging": {"swa_lrs": 0.05}}
+    average = getattr(callbacks, kind)(**settings[kind])
+
+    def optimizers(m: Any) -> torch.optim.Optimizer:
+        groups = [[w for name, w in m.named_parameters() if ("body" in name) == body] for body in (True, False)]
+        return torch.optim.SGD([{"params": group} for group in groups], lr=0.1)
+
+    m = module(optimizers)
+    run(m, 4, *([refinement(3, target=10.0), average][:: 1 if first else -1]))
+    assert m.depths == [4, 8, 16, 16]
+    for a, b in zip(m.parameters(), average._average_model.parameters(), strict=True):
+        assert a.shape == b.shape and bool(a.isfinite().all())
+
+
 def test_errors() -> None:
     def scheduled(m: Any) -> Any:
         optimizer = sgd(m)

@@ -40,6 +40,7 @@ from liouville.fields import (
     ShearField,
     SymmetricField,
 )
+from liouville.fields.modules import tied
 from liouville.files import atomic
 from liouville.flow import Flow
 from liouville.kernels import ENGINES
@@ -299,7 +300,16 @@ def _field(field: Any, *more: str) -> dict[str, Any]:
 
 def _shear(field: ShearField) -> dict[str, Any]:
     names = ("layers", "features", "p_features", "feature_axis", "sample_ndim")
-    return field.skeletons | {name: getattr(field, name) for name in names}
+    described = field.skeletons | {name: getattr(field, name) for name in names}
+    return described if field.sharing is None else described | {"sharing": json.dumps(field.sharing)}
+
+
+def _built_shear(F: nn.Module, G: nn.Module, layers: int, sharing: str | None = None, **more: Any) -> ShearField:
+    if sharing is None:
+        return ShearField(F, G, layers=layers, **more)
+    numbers, known = json.loads(sharing), dict[int, nn.Parameter]()
+    modules = [tied(m, layers, numbers[key], known) for key, m in (("F", F), ("G", G))]
+    return ShearField(*modules, layers=layers, **more)
 
 
 def _linear(layer: nn.Linear) -> dict[str, Any]:
@@ -340,7 +350,7 @@ for _kind in (DropoutField, PartitionedDropoutField):
     register(_kind, lambda d: {"field": d.field, "probability": d.probability})
 register(HamiltonianField, _hamiltonian)
 register(SeparableHamiltonianField, _separable)
-register(ShearField, _shear)
+register(ShearField, _shear, _built_shear)
 register(nn.Linear, _linear)
 register(
     nn.LayerNorm,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from liouville.backprop import Backprop, Stored, slices
 from liouville.backprop.contract import is_autocast
+from liouville.backprop.gate import admit
 from liouville.compilers import is_hollow, is_recorded
 from liouville.fields.base import StochasticField, Theta, VectorField
 from liouville.precision import FLOATS, require_autocast
@@ -101,6 +102,13 @@ class Flow(nn.Module):
         """The state before the first layer, from the state behind the last; reversible schemes only."""
         scheme = self._reversible()
         theta = self.field.theta()
+        field = self.field.at_layer(0)
+        found = admit(field, scheme.final(field, state), type(theta)(*(w[0] for w in theta)))
+        if found.draws or found.writes or not found.repeats:
+            raise ValueError(
+                "the layers draw random numbers or change buffers, and would not do on the way back what they did "
+                "before; invert a flow whose layers are functions of input and weights, if need be after flow.eval()."
+            )
         for j, theta_j in reversed(list(enumerate(slices(theta, self.layers)))):
             state = scheme.inverse(self.field.at_layer(j), state, theta_j, self.h)
         return state
@@ -142,6 +150,7 @@ class Flow(nn.Module):
         self._check(y, theta)
         run = self.field.in_run()
         theta_0 = type(theta)(*(w[0] for w in theta))
+        admit(run, y, theta_0)
         return run, self.scheme.init(run.at_layer(0), y, theta_0, self.h)
 
     def _check(self, y: Tensor, theta: Theta = ()) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 
@@ -177,3 +178,16 @@ def test_settings_of_the_other_method_are_named() -> None:
         fit(network(), moons(), lv.train.GaussNewton())
     with pytest.raises(ValueError, match=r"gauss_newton takes GaussNewton, got Settings; Settings is for train.fit"):
         lv.train.gauss_newton(network(), moons(), Settings())
+
+
+def test_data_and_networks_that_cannot_be_trained_are_named() -> None:
+    split = lv.data.load("double-moons", points=40)
+    network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=2, T=1.0)
+    x, y = split.x_train.clone().requires_grad_(), split.x_train[:, 0].clone()
+    with pytest.raises(ValueError, match=r"the inputs of .* require a gradient; call .detach\(\)"):
+        fit(network, dataclasses.replace(split, x_train=x), Settings(epochs=1))
+    regression = dataclasses.replace(split, y_train=y, y_test=split.x_test[:, 0].clone(), classes=0, label_names=None)
+    with pytest.raises(ValueError, match=r"a row of numbers for each sample.*gives \(1,\) for one sample"):
+        fit(torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Flatten(0)), regression, Settings(epochs=1))
+    with pytest.raises(ValueError, match="every weight of the network is frozen"):
+        fit(network.requires_grad_(False), split, Settings(epochs=1))

@@ -77,6 +77,21 @@ def test_a_few_samples_stand_for_the_batch() -> None:
     torch.testing.assert_close(norms[0], norms[1], rtol=1e-12, atol=0)
 
 
+def test_a_masked_loss_is_followed_where_it_reads() -> None:
+    """4 of 1,000 samples have a label, none of them among 16 evenly spaced ones; then none at all."""
+    network, x, labelled = h2(6).double(), randn(1000, 2), [1, 333, 500, 777]
+    norms = []
+    for samples in (16, 1000):
+        with GradientMonitor(network, samples=samples) as monitor:
+            network(x)[labelled].square().mean().backward()
+        norms.append(torch.tensor(monitor.records[0].norms))
+        assert monitor.flags == [] and monitor.records[0].ratio > 0.1
+    torch.testing.assert_close(norms[0], norms[1], rtol=1e-12, atol=0)
+    with GradientMonitor(network) as monitor, pytest.warns(GradientWarning, match="the gradient is zero, at the last"):
+        (0 * network(x)).sum().backward()
+        monitor.__exit__()
+
+
 def test_hooks_see_the_output_of_every_listed_module() -> None:
     network = mlp(3).double()
     x = randn(8, 2)

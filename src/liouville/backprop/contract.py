@@ -12,8 +12,11 @@ __all__ = [
     "is_autocast",
     "is_declared",
     "is_plain_autograd",
+    "name_of",
+    "operations",
     "require_declared",
     "require_plain_autograd",
+    "streams",
     "watched",
 ]
 
@@ -59,12 +62,12 @@ def require_plain_autograd(tensors: Sequence[Tensor]) -> None:
 @contextlib.contextmanager
 def watched(field: Any, device: torch.device) -> Iterator[None]:
     """Raise a `RuntimeError` if what runs inside draws from torch's global random streams or changes a buffer."""
-    streams = _streams(device)
+    start = streams(device)
     buffers: dict[str, tuple[Tensor, Tensor]] = {name: (b, b.detach().clone()) for name, b in field.named_buffers()}
     yield
-    if any(not torch.equal(a, b) for a, b in zip(streams, _streams(device), strict=True)):
+    if any(not torch.equal(a, b) for a, b in zip(start, streams(device), strict=True)):
         raise RuntimeError(
-            f"random numbers were drawn from torch's global stream while the layers of {_name(field)} ran; "
+            f"random numbers were drawn from torch's global stream while the layers of {name_of(field)} ran; "
             "evaluated again they would differ, and the gradient would be wrong. Use lv.dropout(field, p), derive "
             f"the field from StochasticField, or {_STORED}."
         )
@@ -72,7 +75,7 @@ def watched(field: Any, device: torch.device) -> Iterator[None]:
     changed = [name for name, (b, value) in buffers.items() if now.get(name) is not b or not torch.equal(b, value)]
     if changed:
         raise RuntimeError(
-            f"the layers of {_name(field)} change the buffer {', '.join(changed)}; evaluated again they would "
+            f"the layers of {name_of(field)} change the buffer {', '.join(changed)}; evaluated again they would "
             f"change it twice and compute something else. Use a norm without running statistics, or {_STORED}."
         )
 
@@ -86,20 +89,22 @@ def require_declared(result: Tensor, inputs: Sequence[Tensor], field: Any, j: in
     """Raise where it is not `is_declared`."""
     if not is_declared(result, inputs):
         raise RuntimeError(
-            f"layer {j} of {_name(field)} depends on a parameter that does not come through theta(); its "
+            f"layer {j} of {name_of(field)} depends on a parameter that does not come through theta(); its "
             f"gradient would be missing. Return the parameter from theta() and read it from theta_j, or {_STORED}."
         )
 
 
-def _name(field: Any) -> str:
+def name_of(field: Any) -> str:
+    """What to call a field in a sentence."""
     return type(original(field)).__name__
 
 
-def _streams(device: torch.device) -> list[Tensor]:
-    streams = [torch.get_rng_state()]
+def streams(device: torch.device) -> list[Tensor]:
+    """The states of torch's global random streams, the CPU's first."""
+    found = [torch.get_rng_state()]
     if device.type == "cuda":
-        streams.append(torch.cuda.get_rng_state(device))
-    return streams
+        found.append(torch.cuda.get_rng_state(device))
+    return found
 
 
 def differentiable_once(gradients: Sequence[Tensor | None], of: Sequence[Tensor]) -> Sequence[Tensor | None]:
@@ -127,10 +132,21 @@ class _Once(torch.autograd.Function):
         )
 
 
+def operations(result: Tensor) -> list[str]:
+    """The names of the operations that autograd goes back through."""
+    return [node.name() for node in _nodes(result)]
+
+
 def _leaves(result: Tensor) -> Iterator[Tensor]:
     """The leaves that autograd leads to from ``result``."""
     if result.grad_fn is None:
         yield result
+    for node in _nodes(result):
+        if hasattr(node, "variable"):
+            yield node.variable
+
+
+def _nodes(result: Tensor) -> Iterator[Any]:
     seen: set[Any] = set()
     nodes = [result.grad_fn]
     while nodes:
@@ -138,6 +154,5 @@ def _leaves(result: Tensor) -> Iterator[Tensor]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if hasattr(node, "variable"):
-            yield node.variable
+        yield node
         nodes.extend(before for before, _ in node.next_functions)

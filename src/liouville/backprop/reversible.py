@@ -23,6 +23,7 @@ from liouville.backprop import drift
 from liouville.backprop.arithmetic import Compensated, Floating, Grid, Part
 from liouville.backprop.base import Backprop, require_depth
 from liouville.backprop.contract import differentiable_once, is_autocast, require_plain_autograd, watched
+from liouville.backprop.gate import observed, require_recomputable
 from liouville.backprop.layers import Inverses, Layers, Shears
 from liouville.fields.base import Theta, VectorField
 from liouville.schemes.base import ReversibleScheme, Scheme, ShearScheme, State
@@ -214,6 +215,8 @@ class _Inverted(torch.autograd.Function):
     @staticmethod
     def forward(ctx, run: _Run, parts: int, *tensors: Tensor) -> State:  # type: ignore[no-untyped-def]
         state, theta = tensors[:parts], tensors[parts:]
+        if not observed(run.layers.field).repeats:
+            require_recomputable(run.layers.field)
         with watched(run.layers.field, state[0].device):
             final, kept = run.forward(state, theta, ctx.needs_input_grad[2 + parts :])
         ctx.save_for_backward(*theta, *final, *(x for row in kept.values() for x in row))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from liouville.backprop.base import Backprop, slices
+from liouville.backprop.gate import require_recomputable
 from liouville.fields.base import Theta, VectorField
 from liouville.schemes.base import Scheme, State
 
@@ -39,6 +40,8 @@ class Checkpointed(Backprop):
 
     Raises:
         ValueError: if ``every`` is less than 1.
+        RuntimeError: if a layer, computed again, would not be the same: if it changes a buffer, or draws random numbers
+            that `torch.utils.checkpoint` does not replay.
 
     Examples:
         >>> Checkpointed(every=8)
@@ -60,6 +63,8 @@ class Checkpointed(Backprop):
             )
         from torch.utils.checkpoint import checkpoint  # a slow import in older releases of torch
 
+        if torch.is_grad_enabled():
+            require_recomputable(field)
         layers = list(enumerate(slices(theta, field.layers)))
         every = self.every or math.ceil(math.sqrt(field.layers))
 

@@ -12,7 +12,7 @@ __all__ = ["ActivatedField", "Lipschitz", "PartitionedField", "Spectrum", "Stoch
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -58,6 +58,7 @@ class VectorField(nn.Module, ABC):
     features: int
     layers: int
     feature_axis: int = -1
+    constants: Collection[str] = ()  # the entries of theta() that are buffers, and no weights
     sample_ndim: int | None = None
     """How many trailing axes of a state are one sample: 1 for vectors, 1 + dims for signals and images, 2 for sequences
     (tokens, features). None where nobody has said so: then one leading axis is a batch, and several are not known to
@@ -142,6 +143,13 @@ class VectorField(nn.Module, ABC):
         `Scheme.check` asks it; a field that fits every scheme for its kind leaves it as it is.
         """
 
+    def check_writes(self, buffers: Sequence[str]) -> None:
+        """Raise a `ValueError` if a run must not change one of these, which its layers were seen to change."""
+
+    def plain_state(self) -> dict[str, Any]:
+        """What the layers may keep beside parameters and buffers; nothing, for a field that is a function."""
+        return {}
+
     def in_run(self, seed: int | None = None) -> VectorField:
         """The field of one run, its noise fixed by ``seed``, or by one number of torch's global stream if None.
 
@@ -163,12 +171,16 @@ class VectorField(nn.Module, ABC):
         N, prolong = self.layers, prolongation(how)
         for module in self.modules():
             for name, raw in module.named_parameters(recurse=False):
-                one = getattr(module, "shared", False) or name in getattr(module, "constant", ())
-                if len(raw) == N and not (N == 1 and one):
+                one = N == 1 and getattr(module, "shared", False)
+                if raw.dim() and len(raw) == N and not one and name not in getattr(module, "constant", ()):
                     fine = prolong(raw.detach())
                     setattr(module, name, nn.Parameter(fine, requires_grad=raw.requires_grad))
             if isinstance(module, VectorField):
+                module._prolong(how)
                 module.layers *= 2
+
+    def _prolong(self, how: str) -> None:
+        """Double what counts the layers beside parameters."""
 
     def extra_repr(self) -> str:
         return f"features={self.features}, layers={self.layers}"

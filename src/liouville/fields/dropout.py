@@ -5,8 +5,8 @@ from __future__ import annotations
 __all__ = ["DropoutField", "PartitionedDropoutField", "dropout"]
 
 import functools
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -66,6 +66,16 @@ class DropoutField(StochasticField):
     def spectrum(self) -> Spectrum:
         """The field's own, in evaluation mode."""
         return spectrum_of(self.field)
+
+    @property
+    def constants(self) -> Collection[str]:  # type: ignore[override]
+        return self.field.constants
+
+    def check_writes(self, buffers: Sequence[str]) -> None:
+        self.field.check_writes([name.removeprefix("field.") for name in buffers])
+
+    def plain_state(self) -> dict[str, Any]:
+        return self.field.plain_state()
 
     @property
     def sample_ndim(self) -> int | None:  # type: ignore[override]

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 __all__ = ["ShearField"]
 
-import copy
 from collections import namedtuple
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.stateless import _reparametrize_module
 
 from liouville.fields.base import PartitionedField, Theta, require_sample_ndim
+from liouville.fields.modules import Pool, Slot, modules_of, pools, require_alike, settings, sharing, skeleton_of, slots
+
+
+class _Entry(NamedTuple):
+    """One tensor of `theta`: the parameter or buffer it is read from, and the buffer of the rows to take, if any."""
+
+    name: str
+    source: str
+    rows: str | None = None
 
 
 class ShearField(PartitionedField):
@@ -24,10 +31,14 @@ class ShearField(PartitionedField):
     Properties: each half moves by a function of the other alone, so every splitting scheme inverts exactly and has
     determinant 1, whatever F and G are. It is symplectic only if they are gradients.
 
+    The modules are *copied*: the field owns the stacked weights, and training it leaves the given modules as they
+    are. What they share stays shared: a parameter under two names, a part that is used twice, and in a list one module
+    that stands for several layers, or for F and G alike. ``[block] * N`` has the weights of one block.
+
     Args:
-        F: a module from n_p to n_q features; a template, copied and reset for every layer, or N modules whose
-            weights are taken as they are.
-        G: likewise, from n_q to n_p features.
+        F: a module from n_p to n_q features; a template, copied for every layer, with weights drawn afresh by
+            the ``reset_parameters`` of its parts, or N modules whose weights are copied as they are.
+        G: likewise, from n_q to n_p features. A template given as F and as G is copied for both.
         layers: N.
         features: n = n_p + n_q.
         p_features: n_p; half by default.
@@ -35,17 +46,25 @@ class ShearField(PartitionedField):
         sample_ndim: how many trailing axes are one sample, 2 for sequences (batch, tokens, features); only answers per
             sample ask for it, and they refuse inputs with more than one axis in front where it is not stated.
 
-    Parameters that need no gradient stay so, and all N modules must agree on it.
+    Parameters that need no gradient stay so, and all N modules must agree on it. Buffers that differ between the layers
+    are kept for each.
 
     Raises:
-        ValueError: if a module has no parameters, keeps running statistics (batch norm), drops out, or the N modules
-            differ in more than the values of their parameters; if ``sample_ndim`` leaves the features out.
+        TypeError: if F or G is no module and no sequence of modules.
+        ValueError: if a module has no parameters, parameters without a shape, hooks (old ``weight_norm``, ``prune``),
+            keeps running statistics (batch norm), drops out, or the N modules differ in more than the values of their
+            parameters and buffers; if ``sample_ndim`` leaves the features out; when it first runs, if a module changes
+            its input in place, keeps something from one call to the next, or returns another shape or dtype than that
+            of the half that it moves.
 
     Examples:
         >>> block = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2))
         >>> field = ShearField(block, block, layers=3, features=4)
         >>> field.theta()._fields[:2]
         ('F__0__weight', 'F__0__bias')
+        >>> shared = ShearField([block] * 3, [block] * 3, layers=3, features=4)
+        >>> sum(w.numel() for w in shared.parameters()) == sum(w.numel() for w in block.parameters())
+        True
     """
 
     def __init__(
@@ -64,22 +83,71 @@ class ShearField(PartitionedField):
         self.sample_ndim = require_sample_ndim(sample_ndim, feature_axis)
         self.stacked = nn.ParameterDict()
         self.skeletons: dict[str, nn.Module] = {}
-        self._names: dict[str, list[str]] = {}
+        self._entries: list[_Entry] = []
+        self.merged: set[str] = set()  # buffers that were equal in several modules, and are kept once
+        # what is lent to the paths of a module: entries of theta, and buffers that all layers read
+        self._lent: dict[str, list[tuple[str, str]]] = {"F": [], "G": []}
+        self._fixed: dict[str, list[tuple[str, str]]] = {"F": [], "G": []}
+        self._watched: dict[str, list[str]] = {"F": [], "G": []}  # the paths of all buffers
+        held: dict[str, list[Slot]] = {"_parameters": [], "_buffers": []}
         for key, given in (("F", F), ("G", G)):
-            copies = _copies(given, layers, key)
-            self.skeletons[key] = copy.deepcopy(copies[0]).to("meta")
-            self._names[key] = [name for name, _ in copies[0].named_parameters()]
-            for name, buffer in copies[0].named_buffers():
-                self.register_buffer(_flat(f"{key}_buffer", name), buffer.clone())
-            for name in self._names[key]:
-                weights = torch.stack([c.get_parameter(name).detach() for c in copies])
-                trained = copies[0].get_parameter(name).requires_grad
-                self.stacked[_flat(key, name)] = nn.Parameter(weights, requires_grad=trained)
+            modules = modules_of(given, layers, key)
+            if not isinstance(given, nn.Module) or isinstance(given, nn.ModuleList):
+                require_alike(modules, key)
+            self.skeletons[key] = skeleton_of(modules[0], key)
+            for kind in held:
+                held[kind] += slots(modules, key, kind)
+        self._keep_buffers(held["_buffers"])
+        self.sharing = sharing(held["_parameters"], layers)
+        self.stacked.constant = frozenset().union(*map(self._stack, pools(held["_parameters"])))  # type: ignore[assignment]
         self.theta()  # its type is known before a compiler looks
 
+    def _stack(self, pool: Pool) -> set[str]:
+        """One parameter for all that is tied; its name, where its axis 0 does not count the layers."""
+        weights = torch.stack([t.detach() for t in pool.tensors])
+        source = self._unused(next(iter(pool.rows.values()))[0].name)
+        self.stacked[source] = nn.Parameter(weights, requires_grad=pool.tensors[0].requires_grad)
+        plain = len(pool.rows) == 1 and next(iter(pool.rows)) in (tuple(range(self.layers)), (0,) * self.layers)
+        for row, tied in pool.rows.items():
+            name, rows = (source, None) if plain else (self._unused(tied[0].name), f"rows_{len(self._entries)}")
+            if rows:
+                self.register_buffer(rows, torch.tensor(row), persistent=False)
+            self._entries.append(_Entry(name, source, rows))
+            for slot in tied:
+                self._lent[slot.key].append((slot.path, name))
+        return set() if plain and len(weights) == self.layers else {source}
+
+    def _keep_buffers(self, held: Sequence[Slot]) -> None:
+        """Buffers that are equal in all layers once, those of a part with others for each layer."""
+        varying = {slot.part for slot in held if any(not torch.equal(t, slot.tensors[0]) for t in slot.tensors)}
+        known: dict[tuple[int, ...], str] = {}
+        for slot in held:
+            ids, own = tuple(map(id, slot.tensors)), slot.part in varying
+            if ids not in known:
+                known[ids] = self._unused(slot._replace(key=f"{slot.key}_buffer").name)
+                value = torch.stack(slot.tensors) if own else slot.tensors[0].clone()
+                self.register_buffer(known[ids], value.detach())
+                if own:
+                    self._entries.append(_Entry(known[ids], known[ids]))
+                elif len(set(ids)) > 1:
+                    self.merged.add(known[ids])
+            (self._lent if own else self._fixed)[slot.key].append((slot.path, known[ids]))
+            self._watched[slot.key].append(slot.path)
+
+    def _unused(self, name: str) -> str:
+        """``name``, or one like it that is not taken."""
+        taken = {entry.name for entry in self._entries} | vars(self)["_buffers"].keys()
+        while name in taken:
+            name += "_"
+        return name
+
     def theta(self) -> Theta:
-        """The weights of F and G, stacked over layers."""
-        return _theta_type(tuple(self.stacked))(*self.stacked.values())
+        """The weights of F and G, stacked over layers (axis 0 of length 1 where all share one), and such buffers."""
+        return _theta_type(tuple(entry.name for entry in self._entries))(*map(self._read, self._entries))
+
+    def _read(self, entry: _Entry) -> Tensor:
+        held = self.stacked[entry.source] if entry.source in self.stacked else getattr(self, entry.source)
+        return held if entry.rows is None else held.index_select(0, getattr(self, entry.rows))
 
     def p_dot(self, q: Tensor, theta_j: Theta) -> Tensor:
         """p' = -G(q)."""
@@ -98,91 +166,68 @@ class ShearField(PartitionedField):
         return super().extra_repr() + ("" if self.sample_ndim is None else f", sample_ndim={self.sample_ndim}")
 
     def _call(self, key: str, x: Tensor, theta_j: Theta) -> Tensor:
-        skeleton = self.skeletons[key]
-        tensors = {name: getattr(theta_j, _flat(key, name)) for name in self._names[key]}
-        tensors |= {name: getattr(self, _flat(f"{key}_buffer", name)) for name, _ in skeleton.named_buffers()}
+        skeleton, tensors = self.skeletons[key], self._tensors(key, theta_j)
+        buffers = {path: tensors[path] for path in self._watched[key]}
+        if torch.compiler.is_compiling():  # where nothing is seen of work in place; a spare copy is compiled away
+            x = x.clone()
         if torch.jit.is_tracing():  # which functional_call refuses
             with _reparametrize_module(skeleton, tensors):
-                return skeleton(x)
-        return functional_call(skeleton, tensors, (x,))
-
-
-def _copies(given: nn.Module | Sequence[nn.Module], layers: int, key: str) -> list[nn.Module]:
-    """N modules of one structure: copies of a template with fresh weights, or the N given ones."""
-    if isinstance(given, nn.Module):
-        _check(given, key)
-        return [_reset(copy.deepcopy(given)) for _ in range(layers)]
-    copies = list(given)
-    if len(copies) != layers:
-        raise ValueError(f"{key} must be one module or {layers} of them (one per layer), got {len(copies)}.")
-    _check(copies[0], key)
-    shapes = [{name: tuple(p.shape) for name, p in c.named_parameters()} for c in copies]
-    if any(s != shapes[0] for s in shapes):
-        raise ValueError(f"the modules of {key} must have parameters of the same names and shapes in every layer.")
-    for j, other in enumerate(copies[1:], start=1):
-        if not _alike(other, copies[0]):
+                velocity = skeleton(x)
+        else:  # tied tensors are given under each of their names
+            velocity = functional_call(skeleton, tensors, (x,), tie_weights=False)
+        if any(tensors[path] is not buffer for path, buffer in buffers.items()):
             raise ValueError(
-                f"the modules of {key} may differ in the values of their parameters alone, since all layers run one "
-                f"structure; module {j} has other parts, settings, buffers or requires_grad than module 0."
+                f"{key} puts a new tensor in the place of a buffer, which no layer of ShearField can keep; let forward "
+                "be a function of its input and weights."
             )
-    return copies
+        if isinstance(velocity, Tensor) and velocity.shape != x.shape:
+            self._require_width(key, x, velocity)
+        return velocity
 
-
-def _check(block: nn.Module, key: str) -> None:
-    """Raise unless the block has weights and is a function of them and of its input alone."""
-    if next(block.parameters(), None) is None:
-        raise ValueError(f"{key} must have parameters, got {block}.")
-    for module in block.modules():
-        if getattr(module, "track_running_stats", False):
+    def _require_width(self, key: str, x: Tensor, velocity: Tensor) -> None:
+        shape = list(x.shape)
+        shape[self.feature_axis] = self.features - self.p_features if key == "F" else self.p_features
+        if list(velocity.shape) != shape:
             raise ValueError(
-                f"{key} must not keep running statistics, got {type(module).__name__}: a layer would no longer be "
-                "a function of its input and weights; use LayerNorm or GroupNorm."
-            )
-        if _drops(module) > 0:
-            raise ValueError(
-                f"{key} must not draw random numbers, got {module}: a step, its inverse and its recomputation would "
-                f"differ; remove it and use lv.dropout(field, {_drops(module):g})."
+                f"{key} gives a velocity of shape {tuple(velocity.shape)} for a state of shape {tuple(shape)}: their "
+                f"sum would be broadcast or fail; let it end with {shape[self.feature_axis]} features."
             )
 
+    def _tensors(self, key: str, theta_j: Theta) -> dict[str, Tensor]:
+        """What F or G computes with in one layer, by the paths in the module."""
+        tensors = {path: getattr(theta_j, name) for path, name in self._lent[key]}
+        return tensors | {path: getattr(self, name) for path, name in self._fixed[key]}
 
-def _drops(module: nn.Module) -> float:
-    """With what probability a module of torch's drops entries: `Dropout` and its kin, attention, recurrent layers."""
-    p = module.p if isinstance(module, _DropoutNd) else getattr(module, "dropout", 0.0)
-    return p if isinstance(p, int | float) else 0.0
+    @property
+    def constants(self) -> Collection[str]:  # type: ignore[override]
+        return [entry.name for entry in self._entries if entry.source not in self.stacked]
 
+    def check_writes(self, buffers: Sequence[str]) -> None:
+        for name in buffers:
+            if name in self.merged:
+                raise ValueError(
+                    f"{name[0]} changes the buffer {name.partition('_buffer__')[2]}, of which ShearField keeps one for "
+                    "all layers, since it began with one value in all of them; let forward leave buffers as they are."
+                )
 
-def _alike(a: nn.Module, b: nn.Module) -> bool:
-    """Whether two modules of equal parameter shapes compute the same function of those parameters."""
-    theirs = dict(b.named_buffers())
-    return (
-        repr(a) == repr(b)
-        and [_settings(part) for part in a.modules()] == [_settings(part) for part in b.modules()]
-        and [w.requires_grad for w in a.parameters()] == [w.requires_grad for w in b.parameters()]
-        and dict(a.named_buffers()).keys() == theirs.keys()
-        and all(torch.equal(buffer, theirs[name]) for name, buffer in a.named_buffers())
-    )
+    def plain_state(self) -> dict[str, Any]:
+        return {
+            f"the attribute {name} of {key}": (len(value) if isinstance(value, list | dict | set) else value)
+            for key, skeleton in self.skeletons.items()
+            for part in skeleton.modules()
+            for name, value in settings(part).items()
+        }
 
-
-def _settings(part: nn.Module) -> dict[str, Any]:
-    """The plain attributes, which a repr need not show; `training` is the field's to set."""
-    return {
-        name: value
-        for name, value in vars(part).items()
-        if isinstance(value, bool | int | float | str) and name != "training" and name[0] != "_"
-    }
-
-
-def _reset(module: nn.Module) -> nn.Module:
-    for part in module.modules():
-        for name in ("reset_parameters", "_reset_parameters"):  # the second is that of `MultiheadAttention`
-            reset: Any = getattr(part, name, None)
-            if callable(reset):
-                reset()
-    return module
-
-
-def _flat(key: str, name: str) -> str:
-    return f"{key}__{name.replace('.', '__')}"
+    def _prolong(self, how: str) -> None:
+        """Buffers of the layers, and who shares what: twice each."""
+        for entry in self._entries:
+            if entry.rows and how != "constant":
+                raise ValueError(
+                    f"how={how!r} would give layers that share {entry.source} weights of their own; use 'constant'."
+                )
+            doubled = entry.rows or (entry.source if entry.source not in self.stacked else None)
+            if doubled:
+                setattr(self, doubled, getattr(self, doubled).repeat_interleave(2, 0))
 
 
 def _theta_type(names: tuple[str, ...]) -> Any:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from liouville.backprop.base import Backprop, layer
 from liouville.backprop.contract import is_autocast, is_plain_autograd
+from liouville.backprop.gate import Manner, observed
 from liouville.backprop.reversible import Reversible
 from liouville.backprop.storing import Checkpointed, Stored
 from liouville.compilers import is_watched
@@ -115,6 +116,8 @@ class Auto(Backprop):
             return Choice(Fused(exact=exact), "there is a native kernel for this scheme and field")
         if not traced:
             return Choice(Stored(), "no gradient is asked for")
+        if observed(field) != Manner():
+            return Choice(Stored(), "its layers draw random numbers or change buffers, and are best run once")
         batch = state[0].shape[: field.feature_axis].numel()
         vectors = isinstance(plan, ShearPlan) and not plan.taps
         if vectors and not is_built() and safe >= N and batch >= 64 and field.features <= 32:

@@ -8,6 +8,9 @@ import math
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from liouville.flow import Flow
 from liouville.train import refine
@@ -18,7 +21,8 @@ class DepthRefinement(Callback):
 
     What `liouville.train.multilevel` does, inside a Trainer: the optimisers' states are carried across as by
     `liouville.train.refine`, and the rates of SGD's schedulers are doubled. Give the flows' weights a parameter group
-    of their own wherever there is a learning-rate scheduler. One process only.
+    of their own wherever there is a learning-rate scheduler. The averages of the weights that Lightning's
+    `EMAWeightAveraging`, `WeightAveraging` and `StochasticWeightAveraging` keep are doubled too. One process only.
 
     Args:
         levels: how many depths, the module's own among them.
@@ -63,7 +67,10 @@ class DepthRefinement(Callback):
             raise ValueError("the module has no flow to refine.")
         if trainer.world_size > 1:
             raise ValueError(f"DepthRefinement replaces weights and runs in one process, got {trainer.world_size}.")
-        driven = [config.scheduler.optimizer for config in trainer.lr_scheduler_configs]
+        if any(isinstance(callback, StochasticWeightAveraging) for callback in _callbacks(trainer)):
+            driven = list(trainer.optimizers)  # it brings a scheduler of its own
+        else:
+            driven = [config.scheduler.optimizer for config in trainer.lr_scheduler_configs]
         for optimizer in (o for o in trainer.optimizers if o in driven):
             for group in optimizer.param_groups:
                 if 0 < sum(w in layered for w in group["params"]) < len(group["params"]):
@@ -89,6 +96,8 @@ class DepthRefinement(Callback):
         if more:
             raise ValueError(f"DepthRefinement carries one optimiser, got {1 + len(more)}.")
         before = [group["lr"] for group in first.param_groups]
+        for average in _averages(trainer):  # before it: an average of doubled weights is the doubled average
+            refine(average, None, self.how)
         refine(pl_module, first, self.how)
         for config in trainer.lr_scheduler_configs:
             if hasattr(config.scheduler, "base_lrs"):
@@ -103,6 +112,16 @@ class DepthRefinement(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Where a checkpoint was; a module must be as deep as it by then: `refine` it before fitting goes on."""
         self.level, self.best, self.waited = state_dict["level"], state_dict["best"], state_dict["waited"]
+
+
+def _callbacks(trainer: Any) -> list[Callback]:
+    return trainer.callbacks
+
+
+def _averages(trainer: Trainer) -> list[nn.Module]:
+    """The averaged weights that other callbacks keep: `WeightAveraging`, `StochasticWeightAveraging` and their kin."""
+    kept = [value for callback in _callbacks(trainer) for value in vars(callback).items()]
+    return [m for name, m in kept if isinstance(m, AveragedModel) or (name == "_average_model" and m is not None)]
 
 
 def _flows(module: LightningModule) -> list[Flow]:

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from liouville.backprop import slices
+from liouville.backprop.gate import unchanged
 from liouville.fields import PartitionedField, SecondOrderField, StochasticField, VectorField
 from liouville.fields.base import Theta, is_closed
+from liouville.fields.hooks import hook_of
 from liouville.schemes import State
 from liouville.testing.measure import (
     CANCELLATION,
@@ -51,6 +53,7 @@ def check_field(field: VectorField, y: Tensor | None = None, *, seed: int = 0) -
         >>> from liouville.fields import SeparableHamiltonianField
         >>> check_field(SeparableHamiltonianField(4, layers=3))
     """
+    _check_hooks(field)
     generator = torch.Generator().manual_seed(seed)
     field = copy.deepcopy(field).to("cpu", torch.float64).train()
     if y is None:
@@ -78,6 +81,17 @@ def check_field(field: VectorField, y: Tensor | None = None, *, seed: int = 0) -
         for theta_j in layers:
             _check_energy(field, state, theta_j)
     _check_rate(field, state, theta, layers)
+
+
+def _check_hooks(field: VectorField) -> None:
+    for name, module in field.named_modules():
+        hook = hook_of(module)
+        if hook is not None:
+            fail(
+                "a field has no hooks",
+                f"{name or type(field).__name__} has the {hook}",
+                "no engine runs it; use torch.nn.utils.parametrizations, or put it on the flow",
+            )
 
 
 def _check_attributes(field: VectorField) -> None:
@@ -134,6 +148,11 @@ def _check_values(field: VectorField, state: State, theta_j: Theta) -> None:
         fail("forward draws nothing", "the global generator moved", "draw from the generator it is handed")
     if not same(before, [*state, *theta_j, *field.state_dict().values()]):
         fail("forward changes nothing", "y, theta or a buffer changed", "avoid in-place work and statistics")
+    kept = field.plain_state()
+    velocity(field, tuple(s.clone() for s in state), theta_j)
+    for name, value in field.plain_state().items():
+        if name not in kept or not unchanged(kept[name], value):
+            fail("forward keeps nothing", f"it changed {name}", "return what you need, or compute it again")
 
 
 def _check_sample(field: VectorField, y: Tensor) -> None:

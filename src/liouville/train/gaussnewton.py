@@ -23,7 +23,7 @@ from liouville.train.diagnosis import DivergenceError, diagnose
 from liouville.train.full import Expansion, FullObjective, Objective
 from liouville.train.history import Epoch, History
 from liouville.train.loop import evaluate
-from liouville.train.objective import task_of
+from liouville.train.objective import require_trainable, task_of
 from liouville.train.precondition import DepthPreconditioner, stacks
 from liouville.train.progress import Progress, silent
 from liouville.train.settings import GaussNewton
@@ -86,6 +86,7 @@ def gauss_newton(
     """
     if not isinstance(settings, GaussNewton):
         raise ValueError(f"gauss_newton takes GaussNewton, got {type(settings).__name__}; Settings is for train.fit.")
+    require_trainable(network)
     return _Run(network, split, settings, validation, progress, on_epoch, test).train()
 
 

@@ -21,7 +21,7 @@ from liouville.train.augment import augmented
 from liouville.train.callback import Callback
 from liouville.train.diagnosis import DivergenceError, diagnose
 from liouville.train.history import Epoch, History
-from liouville.train.objective import Task, evaluation_mode, task_of
+from liouville.train.objective import Task, evaluation_mode, require_trainable, task_of
 from liouville.train.optimizers import Adam, AdamW
 from liouville.train.processes import Processes
 from liouville.train.progress import Progress, silent
@@ -62,7 +62,7 @@ def fit(
         The `History`. Two runs with the same arguments agree bitwise on one machine with one number of threads.
 
     Raises:
-        ValueError: if network and data do not fit each other.
+        ValueError: if network and data do not fit each other, or every weight is frozen.
         DivergenceError: if the loss is not finite or explodes; the network then carries the best weights so far.
 
     Examples:
@@ -74,6 +74,7 @@ def fit(
     """
     if not isinstance(settings, Settings):
         raise ValueError(f"fit takes Settings, got {type(settings).__name__}; GaussNewton is for train.gauss_newton.")
+    require_trainable(network)
     with seeded(processes.seed(settings.seed), next(network.parameters()).device):
         return _Run(network, split, settings, progress, on_epoch, callbacks, optimizer, test, processes).train()
 

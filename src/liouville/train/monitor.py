@@ -58,7 +58,7 @@ class GradientMonitor(Callback):
         layers: the modules to watch in the order of depth; by default the network's flows, with all their layers, or
             the parts of an ``nn.Sequential``. Watched of a module is the gradient at its output.
         threshold: a ratio of first to last norm below it is called vanishing, above its inverse exploding.
-        samples: how many samples of a batch are followed through a flow.
+        samples: how many samples of a batch are followed through a flow, of those whose gradient is not zero.
         cost: the largest share of the time since the start to spend; the first measurement is made regardless.
 
     ``records`` has every `GradientRecord`; ``flags`` the sentences, each also given as a `GradientWarning` when it
@@ -148,17 +148,20 @@ class GradientMonitor(Callback):
         self._spent += time.perf_counter() - begin
 
     def _by_layer(self, flow: Flow, y: Tensor, gradient: Tensor) -> Tensor:
-        """||dL/dState_j|| over the batch, from a few samples of it, or from all where a sample cannot be told."""
+        """||dL/dState_j|| over the batch, from a few samples that the loss reads; all where none can be told."""
         if id(flow) not in self._separate:
             self._separate[id(flow)] = has_samples(flow, y)
         if not self._separate[id(flow)]:
             with torch.random.fork_rng(devices=[]):
                 return lengths(costates(flow, y, gradient), y.dim())
-        some = torch.linspace(0, len(y) - 1, min(self.samples, len(y))).round().long()
+        read = (gradient != 0).flatten(1).any(1).nonzero().flatten()  # NaN is not 0
+        if not len(read):
+            return gradient.new_zeros(flow.layers + 1)
+        some = read[torch.linspace(0, len(read) - 1, min(self.samples, len(read))).round().long().to(read.device)]
         weight = next(flow.parameters(), y)
         with torch.random.fork_rng(devices=[]):  # a field that draws noise must not move the run's stream
             norms = gradient_norms(flow, y[some].to(weight.dtype), gradient[some].to(weight.dtype))
-        return norms.flatten(1).norm(dim=1) * math.sqrt(len(y) / len(some))
+        return norms.flatten(1).norm(dim=1) * math.sqrt(len(read) / len(some))
 
     def _finish(self) -> None:
         begin = time.perf_counter()
@@ -178,6 +181,8 @@ class GradientMonitor(Callback):
         first, last = record.norms[0], record.norms[-1]
         if not all(math.isfinite(x) for x in record.norms):
             what, how = "is not finite", "somewhere on its way back"
+        elif not last:
+            what, how = "is zero", "at the last layer already: the loss reads nothing of this network"
         elif record.ratio < self.threshold:
             what, how = "vanishes", f"from {last:.2g} behind the last layer to {first:.2g} at the first"
         elif record.ratio > 1 / self.threshold:

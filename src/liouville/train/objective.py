@@ -2,7 +2,7 @@ r"""The learning problem of both papers: a mean loss over the samples, by the ki
 
 from __future__ import annotations
 
-__all__ = ["Task", "evaluation_mode", "task_of"]
+__all__ = ["Task", "evaluation_mode", "require_trainable", "task_of"]
 
 import contextlib
 from collections.abc import Iterator
@@ -122,21 +122,38 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+def require_trainable(network: nn.Module) -> None:
+    """Raise a `ValueError` if no weight of the network can be trained."""
+    if not any(p.requires_grad for p in network.parameters()):
+        raise ValueError("every weight of the network is frozen; let some require a gradient (requires_grad_()).")
+
+
 def task_of(network: nn.Module, split: Split) -> Task:
     """The task that a split poses, checked against what the network puts out for one sample.
 
     Raises:
-        ValueError: if the network does not accept the inputs, or its output does not fit the targets.
+        ValueError: if the network does not accept the inputs, its output does not fit the targets, or the inputs or
+            targets require a gradient.
     """
+    for what, data in (("inputs", split.x_train), ("targets", split.y_train)):
+        if data.requires_grad:
+            raise ValueError(f"the {what} of {split.name} require a gradient; call .detach() on them first.")
     sample = split.x_train[:1].to(next(network.parameters()))
     try:
         with torch.no_grad(), evaluation_mode(network):
-            outputs = network(sample).shape[-1]
+            scores = network(sample)
     except RuntimeError as error:
         shape = tuple(split.x_train.shape[1:])
         raise ValueError(
             f"the network does not accept the inputs of {split.name}, of shape {shape}: {error}"
         ) from error
+    if not isinstance(scores, Tensor) or scores.dim() < 2 or len(scores) != 1:
+        found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise ValueError(
+            f"the network must put out a row of numbers for each sample, (samples, outputs), and gives {found} for one "
+            "sample; end it with nn.Linear and without squeeze."
+        )
+    outputs = scores.shape[-1]
     if not split.classes:
         expected = 1 if split.y_train.dim() == 1 else split.y_train.shape[-1]
         if outputs != expected:

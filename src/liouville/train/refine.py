@@ -23,7 +23,8 @@ def refine(network: nn.Module, optimizer: torch.optim.Optimizer | None = None, h
     """Double the layers of every flow in ``network``, in place, and carry the optimiser's state across.
 
     Args:
-        network: any module with flows in it.
+        network: any module with flows in it; an average of the weights that is kept beside it, such as
+            ``torch.optim.swa_utils.AveragedModel``, is doubled by a second call, without the optimiser.
         optimizer: SGD, Adam or AdamW over weights of the network, or None. Weights with a layer axis get moments
             interpolated like the weights, those of lift, head and layers that share one weight keep theirs. A group
             that holds both kinds is split in two: the doubled weights stay, the others move into a new group.
@@ -85,7 +86,7 @@ def _moment(name: str, value: Tensor | None, coarse: Tensor, fine: Tensor, how: 
 def _rescale(optimizer: torch.optim.Optimizer, group: dict) -> None:
     """What makes the step of halved gradients the same step: everything that is added to them is halved, too."""
     if isinstance(optimizer, torch.optim.SGD):
-        for rate in ("lr", "initial_lr"):
+        for rate in ("lr", "initial_lr", "swa_lr"):
             if rate in group:
                 group[rate] *= 2
     else:

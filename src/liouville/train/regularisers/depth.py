@@ -143,8 +143,8 @@ def _layers(flow: Flow) -> list[Tensor]:
 
 
 def _weights(flow: Flow) -> list[Tensor]:
-    """theta without a J that is not trained; a scalar bias counts once, though theta() spreads it over the features."""
-    fixed = () if getattr(flow.field, "train_J", True) else ("J",)
+    """theta without what is not trained, buffers and J; a scalar bias counts once, though theta() spreads it out."""
+    fixed = {*flow.field.constants, *(() if getattr(flow.field, "train_J", True) else ("J",))}
     theta = flow.field.theta()
     weights = [w for name, w in zip(theta._fields, theta, strict=True) if name not in fixed]
     once = [w[..., :1] if w.dim() > 1 and w.stride(-1) == 0 else w for w in weights]
