@@ -81,8 +81,14 @@ reproduce: $(VENV)/installed      ## both papers' tables and figures: runs what 
 bench-processes: $(VENV)/installed  ## two processes beside one of two threads (minutes)
 	$(BIN)/python benchmarks/processes.py
 
-sweep: $(VENV)/installed          ## seeded random tables, graphs, user modules and exported networks (half an hour)
-	for what in tables graphs modules exports; do $(BIN)/python benchmarks/sweeps/$$what.py || exit 1; done
+bench-depth-check: $(VENV)/installed  ## how often depth_check errs, on networks that are known (twenty minutes)
+	$(BIN)/python benchmarks/depth_check.py --page docs/sensitivities.md
+
+bench-radius: $(VENV)/installed   ## certified radii beside the nearest input of another class (minutes)
+	$(BIN)/python benchmarks/radius.py --write
+
+sweep: $(VENV)/installed          ## random tables, graphs, user modules, damaged runs and exported networks (an hour)
+	for what in tables graphs modules runfiles exports; do $(BIN)/python benchmarks/sweeps/$$what.py || exit 1; done
 
 docs: $(VENV)/installed           ## the documentation as a site, in site/
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
