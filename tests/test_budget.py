@@ -153,3 +153,25 @@ def test_the_penalty_alone_brings_the_bound_down():
         SoftBudget(budget=20.0)(flow).backward()
         optimizer.step()
     assert bound(flow) < 24.0
+
+
+@pytest.mark.parametrize("size", [1e3, 1e9, 1e15, 1e19, 1e25])
+@pytest.mark.parametrize("model", ["h2", "ms1", "h1", "resnet"])
+def test_a_budget_holds_for_weights_of_any_size(model, size):
+    flow = lv.budgeted(lv.zoo.MODELS[model](4, 8, 2.0), 20.0)
+    with torch.no_grad():
+        for name, w in flow.field.field.named_parameters():
+            if name[0] in "KW":
+                w.mul_(size)
+    assert float(lv.analysis.log_upper_bound(flow).detach().exp()) <= 20
+    y = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    assert float(lv.analysis.norms(lv.analysis.backward_sensitivity(flow, y)).two.max()) <= 20 * (1 + 1e-4)
+    assert all(bool(w.isfinite().all()) for w in flow.field.theta())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_end_the_search_and_show_in_the_output(value):
+    flow = lv.budgeted(lv.zoo.h2(4, 8, 2.0), 20.0)
+    with torch.no_grad():
+        flow.field.field.K_p[0, 0, 0] = value
+    assert not bool(flow(torch.ones(1, 4)).isfinite().all())

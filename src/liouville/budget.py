@@ -42,7 +42,9 @@ _SCALED: dict[type[VectorField], tuple[tuple[str, ...], int]] = {
     ResidualField: (("K",), 1),
 }
 _ROUNDING = 1e-5  # of log C, kept free: norms in float32 are off by less
-_SMALLEST = 40.0  # t >= exp(-40)
+_STRETCH = 40.0  # the search for log t goes down by so much at a time
+_LOWEST = -1400.0  # for weights that are no numbers: a run finds those itself
+_TINY = 1e-30  # below it t has no digits in float32
 
 
 def budgeted(flow: Flow, budget: float) -> Flow:
@@ -113,8 +115,7 @@ class BudgetedField(VectorField):
         """The field's weights, K rescaled so that U <= budget."""
         theta = self.field.theta()
         names, power = _SCALED[type(self.field)]
-        lipschitz = self.field.lipschitz(theta)
-        t = self._factor(lipschitz)
+        t = self._factor(_finite(self.field, theta))
         if t is None:
             return theta
         return theta._replace(**{name: _scaled(getattr(theta, name), t, power) for name in names})
@@ -198,11 +199,20 @@ class PartitionedBudgetedField(BudgetedField, PartitionedField):
 
 def _scaled(K: Tensor, t: Tensor, power: int) -> Tensor:
     """t^(1/power) K; where K has 16 bits, rounded once and with the room that this needs, as ||dK||_F <= u ||K||_F."""
-    root = t.to(working(K.dtype)) ** (1.0 / power)
+    dtype = working(K.dtype)
+    root = t.to(dtype) ** (1.0 / power) if t > _TINY else (t ** (1.0 / power)).to(dtype)
     if K.dtype == root.dtype:
         return root * K
     rank = min(K.shape[1:3])
     return (root / (1 + rounding_of(K.dtype) * rank**0.5) * K.to(root.dtype)).to(K.dtype)
+
+
+def _finite(field: VectorField, theta: Theta) -> Lipschitz:
+    """The field's constants; in float64 where float32 has no numbers for them."""
+    lipschitz = field.lipschitz(theta)
+    if lipschitz.one_sided.device.type == "meta" or all(bool(L.isfinite().all()) for L in lipschitz.parts):
+        return lipschitz
+    return field.lipschitz(type(theta)(*(w.double() for w in theta)))
 
 
 def _detached(lipschitz: Lipschitz) -> Lipschitz:
@@ -217,7 +227,9 @@ def _largest(bound: Callable[[Tensor], Tensor], limit: float, device: torch.devi
     """
     if bound(torch.zeros(1, device=device)) <= limit:
         return None
-    low, high = -_SMALLEST, 0.0
+    low, high = -_STRETCH, 0.0
+    while low > _LOWEST and bound(torch.full((1,), low, dtype=torch.float64, device=device)) > limit:
+        low, high = low - _STRETCH, low
     for _ in range(4):
         points = torch.linspace(low, high, 16, dtype=torch.float64, device=device)
         kept = int((bound(points) <= limit).sum())
