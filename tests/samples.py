@@ -160,7 +160,7 @@ _FIELDS = {
         p_features=2,
         feature_axis=-2,
     ),
-    "dropout-tokens": lambda g: lv.dropout(
+    "shear-tokens-dropout": lambda g: lv.dropout(
         lv.ShearField(_block(), Tokens(2), layers=N, features=4, sample_ndim=2), 0.3
     ),
     "budgeted-separable": lambda g: _budgeted(

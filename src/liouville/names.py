@@ -46,7 +46,8 @@ def _folded(name: str) -> str:
 
 def suggestion(name: object, known: Iterable[str]) -> str:
     """``"did you mean 'x'? "`` for the known name nearest to ``name``, or an empty string."""
-    folded = {_folded(candidate): candidate for candidate in known}
-    close = 0.5 if len(str(name)) < 4 else 0.6  # of two letters one may be wrong
-    near = difflib.get_close_matches(_folded(str(name)), folded, n=1, cutoff=close)
+    folded, word = {_folded(candidate): candidate for candidate in known}, _folded(str(name))
+    close = 0.5 if len(word) < 4 else 0.6  # of two letters one may be wrong
+    begun = [candidate for candidate in folded if len(word) > 2 and candidate.startswith(word)]
+    near = begun[:1] or difflib.get_close_matches(word, folded, n=1, cutoff=close)
     return f"did you mean {folded[near[0]]!r}? " if near else ""
