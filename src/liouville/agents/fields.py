@@ -26,6 +26,7 @@ class LocalField(VectorField):
     """What both kinds have in common: each hosted node's K and b, and the updates that they belong to."""
 
     sample_ndim = 1
+    sends = True
 
     def __init__(self, central: Any, exchange: Exchange, protocol: Protocol, weights: tuple[str, ...]) -> None:
         graph = central.operator

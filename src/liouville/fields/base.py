@@ -59,6 +59,7 @@ class VectorField(nn.Module, ABC):
     layers: int
     feature_axis: int = -1
     constants: Collection[str] = ()  # the entries of theta() that are buffers, and no weights
+    sends = False  # whether evaluating it sends messages, so that nobody may evaluate it only to look
     sample_ndim: int | None = None
     """How many trailing axes of a state are one sample: 1 for vectors, 1 + dims for signals and images, 2 for sequences
     (tokens, features). None where nobody has said so: then one leading axis is a batch, and several are not known to
