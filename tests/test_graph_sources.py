@@ -67,6 +67,9 @@ def test_sparse_matrices_and_tables_of_other_libraries():
     for kind in (sparse.csr_matrix, sparse.coo_array, sparse.lil_matrix):
         assert adjacency(kind(A)) == one_way
     assert adjacency(sparse.coo_matrix(([1.0, -1.0], ([0, 0], [1, 1])), shape=(2, 2))) == adjacency(torch.eye(2))
+    twice = numpy.array([128, 128], dtype=numpy.uint8), numpy.array([[0, 0], [1, 1]])
+    assert adjacency(sparse.coo_matrix((twice[0], tuple(twice[1])), shape=(2, 2)))[0][1]
+    assert adjacency(torch.sparse_coo_tensor(torch.tensor(twice[1]), torch.tensor(twice[0]), (2, 2)))[0][1]
     with pytest.raises(ValueError, match="1 to 4096 nodes, got 100000"):
         adjacency(sparse.csr_matrix((100000, 100000)))
     names = list("abcd")
@@ -94,12 +97,18 @@ def test_sparse_matrices_and_tables_of_other_libraries():
         ([("a", "b"), ("b", "")], "two ends"),
         (b"0 1", "from a bytes"),
         (None, "from a NoneType"),
+        (numpy.array([["1", "0"], ["0", "1"]]), "two links or a 2 x 2 matrix"),
     ],
 )
 def test_what_may_be_two_things_or_none_is_refused_in_one_sentence(source, message):
     with pytest.raises(ValueError, match=message) as refused:
         adjacency(source)
     assert "\n" not in str(refused.value)
+
+
+def test_a_buffer_is_its_array():
+    A = torch.tensor(PATH).double().numpy()
+    assert adjacency(memoryview(A)) == PATH
 
 
 def test_numbers_count_from_0_or_from_1():
@@ -133,6 +142,7 @@ NAMED = {
     "links": "pump 1,pump 2\npump 2,tank\ntank,out",
     "quoted": '"pump 1" "pump 2"\n"pump 2" tank\ntank out',
     "matrix": ";pump 1;pump 2;tank;out\npump 1;0;1;0;0\npump 2;1;0;1;0\ntank;0;1;0;1\nout;0;0;1;0",
+    "R": '"pump 1" "pump 2" "tank" "out"\n"pump 1" 0 1 0 0\n"pump 2" 1 0 1 0\n"tank" 0 1 0 1\n"out" 0 0 1 0',
     "columns": "pump 1,pump 2,tank,out\n0,1,0,0\n1,0,1,0\n0,1,0,1\n0,0,1,0",
     "rows": "pump 1,0,1,0,0\npump 2,1,0,1,0\ntank,0,1,0,1\nout,0,0,1,0",
 }
@@ -153,6 +163,7 @@ def test_names_in_a_table_are_kept(name, tmp_path):
 def test_what_a_table_takes_for_granted_is_noted(tmp_path):
     assert "not used" in read(tmp_path, TABLES["weights"]).notes[0]
     assert "(a, b) is taken for a header" in read(tmp_path, TABLES["other words"]).notes[0]
+    assert read(tmp_path, '"","V1","V2"\n"1",0,1\n"2",0,0').names == ("V1", "V2")  # R, without names
     gephi = read(tmp_path, "Source,Target,Type\n0,1,Directed\n1,2,Undirected")
     assert gephi.one_way() == [(0, 1)]
 
@@ -177,6 +188,13 @@ def test_what_a_table_takes_for_granted_is_noted(tmp_path):
         (",a,b\nb,0,1\na,1,0", "called 'b' where the column is called 'a'"),
         (",a,a\na,0,1\na,1,0", "two nodes are called 'a'"),
         ("source,target\n", "no links"),
+        ("4 4\n2 4\n1 3\n2 4\n1 3", "line 1: the first line may be a link, or count"),  # METIS
+        ("3 3 2\n2 1 1\n3 2 1", "line 1: the first line may be a link, or count"),  # Matrix Market
+        ("3 2\n0 1\n1 2", "line 1: the first line may be a link, or count"),
+        ("% bip unweighted\n1 1\n2 1", "bipartite"),
+        ("Id,Label\n0,0\n1,1\n2,2", "line 1: .* a table of nodes"),
+        ("0,0,1\n1,1,2\n2,2,3", "line 1: every link leads from a node to itself"),
+        ("a: b\nb: c", "line 1: lists of neighbours"),
         ('0 "1', "line 1: a quote is not closed"),
         ("a,pump #3\na,pump #4", "line 1: a '#' within a name"),
         ("(0, 1)\n(1, 2)", "line 1: brackets"),

@@ -114,6 +114,11 @@ def damage(path, how):
         content.clear()
     if how in ("bit", "cut", "empty"):
         path.write_bytes(content)
+    if how == "link":  # to nowhere
+        path.unlink()
+        path.symlink_to("nowhere")
+    if how == "node":
+        path.write_bytes(path.with_name("node-1.epoch-2.safetensors").read_bytes())
     if how == "numbers":
         save_file({key: torch.zeros_like(t) for key, t in tensors.items()}, path, metadata)
     if how == "record":
@@ -125,7 +130,20 @@ def damage(path, how):
         save_file(tensors, path, {"losses": "[0.5, 0.4]"})
 
 
-@pytest.mark.parametrize("how", ["bit", "cut", "empty", "numbers", "record", "words", "older"])
+def test_files_that_a_node_lacks_do_not_make_a_run_begin_anew(tmp_path):
+    run(tmp_path)
+    for path in tmp_path.glob("node-1.*"):
+        path.unlink()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=r"2 epochs of some nodes, and no epoch of all, node 1 is behind"):
+        run(tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
+    for path in before[1::2]:  # killed while the first epoch was written
+        path.unlink()
+    assert run(tmp_path)[0].epoch == 0
+
+
+@pytest.mark.parametrize("how", ["bit", "cut", "empty", "link", "node", "numbers", "record", "words", "older"])
 def test_a_damaged_checkpoint_is_refused_by_name(how, tmp_path):
     run(tmp_path)
     path = tmp_path / "node-2.epoch-2.safetensors"
@@ -133,7 +151,8 @@ def test_a_damaged_checkpoint_is_refused_by_name(how, tmp_path):
     with pytest.raises(ValueError) as refused:
         run(tmp_path)
     said = str(refused.value)
-    assert "older version" in said if how == "older" else "damaged" in said or "--lr was 0.03" in said
+    sentence = {"older": "older version", "node": "is another node's file"}.get(how, "is damaged;")
+    assert sentence in said or (how == "record" and "--lr was 0.03" in said)
     assert "\n" not in said and (str(path) in said or how == "record")
     path.unlink()  # as the sentence says: the epoch before is there
     assert run(tmp_path)[0].epoch == 1

@@ -96,6 +96,7 @@ def test_a_killed_run_stops_with_a_sentence_and_goes_on_with_the_same_result(rin
     [
         (("--nproc", 9), "4 nodes run in 1 to 4 processes, got 9"),
         (("--layers", 0), "--layers must be positive"),
+        (("--out", ""), "--out is empty"),
         (("--mask", "nowhere.txt"), "no graph file nowhere.txt"),
         (("--protocol", "gossip"), "unknown protocol 'gossip'"),
         (("--model", "h3"), "unknown model 'h3'"),

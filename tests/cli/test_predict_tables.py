@@ -129,6 +129,10 @@ BROKEN = {
         for word in ("NA", "NaN", "nan", "null", "None", "#N/A", "N/A", "-", "?", "inf", "missing", "true", "<NA>")
     },
     **{
+        f"a first row of {a}": (f"{a},{b}\n{BODY}", NO_HEADER.format(a))
+        for a, b in (("k. A.", "n.v."), ("#WERT!", "#BEZUG!"), ("nan(ind)", "x"), ("WAHR", "FALSCH"), ("Feb-01", "x"))
+    },
+    **{
         f"a first row of {cell}": (f"{cell};{cell}\n" + BODY.replace(",", ";"), NO_HEADER.format(cell))
         for cell in (
             *(
@@ -151,6 +155,10 @@ BROKEN = {
         )
     },
     "an underscore": ("x,y\n1_0,2\n", ROW.format(1, 2) + "column 1 is not a number: '1_0' (an underscore"),
+    "Indian thousands": (
+        "x;y\n1,00,000;2\n",
+        ROW.format(1, 2) + "column 1 is not a number: '1,00,000' (commas between",
+    ),
     "decimal commas": ("x;y\n0,1;0,2\n", ROW.format(1, 2) + "column 1 is not a number: '0,1' (a comma in it"),
     "decimal commas between commas": ("0,1,0,2\n", ROW.format(1, 1) + "expected 2 values, got 4; decimal commas must"),
     "a word for missing": ("x,y\n0.1,N/A\n", ROW.format(1, 2) + "column 2 is missing ('N/A'); remove or fill"),
@@ -171,6 +179,16 @@ BROKEN = {
     "a no-break space": ("\u00a0\n", "in.csv is empty; expected one row for each sample."),
     "names twice": ("x,x\n" + BODY, "in.csv: the header (x, x) names 'x' twice"),
     "names in another order": ("y,x\n" + BODY, "in.csv has its columns in the order y, x;"),
+    "axes within names in another order": ("pos_y (m),pos_x (m)\n" + BODY, "in.csv has its columns in the order pos_y"),
+    "a name that is no input's": ("id,x\n7,0.1\n", "in.csv: column 1 of the header (id, x) is no input by its name"),
+    "an index in place of an input": (
+        ",x\n7,0.1\n",
+        "in.csv: expected 2 columns besides the first, which has no name, got 1",
+    ),
+    "a separator that no line has": (
+        "sep=,\nx;y\n0.1;0.2\n",
+        "in.csv: the first line says that ',' separates the cells",
+    ),
     "numbered names in another order": ("x10,x9\n" + BODY, "in.csv has its columns in the order x10, x9;"),
     "a name too few": ("x\n" + BODY, "in.csv: the header (line 1) names 1 of 2 columns (x)"),
     "a line of words above": (
@@ -179,6 +197,7 @@ BROKEN = {
     ),
     "a header again": ("x,y\n0.1,0.2\nx,y\n", ROW.format(2, 3) + "column 1 is not a number: 'x'."),
     "rows or numbers of columns": ("0,1\n1,0\n", ROW.format(1, 1) + "0, 1 may be a row, or the numbers of columns"),
+    "rows or numbers of columns from 1": ("1,2\n" + BODY, ROW.format(1, 1) + "1, 2 may be a row, or the numbers"),
     "rows or years": ("2019,2020\n" + BODY, ROW.format(1, 1) + "2019, 2020 may be a row, or years"),
     "a column too many": (
         "id,x,y\n7,0.1,0.2\n",
@@ -222,6 +241,7 @@ def test_a_table_of_one_column_has_no_blank_lines(predict, tmp_path):
 def test_the_header_can_be_said(predict):
     assert predict("0,1\n" + BODY, "--header", "no").out.count("\n") == 5
     assert predict("0,1\n1,0\n", "--header", "yes").out.count("\n") == 2
+    assert predict("1,2\n3,4\n").out.count("\n") == 3
     assert predict("NA,K\n" + BODY, "--header", "yes").out.count("\n") == 4
     assert "column 1 is not a number: 'x'." in refused(predict("x,y\n" + BODY, "--header", "no"))
 
@@ -237,6 +257,9 @@ def test_names_that_the_run_knows_are_compared(predict, iris):
     assert Run.open(iris).config["data"]["column_names"] == NAMES
     answer = predict("5.1,3.5,1.4,0.2\n6.0,3.0,4.0,1.0\n", run=iris).out
     assert predict(flowers(NAMES), run=iris).out == answer
+    assert predict(flowers("1234"), "--header", "yes", run=iris).out == answer
+    assert "1, 2, 3, 4 may be a row" in refused(predict(flowers("1234"), run=iris))
+    assert predict(flowers(["", "1", "2", "3", "4"], "a,5.1,3.5,1.4,0.2", "b,6,3,4,1"), run=iris).out == answer
     assert predict(flowers([name.upper().replace(" ", "_") for name in NAMES]), run=iris).out == answer
     message = refused(predict(flowers([NAMES[1], NAMES[0], *NAMES[2:]]), run=iris))
     assert "another order: sepal width (cm), sepal length (cm)," in message and "are sepal length (cm), sep" in message

@@ -112,6 +112,7 @@ class Checkpoints:
         mine = [_epochs(self.folder, node) for node in exchange.hosted]
         common = set.intersection(*(epochs for share in gathered(mine, exchange) for epochs in share))
         if not common:
+            self._require_new(exchange, mine)
             return Found(0, [], self.epochs)
         found = Found(0, [], self.epochs)
         for node in exchange.hosted:
@@ -121,7 +122,11 @@ class Checkpoints:
             found = Found(max(common), list(header["losses"]), header["epochs"])
             try:
                 _restore(_of_node(local, node), optimizer, tensors)
-            except (KeyError, RuntimeError) as error:
+            except KeyError as error:
+                raise ValueError(
+                    f"{path} is another node's file ({error} is missing); give each its own name."
+                ) from error
+            except RuntimeError as error:
                 raise ValueError(f"{path} does not fit this network ({error}).") from error
         return found
 
@@ -145,6 +150,18 @@ class Checkpoints:
                 path.write_bytes(save(tensors, metadata={_ENTRY: entry}))
             for old in _epochs(self.folder, node) - {epoch - i for i in range(_KEPT)}:
                 _path(self.folder, node, old).unlink(missing_ok=True)
+
+    def _require_new(self, exchange: Exchange, mine: Sequence[set[int]]) -> None:
+        """A run that was killed leaves nodes one epoch apart: more, and files are missing that the others need."""
+        done = dict(zip(exchange.hosted, mine, strict=True))
+        every = {node: epochs for share in gathered(done, exchange) for node, epochs in share.items()}
+        last = max(max(epochs, default=0) for epochs in every.values())
+        if last > 1:
+            lacks = min(every, key=lambda node: max(every[node], default=0))
+            raise ValueError(
+                f"{self.folder} holds {last} epochs of some nodes, and no epoch of all, {exchange.graph.label(lacks)} "
+                "is behind; bring its files back, or train anew in another folder."
+            )
 
     def _require_fits(self, header: dict[str, Any], path: Path) -> None:
         was = header["record"]
@@ -176,7 +193,7 @@ def _header(path: Path, whole: bool = False) -> tuple[dict[str, Any], Path, dict
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()} if whole else {}  # noqa: SIM118
-    except (SafetensorError, RuntimeError, ValueError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise damaged from error
     if _ENTRY not in metadata:
         raise ValueError(

@@ -183,6 +183,8 @@ def _checkpoints(made: tuple[Network, Pattern, Split], options: dict[str, Any]) 
 
     if options["out"] is None:
         return None
+    if not options["out"]:
+        raise BadInput("--out is empty; give the name of a folder.")
     folder, given = Path(options["out"]), {name: options[name] for name in ("batch", "lr", "seed")}
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"--out {folder} is a file; expected a folder, or a name for a new one.")

@@ -49,7 +49,8 @@ def npy(content: bytes, name: str) -> Tensor:
         raise ValueError(f"{name} is not an array of numbers that can be read ({what}).")
     if rest := len(content) - file.tell():
         raise ValueError(f"{name} has {rest} bytes after its array, another array perhaps; save one array in a file.")
-    return torch.from_numpy(numpy.ascontiguousarray(array, dtype=numpy.float64))
+    with numpy.errstate(over="ignore"):  # what is too large for float64 is infinite, and refused as such
+        return torch.from_numpy(numpy.ascontiguousarray(array, dtype=numpy.float64))
 
 
 def idx(content: bytes, name: str) -> Tensor:

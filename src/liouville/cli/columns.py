@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 from liouville.cli.errors import BadInput
 from liouville.data.cells import is_name, number
 from liouville.data.delimited import Table
-from liouville.data.headers import UNNAMED, listed, plain
+from liouville.data.headers import UNNAMED, counted, listed, plain
+
+_NO_INPUTS = frozenset(("id", "ids", "index", "key", "rowid", "label", "class", "target", "prediction"))
 
 
 class Columns(NamedTuple):
@@ -45,12 +47,11 @@ def choose(table: Table, width: int, known: Sequence[str] | None, ids: Sequence[
         return Columns(_by_number(table, width, copied), copied, [f"column_{k + 1}" for k in copied], None)
     _check_distinct(table)
     index = [0] if table.header[0] in UNNAMED and 0 not in copied else []
-    counted = [name for k, name in enumerate(table.header) if k not in (*copied, *index)]
-    if known and counted != [str(k) for k in range(len(counted))]:
+    if known and not counted([name for k, name in enumerate(table.header) if k not in (*copied, *index)]):
         inputs = _by_name(table, known, {*copied, *index})
     else:
         inputs = _by_number(table, width, copied, index)
-        _check_order(table, inputs)
+        _check_names(table, inputs)
     note = None
     if index and 0 not in inputs:
         note = f"{table.name}: the first column has no name, and is left out as an index; --id 1 copies it."
@@ -101,7 +102,9 @@ def _by_number(table: Table, width: int, copied: Sequence[int], index: Sequence[
             return inputs
     more = "a column that is no input is named with --id, and copied"
     if table.header is not None:
-        raise ValueError(f"{table.name}: expected {width} columns, got {table.width} ({listed(table.header)}); {more}.")
+        beside = " besides the first, which has no name" if index else ""
+        got = f"{table.width - len(index)} ({listed(table.header)})"
+        raise ValueError(f"{table.name}: expected {width} columns{beside}, got {got}; {more}.")
     if table.width == 2 * width and table.records.separator == ",":
         more = "decimal commas must be points"
     elif table.width < width:
@@ -126,7 +129,7 @@ def _by_name(table: Table, known: Sequence[str], beside: set[int]) -> list[int]:
         more = "; a column that is no input is named with --id, and copied" if extra and not missing else ""
         raise ValueError(
             f"{table.name}: the header ({listed(header)}) {' and '.join(faults)}; the network's inputs are "
-            f"{listed(known)}{more}."
+            f"{listed(known)}{more or '; give the columns these names'}."
         )
     inputs = [places[same(name)] for name in known]
     if inputs != sorted(inputs):
@@ -137,11 +140,19 @@ def _by_name(table: Table, known: Sequence[str], beside: set[int]) -> list[int]:
     return inputs
 
 
-def _check_order(table: Table, inputs: Sequence[int]) -> None:
-    """Where no names are known: names that are numbered, or x, y, z, must be in order."""
+def _check_names(table: Table, inputs: Sequence[int]) -> None:
+    """Where no names are known: none tells of another thing, and numbers or x, y, z in them must be in order."""
     names = [(table.header or ())[k] for k in inputs]
+    other = next((k for k in inputs if plain((table.header or ())[k]) in _NO_INPUTS), None)
+    if other is not None:
+        raise ValueError(
+            f"{table.name}: column {other + 1} of the header ({listed(table.header or ())}) is no input by its name, "
+            "and the network's inputs have no names; leave the column out, copy it with --id beside all inputs, or "
+            "leave out the header if it is one."
+        )
     numbers = [tuple(int(n) for n in re.findall("[0-9]+", name)) for name in names]
-    axes = [plain(name) for name in names]
+    before, after = _shared(names), _shared([name[::-1] for name in names])
+    axes = [name[before : len(name) - after].casefold() for name in names]
     alike = len({re.sub("[0-9]+", "0", name) for name in names}) == 1
     keys: Sequence[Any] = numbers if alike and numbers[0] else axes if set(axes) <= set("xyzw") else []
     if any(a >= b for a, b in itertools.pairwise(keys)):
@@ -149,3 +160,9 @@ def _check_order(table: Table, inputs: Sequence[int]) -> None:
             f"{table.name} has its columns in the order {listed(names)}; the network's inputs have no names, and are "
             "read in order: sort the columns, or leave out the header."
         )
+
+
+def _shared(names: Sequence[str]) -> int:
+    """How many letters all names begin with."""
+    shortest = min(map(len, names), default=0)
+    return next((k for k in range(shortest) if len({name[k] for name in names}) > 1), shortest)

@@ -22,6 +22,9 @@ _MISSING = frozenset(
             "n.a.",
             "nd",
             "n.d.",
+            "n.v.",
+            "k.a.",
+            "k.w.",
             "nan",
             "-nan",
             "+nan",
@@ -30,7 +33,7 @@ _MISSING = frozenset(
             "nul",
             "none",
         ),
-        *("nil", "undef", "undefined", "unknown", "missing", "void", "blank", "empty", "error", "nodata", "no data"),
+        *("nil", "undef", "undefined", "unknown", "missing", "void", "blank", "empty", "error", "nodata"),
         *(
             "#null!",
             "#div/0!",
@@ -38,7 +41,7 @@ _MISSING = frozenset(
             "#ref!",
             "#name?",
             "#num!",
-            "not available",
+            "notavailable",
             "-",
             "--",
             "---",
@@ -50,7 +53,11 @@ _MISSING = frozenset(
         *("inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"),
     )
 )
-_WORDS = frozenset(("true", "false", "yes", "no"))  # values, and no names of columns
+_ERRORS = re.compile(r"#[^,;]*[!?]|[+-]?nan\(.*\)")  # of a spreadsheet in any language; of C
+_WORDS = frozenset(  # values, and no names of columns
+    ("true", "false", "yes", "no", "wahr", "falsch", "vrai", "faux", "verdadero", "falso", "vero")
+)
+_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mai|okt|dez"
 
 _DIGITS = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
 _SPELLINGS = (  # what is unusual, and how to find it; the first that fits is told
@@ -59,7 +66,7 @@ _SPELLINGS = (  # what is unusual, and how to find it; the first that fits is to
     (r"[+-]?\d{1,3}(?:,\d{3})+\.\d*", "commas between thousands"),
     (r"[+-]?\d{1,3}(?:\.\d{3})+,\d*", "points between thousands and a comma"),
     (r"[+-]?\d{1,3}(?:['’\s]\d{3})+(?:[.,]\d*)?", "marks between thousands"),
-    (r"[+-]?\d{1,3}(?:,\d{3}){2,}", "commas between thousands"),
+    (r"[+-]?\d{1,3}(?:,\d{3}){2,}|[+-]?\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d*)?", "commas between thousands"),
     (r"[+-]?(?:\d+,\d*|,\d+)(?:[eE][+-]?\d+)?", "a comma in it"),
     (r"[+-]?\d+(?:\.\d+){2,}", "several points"),
     (rf"[+-]?{_DIGITS}\s*[%‰]", "a per cent sign"),
@@ -74,7 +81,7 @@ _SPELLINGS = (  # what is unusual, and how to find it; the first that fits is to
     (rf"{_DIGITS}[+-]|\({_DIGITS}\)", "a minus sign in another place"),
     (rf"'{_DIGITS}'?|'[+-]{_DIGITS}'?", "an apostrophe"),
     (r"\d+/\d+", "a fraction"),
-    (r"\d{1,4}[-:/]\d{1,2}.*", "a date or time"),
+    (rf"\d{{1,4}}[-:/]\d{{1,2}}.*|(?i:{_MONTHS})[a-zA-Z]*[-./ ]+\d{{1,4}}", "a date or time"),
     (rf"[+-]?{_DIGITS}\s*[^\W\d_].*", "a unit or other letters"),
 )
 
@@ -107,10 +114,11 @@ def missing(cell: str) -> bool:
     """Whether ``cell`` is a word for a missing or infinite value, or empty.
 
     Examples:
-        >>> [missing(cell) for cell in ("", "NA", "#N/A", "-", "nap")]
-        [True, True, True, True, False]
+        >>> [missing(cell) for cell in ("", "NA", "#N/A", "#WERT!", "-", "k. A.", "nap")]
+        [True, True, True, True, True, True, False]
     """
-    return not (word := cell.strip().casefold()) or word in _MISSING
+    word = "".join(cell.split()).casefold()
+    return not word or word in _MISSING or _ERRORS.fullmatch(word) is not None
 
 
 def spelling(cell: str) -> str | None:

@@ -170,7 +170,8 @@ def _even(table: Table) -> Table:
     other = numpy.flatnonzero(table.records.cells != table.width)
     if len(other):
         k = int(other[0])
-        raise ValueError(f"{table.where(k)}: expected {table.width} values, got {int(table.records.cells[k])}.")
+        values = "1 value" if table.width == 1 else f"{table.width} values"
+        raise ValueError(f"{table.where(k)}: expected {values}, got {int(table.records.cells[k])}.")
     return table
 
 

@@ -5,7 +5,7 @@ A row that may be one or the other is never guessed at, as an answer too few or 
 
 from __future__ import annotations
 
-__all__ = ["UNNAMED", "is_header", "listed", "plain"]
+__all__ = ["UNNAMED", "counted", "is_header", "listed", "plain"]
 
 import itertools
 import re
@@ -36,7 +36,7 @@ def is_header(
         return True, None
     labels = [cell for cell in first if number(cell) is not None]
     others = [cell for cell in first if number(cell) is None and cell not in UNNAMED]
-    if labels and first[0] in UNNAMED and not others and not _counted(labels):
+    if labels and first[0] in UNNAMED and not others and not counted(labels):
         return False, None
     if labels and all(is_name(cell) for cell in others):
         return _numbered(labels, first, rest, where)
@@ -65,7 +65,7 @@ def _no_gaps(first: Sequence[str], rest: Records) -> bool:
 
 def _numbered(labels: list[str], first: Sequence[str], rest: Records, where: str) -> tuple[bool, str | None]:
     """A row with numbers in it: a row, unless these are 0, 1, ... as pandas numbers columns without names, or years."""
-    if not len(rest) or not (_counted(labels) or _years(labels)):
+    if not len(rest) or not (counted(labels) or _years(labels)):
         return False, None
     places = [k for k, cell in enumerate(first) if number(cell) is not None]
     sample = [rest.row(k) for k in range(min(len(rest), 1000))]
@@ -77,7 +77,10 @@ def _numbered(labels: list[str], first: Sequence[str], rest: Records, where: str
         if all(_years([cell]) for cell in body):
             return False, None
         raise ValueError(f"{where}: {shown} may be a row, or years that name the columns; {_ASK}.")
-    if len(labels) == 1 or body <= set(labels):
+    from_1 = labels[0] == "1"  # as MATLAB and R count
+    if from_1 and len(labels) < (2 if any("." in cell for cell in body) else 3):
+        return False, None
+    if from_1 or len(labels) == 1 or body <= set(labels):
         raise ValueError(f"{where}: {shown} may be a row, or the numbers of columns without names; {_ASK}.")
     return True, (
         f"{where}: {shown} is taken for a header, as pandas writes one for columns without names; if it is a row, say "
@@ -85,8 +88,9 @@ def _numbered(labels: list[str], first: Sequence[str], rest: Records, where: str
     )
 
 
-def _counted(labels: Sequence[str]) -> bool:
-    return list(labels) == [str(k) for k in range(len(labels))]
+def counted(labels: Sequence[str]) -> bool:
+    """Whether these are 0, 1, ... or 1, 2, ..., as programs number columns without names."""
+    return any(list(labels) == [str(first + k) for k in range(len(labels))] for first in (0, 1))
 
 
 def _years(labels: Sequence[str]) -> bool:

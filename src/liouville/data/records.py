@@ -116,6 +116,11 @@ def records(text: bytes, name: str, widths: Collection[int] = ()) -> Records:
     found, problem = [], None
     said = re.match(rb"sep=([,;\t|])\n", text)  # what Excel writes and reads
     text = b"\n" + text[len(said[0]) :] if said else text
+    if said and said[1] not in text and 1 not in widths:
+        raise ValueError(
+            f"{name}: the first line says that {said[1].decode()!r} separates the cells, and no other line has one; "
+            "correct that line, or remove it."
+        )
     for separator in said[1].decode() if said else SEPARATORS:
         if separator.encode() in text:
             try:

@@ -17,6 +17,7 @@ from liouville.graphs.pattern import LARGEST, Pattern, linked
 from liouville.graphs.tables import MISSING, Edge, Fault, ends_of, number, of_edges, same_names, two_by_two
 
 _WORDS = {"true": 1.0, "false": 0.0}
+_NODES = {"id", "node", "name", "vertex", "index"}  # first in the header of a table of nodes
 
 
 class Row(NamedTuple):
@@ -75,11 +76,22 @@ def _links(rows: Sequence[Row], ends: tuple[int, int], header: Sequence[str] = (
         )
         for row in rows
     ]
+    if len(edges) > 2 and all(edge.source == edge.target for edge in edges):
+        raise Fault(
+            f"line {edges[0].place}",
+            "every link leads from a node to itself; if the first column only numbers the lines, remove it",
+        )
     others = "its other columns are not used" if len(header or rows[0].cells) > 2 + (at is not None) else ""
     return of_edges(edges, "line", [others] if others else [])
 
 
 def _plain_links(rows: Sequence[Row]) -> Pattern:
+    if _counts(rows):
+        raise Fault(
+            f"line {rows[0].line}",
+            "the first line may be a link, or count nodes and links as in METIS and Matrix Market files; remove it, or "
+            "begin links with a line source,target",
+        )
     if len(rows[0].cells) == 2:
         cells = [[number(cell) for cell in row.cells] for row in rows]
         if len(rows) == 2 and all(_whole(value) for pair in cells for value in pair):
@@ -101,6 +113,16 @@ def _plain_links(rows: Sequence[Row]) -> Pattern:
     return _links(rows, (0, 1))
 
 
+def _counts(rows: Sequence[Row]) -> bool:
+    """Whether a first line n, m, or n, n, m, counts the nodes and the lines below."""
+    found = [[number(cell) for cell in row.cells[: 3 if row is rows[0] else 2]] for row in rows]
+    if len(rows) < 3 or not all(_whole(value) for row in found for value in row):
+        return False
+    (*size, lines), ends = found[0], [value or 0 for row in found[1:] for value in row]
+    n = size[0] or 0
+    return lines == len(rows) - 1 and set(size) == {n} and (0 < min(ends) <= max(ends) <= n or max(ends) < n)
+
+
 def _two_lines(rows: Sequence[Sequence[float]]) -> Pattern:
     try:
         return two_by_two([[int(value) for value in row] for row in rows], rows_only=True)
@@ -115,6 +137,12 @@ def _links_with_header(rows: Sequence[Row]) -> Pattern:
         raise _NotSo
     if any(number(cell) is None for row in rows[1:] for cell in row.cells[:2]):
         raise _NotSo
+    if rows[0].cells[0].lower() in _NODES and rows[0].cells[1].lower() not in _NODES:
+        raise Fault(
+            f"line {rows[0].line}",
+            f"the header ({', '.join(rows[0].cells)}) is that of a table of nodes; links begin with a line "
+            "source,target",
+        )
     pattern = _plain_links(rows[1:]) if len(rows[0].cells) == 3 else _links(rows[1:], (0, 1))
     words = ", ".join(rows[0].cells)
     return Pattern(pattern, pattern.names, (*pattern.notes, f"its first line ({words}) is taken for a header"))
@@ -165,6 +193,8 @@ def _matrix_with_names(rows: Sequence[Row]) -> Pattern:
 def _matrix_with_both(rows: Sequence[Row]) -> Pattern:
     corner, *columns = rows[0].cells
     names = [row.cells[0] for row in rows[1:]]
+    if names == [str(i + 1) for i in range(len(names))] and columns == [f"V{name}" for name in names]:
+        names = columns  # R names the columns of a matrix without names
     if sorted(columns) != sorted(names) or _entry(corner) is not None:
         raise _NotSo
     pattern = _square(rows, 1, 1, same_names(columns, names))

@@ -85,9 +85,13 @@ def _read(source: Any) -> Pattern:
         return _of_scipy(source)
     if isinstance(source, Tensor):
         return _of_tensor(source)
+    if isinstance(source, memoryview):
+        return _of_rows(source.tolist())
     if hasattr(source, "__array__"):
         return _of_array(source)
-    if isinstance(source, Set) or (isinstance(source, Iterable) and not isinstance(source, (Mapping, bytes))):
+    if isinstance(source, Set) or (
+        isinstance(source, Iterable) and not isinstance(source, (Mapping, bytes, bytearray))
+    ):
         return _of_rows(source)  # networkx's views of edges are sets and mappings
     return _of_numbers(source)
 
@@ -103,7 +107,7 @@ def _of_file(path: Path) -> Pattern:
     except OSError as error:
         raise OSError(f"cannot read {path}: {error.strerror}.") from error
     plain = start.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe\t\r\n ")
-    if path.suffix.lower() == ".graphml" or plain.startswith(b"<"):
+    if not start.startswith(text.PACKED) and (path.suffix.lower() == ".graphml" or plain.startswith(b"<")):
         return graphml.read(path)
     return text.read(path)
 
@@ -129,6 +133,8 @@ def _of_igraph(graph: Any) -> Pattern:
 def _of_scipy(matrix: Any) -> Pattern:
     _require_square(matrix.shape)
     entries = matrix.tocoo(copy=True)
+    if entries.dtype.kind in "iu":
+        entries = entries.astype("float64")  # sums of small integers may wrap to 0
     entries.sum_duplicates()
     values = _tensor(entries.data)
     _require_finite(values)
@@ -170,7 +176,8 @@ def _of_tensor(tensor: Tensor) -> Pattern:
         raise ValueError("a nested, quantized or meta tensor is no graph; give its matrix as an ordinary tensor.")
     if tensor.layout != torch.strided:
         _require_square(tensor.shape)
-        return _of_matrix(tensor.to_dense())
+        wide = torch.complex128 if tensor.is_complex() else torch.float64  # sums of small integers may wrap to 0
+        return _of_matrix(tensor.to(wide).to_dense())
     if tensor.shape == (2, 2):
         return _of_four(tensor)
     if tensor.dim() == 2 and tensor.dtype in _INTEGERS and 2 in tensor.shape:
@@ -207,6 +214,8 @@ def _of_rows(source: Iterable[Any]) -> Pattern:
     )  # nested ones may be a matrix
     if tuples and kinds and kinds <= {int, float} and all(cell == cell // 1 for row in rows for cell in row):
         rows, kinds = [tuple(map(int, row)) for row in rows], {int}
+    if kinds == {str} and len(rows) == 2 and not tuples and all(cell.isdecimal() for row in rows for cell in row):
+        return two_by_two([[int(cell) for cell in row] for row in rows], rows_only=True)
     if kinds == {str} or (kinds == {int} and (len(rows) != 2 or tuples)):
         return _of_pairs(rows)
     if kinds == {int}:

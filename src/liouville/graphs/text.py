@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["read"]
+__all__ = ["PACKED", "read"]
 
 import csv
 import re
@@ -15,6 +15,7 @@ from liouville.graphs.tables import Fault
 _LARGEST_FILE = 40_000_000  # bytes, a matrix of 4096 nodes: the table in memory takes up to a hundred times as much
 _ACCEPTED = "graphs are read from GraphML, and from text with two nodes a line or an adjacency matrix"
 _OTHERS = {".gml", ".gexf", ".net", ".paj", ".json", ".dot", ".gv", ".mtx", ".npy", ".npz", ".xlsx", ".pkl", ".pt"}
+PACKED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ")
 _SIGNS = re.compile(
     r"(strict\s+)?(di)?graph\b[^\n]*[{\[]|graph\s*\[|creator\s+\S|\*vertices|%%matrixmarket|[{\[]", re.I
 )
@@ -45,7 +46,7 @@ def _text(path: Path) -> str:
     if size > _LARGEST_FILE:
         raise Fault("", f"the file has {size:,} bytes, more than the {_LARGEST_FILE:,} of a graph of {LARGEST} nodes")
     content = path.read_bytes()
-    if content.startswith((b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ")):
+    if content.startswith(PACKED):
         raise Fault("", f"the file is compressed or a spreadsheet; unpack or export it first: {_ACCEPTED}")
     encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     try:
@@ -60,6 +61,8 @@ def _text(path: Path) -> str:
         raise Fault("", f"the file is binary; {_ACCEPTED}")
     if _SIGNS.match(text.lstrip()):
         raise Fault("", f"the file is in a format that is not read; {_ACCEPTED} (networkx writes them)")
+    if re.search(r"(?m)^%\s*bip\b", text):  # of KONECT
+        raise Fault("", "the graph is bipartite (% bip), and node 1 of either kind is another; give all nodes names")
     return text
 
 
@@ -84,9 +87,14 @@ def _rows(lines: list[tuple[int, str]]) -> list[Row]:
         raise Fault(
             f"line {bracket.line}", "brackets are not read; write two nodes a line, names with blanks in quotes"
         )
+    if separator == " " and (colon := next((row for row in rows if row.cells[0].endswith(":")), None)):
+        raise Fault(f"line {colon.line}", "lists of neighbours after a colon are not read; write two nodes a line")
     comma = next((row for row in rows if any(_DECIMAL.fullmatch(cell) for cell in row.cells)), None)
     if comma:
         raise Fault(f"line {comma.line}", "decimal commas are not read; write 0.5 for 0,5")
+    widths = {len(row.cells) for row in rows[1:]}
+    if widths == {len(rows)} and len(rows[0].cells) == len(rows) - 1 > 1:  # a matrix as R writes it: no corner
+        rows[0] = Row(rows[0].line, ["", *rows[0].cells])
     odd = next((row for row in rows if len(row.cells) != len(rows[0].cells)), None)
     if odd:
         raise Fault(
