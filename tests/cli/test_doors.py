@@ -137,6 +137,21 @@ def test_a_training_that_is_told_to_end_saves_what_it_has(name, tmp_path):
     assert (tmp_path / "run" / "model.safetensors").is_file()
 
 
+def test_processes_that_were_started_end_where_the_next_one_is_not(monkeypatch):
+    from liouville.agents import launch
+
+    started, start = [], subprocess.Popen
+
+    def popen(command, env):
+        if started:
+            raise KeyboardInterrupt
+        started.append(start([sys.executable, "-c", "import time; time.sleep(60)"]))
+        return started[0]
+
+    monkeypatch.setattr(launch.subprocess, "Popen", popen)
+    assert launch.launch(["train"], 2) == 130 and started[0].poll() is not None
+
+
 def test_a_folder_that_is_gone_is_said(tmp_path):
     (tmp_path / "gone").mkdir()
     done = shell(f"cd {tmp_path}/gone && rmdir {tmp_path}/gone && {COMMAND} list")
