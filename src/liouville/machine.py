@@ -56,7 +56,9 @@ def _shown(size: int) -> str:
 
 def _free() -> Iterator[int]:
     with contextlib.suppress(OSError, ValueError):
-        found = dict(re.findall(r"^(MemAvailable|SwapFree):\s*(\d+) kB", _MEMINFO.read_text(), re.MULTILINE))
+        found: dict[str, str] = dict(
+            re.findall(r"^(MemAvailable|SwapFree):\s*(\d+) kB", _MEMINFO.read_text(), re.MULTILINE)
+        )
         known = "MemAvailable" in found  # Linux kills where both are full
         yield sum(map(int, found.values())) << 10 if known else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with contextlib.suppress(OSError, ValueError):
@@ -84,8 +86,8 @@ def _groups(text: str) -> Iterator[int]:
 
 def _cached(stat: str) -> int:
     """Bytes of files that a control group keeps, and gives up when it needs them; v1 has totals of its children."""
-    found = dict(re.findall(r"^(\w+) (\d+)$", stat, re.MULTILINE))
-    return sum(int(found.get(f"total_{name}", found.get(name, 0))) for name in ("active_file", "inactive_file"))
+    found: dict[str, str] = dict(re.findall(r"^(\w+) (\d+)$", stat, re.MULTILINE))
+    return sum(int(found.get(f"total_{name}", found.get(name, "0"))) for name in ("active_file", "inactive_file"))
 
 
 _V2 = ("memory.max", "memory.current")
