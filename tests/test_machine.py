@@ -90,8 +90,22 @@ def test_control_groups_bound_what_is_free(monkeypatch, tmp_path):
     for folder, limit, used in ((own, "max", 10), (tmp_path / "a", "1000", 400)):
         (folder / "memory.max").write_text(f"{limit}\n")
         (folder / "memory.current").write_text(f"{used}\n")
-        (folder / "memory.stat").write_text("anon 300\ninactive_file 50\n")
-    assert list(machine._groups("0::/a/b\n")) == [650]
+        (folder / "memory.stat").write_text("anon 300\ninactive_file 50\nactive_file 20\n")
+    assert list(machine._groups("0::/a/b\n")) == [670]
+    older = tmp_path / "memory"
+    older.mkdir()
+    (older / "memory.limit_in_bytes").write_text("1000\n")
+    (older / "memory.usage_in_bytes").write_text("900\n")
+    (older / "memory.stat").write_text("inactive_file 5\ntotal_inactive_file 50\ntotal_active_file 20\n")
+    assert list(machine._groups("4:memory:/\n2:cpu,cpuacct:/\n0::/nowhere\n")) == [170]
+
+
+def test_what_the_machine_would_swap_is_free(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(machine, "_groups", lambda _: iter(()))
+    monkeypatch.setattr(machine, "_limits", lambda: iter(()))
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   4 kB\nSwapTotal: 9 kB\nSwapFree:    3 kB\n")
+    assert machine.available_memory() == 7 << 10
 
 
 def test_what_is_small_is_not_asked_about(monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["main"]
 
-import signal
+import os
 import sys
 
 from liouville import door
@@ -20,6 +20,11 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write("liouville: error: standard output is closed; send it to a file or to /dev/null.\n")
         return 2
     try:
+        os.getcwd()  # noqa: PTH109 (pathlib takes its time)
+    except OSError:
+        sys.stderr.write("liouville: error: the folder that this runs in is gone; change to one that exists.\n")
+        return 2
+    try:
         code = _run(None)
         sys.stdout.flush()
     except door.OutputError as error:
@@ -28,8 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("liouville: interrupted.\n")
         code = door.INTERRUPTED
-    if signal.getsignal(signal.SIGINT) is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command has ended; how, is what its exit code says
+    door.ignore_interrupts()
     return code
 
 

@@ -123,7 +123,9 @@ def conform(value: Any, kind: Any, name: str = "", file: object = None) -> None:
     if problem is not None:
         where, words, got = problem
         damaged = f"{file} is damaged: " if file is not None else ""
-        raise ValueError(f"{damaged}{where.removeprefix('.') or 'it'} must be {words}, got {_shown(got)}.")
+        raise ValueError(
+            f"{damaged}{where.removeprefix('.') or 'it'} must be {words or 'left out'}, got {_shown(got)}."
+        )
 
 
 Problem = tuple[str, str, Any] | None  # where, what it must be, what it is
@@ -195,7 +197,8 @@ def _object_of(value: Any, kind: Any, where: str) -> Problem:
         return f"{where}.{missing[0]}", _words(hints[missing[0]]), _NOTHING
     unknown = [] if typing.is_typeddict(kind) else [name for name in value if name not in hints]
     if unknown:
-        return f"{where}.{unknown[0]}", f"left out; known are {', '.join(hints)}", value[unknown[0]]
+        known = f"; known are {', '.join(hints)}" if hints else ""
+        return f"{where}.{unknown[0]}", f"left out{known}", value[unknown[0]]
     found = (_problem(value[name], hint, f"{where}.{name}") for name, hint in hints.items() if name in value)
     return next((f for f in found if f is not None), None)
 

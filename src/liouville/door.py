@@ -1,13 +1,14 @@
 """The process's own door, for the command only: Ctrl-C and the standard streams, before anything else is imported.
 
 Ctrl-C while Python imports ends the process at once, as nothing has begun; later it waits until an import that is
-under way is whole, since torch does not survive half of one. A reader of standard output that goes away (``| head``)
-ends the output and not the work; an output that cannot be written is an error that says so.
+under way is whole, since torch does not survive half of one. SIGTERM of a batch system and SIGHUP of a terminal that
+closes are answered as Ctrl-C is, so that what was trained is saved. A reader of standard output that goes away
+(``| head``) ends the output and not the work; an output that cannot be written is an error that says so.
 """
 
 from __future__ import annotations
 
-__all__ = ["INTERRUPTED", "OutputError", "guard_interrupts", "guard_streams"]
+__all__ = ["INTERRUPTED", "OutputError", "guard_interrupts", "guard_streams", "ignore_interrupts"]
 
 import errno
 import io
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 INTERRUPTED = 130
+_ENDING = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
 _AGAIN = 0.02  # seconds between two looks at an import that is under way
 
 
@@ -30,9 +32,17 @@ class OutputError(OSError):
 
 
 def guard_interrupts() -> None:
-    """Answer Ctrl-C as this module says; where the process was told to ignore it, it goes on ignoring it."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupted)
+    """Answer Ctrl-C and its like as this module says; what the process was told to ignore, it goes on ignoring."""
+    for number in _ENDING:
+        if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+            signal.signal(number, _interrupted)
+
+
+def ignore_interrupts() -> None:
+    """The command has ended; how, is what its exit code says."""
+    for number in _ENDING:
+        if signal.getsignal(number) is not None:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def guard_streams() -> None:

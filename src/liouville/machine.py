@@ -12,6 +12,7 @@ from pathlib import Path
 
 _SMALL = 1 << 26  # bytes that nobody asks for
 _CGROUPS = Path("/sys/fs/cgroup")
+_MEMINFO = Path("/proc/meminfo")
 
 
 def available_memory() -> int | None:
@@ -55,8 +56,11 @@ def _shown(size: int) -> str:
 
 def _free() -> Iterator[int]:
     with contextlib.suppress(OSError, ValueError):
-        found = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
-        yield int(found[1]) << 10 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        found: dict[str, str] = dict(
+            re.findall(r"^(MemAvailable|SwapFree):\s*(\d+) kB", _MEMINFO.read_text(), re.MULTILINE)
+        )
+        known = "MemAvailable" in found  # Linux kills where both are full
+        yield sum(map(int, found.values())) << 10 if known else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with contextlib.suppress(OSError, ValueError):
         yield from _groups(Path("/proc/self/cgroup").read_text())
     with contextlib.suppress(ImportError, OSError, ValueError):
@@ -77,10 +81,13 @@ def _groups(text: str) -> Iterator[int]:
                 break
             with contextlib.suppress(OSError, ValueError):
                 limit = int((folder / largest).read_text())  # "max" is no number
-                cached = re.search(
-                    r"^(?:total_)?inactive_file (\d+)", (folder / "memory.stat").read_text(), re.MULTILINE
-                )
-                yield limit - int((folder / used).read_text()) + (int(cached[1]) if cached else 0)
+                yield limit - int((folder / used).read_text()) + _cached((folder / "memory.stat").read_text())
+
+
+def _cached(stat: str) -> int:
+    """Bytes of files that a control group keeps, and gives up when it needs them; v1 has totals of its children."""
+    found: dict[str, str] = dict(re.findall(r"^(\w+) (\d+)$", stat, re.MULTILINE))
+    return sum(int(found.get(f"total_{name}", found.get(name, "0"))) for name in ("active_file", "inactive_file"))
 
 
 _V2 = ("memory.max", "memory.current")

@@ -118,6 +118,9 @@ class Plan:
             raise ValueError("gauss-newton needs float32 or float64, got bfloat16; a line search compares digits.")
         for name in self.options:
             _require_option(self.model, name)
+        for name in ("features", "layers"):
+            if getattr(self, name) == ():
+                raise ValueError(f"{name} must be a number, or one for each flow, got none.")
         self._first_layers()
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads must be at least 1, got {self.threads}.")

@@ -321,7 +321,10 @@ def require_free(path: Path, force: bool = False) -> None:
     Raises:
         FileExistsError: a file, a folder with something in it, or, with ``force``, one that is not a run.
         OSError: the folder cannot be read.
+        ValueError: a name that is no text, under which the network could be written and not be read.
     """
+    if any("\ud800" <= c <= "\udfff" for c in str(path)):
+        raise ValueError(f"the name {str(path)!r} is not in UTF-8, as that of a run must be; choose another --out.")
     with _writing(path):
         if not os.path.lexists(path):
             return
@@ -361,6 +364,8 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         advice = "free some space, or choose another --out" if _full(error) else "choose another --out"
         raise OSError(f"cannot write {path}: {error.strerror or error}; {advice}.") from error
+    except RecursionError as error:
+        raise OSError("cannot write a run in so many folders of folders; choose another --out.") from error
 
 
 def _full(error: OSError) -> bool:

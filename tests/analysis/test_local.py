@@ -215,6 +215,25 @@ def test_weights_that_are_not_finite_have_no_radius(method, value):
             certified_radius(network, randn(3, 2).float(), method)
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("kind", ["zero head", "equal rows", "on the boundary", "beside it"])
+def test_inputs_whose_class_is_not_certain_have_the_radius_0(kind, classes):
+    flow = lv.zoo.h2(4, 16, 8.0, init=lv.Normal(3.0), generator=generator(0))
+    network = lv.Network(lv.Lift(4, 2), flow, nn.Linear(4, 1 if classes == 2 else classes)).eval()
+    x = randn(3, 2).float()
+    with torch.no_grad():
+        if kind in ("zero head", "equal rows"):
+            network.head.weight *= 0 if kind == "zero head" or classes == 2 else 1
+            network.head.weight[1:] = network.head.weight[0].clone()
+            network.head.bias.zero_()
+        if kind in ("on the boundary", "beside it"):
+            network.head.weight[1:] = -network.head.weight[:1]
+            scores = network(x)
+            network.head.bias[0] -= scores[0, 0] if classes == 2 else scores[0, 0] - scores[0, 1:].amax()
+            network.head.bias[0] += 1e-9 * (kind == "beside it")
+    assert local_radius(network, x)[0] == 0
+
+
 def test_the_radius_is_that_of_evaluation_mode_and_the_mode_is_left_alone():
     network = lv.classifier("h2", 2, 2, 4, 6, 1.0)
     network.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 1))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from liouville.cli.check import _label
 from liouville.runs import Run
 
 SWEEPS = Path(__file__).parents[2] / "benchmarks" / "sweeps"
@@ -106,6 +107,30 @@ def test_an_edited_transform_is_followed_and_said(folder, liouville):
 
 
 @pytest.mark.parametrize(
+    ("offset", "scale"),
+    [(0.0, [1.0, 2.0]), ([[1.0], [2.0]], 1.0), ([0.0, 1.0, 2.0], [1.0]), (1.7e308, -1.7e308), ([[[0.0]]], 1.0)],
+)
+def test_a_target_transform_gives_one_finite_number_for_each_output(folder, liouville, offset, scale):
+    values = {"classes": 0, "label_names": None, "target_offset": offset, "target_scale": scale}
+    for name, value in values.items():
+        edit(folder, "data", name, value)
+    result = liouville("predict", folder / "run", folder / "points.csv")
+    assert (result.code, result.out) == (2, "") and "do not give 1 finite value(s) for a row." in result.err, result
+
+
+def test_a_run_of_levels_and_one_of_an_earlier_version_are_what_they_claim_to_be(tmp_path, liouville):
+    words = "--data iris --layers 2 --levels 2 --epochs 1 --quiet --no-figures"
+    assert liouville("train", *words.split(), "--out", tmp_path / "run").code == 0
+    file = tmp_path / "run" / "config.json"
+    config = json.loads(file.read_text())
+    del config["data"]["column_names"], config["data_sha256"]  # as it was written before there were any
+    file.write_text(json.dumps(config))
+    run = Run.open(tmp_path / "run")
+    claim = _label(run, run.network(), run.plan.load())
+    assert claim.status == "pass", claim
+
+
+@pytest.mark.parametrize(
     ("place", "value", "message"),
     [
         (("plan", "layers"), 10**12, "of memory, and "),
@@ -116,6 +141,10 @@ def test_an_edited_transform_is_followed_and_said(folder, liouville):
         (("plan", "more"), 1, "plan.more is unknown."),
         (("plan", "levels"), 10**9, "levels must be at most 60"),
         (("plan", "T"), None, "plan.T must be a number, got null."),
+        (("plan", "layers"), [], "layers must be a number, or one for each flow, got none."),
+        (("plan", "features"), [], "features must be a number, or one for each flow, got none."),
+        (("plan", "data_options"), {"dtype": "x"}, 'plan.data_options.dtype must be left out, got "x".'),
+        (("plan", "options"), {"operator": {"x": 1}}, "plan.options.operator.x must be left out, got 1."),
         (("plan",), {}, "is missing."),
     ],
     ids=str,

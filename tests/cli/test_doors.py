@@ -109,6 +109,56 @@ def test_an_interrupt_is_reported_without_importing_torch():
     assert (done.returncode, done.stderr) == (130, "liouville: interrupted.\n")
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_whoever_asks_the_command_to_end_is_answered_like_ctrl_c(name):
+    code = (
+        "import os, signal, sys; from liouville import door\n"
+        f"door.guard_interrupts(); number = signal.{name}\n"
+        "try: os.kill(os.getpid(), number)\n"
+        "except KeyboardInterrupt: sys.stderr.write('liouville: interrupted.\\n'); sys.exit(130)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "liouville: interrupted.\n")
+    ignoring = f"import signal; signal.signal(signal.{name}, signal.SIG_IGN); "  # as nohup does
+    assert subprocess.run([sys.executable, "-c", ignoring + code]).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_training_that_is_told_to_end_saves_what_it_has(name, tmp_path):
+    words = f"train --layers 2 --epochs 1000000 -d points=200 --no-figures --quiet --out {tmp_path}/run"
+    process = subprocess.Popen([*COMMAND.split(), *words.split()], stderr=subprocess.PIPE, text=True)
+    history, until = tmp_path / "run" / "history.jsonl", time.monotonic() + 100
+    while not (history.exists() and history.stat().st_size) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(getattr(signal, name))
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and "The best weights so far" in error, error
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+def test_processes_that_were_started_end_where_the_next_one_is_not(monkeypatch):
+    from liouville.agents import launch
+
+    started, start = [], subprocess.Popen
+
+    def popen(command, env):
+        if started:
+            raise KeyboardInterrupt
+        started.append(start([sys.executable, "-c", "import time; time.sleep(60)"]))
+        return started[0]
+
+    monkeypatch.setattr(launch.subprocess, "Popen", popen)
+    assert launch.launch(["train"], 2) == 130 and started[0].poll() is not None
+
+
+def test_a_folder_that_is_gone_is_said(tmp_path):
+    (tmp_path / "gone").mkdir()
+    done = shell(f"cd {tmp_path}/gone && rmdir {tmp_path}/gone && {COMMAND} list")
+    sentence = "liouville: error: the folder that this runs in is gone; change to one that exists.\n"
+    assert (done.returncode, done.stderr) == (2, sentence)
+
+
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [

@@ -11,6 +11,7 @@ import liouville as lv
 import liouville.plan
 from liouville.__main__ import main
 from liouville.cli.errors import guarded
+from liouville.data import SOURCES
 from liouville.recipes import PRESETS
 from liouville.runs import Run
 
@@ -32,8 +33,8 @@ def assert_one_line(result, message, code=2):
             "features must be even to split y into (p, q), got 5; add a zero feature with --features 6, or use --model "
             "antisymmetric.",
         ),
-        ("--T 0", "T must be a positive, finite time, got 0.0."),
-        ("--T -2", "T must be a positive, finite time, got -2.0."),
+        ("--T 0", "T must be a positive, finite time of at most 3.4e+38, got 0.0."),
+        ("--T -2", "T must be a positive, finite time of at most 3.4e+38, got -2.0."),
         ("--layers 0", "layers must be at least 1, got 0; a network of no layers is its head alone."),
         ("--levels 0", "levels must be at least 1, got 0."),
         (
@@ -100,6 +101,9 @@ def assert_one_line(result, message, code=2):
         ),
         ("--dtype double", "unknown dtype 'double'; known dtypes: float32, float64, bfloat16."),
         ("--threads 0", "threads must be at least 1, got 0."),
+        ("--data=", f"unknown data set ''; known data sets: {', '.join(SOURCES)}."),
+        ("--preset=", f"unknown preset ''; known presets: {', '.join(PRESETS)}."),
+        ("--data digits -d image=maybe", "the data option image expects true or false, got 'maybe'."),
         (
             "--init smoth",
             "unknown initialisation 'smoth'; did you mean 'smooth'? Known initialisations: smooth, normal.",
@@ -160,6 +164,14 @@ def test_a_path_that_cannot_be_written_is_refused_before_training(train, tmp_pat
     out = tmp_path / "file" / "run"
     assert_one_line(train(out="file/run"), f"cannot write {out}: Not a directory; choose another --out.")
     assert_one_line(train(out="file"), f"{tmp_path / 'file'} is not a folder; choose another --out.")
+
+
+def test_a_folder_that_could_be_written_and_not_read_is_refused(train, tmp_path):
+    name = str(tmp_path / "a\udcff")
+    sentence = f"the name {name!r} is not in UTF-8, as that of a run must be; choose another --out."
+    assert_one_line(train(out="a\udcff"), sentence)
+    result = train(out="a/" * 1900)
+    assert result.code == 2 and result.err.endswith("; choose another --out.\n") and result.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("method", ["write_text", "write_bytes"], ids=["before training", "after it"])

@@ -73,12 +73,11 @@ def launch(words: Sequence[str], processes: int, host: str = LOOPBACK, grace: fl
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
     }
     command = [sys.executable, "-m", "liouville", *words]
-    children = [
-        subprocess.Popen(command, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(processes)
-    ]
+    children: list[subprocess.Popen[bytes]] = []
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # who launches ends with what it launched
     try:
+        for rank in range(processes):
+            children.append(subprocess.Popen(command, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}))
         return _watch(children, grace)
     except KeyboardInterrupt:
         return 130

@@ -141,11 +141,14 @@ def _label(run: Run, network: Network, split: Any) -> Claim:
     from liouville.runs import CONFIG, describe_data
 
     text = f"the network is the one that {CONFIG} describes, and the data are those of its plan"
-    planned = json.loads(json.dumps(describe(run.plan.network(split).cpu(), {})))
-    found = json.loads(json.dumps(describe(network, {})))
-    difference = next(_differences(planned, found, "network"), "")
-    data = json.loads(json.dumps(describe_data(split)))
-    wrong = [name for name, value in data.items() if not _same(run.config["data"].get(name), value)]
+    found, plan = json.loads(json.dumps(describe(network, {}))), run.plan
+    differences = []
+    for levels in range(1, plan.levels + 1):  # a training that ended early may have left any of its depths
+        planned = json.loads(json.dumps(describe(plan.changed(levels=levels).network(split).cpu(), {})))
+        differences.append(next(_differences(planned, found, "network"), ""))
+    difference = "" if "" in differences else differences[0]
+    data, written = json.loads(json.dumps(describe_data(split))), run.config["data"]
+    wrong = [name for name, value in data.items() if name in written and not _same(written[name], value)]
     if wrong and not difference:
         difference = f"data.{wrong[0]} in {CONFIG} is not that of the plan's data set"
     return Claim("label", text, "broken" if difference else "pass", "measured", note=difference)

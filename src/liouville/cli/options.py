@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 from liouville.cli.errors import BadInput
-from liouville.names import lookup
 
 _YES_NO = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
 
@@ -92,7 +91,9 @@ def _convert(name: str, text: str, hint: Any) -> Any:
         return None
     kind = next((k for k in (bool, int, float) if k in kinds), str)
     if kind is bool:
-        return lookup(_YES_NO, text.lower(), f"value of {name}")
+        if text.lower() not in _YES_NO:
+            raise BadInput(f"the data option {name} expects true or false, got {text!r}.")
+        return _YES_NO[text.lower()]
     try:
         return kind(text)
     except ValueError:

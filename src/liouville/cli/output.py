@@ -11,8 +11,8 @@ import click
 
 
 def say(text: str = "") -> None:
-    """A line on standard output."""
-    click.echo(text)
+    """A line on standard output, in the encoding that it has: click would take another in place of ASCII."""
+    click.echo(text, file=sys.stdout)
 
 
 def table(
@@ -40,8 +40,8 @@ def table(
 
 def _plain(title: str, rows: Sequence[Sequence[str]], note: str) -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    click.echo(title)
+    say(title)
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        click.echo(("  " + "  ".join(cells)).rstrip())
-    click.echo(f"  ({note})\n" if note else "")
+        say(("  " + "  ".join(cells)).rstrip())
+    say(f"  ({note})\n" if note else "")

@@ -6,6 +6,7 @@ __all__ = ["predict"]
 
 import csv
 import io
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,7 @@ def predict(run: str, inputs: str, out: str | None, probabilities: bool, ids: tu
     names, columns = _columns(source, outputs, probabilities)
     text = _csv([*read.names, *names], [*map(_copied, read.copied), *columns])
     if out is None:
-        click.echo(text, nl=False)
+        click.echo(text, nl=False, file=sys.stdout)
     else:
         _write(Path(out), text)
 
@@ -157,7 +158,13 @@ def _columns(run: Run | None, outputs: Tensor, probabilities: bool) -> tuple[lis
         if probabilities:
             raise BadInput(f"{run.path} is a regression; there are no probabilities.")
         offset, scale = run.tensor("target_offset"), run.tensor("target_scale")
-        values = outputs if offset is None or scale is None else outputs * scale + offset
+        fits = all(t is None or (t.ndim < 3 and {t.numel(), *t.shape[-1:]} <= {1, width}) for t in (offset, scale))
+        values = outputs if offset is None or scale is None or not fits else outputs * scale + offset
+        if not fits or not values.isfinite().all():
+            raise ValueError(
+                f"{run.path} does not fit together: data.target_scale and data.target_offset of its config.json do "
+                f"not give {width} finite value(s) for a row."
+            )
         return ["prediction"] if width == 1 else [f"prediction_{k}" for k in range(width)], _texts(values)
     if not isinstance(classes, int) or width != (1 if classes == 2 else classes):
         raise ValueError(f"{run.path} does not fit together: {classes} classes, but a network of {width} output(s).")

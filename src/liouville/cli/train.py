@@ -190,13 +190,18 @@ def _plan(
     data, preset = spelled(data, SOURCES), spelled(preset, PRESETS)
     if like is not None and preset is not None:
         raise BadInput("--like and --preset both say where to start from; give one of them.")
-    base = Run.open(like).plan if like is not None else Plan.of(data or "swiss-roll", preset or "default")
-    name = data or base.data
+    base = Run.open(like).plan if like is not None else Plan.of(_given(data, "swiss-roll"), _given(preset, "default"))
+    name = _given(data, base.data)
     options = convert_data_options(lookup(SOURCES, name, "data set").loader, data_options)
     plan = base.changed(data=name, data_options=options, **_as_spelled(changes))
     if plan.threads is not None:
         torch.set_num_threads(plan.threads)
     return plan.changed(threads=torch.get_num_threads())
+
+
+def _given(word: str | None, default: str) -> str:
+    """What was typed; an empty word, of a variable that is not set, is no default."""
+    return default if word is None else word
 
 
 def _as_spelled(changes: dict[str, Any]) -> dict[str, Any]:

@@ -78,11 +78,14 @@ class Box:
         r"""Replace columns start ... stop by n that enclose what they span; where the next one goes.
 
         G w = U (U^-1 G w) with U from the eigenvectors of G G^T, orthogonal up to E = |I - U U^T|: entries of U^-1 g
-        are at most |U^T g| + |U^T| 1 * 2 ||E|| max |g|, the Neumann series of (U U^T)^-1.
+        are at most |U^T g| + |U^T| 1 * 2 ||E|| max |g|, the Neumann series of (U U^T)^-1. Columns that have overflowed
+        stay without a bound: they enclose as well in any U.
         """
         G = self.columns[:, start:stop].permute(2, 0, 1)
         n, count = G.shape[1:]
-        U = torch.linalg.eigh(G @ G.mT)[1]
+        squares = G @ G.mT
+        finite = squares.isfinite().all(-1).all(-1)
+        U = torch.linalg.eigh(torch.where(finite[:, None, None], squares, 0.0))[1]
         room = (torch.eye(n).to(U) - U @ U.mT).abs().sum(-1).amax(-1) + 2 * (n + 2) * UNIT * n
         sizes = G.abs().sum(-1)
         lengths = (U.mT @ G).abs().sum(-1) * (1 + 2 * (n + count + 8) * UNIT)

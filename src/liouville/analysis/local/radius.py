@@ -56,7 +56,7 @@ def _radii(network: Network, chain: Chain, x: Tensor) -> Tensor:
     search = _Search(chain, run, own)
     _require_inside(network, x, search.scores, "at a given input")
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = search.largest(linear_radius(chain, run, own).clamp(max=1e6))
+    found = search.largest(linear_radius(chain, run, own).nan_to_num(1.0).clamp(1e-30, 1e6))
     step = 0.999 * found[:, None] * direction / direction.norm(dim=1, keepdim=True)
     _require_inside(network, (x.double() + step).to(x.dtype), search.scores, "within a radius")
     return found
@@ -104,7 +104,7 @@ class _Search:
             self.held = torch.where(better, radius, self.held)
             (low, high), (was_low, was_high) = bounds, self.scores
             self.scores = torch.where(better, low[:, i], was_low), torch.where(better, high[:, i], was_high)
-        return torch.where(left.isfinite(), 1 - left / self.gap, torch.inf)
+        return torch.where(left.isfinite() & (self.gap > 0), 1 - left / self.gap, torch.inf)
 
 
 def _require_inside(network: Network, x: Tensor, bounds: tuple[Tensor, ...], where: str) -> None:
