@@ -21,6 +21,7 @@ _is_tracing = torch._C._is_tracing
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _function_modes = torch._C._len_torch_function_stack
 _mode = torch._C._get_dispatch_mode
+_before_dispatch = torch._ops._get_dispatch_mode_pre_dispatch
 _PROXY = torch._C._TorchDispatchModeKey.PROXY
 
 
@@ -56,6 +57,7 @@ def is_watched() -> bool:
         is_compiling()
         or _is_tracing()
         or (_dispatch_modes() > 0 and not all(isinstance(m, Bystander) for m in _get_current_dispatch_mode_stack()))
+        or _before_dispatch(_PROXY) is not None
         or (_function_modes() > 0 and not all(isinstance(m, DeviceContext) for m in _function_stack()))
     )
 
@@ -74,12 +76,13 @@ def is_hollow(x: Tensor) -> bool:
 
 def _is_fake(x: Tensor) -> bool:
     from torch._subclasses.fake_tensor import FakeTensor
+    from torch._subclasses.functional_tensor import FunctionalTensor
 
-    return isinstance(x, FakeTensor)
+    return isinstance(torch._from_functional_tensor(x.elem) if isinstance(x, FunctionalTensor) else x, FakeTensor)
 
 
 def _has_proxies() -> bool:
-    return _mode(_PROXY) is not None or torch._ops._get_dispatch_mode_pre_dispatch(_PROXY) is not None
+    return _mode(_PROXY) is not None or _before_dispatch(_PROXY) is not None
 
 
 def _function_stack() -> list[object]:

@@ -147,6 +147,7 @@ class Flow(nn.Module):
 
     def start(self, y: Tensor, theta: Theta) -> tuple[VectorField, State]:
         """The field of a new run, which draws its seed here and nowhere else, and the first state."""
+        _require_theta(theta, self.field)
         self._check(y, theta)
         run = self.field.in_run()
         theta_0 = type(theta)(*(w[0] for w in theta))
@@ -165,7 +166,7 @@ class Flow(nn.Module):
         if y.dtype not in FLOATS:
             cure = "take its real part" if y.dtype.is_complex else "convert it with .float()"
             raise ValueError(f"expected a floating-point input of 16, 32 or 64 bits, got {y.dtype}; {cure}.")
-        weight = theta[0] if theta else next(self.field.parameters(), y)
+        weight = next((w for w in theta or self.field.parameters() if w.is_floating_point()), y)
         if is_autocast(y.device.type):
             require_autocast((y.dtype, weight.dtype), y.device.type)
         elif weight.dtype != y.dtype:
@@ -180,6 +181,16 @@ class Flow(nn.Module):
         if isinstance(self.field, StochasticField) and self.field.training:
             raise ValueError("a flow in training mode draws new noise in every run; call flow.eval() to invert it.")
         return self.scheme
+
+
+def _require_theta(theta: Theta, field: VectorField) -> None:
+    named = isinstance(theta, tuple) and (not theta or hasattr(theta, "_fields"))
+    if not named or not all(isinstance(w, Tensor) and w.dim() for w in theta):
+        raise TypeError(
+            f"theta() of {type(field).__name__} must be a NamedTuple of tensors whose axis 0 counts the layers, got "
+            f"{[type(w).__name__ for w in theta] if named else type(theta).__name__}; class Theta(NamedTuple) names "
+            "them."
+        )
 
 
 def _advice(y: Tensor, field: VectorField) -> str:

@@ -1,5 +1,8 @@
 """The gate of a run: what no engine can run is refused in every one, what some can is told; looking leaves no trace."""
 
+import functools
+from typing import NamedTuple
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -34,6 +37,23 @@ def cached(m, x):
     return m.linear(x)
 
 
+def counted_in_a_list(m, x):
+    m.kept = m.kept or [0]
+    m.kept[0] += 1
+    return m.linear(x) / m.kept[0]
+
+
+def weights_cached(m, x):
+    if m.kept is None:
+        m.kept = m.linear.weight.detach().tanh()
+    return m.linear(x) + x @ m.kept
+
+
+@functools.lru_cache
+def _tanh_of_weights(linear):
+    return linear.weight.detach().tanh()
+
+
 def summed(m, x):
     m.sum += 1
     return m.linear(x) / m.sum.clone()
@@ -55,6 +75,10 @@ BREACHES = {
     "a tuple": (lambda m, x: (m.linear(x), x), TypeError, "must be a tensor, got tuple"),
     "a count": (counted, ValueError, "keeps the attribute calls of F"),
     "a cache": (cached, ValueError, "keeps the attribute kept of F"),
+    "a count in a list": (counted_in_a_list, ValueError, "keeps the attribute kept of F"),
+    "a cache of weights": (weights_cached, ValueError, "keeps what it computed of its weights"),
+    "a cache of another": (lambda m, x: m.linear(x @ _tanh_of_weights(m.linear)), ValueError, "of its weights"),
+    "sparse": (lambda m, x: m.linear(x).to_sparse(), ValueError, "must be a dense tensor"),
     "a buffer of all": (summed, ValueError, "changes the buffer sum, of which ShearField keeps one"),
     "a new buffer": (replaced, ValueError, "puts a new tensor in the place of a buffer"),
 }
@@ -178,3 +202,52 @@ def test_looking_leaves_no_trace(name):
     lv.Flow(field, scheme, 0.9)(x)
     assert torch.equal(stream, torch.get_rng_state()) and torch.equal(x, kept)
     assert all(torch.equal(v, before[k]) for k, v in field.state_dict().items())
+
+
+class Theta(NamedTuple):
+    w: torch.Tensor
+
+
+class Field(lv.VectorField):
+    def __init__(self, act, theta=Theta):
+        super().__init__(4, 3)
+        self.w, self.act, self.made = nn.Parameter(randn(3, 4, 4)), act, theta
+
+    def theta(self):
+        return self.made(self.w)
+
+    def forward(self, y, theta_j):
+        return self.act(self, y, theta_j.w)
+
+
+def _cached(field, y, w):
+    if not hasattr(field, "kept"):
+        field.kept = w.detach().tanh()
+    return y @ field.kept
+
+
+def _in_one_place(field, y, w):
+    field.__dict__.setdefault("place", torch.empty_like(y))
+    return torch.tanh(y @ w, out=field.place)
+
+
+@pytest.mark.parametrize(
+    "act, message",
+    [
+        (lambda field, y, w: (y @ w).mean(0, keepdim=True), r"shape \(1, 4\)"),
+        (_cached, "keeps what it computed of its weights"),
+        (_in_one_place, "to the place of the one before"),
+    ],
+)
+@torch.no_grad()
+def test_a_field_of_ones_own_is_looked_at_for_one_sample_and_for_more(act, message):
+    flow = lv.Flow(Field(act), lv.RK4(), 1.0)
+    with pytest.raises(ValueError, match=message):
+        for batch in (1, 5):
+            flow(randn(batch, 4))
+
+
+@pytest.mark.parametrize("made", [tuple, list, lambda w: w, lambda w: {"w": w}, lambda w: Theta([w]), lambda w: (w,)])
+def test_weights_of_another_form_are_refused(made):
+    with pytest.raises(TypeError, match="must be a NamedTuple of tensors"):
+        lv.Flow(Field(lambda field, y, w: y @ w, made), lv.RK4(), 1.0)(randn(2, 4))

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations, prune
+from torch.nn.utils import parametrizations, parametrize, prune
 
 import liouville as lv
 from measure import near, randn, rounding
@@ -207,6 +207,10 @@ class Own(nn.Linear):
         (lambda: nn.Sequential(linear(), nn.RReLU()), "must not draw random numbers, got RReLU.*nn.LeakyReLU"),
         (lambda: [Own(torch.tanh), Own(torch.tanh), Own(torch.relu)], "module 2 has other parts"),
         (lambda: [Own(torch.tanh), Own(torch.tanh, 2), Own(torch.tanh)], "module 1 has other parts"),
+        (lambda: nn.Bilinear(2, 2, 2), "called with one tensor, and Bilinear is not"),
+        (lambda: nn.ModuleDict({"a": linear()}), "ModuleDict, which has no forward"),
+        (lambda: [torch.jit.script(linear()) for _ in range(3)], "RecursiveScriptModule; give the module"),
+        (lambda: nn.DataParallel(linear()), "DataParallel; give the module"),
         (lambda: [linear(), linear().double(), linear()], "module 1 has other parts, settings, dtypes"),
     ],
 )
@@ -229,3 +233,24 @@ def test_odd_names_of_parts_are_taken():
     field = lv.ShearField(nn.ModuleList([F, copy.deepcopy(F)]), linear(), layers=2, features=4)
     p = torch.randn(3, 2)
     assert torch.equal(field.q_dot(p, type(field.theta())(*(w[0] for w in field.theta()))), F(p))
+
+
+class Fourier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(2, dtype=torch.complex128))
+
+    def forward(self, x):
+        return torch.fft.irfft(torch.fft.rfft(x) * self.w, n=3)
+
+
+@pytest.mark.parametrize("engine", [lv.Stored(), lv.Checkpointed(), lv.Reversible(), lv.Reversible(exact=True)])
+def test_weights_that_are_complex_and_weights_under_a_cache(engine):
+    F = [Fourier() for _ in range(3)]
+    G = [parametrizations.weight_norm(nn.Linear(3, 3).double()) for _ in range(3)]
+    flow = lv.Flow(lv.ShearField(F, G, layers=3, features=6), lv.SymplecticEuler(), 0.6, engine)
+    x = randn(5, 6)
+    with parametrize.cached():
+        y = flow(x)
+    expected = loop(F, G, x, 0.2)
+    near(y.detach(), expected.detach(), rounding(expected.detach(), terms=100))

@@ -1,6 +1,7 @@
 """`Auto`: which engine it takes, and why, is a function of shapes, dtypes, scheme and memory; and it is told."""
 
 import copy
+import dataclasses
 import pickle
 from dataclasses import dataclass
 
@@ -263,3 +264,20 @@ def test_the_choice_does_not_depend_on_what_ran_before():
     for x, expected in reversed(list(zip(order, first, strict=True))):
         assert auto.choose(lv.SymplecticEuler(), shared.to(x.dtype), x) == expected
     assert len({c.engine for c in first}) > 1
+
+
+@pytest.mark.parametrize("engine", [lv.Auto(), lv.Fused(), lv.BatchLast()])
+def test_another_function_under_the_name_of_a_kernels_is_not_taken_for_it(engine):
+    def thrice(x):
+        return torch.tanh(3 * x)
+
+    activation = dataclasses.replace(lv.activations.tanh, function=thrice, lipschitz=3.0)
+    replaced = lv.SeparableHamiltonianField(4, layers=3).double()
+    replaced.p_dot = lambda q, theta_j: -torch.tanh(3 * q)
+    for field in (lv.SeparableHamiltonianField(4, layers=3, activation=activation).double(), replaced):
+        flow, y = lv.Flow(field, lv.Verlet(), T=1.0), randn(5, 4)
+        if isinstance(engine, lv.Auto):
+            assert torch.equal(flow.with_backprop(engine)(y), flow(y))
+        else:
+            with pytest.raises(ValueError, match=r"another function called 'tanh'|whose p_dot was replaced"):
+                flow.with_backprop(engine)

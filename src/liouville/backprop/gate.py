@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ["Manner", "admit", "observed", "require_recomputable", "unchanged"]
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from liouville.backprop.contract import is_autocast, is_plain_autograd, name_of, operations, streams
+from liouville.compilers import is_recorded
 from liouville.fields.base import PartitionedField, Theta, VectorField, original
 from liouville.fields.hooks import require_no_hooks
 
@@ -40,6 +42,7 @@ class Manner(NamedTuple):
 
 _SOUND = Manner()
 _KNOWN = "_manners"  # of a field, by mode and kind of input
+_UNRUN = "_unrun"  # of a field: a copy of what it is beside its tensors, made before its first run
 
 
 def admit(field: VectorField, y: Tensor, theta_0: Theta) -> Manner:
@@ -57,7 +60,8 @@ def admit(field: VectorField, y: Tensor, theta_0: Theta) -> Manner:
     if own.has_effects:
         return _SOUND
     known = vars(own).setdefault(_KNOWN, {})
-    key = (own.training, y.shape[1:], y.dtype, y.device, is_autocast(y.device.type))
+    some = y.shape[0] if y.shape[0] < 2 else 2  # what is right for one sample may be broadcast for more
+    key = (own.training, some, y.shape[1:], y.dtype, y.device, is_autocast(y.device.type))
     try:
         return known[key]
     except KeyError:
@@ -92,7 +96,12 @@ def require_recomputable(field: VectorField) -> None:
 
 def _is_plain(tensors: Sequence[Tensor]) -> bool:
     """Whether what is computed now is computed at once, and seen by nobody else."""
-    if torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() or not is_plain_autograd(tensors):
+    if (
+        torch.jit.is_tracing()
+        or torch._C._len_torch_dispatch_stack()
+        or is_recorded()
+        or not is_plain_autograd(tensors)
+    ):
         return False
     return all(type(t) in _PLAIN and not t.is_meta for t in tensors)
 
@@ -121,6 +130,7 @@ def _stand_in(t: Tensor) -> Tensor:
 def _look(field: Any, y: Tensor, theta_0: Theta) -> Manner:
     """Evaluate the velocities of layer 0 twice, on copies, and leave no trace."""
     own, start = original(field), streams(y.device)
+    unrun = _unrun(own)
     grad = torch.is_grad_enabled()  # as the layers will run: what a field computes at its first call, it may keep
     with torch.inference_mode(False), torch.set_grad_enabled(grad):
         weights = type(theta_0)(*(w.detach().clone() for w in theta_0))
@@ -137,9 +147,15 @@ def _look(field: Any, y: Tensor, theta_0: Theta) -> Manner:
             for witness in (theta, buffers):
                 witness.restore()
             _rewind(start, y.device)
+            versions = [v._version for v in first]
             second = [velocity(x.clone(), weights).detach() for _, velocity, x, _ in velocities]
+            _require_own_memory(own, first, versions)
             _require_nothing_kept(own, kept, own.plain_state())
             repeats = all(map(_equal, first, second))
+            if repeats and not draws and unrun is not None:
+                for witness in (theta, buffers):
+                    witness.restore()
+                _require_no_memory(own, unrun, velocities, weights, buffers)
             replays = repeats and (not draws or all(_replays(v, x, weights, start) for _, v, x, _ in velocities))
         finally:
             for witness in (theta, buffers):
@@ -169,6 +185,8 @@ def _checked(own: VectorField, name: str, velocity: Any, x: Tensor, moved: Tenso
     shape, v = moved.shape, velocity(x, theta)
     if not isinstance(v, Tensor):
         raise TypeError(f"{name} of {name_of(own)} must be a tensor, got {type(v).__name__}; return the velocity only.")
+    if v.layout is not torch.strided or v.is_nested:
+        raise ValueError(f"{name} of {name_of(own)} must be a dense tensor, got {v.layout}; return v.to_dense().")
     if v.shape != shape:
         raise ValueError(
             f"{name} of {name_of(own)} has the shape {tuple(v.shape)}, and the state that it moves {tuple(shape)}: "
@@ -197,6 +215,52 @@ def _require_nothing_kept(own: VectorField, before: dict[str, Any], after: dict[
                 f"{name_of(own)} keeps {name} from one call to the next, in one place for all layers; let forward be a "
                 "function of its input and its weights."
             )
+
+
+def _unrun(own: VectorField) -> VectorField | None:
+    """A copy of the field as it was before its first run, with the field's tensors; None if it cannot be copied."""
+    try:
+        if _UNRUN not in vars(own):
+            vars(own)[_UNRUN] = copy.deepcopy(own, {id(t): None for t in (*own.parameters(), *own.buffers())})
+        unrun: VectorField | None = copy.deepcopy(vars(own)[_UNRUN])
+    except Exception:
+        unrun = vars(own)[_UNRUN] = None
+    if unrun is not None:
+        for mine, its in zip(own.modules(), unrun.modules(), strict=True):
+            vars(its).update(_parameters=mine._parameters, _buffers=mine._buffers)
+        unrun.train(own.training)
+    return unrun
+
+
+def _require_no_memory(
+    own: VectorField, unrun: VectorField, velocities: Sequence[_Velocity], weights: Theta, buffers: _Witness
+) -> None:
+    """Raise where a field that has run gives another velocity for other weights than one that has not."""
+    fixed = set(own.constants)
+    other = {
+        name: w * 0.75 + 2**-6 if w.is_floating_point() and name not in fixed else w
+        for name, w in weights._asdict().items()
+    }
+    found: list[list[Tensor]] = []
+    for field in (own, unrun):
+        layer: Any = field.in_run(0).at_layer(0)
+        named = {"forward(y)": layer} if len(velocities) == 1 else {"p_dot(q)": layer.p_dot, "q_dot(p)": layer.q_dot}
+        copies = type(weights)(*(w.clone() for w in other.values()))
+        found.append([named[name](x.clone(), copies).detach() for name, _, x, _ in velocities])
+        buffers.restore()
+    if not all(map(_equal, *found)):
+        raise ValueError(
+            f"{name_of(own)} keeps what it computed of its weights from its first call on, and would use it for every "
+            "layer and after every step of training; compute it in each call (no caches of weights)."
+        )
+
+
+def _require_own_memory(own: VectorField, first: Sequence[Tensor], versions: Sequence[int]) -> None:
+    if any(v._version != version for v, version in zip(first, versions, strict=True)):
+        raise ValueError(
+            f"{name_of(own)} writes each velocity to the place of the one before, which a scheme still needs; let it "
+            "make a new tensor every time (no out=, no work in a buffer)."
+        )
 
 
 def unchanged(before: Any, after: Any) -> bool:

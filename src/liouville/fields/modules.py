@@ -18,9 +18,12 @@ __all__ = [
     "skeleton_of",
     "slots",
     "tied",
+    "uncached",
 ]
 
+import contextlib
 import copy
+import inspect
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -63,12 +66,13 @@ class Pool(NamedTuple):
 
 def modules_of(given: nn.Module | Iterable[nn.Module], layers: int, key: str) -> list[nn.Module]:
     """N modules of one structure: copies of a template with fresh weights, or the N given ones."""
+    given = _plain(given)
     if isinstance(given, nn.Module) and not isinstance(given, nn.ModuleList):
         _admit(given, key)
         return [_fresh(_copied(given, key)) for _ in range(layers)]
     if not isinstance(given, Iterable):
         raise TypeError(f"{key} must be a module or {layers} of them, got {type(given).__name__}.")
-    modules = list(given)
+    modules = list(map(_plain, given))
     for each in modules:
         if not isinstance(each, nn.Module):
             raise TypeError(f"{key} must be a module or {layers} of them, got a {type(each).__name__} among them.")
@@ -77,6 +81,11 @@ def modules_of(given: nn.Module | Iterable[nn.Module], layers: int, key: str) ->
     for each in {id(m): m for m in modules}.values():
         _admit(each, key)
     return modules
+
+
+def _plain(given: Any) -> Any:
+    """What torch.compile wrapped: the layers of a flow are compiled as its part."""
+    return given._orig_mod if type(given).__name__ == "OptimizedModule" else given
 
 
 def slots(modules: Sequence[nn.Module], key: str, kind: str) -> list[Slot]:
@@ -162,6 +171,11 @@ def _admit(block: nn.Module, key: str) -> None:
         raise ValueError(f"{key} must have parameters, got {block}.")
     for module in block.modules():
         name = type(module).__name__
+        if isinstance(module, torch.jit.ScriptModule | nn.DataParallel | nn.parallel.DistributedDataParallel):
+            raise ValueError(
+                f"{key} must be modules that can be called with the weights of any layer, got {name}; give the module "
+                "that it was made from, and trace, compile or distribute the flow."
+            )
         if any(t is not None and is_lazy(t) for t in (*module._parameters.values(), *module._buffers.values())):
             raise ValueError(
                 f"{key} has parameters without a shape, got {name}; run it once on an input, or give the sizes."
@@ -187,6 +201,30 @@ def _admit(block: nn.Module, key: str) -> None:
                 f"{key} must not draw random numbers, got {module}: a step, its inverse and its recomputation would "
                 f"differ; remove it and use lv.dropout(field, {_drops(module):g})."
             )
+    _require_called(block, key)
+
+
+def _require_called(block: nn.Module, key: str) -> None:
+    """Raise unless ``block(x)`` is a call that the block knows."""
+    name = type(block).__name__
+    if getattr(block.forward, "__name__", "") == "_forward_unimplemented":
+        raise ValueError(f"{key} must be a module that can be called, got {name}, which has no forward.")
+    try:
+        inspect.signature(block.forward).bind(None)
+    except TypeError as error:
+        raise ValueError(
+            f"{key} is called with one tensor, and {name} is not ({error}); wrap it in a module."
+        ) from None
+
+
+@contextlib.contextmanager
+def uncached() -> Iterator[None]:
+    """Outside of `torch.nn.utils.parametrize.cached`, whose memory tells neither layers nor weights apart."""
+    outside, parametrize._cache_enabled = parametrize._cache_enabled, 0
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled = outside
 
 
 def _drops(module: nn.Module) -> float:

@@ -11,10 +11,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils import parametrize
 from torch.nn.utils.stateless import _reparametrize_module
 
 from liouville.fields.base import PartitionedField, Theta, require_sample_ndim
-from liouville.fields.modules import Pool, Slot, modules_of, pools, require_alike, settings, sharing, skeleton_of, slots
+from liouville.fields.modules import (
+    Pool,
+    Slot,
+    modules_of,
+    pools,
+    require_alike,
+    settings,
+    sharing,
+    skeleton_of,
+    slots,
+    uncached,
+)
 
 
 class _Entry(NamedTuple):
@@ -166,6 +178,9 @@ class ShearField(PartitionedField):
         return super().extra_repr() + ("" if self.sample_ndim is None else f", sample_ndim={self.sample_ndim}")
 
     def _call(self, key: str, x: Tensor, theta_j: Theta) -> Tensor:
+        if parametrize._cache_enabled:  # it would hand the weights of one layer to all
+            with uncached():
+                return self._call(key, x, theta_j)
         skeleton, tensors = self.skeletons[key], self._tensors(key, theta_j)
         buffers = {path: tensors[path] for path in self._watched[key]}
         if torch.compiler.is_compiling():  # where nothing is seen of work in place; a spare copy is compiled away
@@ -212,7 +227,7 @@ class ShearField(PartitionedField):
 
     def plain_state(self) -> dict[str, Any]:
         return {
-            f"the attribute {name} of {key}": (len(value) if isinstance(value, list | dict | set) else value)
+            f"the attribute {name} of {key}": _frozen(value)
             for key, skeleton in self.skeletons.items()
             for part in skeleton.modules()
             for name, value in settings(part).items()
@@ -228,6 +243,13 @@ class ShearField(PartitionedField):
             doubled = entry.rows or (entry.source if entry.source not in self.stacked else None)
             if doubled:
                 setattr(self, doubled, getattr(self, doubled).repeat_interleave(2, 0))
+
+
+def _frozen(value: Any) -> Any:
+    """A container by what it holds now, anything else by itself."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple | set) else value
 
 
 def _theta_type(names: tuple[str, ...]) -> Any:

@@ -26,7 +26,7 @@ from liouville.backprop.base import Backprop, require_depth
 from liouville.backprop.contract import differentiable_once, is_autocast, is_plain_autograd, require_plain_autograd
 from liouville.backprop.drift import warn_once
 from liouville.fields.base import Theta, VectorField, original
-from liouville.kernels.table import ACTIVATIONS, GRADIENT, TRANSPOSED, ShearPlan, kernel_for
+from liouville.kernels.table import GRADIENT, TANH, TRANSPOSED, ShearPlan, kernel_for
 from liouville.schemes.base import Scheme, State
 
 _STORED = "use flow.with_backprop(lv.Stored()), the plain loop, for it"
@@ -137,7 +137,7 @@ class _Memory:
     """What a run computes with: the weights of each layer, and for each velocity a, W g_y and d, (hidden, batch)."""
 
     def __init__(self, plan: ShearPlan, theta: Sequence[Tensor], parts: Sequence[Tensor]) -> None:
-        self.tanh = plan.activation == ACTIVATIONS["tanh"]
+        self.tanh = plan.activation == TANH
         self.gradient = [kind == GRADIENT for kind, _, _ in plan.velocities]
         matrices = [theta[K].mT if kind == TRANSPOSED else theta[K] for kind, K, _ in plan.velocities]
         self.W, self.V = [W.unbind(0) for W in matrices], [W.mT.unbind(0) for W in matrices]

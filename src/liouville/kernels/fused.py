@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from liouville.backprop.base import Backprop, require_depth
 from liouville.backprop.contract import differentiable_once, is_autocast, is_plain_autograd, require_plain_autograd
@@ -72,7 +73,7 @@ class Fused(Backprop):
 
     def recorded(self) -> Backprop:
         """An operator, where the format can hold one: torch.export and make_fx can, TorchScript and ONNX cannot."""
-        portable = torch._C._is_tracing() or torch.onnx.is_in_onnx_export()
+        portable = torch.onnx.is_in_onnx_export() or (not is_dynamo_compiling() and torch._C._is_tracing())
         return super().recorded() if self.exact or portable else self
 
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:

@@ -2,7 +2,7 @@ r"""Which pairs of scheme and field have a kernel, and what the kernel is told o
 
 from __future__ import annotations
 
-__all__ = ["EulerPlan", "NoKernelError", "ShearPlan", "kernel_for", "supported"]
+__all__ = ["TANH", "EulerPlan", "NoKernelError", "ShearPlan", "kernel_for", "supported"]
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from liouville.activations import relu, tanh
 from liouville.fields.antisymmetric import AntisymmetricField, AntisymmetricTheta
 from liouville.fields.base import ActivatedField, Theta, VectorField, original
 from liouville.fields.hamiltonian import HamiltonianField, SeparableHamiltonianField
@@ -20,8 +21,9 @@ from liouville.schemes.base import Scheme, SplittingScheme
 from liouville.schemes.euler import ForwardEuler
 from liouville.schemes.symplectic import SymplecticEuler, Verlet, Yoshida4
 
-ACTIVATIONS = {"tanh": 0, "relu": 1}
+TANH, RELU = 0, 1
 GRADIENT, PLAIN, TRANSPOSED = 0, 1, 2
+_COMPUTED = frozenset(("forward", "p_dot", "q_dot", "gradient"))  # what a kernel computes in place of a field
 
 
 class NoKernelError(ValueError):
@@ -65,6 +67,8 @@ def kernel_for(scheme: Scheme, field: VectorField, device: str = "cpu") -> Shear
         raise _no_kernel(
             f"{type(scheme).__name__} on {type(field).__name__}" + ("" if device == "cpu" else f" on {device}")
         )
+    for name in _COMPUTED & vars(field).keys():
+        raise _no_kernel(f"a {type(field).__name__} whose {name} was replaced")
     return make(scheme, field)
 
 
@@ -78,48 +82,44 @@ def supported() -> list[str]:
 
 def _separable(scheme: SplittingScheme, field: SeparableHamiltonianField) -> ShearPlan:
     """theta = (K_p, K_q, b_p, b_q); p' = -c K_q^T sigma(K_q q + b_q), q' = c K_p^T sigma(K_p p + b_p)."""
-    _require_activation(field)
     if field.X is not None:
         raise _no_kernel("SeparableHamiltonianField with a matrix X")
     velocities = (GRADIENT, 1, 3), (GRADIENT, 0, 2)
-    return _plan(scheme.stages, field.activation.name, velocities, -field.sign, field.sign, _taps(field))
+    return _plan(scheme.stages, _code(field), velocities, -field.sign, field.sign, _taps(field))
 
 
 def _pair(scheme: SplittingScheme, field: PairField) -> ShearPlan:
     """theta = (K, b, c); p' = -sigma(K^T q + c), q' = sigma(K p + b)."""
-    _require_activation(field)
     velocities = (TRANSPOSED, 0, 2), (PLAIN, 0, 1)
-    return _plan(scheme.stages, field.activation.name, velocities, -1.0, 1.0, _taps(field))
+    return _plan(scheme.stages, _code(field), velocities, -1.0, 1.0, _taps(field))
 
 
 def _hamiltonian(scheme: ForwardEuler, field: HamiltonianField) -> EulerPlan:
     """y' = J K^T sigma(K y + b): G = K J^T, for a J of any form, of one layer or all, trained or not."""
-    _require(field)
-    return EulerPlan(
-        ACTIVATIONS[field.activation.name], lambda theta: (theta.K, theta.b, theta.K @ field.structure(theta).mT)
-    )
+    _require_dense(field)
+    return EulerPlan(_code(field), lambda theta: (theta.K, theta.b, theta.K @ field.structure(theta).mT))
 
 
 def _antisymmetric(scheme: ForwardEuler, field: AntisymmetricField) -> EulerPlan:
     """y' = sigma((A - factor gamma I) y + b)."""
-    _require(field)
+    _require_dense(field)
 
     def weights(theta: AntisymmetricTheta) -> tuple[Tensor, ...]:
         eye = torch.eye(field.features, dtype=theta.A.dtype, device=theta.A.device)
         return (torch.sub(theta.A, eye, alpha=field.factor * field.gamma) if field.gamma else theta.A), theta.b
 
-    return EulerPlan(ACTIVATIONS[field.activation.name], weights)
+    return EulerPlan(_code(field), weights)
 
 
 def _residual(scheme: ForwardEuler, field: ResidualField) -> EulerPlan:
     """y' = sigma(K y + b)."""
-    _require(field)
-    return EulerPlan(ACTIVATIONS[field.activation.name], tuple)
+    _require_dense(field)
+    return EulerPlan(_code(field), tuple)
 
 
 def _plan(
     stages: tuple[tuple[str, float], ...],
-    activation: str,
+    activation: int,
     velocities: tuple[tuple[int, int, int], tuple[int, int, int]],
     p_sign: float,
     q_sign: float,
@@ -127,7 +127,7 @@ def _plan(
 ) -> ShearPlan:
     moves = {"p": (0, p_sign), "q": (1, q_sign)}
     made = tuple((moves[half][0], c * moves[half][1]) for half, c in stages)
-    return ShearPlan(ACTIVATIONS[activation], velocities, made, taps)
+    return ShearPlan(activation, velocities, made, taps)
 
 
 def _taps(field: ActivatedField) -> int:
@@ -141,15 +141,18 @@ def _taps(field: ActivatedField) -> int:
     raise _no_kernel(f"{type(field).__name__} with operator {field.operator}")
 
 
-def _require(field: ActivatedField) -> None:
+def _require_dense(field: ActivatedField) -> None:
     if not isinstance(field.operator, Dense):
         raise _no_kernel(f"{type(field).__name__} with operator {field.operator}")
-    _require_activation(field)
 
 
-def _require_activation(field: ActivatedField) -> None:
-    if field.activation.name not in ACTIVATIONS:
-        raise _no_kernel(f"{type(field).__name__} with the activation {field.activation.name!r}")
+def _code(field: ActivatedField) -> int:
+    """The kernel's number of an activation: by its function, since another one may have the name."""
+    for number, known in ((TANH, tanh), (RELU, relu)):
+        if field.activation.function is known.function:
+            return number
+    other = "another function called" if field.activation.name in (tanh.name, relu.name) else "the activation"
+    raise _no_kernel(f"{type(field).__name__} with {other} {field.activation.name!r}")
 
 
 def _no_kernel(what: str) -> NoKernelError:
