@@ -64,7 +64,7 @@ def _rounds_products() -> bool:
 
 
 def _require_numbers(name: str, tensor: Tensor) -> None:
-    if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+    if nn.parameter.is_lazy(tensor):
         raise ValueError(f"{name} has no values yet; call the network once on an input.")
     if type(tensor) not in _PLAIN:
         raise NotImplementedError(f"{name} is a {type(tensor).__name__}, whose products may be anything.")
@@ -81,10 +81,11 @@ def _require_plain(module: nn.Module, name: str, known: Collection[type[nn.Modul
     for part in held:
         if not _is_ours(type(part).__module__):
             raise NotImplementedError(f"nothing is proved about {part!r} of {name}: it may compute anything.")
-    for part, where in ((module, name), *((part, f"{part!r} of {name}") for part in held)):
-        for replaced in (key for key in vars(part) if callable(getattr(type(part), key, None))):
+    parts: list[tuple[Any, str]] = [(module, name), *((part, f"{part!r} of {name}") for part in held)]
+    for thing, where in parts:
+        for replaced in (key for key in vars(thing) if callable(getattr(type(thing), key, None))):
             raise NotImplementedError(f"{replaced} of {where} was replaced on the object, which may compute anything.")
-        for replaced in _replaced(type(part)):
+        for replaced in _replaced(type(thing)):
             raise NotImplementedError(f"{replaced} was replaced on the class of {where}, which may compute anything.")
 
 
