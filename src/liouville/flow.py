@@ -242,3 +242,7 @@ def require_tensor(value: Any) -> None:
         )
     if not isinstance(value, Tensor):
         raise TypeError(f"expected a torch.Tensor, got {type(value).__name__}; convert it with torch.as_tensor.")
+    if value.layout != torch.strided or value.is_nested:
+        kind = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
+        cure = "to_padded_tensor(0.0)" if value.is_nested else "to_dense()"
+        raise ValueError(f"expected a dense tensor, got a {kind} one; convert it with .{cure}.")

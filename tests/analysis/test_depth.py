@@ -117,3 +117,11 @@ def test_a_network_that_insists_on_float32_is_checked_in_it() -> None:
             return self.flow(x @ self.weight[0])
 
     assert depth_check(Single(), torch.randn(20, 4, generator=generator(1))).kind == "ODE"
+
+
+def test_nothing_is_said_of_an_output_that_is_not_finite() -> None:
+    flow = lv.zoo.h2(4, layers=4, T=1.0)
+    with pytest.raises(ValueError, match="not finite"):
+        depth_check(flow, torch.full((2, 4), torch.nan))
+    with pytest.raises(ValueError, match="float8_e5m2"):
+        depth_check(flow, torch.ones(2, 4).to(torch.float8_e5m2))

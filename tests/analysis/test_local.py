@@ -1,5 +1,6 @@
 """The local radius: every run from a ball ends in the enclosure, no attack changes a class, strangers are refused."""
 
+import functools
 import math
 
 import pytest
@@ -72,7 +73,7 @@ def test_fewer_columns_enclose_what_more_of_them_spanned():
     g = generator(2)
     for rank in (1, 3, 4):
         columns = torch.randn(4, rank, generator=g, dtype=torch.float64) @ torch.randn(rank, 40, generator=g).double()
-        box = Box(torch.zeros(4, 1, 1, dtype=torch.float64), 40)
+        box = Box(torch.zeros(4, 1, 1, dtype=torch.float64), [40])
         box.add(slice(0, 4), columns, torch.ones(40, 1, dtype=torch.float64))
         w = 2 * torch.rand(40, 500, generator=g, dtype=torch.float64) - 1
         points = columns @ torch.cat((w, w.sign()), 1)
@@ -205,6 +206,86 @@ def test_nor_a_global_one(kind):
     assert all(c.status == "not applicable" for c in radius)
 
 
+class Tripled(torch.Tensor):
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        out = super().__torch_function__(func, types, args, kwargs or {})
+        return 3 * out if func is nn.functional.linear else out
+
+
+@pytest.mark.parametrize("method", ["local", "global"])
+def test_what_was_replaced_beside_the_modules_is_seen(method, monkeypatch):
+    def refused(network, word):
+        with pytest.raises(NotImplementedError, match=word):
+            certified_radius(network, randn(3, 2).float(), method)
+
+    network = network_of("h2")
+    network.head.weight = nn.Parameter(network.head.weight.detach().as_subclass(Tripled))
+    refused(network, "head.weight is a Tripled")
+    own = lv.Activation("tanh", torch.sin, torch.cos, torch.cos, 0.01, True)
+    refused(network_of("h2", own), "is known for")
+    network = network_of("h2")
+    object.__setattr__(network.body.scheme, "step", lambda *args: args[1])
+    refused(network, "step of SymplecticEuler.*replaced on the object")
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.Linear, "forward", lambda self, x: x @ self.weight.mT)
+        refused(network_of("h2"), "forward was replaced on the class of Linear")
+    backend = torch.backends.mkldnn.matmul
+    was = backend.fp32_precision
+    try:
+        backend.fp32_precision = "bf16"
+        refused(network_of("h2"), "set_float32_matmul_precision")
+    finally:
+        backend.fp32_precision = was
+    for head in (nn.Sequential(), nn.Sequential(nn.Flatten(0), nn.Linear(12, 2))):
+        refused(_with(network_of("h2"), head=head), "linear|Flatten")
+
+
+@torch.no_grad()
+def test_a_flow_that_runs_twice_is_enclosed_twice():
+    network = network_of("h2")
+    twice = _with(network_of("h2"), body=nn.Sequential(network.body, nn.Identity(), network.body))
+    assert len(chain_of(twice).steps) == 2 * len(chain_of(network).steps)
+
+
+def test_steps_wider_than_the_box_fit_in(monkeypatch):
+    monkeypatch.setattr("liouville.analysis.local.box._MOST", 4)
+    network = network_of("h2")
+    network.body = lv.Flow(lv.SeparableHamiltonianField(4, 2, hidden=9), lv.SymplecticEuler(), 1.0)
+    assert bool((certified_radius(network, randn(2, 2).float(), "local") > 0).all())
+
+
+@torch.no_grad()
+def test_no_run_within_a_radius_leaves_the_range_of_its_numbers():
+    """Scores just below the largest float32: both overflow within what exact arithmetic would certify."""
+    network = network_of("h2", "relu", classes=3, inputs=1)
+    for name, w in network.named_parameters():
+        w.zero_() if "b" in name.rsplit(".")[-1] else w.mul_(0.1)
+    network.lift.weight.fill_(1.0)
+    network.head = nn.Linear(4, 2, bias=False)
+    network.head.weight.copy_(torch.tensor([[1.0, 0, 0, 0], [1.05, 0, 0, 0]]) * 1e38)
+    x = 2.9e38 / network(torch.ones(1, 1))[:, 1:]
+    assert not bool(network(1.3 * x).isfinite().any())
+    assert float(certified_radius(network, x, "local")) == 0
+    assert float(certified_radius(network, 0.01 * x, "local")) > 0
+    with pytest.raises(ValueError, match="a score is not a finite number"):
+        certified_radius(network, 1.3 * x, "local")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [1e-38, 1e-41, 1e-44])
+def test_scores_among_the_smallest_numbers_have_no_radius_that_rounding_breaks(size):
+    network, x = network_of("h2", classes=3), randn(6, 2, seed=5).float()
+    network.head.weight.mul_(size), network.head.bias.zero_()
+    assert attacked(network, x, certified_radius(network, x, "local")).flips == 0
+
+
+def test_an_enclosure_that_overflows_only_costs_the_radius():
+    network = network_of("h2")
+    network.body = lv.zoo.h2(4, 30, 4.0, init=lv.Normal(1e4))
+    assert bool((certified_radius(network, randn(2, 2).float(), "local") >= 0).all())
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("method", [None, "local", "global"])
 def test_weights_that_are_not_finite_have_no_radius(method, value):
@@ -248,7 +329,7 @@ def test_a_network_that_is_not_its_formulas_is_found_out():
     network = network_of("h2").double()
     original = lv.SeparableHamiltonianField.p_dot
     try:
-        lv.SeparableHamiltonianField.p_dot = lambda self, q, theta: 1.001 * original(self, q, theta)
+        lv.SeparableHamiltonianField.p_dot = functools.wraps(original)(lambda *args: 1.001 * original(*args))
         with pytest.raises(ArithmeticError, match="not those of its own weights"):
             local_radius(network, randn(4, 2))
     finally:
@@ -263,6 +344,11 @@ def test_wrong_inputs_are_named():
         certified_radius(network, torch.full((1, 2), math.nan), "local")
     with pytest.raises(ValueError, match="method must be"):
         certified_radius(network, randn(3, 2).float(), "exact")
+    for dtype in (torch.float64, torch.int64, torch.complex64, torch.float8_e4m3fn):
+        with pytest.raises(ValueError, match="one floating-point dtype"):
+            certified_radius(network, torch.ones(3, 2).to(dtype))
+    with pytest.raises(TypeError, match=r"expected a torch\.Tensor"):
+        certified_radius(network, [[1.0, 2.0]])
     assert certified_radius(network, torch.zeros(0, 2)).shape == (0,)
     scores = torch.tensor([[0.0], [-0.1]])
     assert classes_of(scores).tolist() == [1, 0]

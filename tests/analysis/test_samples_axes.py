@@ -142,6 +142,7 @@ COUPLED = {
     "statistics": lambda x: nn.functional.batch_norm(x, None, None, training=True),
     "attention": attention_over_the_batch,
     "neighbour": lambda x: x.roll(1, 0),
+    "turned round": lambda x: x.flip(0),
     "last reads first": lambda x: torch.cat((torch.zeros_like(x[:-1]), x[:1])),
     "first reads last": lambda x: torch.cat((x[-1:], torch.zeros_like(x[:-1]))),
     "in pairs": in_pairs,
@@ -272,7 +273,7 @@ def test_a_module_for_one_number_of_samples_is_refused_in_a_sentence() -> None:
             return self.linear(x)
 
     flow = lv.Flow(lv.ShearField(Four(), Four(), layers=2, features=4), lv.SymplecticEuler(), T=1.0)
-    with pytest.raises(ValueError, match=r"cannot be evaluated on 9 samples.*AssertionError: four samples, please"):
+    with pytest.raises(ValueError, match=r"cannot be evaluated on 10 samples.*AssertionError: four samples, please"):
         backward_sensitivity(flow, torch.randn(4, 4))
 
 
@@ -414,3 +415,13 @@ def test_what_is_no_flow_is_refused_in_a_sentence(reader) -> None:
             continue
         with pytest.raises(ValueError, match=r"got (Linear|Network)"):
             reader(subject, torch.randn(3, 2))
+
+
+@pytest.mark.parametrize("read", [*list(READERS.values())[:-1], analysis.depth_check, analysis.reconstruction_error])
+def test_what_is_no_dense_tensor_of_numbers_is_named(read) -> None:
+    flow = lv.zoo.h2(4, layers=2, T=1.0)
+    for y, word in ((torch.eye(4).to_sparse(), "dense"), (torch.empty(2, 4, device="meta"), "meta")):
+        with pytest.raises(ValueError, match=word):
+            read(flow, y)
+    with pytest.raises(TypeError, match=r"expected a torch\.Tensor, got list"):
+        read(flow, [[1.0, 2.0, 3.0, 4.0]])

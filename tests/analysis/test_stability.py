@@ -79,3 +79,10 @@ def test_what_is_defined_for_a_flow_says_so(ask):
 def test_a_certificate_is_for_flows_and_networks():
     with pytest.raises(ValueError, match="for a Flow or a Network, got Linear"):
         lv.analysis.certify(torch.nn.Linear(2, 2))
+
+
+def test_a_margin_that_is_not_a_number_is_below_no_limit():
+    flow = lv.zoo.h2(4, layers=2, T=1.0)
+    found = lv.analysis.step_margin(flow, torch.full((2, 4), torch.nan))
+    assert "below" not in found.verdict and "nan in layer 0" in found.verdict
+    assert lv.analysis.step_margin(flow, torch.ones(4)).values.shape == (2,)  # one state is a sample too

@@ -26,6 +26,7 @@ from liouville.analysis.precise import precisely
 from liouville.analysis.states import require_samples
 from liouville.backprop import Stored
 from liouville.flow import Flow
+from liouville.precision import require_floating
 
 Kind = Literal["ODE", "stack", "undecided"]
 
@@ -78,7 +79,7 @@ def depth_check(network: nn.Module, x: Tensor, *, tolerance: float = 0.01) -> De
         tolerance: how many predictions may flip.
 
     Raises:
-        ValueError: if the network has no flow.
+        ValueError: if the network has no flow, or its output is not finite.
 
     Examples:
         >>> import liouville as lv
@@ -89,7 +90,11 @@ def depth_check(network: nn.Module, x: Tensor, *, tolerance: float = 0.01) -> De
     if not flows:
         raise ValueError(f"expected a Flow or a module that contains one, got {type(network).__name__}.")
     require_samples(x)
+    if x.is_floating_point():
+        require_floating(x.dtype, "inputs")
     outputs = _outputs(network, x)
+    if not bool(outputs[0].isfinite().all()):
+        raise ValueError("the output holds a number that is not finite, so nothing can be compared with it.")
     scale = float(outputs[0].abs().max()) or 1.0
     changes = [float((b - a).abs().max()) / scale for a, b in itertools.pairwise(outputs)]
     first, second, third = changes

@@ -68,7 +68,7 @@ def measure(flow: Flow, y: Tensor, J: Tensor | None = None) -> Measured:
     flow, y = copy.deepcopy(flow).double(), y.double()
     batch = flow.field.batch_shape(y)
     y = y.flatten(0, len(batch) - 1) if batch else y[None]
-    n = sum(part[0].numel() for part in next(iter(flow.states(y[:1]))))
+    n = sum(part[0].numel() for part in next(iter(flow.states(y))))
     samples = min(len(y), int(_WORK / ((flow.layers + 1) * n**3)))
     if n > _WIDEST or samples < 1:
         return _measure_wide(flow, y[:_FEW])

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from liouville import fields
+from liouville.activations import ACTIVATIONS
 from liouville.analysis.bounds import log_upper_bound
 from liouville.analysis.local import local_radius
 from liouville.analysis.precise import precisely
@@ -30,9 +31,10 @@ from liouville.analysis.routes import plain_field
 from liouville.analysis.untouched import require_untouched
 from liouville.budget import BudgetedField, PartitionedBudgetedField
 from liouville.fields import SecondOrderField, VectorField
-from liouville.flow import Flow
+from liouville.flow import Flow, require_tensor
 from liouville.network import ChannelsLast, Connector, Half, Lift, Network
 from liouville.operators import Conv, spectral_norm
+from liouville.precision import name_of, working
 from liouville.schemes import Midpoint
 
 _NON_EXPANSIVE = (Lift, Half, ChannelsLast, nn.Identity, nn.Flatten, nn.Dropout, nn.ReLU, nn.Tanh)
@@ -67,6 +69,11 @@ def certified_radius(network: Network, x: Tensor, method: Literal["local", "glob
     """
     if not isinstance(network, Network):
         raise ValueError(f"a radius is for a Network, got {type(network).__name__}; it needs the head's scores.")
+    require_tensor(x)
+    dtypes = {working(t.dtype) for t in (*network.parameters(), x)}
+    if len(dtypes) > 1 or not dtypes <= {torch.float32, torch.float64}:
+        got = " and ".join(sorted({name_of(t.dtype) for t in (*network.parameters(), x)}))
+        raise ValueError(f"the weights and the inputs must have one floating-point dtype, got {got}; use .to(dtype).")
     if method not in (None, "local", "global"):
         raise ValueError(f'method must be "local", "global" or None, got {method!r}.')
     with _evaluating(network):
@@ -82,9 +89,13 @@ def certified_radius(network: Network, x: Tensor, method: Literal["local", "glob
 @precisely
 def _global_radius(network: Network, x: Tensor) -> Tensor:
     require_untouched(network, _KNOWN)
-    *before, last = list(network.head) if type(network.head) is nn.Sequential else [network.head]
+    *before, last = list(network.head) if type(network.head) is nn.Sequential and len(network.head) else [network.head]
     if type(last) is not nn.Linear:
         raise NotImplementedError(f"the head must end in a linear map, got {type(last).__name__}.")
+    for flow in (part for part in network.modules() if isinstance(part, Flow)):
+        sigma = getattr(plain_field(flow.field), "activation", None)
+        if sigma is not None and sigma is not ACTIVATIONS.get(sigma.name):
+            raise NotImplementedError(f"a radius is known for {', '.join(ACTIVATIONS)}; nothing is proved of {sigma}.")
     bound = lipschitz_bound(nn.Sequential(network.lift, network.body, *before))
     scores, W = network(x).double(), last.weight.double()
     if not bool(scores.isfinite().all()):
@@ -137,9 +148,14 @@ def _bound(module: nn.Module) -> float:
         return float(spectral_norm(module.weight.double()))
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and _is_plain(module):
         return float(Conv(1, module.weight.dim() - 2).norm(module.weight.double()))
-    if type(module) in _NON_EXPANSIVE:
+    if type(module) in _NON_EXPANSIVE and _keeps_samples(module):
         return 1.0
     raise NotImplementedError(f"no Lipschitz constant is known for {module}.")
+
+
+def _keeps_samples(module: nn.Module) -> bool:
+    """Whether axis 0 stays that of samples, by its settings."""
+    return getattr(module, "axis", -1) != 0 and getattr(module, "start_dim", 1) == 1
 
 
 def _sees_once(pool: nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d) -> bool:

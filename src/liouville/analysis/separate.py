@@ -1,6 +1,7 @@
 r"""Whether every sample of a batch goes its own way: what must hold before a sample has a Jacobian of its own.
 
-The samples are evaluated again in another order, each between two strangers: x'_0, x_{B-1}, x'_1, ..., x_0, x'_B. A
+The samples are evaluated again in another order, each between two strangers, x'_0, x_{B-1}, x'_1, ..., x_0, x'_B, and
+one more stands at the end, so that turning the batch round does not lead from a sample to another either. A
 function of one sample gives every x_k the same value there, and no gradient passes between the x_k and the x'_k, in
 either direction. So a sum over the samples before (or after) is seen as well as a mean over all, and so is what depends
 on a sample's place, or on how many there are; a batch of one is looked at in company too.
@@ -63,7 +64,7 @@ def require_separate(what: str, function: Callable[..., Any], parts: State, valu
                 f"{what} cannot be evaluated on {len(leaves[0])} samples of shape {tuple(parts[0].shape[1:])} at once, "
                 f"which an answer per sample needs ({type(error).__name__}: {_first_line(error)}); {cure}."
             ) from error
-        moved = any(_differs(o[1::2].flip(0), v) for o, v in zip(out, values, strict=True))
+        moved = any(_differs(o[1:-1:2].flip(0), v) for o, v in zip(out, values, strict=True))
         if moved or _leaks(out, leaves):
             raise ValueError(
                 f"{what} couples the samples of a batch, {_NO_JACOBIAN} (among others one "
@@ -73,14 +74,14 @@ def require_separate(what: str, function: Callable[..., Any], parts: State, valu
 
 @torch.no_grad()
 def _among_strangers(parts: State) -> list[Tensor]:
-    """(2 B + 1, ...): x'_0, x_{B-1}, x'_1, ..., x_0, x'_B, the strangers x' of the size and mostly the signs of x."""
+    """(2 B + 2, ...): x'_0, x_{B-1}, x'_1, ..., x_0, x'_B, x'_{B+1}; x' of the size and mostly the signs of x."""
     generator, B = torch.Generator().manual_seed(0), len(parts[0])
     finite = torch.cat([x[x.isfinite()].flatten() for x in parts])
     size = float(finite.double().square().mean().sqrt()) if len(finite) else 0.0
     mixed = []
     for x in parts:
-        scale, shift = (torch.rand(B + 1, *x.shape[1:], generator=generator).to(x) for _ in range(2))
-        strangers = torch.cat((x, x[:1])).roll(1, 0) * (0.5 + scale) + 0.2 * (size or 1.0) * (shift - 0.5)
+        scale, shift = (torch.rand(B + 2, *x.shape[1:], generator=generator).to(x) for _ in range(2))
+        strangers = torch.cat((x, x[:1], x[-1:])).roll(1, 0) * (0.5 + scale) + 0.2 * (size or 1.0) * (shift - 0.5)
         both = torch.stack((strangers[:B], x.flip(0)), 1).flatten(0, 1)
         mixed.append(torch.cat((both, strangers[B:])).detach())
     return mixed

@@ -108,9 +108,9 @@ def step_margin(flow: Flow, y: Tensor, *, iterations: int = 40, generator: torch
     """
     if iterations < 4:
         raise ValueError(f"iterations must be at least 4, got {iterations}.")
+    run = run_of(flow, y)
     if generator is None:
         generator = torch.Generator(y.device).manual_seed(0)
-    run = run_of(flow, y)
     states = [tuple(part[j] for part in run.parts) for j in range(flow.layers)]
     radii = [
         _radius(flow, theta_j, state, iterations, generator)
@@ -153,7 +153,7 @@ def modes(flow: Flow, y: Tensor) -> Modes | None:
     flow, y = copy.deepcopy(flow).double(), y.double()
     batch = flow.field.batch_shape(y)
     y = y.flatten(0, len(batch) - 1) if batch else y[None]
-    n = sum(part[0].numel() for part in next(iter(flow.states(y[:1]))))
+    n = sum(part[0].numel() for part in next(iter(flow.states(y))))
     samples = min(len(y), int(_WORK / (25 * flow.layers * n**3)))
     if n > _WIDEST or samples < 1:
         return None
@@ -213,9 +213,11 @@ def _point(flow: Flow, state: State) -> Tensor:
 
 
 def _verdict(flow: Flow, values: Tensor, imaginary: bool | None, found: Modes | None) -> str:
-    per_layer = values.flatten(1).amax(1)
+    per_layer = values.reshape(len(values), -1).amax(1)
     worst, layer = float(per_layer.max()), int(per_layer.argmax())
     name, limit = type(flow.scheme).__name__, flow.scheme.stability_limit
+    if not math.isfinite(worst):
+        return f"frozen layers, linearised: h x rate is {worst} in layer {layer}, so that nothing can be said of it."
     start = f"frozen layers, linearised: h x rate is at most {worst:.3g} (layer {layer})"
     if not imaginary:
         return f"{start}; a limit on the imaginary axis is not applicable: {off_axis(flow, found)}."

@@ -51,7 +51,6 @@ def run_of(flow: Flow, y: Tensor) -> Run:
             samples are coupled.
     """
     flow = require_flow(flow)
-    require_tensor(y)
     if isinstance(flow.field, StochasticField) and flow.field.training:
         raise ValueError("a flow in training mode draws new noise in every run; call flow.eval() to analyse it.")
     require_samples(y)
@@ -76,7 +75,10 @@ def has_samples(flow: Flow, y: Tensor) -> bool:
 
 
 def require_samples(y: Tensor) -> None:
-    """Raise a `ValueError` for an empty input: nothing can be measured over no samples."""
+    """Raise a `ValueError` for an input without samples or values: nothing can be measured over none."""
+    require_tensor(y)
+    if y.is_meta:
+        raise ValueError("expected an input with values, got a meta tensor; create it on the CPU or a GPU.")
     if not y.numel():
         raise ValueError(f"expected at least one sample, got an input of shape {tuple(y.shape)}.")
 

@@ -6,7 +6,9 @@ that enclose it. Roundings have columns of their own, replaced more often: they 
 
 from __future__ import annotations
 
-__all__ = ["Box"]
+__all__ = ["Box", "columns_of"]
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,18 +18,23 @@ _MOST = 1024  # columns of the box
 _ROUNDINGS = 8  # steps between two replacements of the roundings' columns
 
 
+def columns_of(n: int, added: Sequence[int]) -> int:
+    """Columns that a box of n features has room for, where steps add so many each."""
+    return min(sum(added), max(_MOST, n + max(added, default=0), 2 * n))
+
+
 class Box:
     """Columns (n, columns, S) in memory allocated once: [ball | roundings | box].
 
     Args:
         ball: its columns, (n, d, S).
-        columns: how many columns steps will add to the box.
+        added: how many columns each step will add to the box.
     """
 
-    def __init__(self, ball: Tensor, columns: int) -> None:
+    def __init__(self, ball: Tensor, added: Sequence[int]) -> None:
         n, self.d, samples = ball.shape
         self.first = self.d + (1 + _ROUNDINGS) * n  # of the box
-        capacity = self.first + min(columns, max(_MOST, 2 * n))
+        capacity = self.first + columns_of(n, added)
         self.columns = ball.new_zeros(n, capacity, samples)
         self.columns[:, : self.d] = ball
         self.centre = ball.new_zeros(n, samples)
@@ -83,9 +90,9 @@ class Box:
         """
         G = self.columns[:, start:stop].permute(2, 0, 1)
         n, count = G.shape[1:]
-        squares = G @ G.mT
-        finite = squares.isfinite().all(-1).all(-1)
-        U = torch.linalg.eigh(torch.where(finite[:, None, None], squares, 0.0))[1]
+        square = G @ G.mT
+        known = square.isfinite().all((1, 2), keepdim=True)  # any U will do where LAPACK would fail
+        U = torch.linalg.eigh(torch.where(known, square, 0.0))[1]
         room = (torch.eye(n).to(U) - U @ U.mT).abs().sum(-1).amax(-1) + 2 * (n + 2) * UNIT * n
         sizes = G.abs().sum(-1)
         lengths = (U.mT @ G).abs().sum(-1) * (1 + 2 * (n + count + 8) * UNIT)

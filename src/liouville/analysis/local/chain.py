@@ -32,6 +32,7 @@ from liouville.flow import Flow
 from liouville.kernels import Auto, BatchLast, Fused
 from liouville.network import Half, Lift, Network
 from liouville.operators import Dense, Graph
+from liouville.precision import name_of
 from liouville.schemes import ForwardEuler, SymplecticEuler, Verlet, Yoshida4
 
 _BUDGETED = (BudgetedField, PartitionedBudgetedField)
@@ -42,13 +43,16 @@ _SELECTIONS = (nn.Identity, nn.Flatten, nn.Dropout)
 
 @dataclass(frozen=True)
 class Velocity:
-    """B sigma(R y + b), and entrywise bounds |B|, |R| of the products that the network evaluates them by."""
+    """B sigma(R y + b), and entrywise bounds |B|, |R| of the products that the network evaluates them by; ``peak``
+    bounds how many times larger than sigma a number on the way through B can be.
+    """
 
     B: Tensor
     R: Tensor
     b: Tensor
     B_size: Tensor
     R_size: Tensor
+    peak: float
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,11 @@ class Chain:
     activation: Activation
     dtype: torch.dtype
 
+    @property
+    def added(self) -> list[int]:
+        """How many columns each step adds to the set of what it can lead to."""
+        return [len(step.velocity.b) for step in self.steps]
+
 
 def chain_of(network: Network) -> Chain:
     """The network in the form of this module.
@@ -82,16 +91,19 @@ def chain_of(network: Network) -> Chain:
     """
     known = (Network, nn.Sequential, Flow, Lift, nn.Linear, Half, *_SELECTIONS, *_BUDGETED, *_VELOCITIES)
     require_untouched(network, known)
-    flows = list(network.flows())
+    parts = list(_parts(network.body))
+    flows = [part for part in parts if isinstance(part, Flow)]  # one may run more than once
     if not flows:
         raise NotImplementedError("a local radius is for a network with a flow.")
-    if any(type(part) not in (Flow, nn.Sequential, nn.Identity) for part in _parts(network.body)):
+    if any(type(part) not in (Flow, nn.Sequential, nn.Identity) for part in parts):
         raise NotImplementedError("a local radius needs flows only between lift and head, no connectors.")
-    dtype = next(network.parameters()).dtype
-    if dtype not in (torch.float32, torch.float64) or any(p.dtype != dtype for p in network.parameters()):
-        raise NotImplementedError(f"a local radius is for networks in float32 or in float64, got {dtype}.")
+    dtypes = {p.dtype for p in network.parameters()}
+    if dtypes not in ({torch.float32}, {torch.float64}):
+        got = " and ".join(sorted(map(name_of, dtypes)))
+        raise NotImplementedError(f"a local radius is for networks in float32 or in float64, got {got}.")
     lift, lift_bias = _lift(network.lift, flows[0].field.features)
     head, head_bias = _head(network.head, flows[-1].field.features)
+    dtype = dtypes.pop()
     sigma = {_plain(flow.field).activation for flow in flows}
     if len(sigma) != 1 or not all(s is ACTIVATIONS.get(s.name) for s in sigma):
         raise NotImplementedError(f"a local radius is known for one of {', '.join(ACTIVATIONS)} in all flows.")
@@ -136,16 +148,19 @@ def _steps(flow: Flow) -> Iterator[Step]:
 
 
 def _scaled(v: Velocity, step: float) -> Velocity:
-    return Velocity(step * v.B, v.R, v.b, abs(step) * v.B_size, v.R_size)
+    return Velocity(step * v.B, v.R, v.b, abs(step) * v.B_size, v.R_size, v.peak * max(1.0, abs(step)))
 
 
 def _velocity(left: tuple[Tensor, ...], R: Tensor, b: Tensor, R_size: Tensor | None = None) -> Velocity:
     """B as the product of some matrices, and the product of their entrywise sizes."""
-    B, size = left[0].double(), left[0].double().abs()
-    for factor in left[1:]:
-        B, size = B @ factor.double(), size @ factor.double().abs()
+    B, peak = left[-1].double(), 0.0
+    size = B.abs()
+    for factor in reversed(left[:-1]):
+        peak = max(peak, float(size.sum(1).amax()))
+        B, size = factor.double() @ B, factor.double().abs() @ size
     R = R.double()
-    return Velocity(B, R, b.double(), size, R.abs() if R_size is None else R_size)
+    peak = max(peak, float(size.sum(1).amax()))
+    return Velocity(B, R, b.double(), size, R.abs() if R_size is None else R_size, peak)
 
 
 def _separable(field: SeparableHamiltonianField, theta: Theta) -> tuple[Velocity, ...]:
@@ -195,10 +210,18 @@ def _lift(lift: nn.Module, features: int) -> tuple[Tensor, Tensor]:
     raise NotImplementedError("a local radius needs a lift with a known number of inputs, Lift(features, inputs).")
 
 
+def _selects(part: nn.Module) -> bool:
+    """Whether it reads some of each sample's features."""
+    if type(part) is Half:
+        return part.axis == -1
+    return type(part) in _SELECTIONS and getattr(part, "start_dim", 1) == 1
+
+
 def _head(head: nn.Module, features: int) -> tuple[Tensor, Tensor]:
     """W and w of the scores W y_N + w: a linear map of some of the features."""
-    *before, last = list(head) if type(head) is nn.Sequential else [head]
-    if type(last) is not nn.Linear or any(type(part) not in (Half, *_SELECTIONS) for part in before):
+    parts = list(head) if type(head) is nn.Sequential else [head]
+    before, last = parts[:-1], parts[-1] if parts else None
+    if type(last) is not nn.Linear or not all(_selects(part) for part in before):
         raise NotImplementedError("a local radius needs a head that is linear in y_N, or in a half of it.")
     selected = torch.eye(features, dtype=torch.float64)
     for part in before:

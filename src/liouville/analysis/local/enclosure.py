@@ -118,7 +118,7 @@ def _score_error(chain: Chain, run: Reference, box: Box) -> Tensor:
     """What the head rounds, in the run and here, each score."""
     n, unit = chain.head.shape[1], _HALF_UNIT[chain.dtype]
     size = chain.head.abs() @ (run.final.abs() + box.extent) + chain.head_bias.abs()[:, None]
-    return 1.01 * (_g(n + 3, unit) + _g(n + 8, UNIT)) * size
+    return _in_range(chain, size, 1.01 * (_g(n + 3, unit) + _g(n + 8, UNIT)) * size + _least(chain, n))
 
 
 def _start(chain: Chain, run: Reference, radius: Tensor) -> Box:
@@ -126,8 +126,8 @@ def _start(chain: Chain, run: Reference, radius: Tensor) -> Box:
     n, d = chain.lift.shape
     reach = chain.lift.abs() @ (run.x.abs() + radius) + chain.lift_bias.abs()[:, None]
     share = _g(d + 4, UNIT) + (0.0 if chain.lift_is_exact else _g(d + 2, _HALF_UNIT[chain.dtype]))
-    box = Box(chain.lift[:, :, None] * radius, sum(len(step.velocity.b) for step in chain.steps))
-    box.spread(slice(0, n), share * reach)
+    box = Box(chain.lift[:, :, None] * radius, chain.added)
+    box.spread(slice(0, n), _in_range(chain, reach, share * reach + _least(chain, d)))
     return box
 
 
@@ -160,9 +160,20 @@ def _rounding(chain: Chain, step: Step, inside: Tensor, reach: Tensor) -> Tensor
     products = _g(m + n + len(v.B) + 8, unit) + _g(m + n + len(v.B) + 8, UNIT)
     of_sums = sigma.lipschitz * (_g(n + 3, unit) + 3 * _g(n + 3, UNIT) + 3 * _g(m + n + 8, UNIT) + 3 * both)
     of_values = ULP * (unit + UNIT) + products + both
-    tiny = torch.finfo(chain.dtype).tiny * (m + n + 8)
-    largest = size(sigma, inside).mul_(of_values).add_(inside, alpha=of_sums).add_(tiny)
-    return (v.B_size @ largest).add_(reach, alpha=both).add_(tiny).mul_(1.01)
+    tiny, values = _least(chain, m + n), size(sigma, inside)
+    numbers = torch.stack([x.amax(0) for x in (inside, reach, values * v.peak)])
+    largest = values.mul_(of_values).add_(inside, alpha=of_sums).add_(tiny)
+    return _in_range(chain, numbers, (v.B_size @ largest).add_(reach, alpha=both).add_(tiny).mul_(1.01))
+
+
+def _least(chain: Chain, terms: int) -> float:
+    """What a sum of so many products is off by besides, where they are smaller than the normal numbers."""
+    return torch.finfo(chain.dtype).tiny * (terms + 8)
+
+
+def _in_range(chain: Chain, numbers: Tensor, error: Tensor) -> Tensor:
+    """The error, (m, S); infinite for a sample with a run of which some of the ``numbers``, (k, S), may overflow."""
+    return torch.where((numbers < torch.finfo(chain.dtype).max / 4).all(0), error, torch.inf)
 
 
 def _g(k: int, unit: float) -> float:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from liouville.analysis.attack import classes_of
+from liouville.analysis.local.box import columns_of
 from liouville.analysis.local.chain import Chain, chain_of
 from liouville.analysis.local.enclosure import (
     Reference,
@@ -20,6 +21,7 @@ from liouville.analysis.local.enclosure import (
 from liouville.network import Network
 
 _BATCH = 64
+_NUMBERS = 2**23  # of all samples' columns in one image, 64 MiB
 _FIRST = (0.15, 0.45)  # of the linearised network's radius
 _CLOSER = (0.4, 0.3, 0.2, 0.12)  # round by round, how far from the guess towards the ends of the bracket is tried
 
@@ -46,19 +48,27 @@ def local_radius(network: Network, x: Tensor) -> Tensor:
         raise ValueError(f"expected inputs of shape (samples, {chain.lift.shape[1]}), got {tuple(x.shape)}.")
     if not bool(x.isfinite().all()):
         raise ValueError("an input holds a number that is not finite, so it has no radius.")
-    found = [_radii(network, chain, part) for part in x.split(_BATCH) if len(part)]
+    n, d = chain.lift.shape
+    widest = max(n, *chain.added) * (d + 9 * n + columns_of(n, chain.added))
+    samples = max(1, min(_BATCH, _NUMBERS // widest))
+    found = [_radii(network, chain, part) for part in x.split(samples) if len(part)]
     return torch.cat(found) if found else x.new_zeros(0, dtype=torch.float64)
 
 
 def _radii(network: Network, chain: Chain, x: Tensor) -> Tensor:
     run = reference(chain, x.double())
-    own = classes_of(network(x))
+    scores = network(x)
+    if not bool(scores.isfinite().all()):
+        raise ValueError("a score is not a finite number, so no input has a radius.")
+    own = classes_of(scores)
     search = _Search(chain, run, own)
     _require_inside(network, x, search.scores, "at a given input")
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = search.largest(linear_radius(chain, run, own).nan_to_num(1.0).clamp(1e-30, 1e6))
     step = 0.999 * found[:, None] * direction / direction.norm(dim=1, keepdim=True)
-    _require_inside(network, (x.double() + step).to(x.dtype), search.scores, "within a radius")
+    there = (x.double() + step).to(x.dtype)
+    near = (there.double() - x.double()).norm(dim=1) <= found  # rounding may leave a small ball
+    _require_inside(network, torch.where(near[:, None], there, x), search.scores, "within a radius")
     return found
 
 
@@ -110,7 +120,7 @@ class _Search:
 def _require_inside(network: Network, x: Tensor, bounds: tuple[Tensor, ...], where: str) -> None:
     """The network's own scores must lie where every run of its ball is said to end."""
     scores = network(x).double().mT
-    if not bool(((bounds[0] <= scores) & (scores <= bounds[1])).all()):
+    if not bool(scores.isfinite().all()) or bool(((scores < bounds[0]) | (bounds[1] < scores)).any()):
         raise ArithmeticError(
             f"the network's scores {where} are not those of its own weights and formulas, so nothing is proved of it."
         )
