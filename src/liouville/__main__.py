@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write("liouville: interrupted.\n")
         code = door.INTERRUPTED
     door.ignore_interrupts()
-    return code
+    return door.exit_code(code)
 
 
 def _run(argv: list[str] | None) -> int:

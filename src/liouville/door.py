@@ -8,7 +8,7 @@ closes are answered as Ctrl-C is, so that what was trained is saved. A reader of
 
 from __future__ import annotations
 
-__all__ = ["INTERRUPTED", "OutputError", "guard_interrupts", "guard_streams", "ignore_interrupts"]
+__all__ = ["INTERRUPTED", "OutputError", "exit_code", "guard_interrupts", "guard_streams", "ignore_interrupts"]
 
 import errno
 import io
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-INTERRUPTED = 130
+INTERRUPTED = 128 + signal.SIGINT
 _ENDING = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
+_received: list[int] = []
 _AGAIN = 0.02  # seconds between two looks at an import that is under way
 
 
@@ -36,6 +37,11 @@ def guard_interrupts() -> None:
     for number in _ENDING:
         if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
             signal.signal(number, _interrupted)
+
+
+def exit_code(code: int) -> int:
+    """``code``, where that of an interrupt is said by the signal that asked for it: 130, 143 by SIGTERM, 129 by SIGHUP."""
+    return 128 + _received[0] if code == INTERRUPTED and _received else code
 
 
 def ignore_interrupts() -> None:
@@ -89,12 +95,13 @@ def _stream(number: int, given: Any, silent: bool) -> Any:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
+    _received.append(number)
     if not _importing(frame):
         raise KeyboardInterrupt
     if not _whole("torch"):  # nothing has begun, and nothing is lost
         if os.environ.get("RANK", "0") == "0":
             os.write(2, b"liouville: interrupted.\n")
-        os._exit(INTERRUPTED)
+        os._exit(exit_code(INTERRUPTED))
     import threading
 
     threading.Thread(target=_again, args=(threading.main_thread().ident,), daemon=True).start()
