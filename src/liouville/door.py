@@ -40,7 +40,7 @@ def guard_interrupts() -> None:
 
 
 def exit_code(code: int) -> int:
-    """``code``, where that of an interrupt is said by the signal that asked for it: 130, 143 by SIGTERM, 129 by SIGHUP."""
+    """``code``; an interrupt's is that of the signal that asked for it, 143 of SIGTERM and 129 of SIGHUP."""
     return 128 + _received[0] if code == INTERRUPTED and _received else code
 
 
