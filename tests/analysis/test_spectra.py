@@ -150,6 +150,6 @@ def test_gradient_norms_are_sensitivities_times_the_gradient(scheme: str, name: 
     weights = randn(*out.shape, seed=5)
     state = tuple(part.detach().requires_grad_() for part in flow.final_state(y))
     costate = torch.autograd.grad(flow.scheme.final(flow.field, state), state, weights, materialize_grads=True)
-    g = torch.cat([x.flatten(1) for x in costate], -1)
+    g = torch.cat(costate, flow.field.feature_axis).flatten(1)
     expected = (M.mT @ g[..., None])[..., 0].norm(dim=-1)
     near(gradient_norms(flow, y, weights), expected, 1000 * EPS * float(expected.max()) * M.shape[-1])

@@ -90,7 +90,8 @@ def require_recomputable(field: VectorField) -> None:
     what = f"change the buffer {', '.join(seen.writes)}" if seen.writes else "are not the same when they are run again"
     raise RuntimeError(
         f"the layers of {name_of(field)} {what}, so that a recomputed gradient would be wrong; let them be functions "
-        "of input and weights, use lv.dropout(field, p) for noise, or use flow.with_backprop(lv.Stored())."
+        "of input and weights, use lv.dropout(field, p) or a StochasticField for noise, or use "
+        "flow.with_backprop(lv.Stored())."
     )
 
 
