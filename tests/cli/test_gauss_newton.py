@@ -57,7 +57,7 @@ def test_from_one_optimiser_to_the_other_settings_start_afresh():
     [
         (("--lr", 0.1), "lr is no setting of the optimizer 'gauss-newton'; it has"),
         (("--head", "none"), "unknown treatment of the head 'none'"),
-        (("--batch", 10), "batch and curvature belong to head='alternating'"),
+        (("--batch", 10), "batch and curvature belong to --head alternating"),
         (("--head-decay", 0), "has a solution for sure only with a decay"),
         (("--optimizer", "gaus-newton"), "did you mean 'gauss-newton'?"),
         (("--optimizer", "adam", "--safeguard", "armijo"), "safeguard is no setting of the optimizer 'adam'"),

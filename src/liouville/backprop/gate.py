@@ -57,7 +57,7 @@ def admit(field: VectorField, y: Tensor, theta_0: Theta) -> Manner:
         return _SOUND
     own = original(field)
     require_no_hooks(own)
-    if own.has_effects:
+    if own.has_effects or 0 in y.shape[1:]:  # images of no pixels have nothing to look at
         return _SOUND
     known = vars(own).setdefault(_KNOWN, {})
     some = y.shape[0] if y.shape[0] < 2 else 2  # what is right for one sample may be broadcast for more
