@@ -109,6 +109,7 @@ class BudgetedField(VectorField):
 
     @property
     def sample_ndim(self) -> int | None:  # type: ignore[override]
+        """The field's own."""
         return self.field.sample_ndim
 
     def theta(self) -> Theta:

@@ -33,7 +33,7 @@ def require_memory(needed: int, what: str, advice: str) -> None:
         ValueError: with both figures, and the advice.
 
     Examples:
-        >>> require_memory(2**80, "a million layers", "take fewer")
+        >>> require_memory(2**80, "a million layers", "take fewer")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
         ValueError: a million layers take ... of memory, and ... is free; take fewer.

@@ -101,6 +101,7 @@ def _own(x: Tensor) -> Tensor:
 
 
 def floating(x: Tensor) -> Tensor:
+    """x, known to be floating-point samples."""
     require_tensor(x)
     if not len(x.shape) or not x.numel():
         raise ValueError(f"expected at least one sample, got an input of shape {tuple(x.shape)}.")

@@ -79,6 +79,7 @@ class DropoutField(StochasticField):
 
     @property
     def sample_ndim(self) -> int | None:  # type: ignore[override]
+        """The field's own."""
         return self.field.sample_ndim
 
     def theta(self) -> Theta:

@@ -62,6 +62,7 @@ class SecondOrderField(PartitionedField):
 
     @property
     def sample_ndim(self) -> int | None:  # type: ignore[override]
+        """The force's own."""
         return self.force.sample_ndim
 
     def theta(self) -> Theta:
