@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liouville.graphs import graphml, text
 from liouville.graphs.pattern import Pattern, as_pattern, linked, numbered, require_size
 from liouville.graphs.tables import Edge, Fault, ends_of, of_edges, same_names, two_by_two
 
@@ -97,6 +96,8 @@ def _read(source: Any) -> Pattern:
 
 
 def _of_file(path: Path) -> Pattern:
+    from liouville.graphs import graphml, text  # readers that few networks need
+
     if path.is_dir():
         raise ValueError(f"{path} is a folder; expected the file of a graph in it.")
     if not path.exists():
