@@ -83,8 +83,14 @@ def test_fewer_columns_enclose_what_more_of_them_spanned():
         assert float(inside.abs().max()) <= 1 + 1e-9 and torch.allclose(new @ inside, points, atol=1e-12)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("model", "activation"),
+    [
+        pytest.param(m, a, marks=[] if k % 4 == j else pytest.mark.slow)
+        for k, m in enumerate(MODELS)
+        for j, a in enumerate(ACTIVATIONS)
+    ],
+)
 def test_every_run_from_a_ball_ends_within_the_bounds(model, activation):
     for seed, size, classes in ((0, 0.5, 3), (1, 2.0, 2)):
         network = network_of(model, activation, classes, size, lift="zeros" if seed else "learned", seed=seed)
@@ -120,7 +126,9 @@ def test_boxes_that_are_replaced_on_the_way_still_enclose(monkeypatch):
     assert 0.2 < float((few / certified_radius(network, x, "local")).median()) <= 1.02
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model", [pytest.param(m, marks=[] if m in ("h2", "h1") else pytest.mark.slow) for m in MODELS]
+)
 def test_no_attack_within_the_local_radius_changes_a_class(model):
     for activation, classes, size in (("tanh", 2, 1.0), ("relu", 4, 0.6)):
         network, x = network_of(model, activation, classes, size), randn(24, 2, seed=3).float()
