@@ -92,3 +92,17 @@ def slope(errors):
 
 def _double(x):
     return torch.as_tensor(x, dtype=torch.float64).detach()
+
+
+def bytes_kept(flow, y):
+    """What autograd keeps of a run beside the weights, storage by storage."""
+    storages, weights = {}, {p.untyped_storage().data_ptr() for p in flow.parameters()}
+
+    def pack(x):
+        storages[x.untyped_storage().data_ptr()] = x.untyped_storage()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        out = flow(y.clone().requires_grad_())
+    assert out.requires_grad
+    return sum(s.nbytes() for pointer, s in storages.items() if pointer not in weights)

@@ -2,8 +2,9 @@ r"""Network = lift -> flows and connectors -> head: what surrounds the integrato
 
 from __future__ import annotations
 
-__all__ = ["ChannelsLast", "Connector", "Half", "Lift", "Network"]
+__all__ = ["ChannelsLast", "Connector", "Half", "Lift", "Network", "evaluation_mode"]
 
+import contextlib
 import copy
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -254,3 +255,15 @@ def _with_backprop(module: Any, engine: Backprop, made: dict[nn.Module, nn.Modul
     made[module] = twin = copy.copy(module)
     twin._modules = {name: part and _with_backprop(part, engine, made) for name, part in module._modules.items()}
     return twin
+
+
+@contextlib.contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """``network.eval()`` inside; afterwards every sub-module is in its own mode again."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

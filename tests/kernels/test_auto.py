@@ -12,7 +12,7 @@ import liouville as lv
 import samples
 from backprop.runs import compare
 from liouville.kernels import Choice
-from measure import generator, randn
+from measure import bytes_kept, generator, randn
 
 PLENTY = 2**40
 SIXTEEN_BITS = [torch.bfloat16, torch.float16]
@@ -122,20 +122,6 @@ def test_the_precision_of_the_worst_part_counts():
 
 DENSE = [(s, f) for s, f in samples.PAIRS if samples.field(f).feature_axis == -1 and "Implicit" not in s]
 KINDS = {type(samples.field(f)).__name__ + s: (s, f) for s, f in DENSE}
-
-
-def bytes_kept(flow, y):
-    """What autograd keeps of a run beside the weights, storage by storage."""
-    storages, weights = {}, {p.untyped_storage().data_ptr() for p in flow.parameters()}
-
-    def pack(x):
-        storages[x.untyped_storage().data_ptr()] = x.untyped_storage()
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        out = flow(y.clone().requires_grad_())
-    assert out.requires_grad
-    return sum(s.nbytes() for pointer, s in storages.items() if pointer not in weights)
 
 
 @pytest.mark.parametrize("scheme, name", KINDS.values(), ids=KINDS)

@@ -8,7 +8,7 @@ from torch import nn
 
 import liouville as lv
 import samples
-from measure import EPS, generator, near, norm
+from measure import EPS, bytes_kept, generator, near, norm
 
 TIGHT, PLENTY = 1, 2**40
 
@@ -115,26 +115,12 @@ def test_nothing_is_left_behind():
     assert all(float(b) == 0.0 for b in flow.field.buffers())
 
 
-def kept_by(flow, y):
-    """What autograd keeps of a stored run beside the weights."""
-    storages, weights = {}, {p.untyped_storage().data_ptr() for p in flow.parameters()}
-
-    def pack(x):
-        storages[x.untyped_storage().data_ptr()] = x.untyped_storage()
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        out = flow.with_backprop(lv.Stored())(y.clone().requires_grad_())
-    assert out.requires_grad
-    return sum(s.nbytes() for pointer, s in storages.items() if pointer not in weights)
-
-
 @pytest.mark.parametrize("shape", [(2, 64, 4), (64, 2, 4), (1, 200, 4)])
 def test_the_share_of_attention_is_in_it(shape):
     """Its matrices grow with the square of the tokens: within a fifth, whatever the shape."""
     flow = a_flow(samples.Tokens(2), layers=8)
     y = torch.randn(shape, generator=generator(1), dtype=torch.float64)
-    kept = kept_by(flow, y)
+    kept = bytes_kept(flow.with_backprop(lv.Stored()), y)
     for memory, engine in ((1.2 * kept, lv.Stored()), (kept / 1.2, lv.Reversible())):
         assert lv.Auto(memory=int(memory)).choose(flow.scheme, flow.field, y).engine == engine
 

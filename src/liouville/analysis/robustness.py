@@ -15,8 +15,6 @@ from __future__ import annotations
 
 __all__ = ["certified_radius", "lipschitz_bound"]
 
-import contextlib
-from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -32,7 +30,7 @@ from liouville.analysis.untouched import require_untouched
 from liouville.budget import BudgetedField, PartitionedBudgetedField
 from liouville.fields import SecondOrderField, VectorField
 from liouville.flow import Flow, require_tensor
-from liouville.network import ChannelsLast, Connector, Half, Lift, Network
+from liouville.network import ChannelsLast, Connector, Half, Lift, Network, evaluation_mode
 from liouville.operators import Conv, spectral_norm
 from liouville.precision import name_of, working
 from liouville.schemes import Midpoint
@@ -76,7 +74,7 @@ def certified_radius(network: Network, x: Tensor, method: Literal["local", "glob
         raise ValueError(f"the weights and the inputs must have one floating-point dtype, got {got}; use .to(dtype).")
     if method not in (None, "local", "global"):
         raise ValueError(f'method must be "local", "global" or None, got {method!r}.')
-    with _evaluating(network):
+    with evaluation_mode(network):
         if method != "global":
             try:
                 return local_radius(network, x)
@@ -106,18 +104,6 @@ def _global_radius(network: Network, x: Tensor) -> Tensor:
     gaps = scores.gather(-1, top[..., None]) - scores
     slopes = (W[top][..., None, :] - W).norm(dim=-1) * bound
     return torch.where(slopes > 0, gaps / slopes, torch.inf).min(-1).values
-
-
-@contextlib.contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; each module's own mode is restored afterwards."""
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 @precisely

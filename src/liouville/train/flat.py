@@ -19,7 +19,7 @@ from torch.func import functional_call
 
 from liouville.backprop import Stored
 from liouville.flow import Flow
-from liouville.train.objective import evaluation_mode
+from liouville.network import evaluation_mode
 
 Named = dict[str, Tensor]
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from liouville.data import Split
 from liouville.flow import Flow
+from liouville.network import evaluation_mode
 from liouville.precision import in_working_precision
 from liouville.randomness import seeded
 from liouville.train.alternate import Features, fresh_head, require_network, train_head
@@ -21,7 +22,7 @@ from liouville.train.augment import augmented
 from liouville.train.callback import Callback
 from liouville.train.diagnosis import DivergenceError, diagnose
 from liouville.train.history import Epoch, History
-from liouville.train.objective import Task, evaluation_mode, require_trainable, task_of
+from liouville.train.objective import Task, require_trainable, task_of
 from liouville.train.optimizers import Adam, AdamW
 from liouville.train.processes import Processes
 from liouville.train.progress import Progress, silent

@@ -2,10 +2,8 @@ r"""The learning problem of both papers: a mean loss over the samples, by the ki
 
 from __future__ import annotations
 
-__all__ = ["Task", "evaluation_mode", "require_trainable", "task_of"]
+__all__ = ["Task", "require_trainable", "task_of"]
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from liouville.data import Split
+from liouville.network import evaluation_mode
 from liouville.precision import in_working_precision
 
 
@@ -108,18 +107,6 @@ class Task:
             return float((self.labels(scores) == y).double().mean())
         scores, y = in_working_precision(scores), y.view_as(scores)
         return float(1 - (scores - y).square().sum() / (y - y.mean(0)).square().sum())
-
-
-@contextlib.contextmanager
-def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """``network.eval()`` inside; behind it every sub-module is in the mode that it was in."""
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def require_trainable(network: nn.Module) -> None:
