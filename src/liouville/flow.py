@@ -15,7 +15,8 @@ from liouville.backprop import Backprop, Stored, slices
 from liouville.backprop.contract import is_autocast
 from liouville.backprop.gate import admit
 from liouville.compilers import is_hollow, is_recorded
-from liouville.fields.base import StochasticField, Theta, VectorField
+from liouville.fields.base import Theta, VectorField
+from liouville.fields.stochastic import StochasticField
 from liouville.precision import FLOATS, require_autocast
 from liouville.schemes.base import ReversibleScheme, Scheme, State
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from liouville.analysis.precise import precisely
 from liouville.analysis.separate import is_own, require_separate_layers
-from liouville.fields.base import StochasticField, Theta
+from liouville.fields.base import Theta
+from liouville.fields.stochastic import StochasticField
 from liouville.flow import Flow, require_flow, require_tensor
 
 

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from liouville.fields.base import original
+from liouville.fields.stochastic import original
 
 _STORED = "use flow.with_backprop(lv.Stored()), the plain loop, for it"
 

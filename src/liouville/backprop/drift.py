@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from liouville.backprop.layers import Layers
-from liouville.fields.base import Theta, VectorField, original
+from liouville.fields.base import Theta, VectorField
+from liouville.fields.stochastic import original
 from liouville.schemes.base import ShearScheme
 
 _DEPTHS = 32

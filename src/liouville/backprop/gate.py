@@ -19,8 +19,10 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from liouville.backprop.contract import is_autocast, is_plain_autograd, name_of, operations, streams
 from liouville.compilers import is_recorded
-from liouville.fields.base import PartitionedField, Theta, VectorField, original
+from liouville.fields.base import Theta, VectorField
 from liouville.fields.hooks import require_no_hooks
+from liouville.fields.partitioned import PartitionedField
+from liouville.fields.stochastic import original
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 

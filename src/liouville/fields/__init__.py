@@ -1,14 +1,17 @@
 """Vector fields: which ordinary differential equation a network integrates."""
 
+from liouville.fields.activated import ActivatedField
 from liouville.fields.antisymmetric import AntisymmetricField
-from liouville.fields.base import ActivatedField, PartitionedField, StochasticField, VectorField
+from liouville.fields.base import VectorField
 from liouville.fields.dropout import DropoutField, PartitionedDropoutField, dropout
 from liouville.fields.hamiltonian import HamiltonianField, SeparableHamiltonianField
 from liouville.fields.initial import Initial, Normal, Smooth
 from liouville.fields.pair import PairField
+from liouville.fields.partitioned import PartitionedField
 from liouville.fields.residual import ResidualField, SemidefiniteField, SymmetricField
 from liouville.fields.secondorder import SecondOrderField
 from liouville.fields.shear import ShearField
+from liouville.fields.stochastic import StochasticField
 
 __all__ = [
     "ActivatedField",

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from liouville.activations import Activation
 from liouville.compilers import advanced
-from liouville.fields.base import ActivatedField, Lipschitz, Spectrum
+from liouville.fields.activated import ActivatedField
+from liouville.fields.base import Lipschitz, Spectrum
 from liouville.fields.initial import Initial, Smooth
 from liouville.operators import Dense, Operator
 

@@ -11,15 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from liouville.fields.base import (
-    Lipschitz,
-    PartitionedField,
-    Spectrum,
-    StochasticField,
-    Theta,
-    VectorField,
-    spectrum_of,
-)
+from liouville.fields.base import Lipschitz, Spectrum, Theta, VectorField, spectrum_of
+from liouville.fields.partitioned import PartitionedField
+from liouville.fields.stochastic import StochasticField
 
 if TYPE_CHECKING:
     from liouville.schemes.base import Scheme

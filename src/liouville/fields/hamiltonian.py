@@ -21,8 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from liouville.activations import Activation
-from liouville.fields.base import ActivatedField, Lipschitz, PartitionedField, Spectrum, weighted
+from liouville.fields.activated import ActivatedField, weighted
+from liouville.fields.base import Lipschitz, Spectrum
 from liouville.fields.initial import Initial, Smooth
+from liouville.fields.partitioned import PartitionedField
 from liouville.names import lookup
 from liouville.operators import Dense, Operator, spectral_norm
 

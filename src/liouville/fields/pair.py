@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from liouville.activations import Activation
-from liouville.fields.base import ActivatedField, Lipschitz, PartitionedField, Spectrum
+from liouville.fields.activated import ActivatedField
+from liouville.fields.base import Lipschitz, Spectrum
 from liouville.fields.initial import Initial, Smooth
+from liouville.fields.partitioned import PartitionedField
 from liouville.operators import Dense, Operator
 
 

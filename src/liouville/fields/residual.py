@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from liouville.activations import Activation
-from liouville.fields.base import ActivatedField, Lipschitz, Spectrum, weighted
+from liouville.fields.activated import ActivatedField, weighted
+from liouville.fields.base import Lipschitz, Spectrum
 from liouville.fields.initial import Initial, Smooth
 from liouville.operators import Dense, Operator
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from liouville.fields.base import Lipschitz, PartitionedField, Spectrum, Theta, VectorField, is_closed, spectrum_of
+from liouville.fields.base import Lipschitz, Spectrum, Theta, VectorField, is_closed, spectrum_of
+from liouville.fields.partitioned import PartitionedField
 from liouville.fields.residual import SemidefiniteField, SymmetricField
 
 if TYPE_CHECKING:

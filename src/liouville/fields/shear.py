@@ -14,7 +14,7 @@ from torch.func import functional_call
 from torch.nn.utils import parametrize
 from torch.nn.utils.stateless import _reparametrize_module
 
-from liouville.fields.base import PartitionedField, Theta, require_sample_ndim
+from liouville.fields.base import Theta, require_sample_ndim
 from liouville.fields.modules import (
     Pool,
     Slot,
@@ -27,6 +27,7 @@ from liouville.fields.modules import (
     slots,
     uncached,
 )
+from liouville.fields.partitioned import PartitionedField
 
 
 class _Entry(NamedTuple):

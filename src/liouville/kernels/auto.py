@@ -20,7 +20,8 @@ from liouville.backprop.gate import Manner, observed
 from liouville.backprop.reversible import Reversible
 from liouville.backprop.storing import Checkpointed, Stored
 from liouville.compilers import is_watched
-from liouville.fields.base import Theta, VectorField, original
+from liouville.fields.base import Theta, VectorField
+from liouville.fields.stochastic import original
 from liouville.kernels.batchlast import BatchLast
 from liouville.kernels.fused import Fused
 from liouville.kernels.library import is_built

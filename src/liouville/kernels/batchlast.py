@@ -25,7 +25,8 @@ from torch import Tensor
 from liouville.backprop.base import Backprop, require_depth
 from liouville.backprop.contract import differentiable_once, is_autocast, is_plain_autograd, require_plain_autograd
 from liouville.backprop.drift import warn_once
-from liouville.fields.base import Theta, VectorField, original
+from liouville.fields.base import Theta, VectorField
+from liouville.fields.stochastic import original
 from liouville.kernels.table import GRADIENT, TANH, TRANSPOSED, ShearPlan, kernel_for
 from liouville.schemes.base import Scheme, State
 

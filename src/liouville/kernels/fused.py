@@ -18,7 +18,8 @@ from liouville.backprop.drift import warn_once
 from liouville.backprop.range import Range, Reach, reach
 from liouville.backprop.storing import Stored
 from liouville.compilers import is_watched
-from liouville.fields.base import Theta, VectorField, original
+from liouville.fields.base import Theta, VectorField
+from liouville.fields.stochastic import original
 from liouville.kernels import euler, ops, shears
 from liouville.kernels.library import library
 from liouville.kernels.table import EulerPlan, ShearPlan, kernel_for

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from liouville.activations import relu, tanh
+from liouville.fields.activated import ActivatedField
 from liouville.fields.antisymmetric import AntisymmetricField, AntisymmetricTheta
-from liouville.fields.base import ActivatedField, Theta, VectorField, original
+from liouville.fields.base import Theta, VectorField
 from liouville.fields.hamiltonian import HamiltonianField, SeparableHamiltonianField
 from liouville.fields.pair import PairField
 from liouville.fields.residual import ResidualField
+from liouville.fields.stochastic import original
 from liouville.operators import Conv, Dense
 from liouville.schemes.base import Scheme, SplittingScheme
 from liouville.schemes.euler import ForwardEuler

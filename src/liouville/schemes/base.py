@@ -17,7 +17,8 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor
 
 from liouville.compilers import advanced
-from liouville.fields.base import PartitionedField, Theta, VectorField
+from liouville.fields.base import Theta, VectorField
+from liouville.fields.partitioned import PartitionedField
 from liouville.schemes.limits import StabilityLimit
 
 State = tuple[Tensor, ...]

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from liouville.fields.base import PartitionedField, Spectrum
+from liouville.fields.base import Spectrum
+from liouville.fields.partitioned import PartitionedField
 
 if TYPE_CHECKING:
     from liouville.schemes.base import Scheme

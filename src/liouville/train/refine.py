@@ -12,7 +12,8 @@ __all__ = ["refine"]
 import torch
 from torch import Tensor, nn
 
-from liouville.fields.base import VectorField, prolongation
+from liouville.fields.base import VectorField
+from liouville.fields.prolongation import prolongation
 from liouville.flow import Flow
 
 _POWERS = {"momentum_buffer": 1, "exp_avg": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2}  # of the gradient

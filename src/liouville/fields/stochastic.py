@@ -1,0 +1,91 @@
+"""Fields that draw random numbers, and how a run fixes them layer by layer."""
+
+from __future__ import annotations
+
+__all__ = ["StochasticField", "original"]
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from liouville.compilers import is_recorded
+from liouville.fields.base import Theta, VectorField
+
+
+class StochasticField(VectorField):
+    """A field that draws random numbers from the generator it is handed: dropout and the like.
+
+    A run draws one seed from torch's global stream; layer j draws from (seed, j), and from nothing else. So noise is
+    frozen over a layer: every evaluation of layer j in one run, at the start, first, repeated or backward, sees the
+    same draw. The run fixes the field once, ``run = field.in_run()``, and asks it for ``run.at_layer(j)``. In
+    ``eval()`` the generator is None and the field is deterministic. A partitioned field takes the generator in
+    ``p_dot`` and ``q_dot`` too.
+    """
+
+    @abstractmethod
+    def forward(self, y: Tensor, theta_j: Theta, generator: torch.Generator | None = None) -> Tensor:
+        """f(y; theta_j, noise), the noise drawn from ``generator``; no noise where it is None."""
+
+    def in_run(self, seed: int | None = None) -> VectorField:
+        if not self.training:
+            return _Drawn(self, None)  # type: ignore[return-value]
+        if seed is None and is_recorded():
+            raise NotImplementedError(
+                f"{type(self).__name__} draws new noise in every run, and a recording would repeat that of its example "
+                "for ever; call network.eval() first."
+            )
+        return _Drawn(self, int(torch.randint(2**31, ())) if seed is None else seed)  # type: ignore[return-value]
+
+    def at_layer(self, j: int) -> VectorField:
+        if self.training:
+            raise RuntimeError("a field that draws noise needs a run to draw for; use field.in_run(seed).at_layer(j).")
+        return self
+
+
+class _Drawn:
+    """A stochastic field in one run, at one of its layers: the field with its generator given, or without noise."""
+
+    def __init__(self, field: StochasticField, seed: int | None, j: int = 0) -> None:
+        self.original = field
+        self._run = seed
+        self._seed = 0 if seed is None else (seed << 24) + 4 * j
+
+    def at_layer(self, j: int) -> _Drawn:
+        return _Drawn(self.original, self._run, j)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.original, name)
+
+    def __call__(self, y: Tensor, theta_j: Theta) -> Tensor:
+        return self.original(y, theta_j, self._generator(y, 0))
+
+    def p_dot(self, q: Tensor, theta_j: Theta) -> Tensor:
+        return self.original.p_dot(  # type: ignore[operator]
+            q, theta_j, self._generator(q, 1)
+        )
+
+    def q_dot(self, p: Tensor, theta_j: Theta) -> Tensor:
+        return self.original.q_dot(  # type: ignore[operator]
+            p, theta_j, self._generator(p, 2)
+        )
+
+    def _generator(self, like: Tensor, stream: int) -> torch.Generator | None:
+        return None if self._run is None else torch.Generator(like.device).manual_seed(_scrambled(self._seed + stream))
+
+
+def _scrambled(x: int) -> int:
+    """SplitMix64: torch's CPU generator reads only the low 32 bits of a seed, so every bit must reach them."""
+    x = (x + 0x9E3779B97F4A7C15) & _64_BITS
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _64_BITS
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _64_BITS
+    return x ^ (x >> 31)
+
+
+_64_BITS = (1 << 64) - 1
+
+
+def original(field: VectorField) -> VectorField:
+    """The field that a run has fixed, or the field itself."""
+    return field.original if isinstance(field, _Drawn) else field
