@@ -7,7 +7,7 @@ import torch
 
 import liouville as lv
 import samples
-from liouville.fields.base import _PROLONGATIONS
+from liouville.fields.prolongation import _PROLONGATIONS
 from measure import EPS, generator, near, randn
 
 
