@@ -54,7 +54,7 @@ def test_a_plan_counts_what_training_keeps_before_anything_is_made(monkeypatch, 
 
 def test_the_count_of_a_plan_is_the_network_s(monkeypatch):
     seen = []
-    monkeypatch.setattr(lv.plan, "require_memory", lambda size, what, advice: seen.append(what))
+    monkeypatch.setattr(lv.plan.record, "require_memory", lambda size, what, advice: seen.append(what))
     for data, changes in (
         ("swiss-roll", {}),
         ("peaks", {"shared": True}),

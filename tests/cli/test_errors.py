@@ -205,7 +205,7 @@ def test_nan_in_the_data_is_refused(train, monkeypatch):
         split.x_train[7, 1] = float("nan")
         liouville.data.check(split)
 
-    monkeypatch.setattr(liouville.plan.data, "load", spoiled)
+    monkeypatch.setattr(liouville.plan.record.data, "load", spoiled)
     message = "x_train has NaN or infinite values in 1 of 100 rows, the first is row 7; remove or fill these rows."
     assert_one_line(train(), message)
 

@@ -6,48 +6,35 @@ plan gives the same bits on the same machine with the same number of threads.
 
 from __future__ import annotations
 
-__all__ = ["Plan", "engine", "model_options"]
+__all__ = ["Plan"]
 
 import functools
-import inspect
-import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 
 from liouville import data
-from liouville.backprop import Backprop
-from liouville.budget import BudgetedField, budgeted
-from liouville.data import SOURCES, Split
-from liouville.documents import Name, conform
+from liouville.budget import budgeted
+from liouville.data import Split
 from liouville.fields import (
-    ActivatedField,
-    DropoutField,
     Initial,
-    Normal,
-    PartitionedDropoutField,
-    SecondOrderField,
     Smooth,
 )
-from liouville.flow import Flow
-from liouville.kernels import ENGINES
 from liouville.machine import require_memory
 from liouville.names import lookup
 from liouville.network import Network
+from liouville.plan.choices import DEVICES, DTYPES, INITS, LIFTS, engine, model_options, require_option
+from liouville.plan.words import flow_in_words, training_in_words
+from liouville.plan.written import conforming
 from liouville.recipes import recipe
 from liouville.schemes import SCHEMES
 from liouville.train import GaussNewton, Penalty, Settings
 from liouville.train.settings import OPTIMIZERS
 from liouville.zoo import MODELS, Images, classifier, regressor
 
-INITS: dict[str, type[Initial]] = {"smooth": Smooth, "normal": Normal}
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
-DEVICES = ("auto", "cpu", "cuda")
-LIFTS = ("front", "ends", "p", "q", "linear")
 _MOST_THREADS = 1024  # more than any machine has; OpenMP ends the process where it cannot start them
-_COMMON = ("features", "layers", "T", "operator", "init", "generator", "backprop")
 
 
 @dataclass(frozen=True)
@@ -117,7 +104,7 @@ class Plan:
         if isinstance(self.settings, GaussNewton) and self.dtype == "bfloat16":
             raise ValueError("gauss-newton needs float32 or float64, got bfloat16; a line search compares digits.")
         for name in self.options:
-            _require_option(self.model, name)
+            require_option(self.model, name)
         for name in ("features", "layers"):
             if getattr(self, name) == ():
                 raise ValueError(f"{name} must be a number, or one for each flow, got none.")
@@ -168,7 +155,7 @@ class Plan:
         options = {k: v for k, v in given.items() if k not in own | _SETTINGS | set(penalties.values())}
         model = given.get("model", self.model)
         for name in options:
-            _require_option(model, name)
+            require_option(model, name)
         changes = {name: given[name] for name in own}
         changes["options"] = {**given.get("options", self.options), **options}
         changes["settings"] = settings
@@ -255,9 +242,9 @@ class Plan:
         device = next(network.parameters()).device.type
         levels = f"{self.levels} levels, the last of {self.layers} layers, each at most " if self.levels > 1 else ""
         return (
-            f"{self.model}: {'; then '.join(map(_sentence, network.flows()))}; "
+            f"{self.model}: {'; then '.join(map(flow_in_words, network.flows()))}; "
             f"{sum(p.numel() for p in network.parameters()):,} parameters\n"
-            f"{levels}{_training(self.settings)}; {self.dtype} on {device}, {torch.get_num_threads()} threads, "
+            f"{levels}{training_in_words(self.settings)}; {self.dtype} on {device}, {torch.get_num_threads()} threads, "
             f"engine {self.engine}, seed {self.seed}"
         )
 
@@ -275,7 +262,7 @@ class Plan:
             ValueError: if something is missing, unknown or of the wrong kind.
         """
         try:
-            given, init, settings = _conforming(value)
+            given, init, settings = conforming(cls, value)
         except ValueError as error:
             raise ValueError(f"the plan is not one that this version of liouville wrote: {error}") from error
         given["init"] = lookup(INITS, init.pop("name"), "initialisation")(**init)
@@ -314,41 +301,6 @@ def _weights(network: Network) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-class _Init(TypedDict):
-    name: Name
-
-
-class _Settings(TypedDict):
-    optimizer: Name
-    penalty: dict[str, Any]
-
-
-def _conforming(value: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """What `Plan.as_dict` wrote, its initial weights and its settings; every value of the type its class declares.
-
-    Raises:
-        ValueError: something is missing, unknown or of another type.
-    """
-    declared = typing.get_type_hints(Plan) | {"init": _Init, "settings": _Settings}
-    conform(value, dict[str, Any], "plan")
-    for name in declared.keys() ^ value.keys():
-        raise ValueError(f"plan.{name} is {'missing' if name in declared else 'unknown'}.")
-    for name, kind in declared.items():
-        conform(value[name], kind, f"plan.{name}")
-    init, settings = dict(value["init"]), dict(value["settings"])
-    second = settings["optimizer"] == GaussNewton.optimizer
-    mine = {k: v for k, v in settings.items() if k != "optimizer"} if second else settings
-    conform(mine, GaussNewton if second else Settings, "plan.settings")
-    conform({k: v for k, v in init.items() if k != "name"}, INITS.get(init["name"], Any), "plan.init")
-    source = SOURCES.get(value["data"])
-    makers = {"data_options": source.loader if source else None, "options": MODELS.get(value["model"])}
-    for name, maker in makers.items():
-        hints = typing.get_type_hints(maker) if maker else {}
-        for key, option in value[name].items():
-            conform(option, hints.get(key, str | bool | int | float | None), f"plan.{name}.{key}")
-    return dict(value), init, settings
-
-
 _SETTINGS = {f.name for kind in (Settings, GaussNewton) for f in fields(kind)}
 
 
@@ -369,47 +321,3 @@ def _settings(before: Settings | GaussNewton, given: Mapping[str, Any]) -> Setti
             f"{name} is no setting of the optimizer {optimizer!r}; it has {', '.join(sorted(mine - {'optimizer'}))}."
         )
     return replace(start, **named)
-
-
-def _training(s: Settings | GaussNewton) -> str:
-    if isinstance(s, GaussNewton):
-        return f"{s.iterations} iterations of Gauss-Newton, head {s.head}, {s.safeguard}"
-    rates = f"lr {s.lr:g}" + (f" (head {s.head_lr:g})" if s.head_lr is not None else "")
-    return f"{s.epochs} epochs in batches of {s.batch}, {s.optimizer}, {s.schedule}, {rates}"
-
-
-def engine(name: str) -> Backprop:
-    """The engine called ``name``, with its default settings.
-
-    Raises:
-        ValueError: for an engine that this version does not have; the message names those that it has.
-    """
-    return lookup(ENGINES, name, "engine")()
-
-
-def model_options(model: str) -> dict[str, Any]:
-    """The options of one model, beyond what all of them take, with their defaults."""
-    parameters = inspect.signature(lookup(MODELS, model, "model")).parameters
-    return {name: p.default for name, p in parameters.items() if name not in _COMMON}
-
-
-def _require_option(model: str, name: str) -> None:
-    if name in model_options(model):
-        return
-    having = [other for other in MODELS if name in model_options(other)]
-    where = f"it belongs to {', '.join(having)}" if having else "no model has it"
-    raise ValueError(f"the model {model!r} has no option {name!r}; {where}.")
-
-
-def _sentence(flow: Flow) -> str:
-    name = type(flow.scheme).__name__
-    field: Any = flow.field
-    if isinstance(field, DropoutField | PartitionedDropoutField | BudgetedField):
-        field = field.field
-    force = field.force if isinstance(field, SecondOrderField) else field
-    sigma = f" and {force.activation.name}" if isinstance(force, ActivatedField) else ""
-    return (
-        f"{flow.layers} layers of {name}, step h = {flow.h:.4g} (T = {flow.T:g}), through "
-        f"{type(field).__name__} with {field.features} features{sigma}"
-        + (f", singular values bounded by {flow.field.budget:g}" if isinstance(flow.field, BudgetedField) else "")
-    )

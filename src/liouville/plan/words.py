@@ -1,0 +1,35 @@
+"""A plan in words: what steps through what, and how it is trained."""
+
+from __future__ import annotations
+
+__all__ = ["flow_in_words", "training_in_words"]
+
+from typing import Any
+
+from liouville.budget import BudgetedField
+from liouville.fields import ActivatedField, DropoutField, PartitionedDropoutField, SecondOrderField
+from liouville.flow import Flow
+from liouville.train import GaussNewton, Settings
+
+
+def flow_in_words(flow: Flow) -> str:
+    """Its layers, scheme, step and field."""
+    name = type(flow.scheme).__name__
+    field: Any = flow.field
+    if isinstance(field, DropoutField | PartitionedDropoutField | BudgetedField):
+        field = field.field
+    force = field.force if isinstance(field, SecondOrderField) else field
+    sigma = f" and {force.activation.name}" if isinstance(force, ActivatedField) else ""
+    return (
+        f"{flow.layers} layers of {name}, step h = {flow.h:.4g} (T = {flow.T:g}), through "
+        f"{type(field).__name__} with {field.features} features{sigma}"
+        + (f", singular values bounded by {flow.field.budget:g}" if isinstance(flow.field, BudgetedField) else "")
+    )
+
+
+def training_in_words(s: Settings | GaussNewton) -> str:
+    """How long, in which steps and at which rates."""
+    if isinstance(s, GaussNewton):
+        return f"{s.iterations} iterations of Gauss-Newton, head {s.head}, {s.safeguard}"
+    rates = f"lr {s.lr:g}" + (f" (head {s.head_lr:g})" if s.head_lr is not None else "")
+    return f"{s.epochs} epochs in batches of {s.batch}, {s.optimizer}, {s.schedule}, {rates}"

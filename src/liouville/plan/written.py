@@ -1,0 +1,50 @@
+"""A plan as `config.json` holds it: every value of the type that its class declares."""
+
+from __future__ import annotations
+
+__all__ = ["conforming"]
+
+import typing
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from liouville.data import SOURCES
+from liouville.documents import Name, conform
+from liouville.plan.choices import INITS
+from liouville.train import GaussNewton, Settings
+from liouville.zoo import MODELS
+
+
+class _Init(TypedDict):
+    name: Name
+
+
+class _Settings(TypedDict):
+    optimizer: Name
+    penalty: dict[str, Any]
+
+
+def conforming(plan: type, value: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """What `Plan.as_dict` wrote, its initial weights and its settings; every value of the type its class declares.
+
+    Raises:
+        ValueError: something is missing, unknown or of another type.
+    """
+    declared = typing.get_type_hints(plan) | {"init": _Init, "settings": _Settings}
+    conform(value, dict[str, Any], "plan")
+    for name in declared.keys() ^ value.keys():
+        raise ValueError(f"plan.{name} is {'missing' if name in declared else 'unknown'}.")
+    for name, kind in declared.items():
+        conform(value[name], kind, f"plan.{name}")
+    init, settings = dict(value["init"]), dict(value["settings"])
+    second = settings["optimizer"] == GaussNewton.optimizer
+    mine = {k: v for k, v in settings.items() if k != "optimizer"} if second else settings
+    conform(mine, GaussNewton if second else Settings, "plan.settings")
+    conform({k: v for k, v in init.items() if k != "name"}, INITS.get(init["name"], Any), "plan.init")
+    source = SOURCES.get(value["data"])
+    makers = {"data_options": source.loader if source else None, "options": MODELS.get(value["model"])}
+    for name, maker in makers.items():
+        hints = typing.get_type_hints(maker) if maker else {}
+        for key, option in value[name].items():
+            conform(option, hints.get(key, str | bool | int | float | None), f"plan.{name}.{key}")
+    return dict(value), init, settings
