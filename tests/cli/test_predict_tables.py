@@ -135,23 +135,25 @@ BROKEN = {
     **{
         f"a first row of {cell}": (f"{cell};{cell}\n" + BODY.replace(",", ";"), NO_HEADER.format(cell))
         for cell in (
-            *(
+            *[
                 "0,1",
-                "\u22121",
-                "\u0661",
+                "−1",
+                "١",
                 "1e",
                 "0x1F",
                 "$5",
-                "5 %",
                 "5€",
                 "1'000",
                 "(5)",
                 "5-",
-                "5 kg",
                 "O.5",
                 "12:30",
-            ),
-            *("\uff11", "1.000,5", "½", "#1"),
+                "１",
+                "1.000,5",
+                "½",
+                "#1",
+            ],
+            *("5 %", "5 kg"),
         )
     },
     "an underscore": ("x,y\n1_0,2\n", ROW.format(1, 2) + "column 1 is not a number: '1_0' (an underscore"),

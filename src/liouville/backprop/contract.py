@@ -12,7 +12,7 @@ __all__ = [
     "is_autocast",
     "is_declared",
     "is_plain_autograd",
-    "name_of",
+    "kind_of",
     "operations",
     "require_declared",
     "require_plain_autograd",
@@ -67,7 +67,7 @@ def watched(field: Any, device: torch.device) -> Iterator[None]:
     yield
     if any(not torch.equal(a, b) for a, b in zip(start, streams(device), strict=True)):
         raise RuntimeError(
-            f"random numbers were drawn from torch's global stream while the layers of {name_of(field)} ran; "
+            f"random numbers were drawn from torch's global stream while the layers of {kind_of(field)} ran; "
             "evaluated again they would differ, and the gradient would be wrong. Use lv.dropout(field, p), derive "
             f"the field from StochasticField, or {_STORED}."
         )
@@ -75,7 +75,7 @@ def watched(field: Any, device: torch.device) -> Iterator[None]:
     changed = [name for name, (b, value) in buffers.items() if now.get(name) is not b or not torch.equal(b, value)]
     if changed:
         raise RuntimeError(
-            f"the layers of {name_of(field)} change the buffer {', '.join(changed)}; evaluated again they would "
+            f"the layers of {kind_of(field)} change the buffer {', '.join(changed)}; evaluated again they would "
             f"change it twice and compute something else. Use a norm without running statistics, or {_STORED}."
         )
 
@@ -89,12 +89,12 @@ def require_declared(result: Tensor, inputs: Sequence[Tensor], field: Any, j: in
     """Raise where it is not `is_declared`."""
     if not is_declared(result, inputs):
         raise RuntimeError(
-            f"layer {j} of {name_of(field)} depends on a parameter that does not come through theta(); its "
+            f"layer {j} of {kind_of(field)} depends on a parameter that does not come through theta(); its "
             f"gradient would be missing. Return the parameter from theta() and read it from theta_j, or {_STORED}."
         )
 
 
-def name_of(field: Any) -> str:
+def kind_of(field: Any) -> str:
     """What to call a field in a sentence."""
     return type(original(field)).__name__
 

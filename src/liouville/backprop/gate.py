@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from liouville.backprop.contract import is_autocast, is_plain_autograd, name_of, operations, streams
+from liouville.backprop.contract import is_autocast, is_plain_autograd, kind_of, operations, streams
 from liouville.compilers import is_recorded
 from liouville.fields.base import Theta, VectorField
 from liouville.fields.hooks import require_no_hooks
@@ -91,7 +91,7 @@ def require_recomputable(field: VectorField) -> None:
         return
     what = f"change the buffer {', '.join(seen.writes)}" if seen.writes else "are not the same when they are run again"
     raise RuntimeError(
-        f"the layers of {name_of(field)} {what}, so that a recomputed gradient would be wrong; let them be functions "
+        f"the layers of {kind_of(field)} {what}, so that a recomputed gradient would be wrong; let them be functions "
         "of input and weights, use lv.dropout(field, p) or a StochasticField for noise, or use "
         "flow.with_backprop(lv.Stored())."
     )
@@ -187,17 +187,17 @@ def _checked(own: VectorField, name: str, velocity: Any, x: Tensor, moved: Tenso
     """The velocity, which must be of the kind of what it moves."""
     shape, v = moved.shape, velocity(x, theta)
     if not isinstance(v, Tensor):
-        raise TypeError(f"{name} of {name_of(own)} must be a tensor, got {type(v).__name__}; return the velocity only.")
+        raise TypeError(f"{name} of {kind_of(own)} must be a tensor, got {type(v).__name__}; return the velocity only.")
     if v.layout is not torch.strided or v.is_nested:
-        raise ValueError(f"{name} of {name_of(own)} must be a dense tensor, got {v.layout}; return v.to_dense().")
+        raise ValueError(f"{name} of {kind_of(own)} must be a dense tensor, got {v.layout}; return v.to_dense().")
     if v.shape != shape:
         raise ValueError(
-            f"{name} of {name_of(own)} has the shape {tuple(v.shape)}, and the state that it moves {tuple(shape)}: "
+            f"{name} of {kind_of(own)} has the shape {tuple(v.shape)}, and the state that it moves {tuple(shape)}: "
             f"their sum would be broadcast or fail; let it end with {shape[own.feature_axis]} features."
         )
     if v.dtype != moved.dtype and not is_autocast(v.device.type):
         raise ValueError(
-            f"{name} of {name_of(own)} is {v.dtype}, and the state that it moves {moved.dtype}; keep constants and "
+            f"{name} of {kind_of(own)} is {v.dtype}, and the state that it moves {moved.dtype}; keep constants and "
             "weights in one dtype, with .to(dtype)."
         )
     return v.detach()
@@ -206,7 +206,7 @@ def _checked(own: VectorField, name: str, velocity: Any, x: Tensor, moved: Tenso
 def _require_untouched(own: VectorField, parts: _Witness, weights: Sequence[str]) -> None:
     for what in parts.changed() + [f"the weight {name}" for name in weights]:
         raise ValueError(
-            f"{name_of(own)} changes {what} in place, which the next layer or the backward pass needs as it was; let "
+            f"{kind_of(own)} changes {what} in place, which the next layer or the backward pass needs as it was; let "
             "its first operation make a new tensor (inplace=False, x + 1 for x.add_(1))."
         )
 
@@ -215,7 +215,7 @@ def _require_nothing_kept(own: VectorField, before: dict[str, Any], after: dict[
     for name in after:
         if name not in before or not unchanged(before[name], after[name]):
             raise ValueError(
-                f"{name_of(own)} keeps {name} from one call to the next, in one place for all layers; let forward be a "
+                f"{kind_of(own)} keeps {name} from one call to the next, in one place for all layers; let forward be a "
                 "function of its input and its weights."
             )
 
@@ -253,7 +253,7 @@ def _require_no_memory(
         buffers.restore()
     if not all(map(_equal, *found)):
         raise ValueError(
-            f"{name_of(own)} keeps what it computed of its weights from its first call on, and would use it for every "
+            f"{kind_of(own)} keeps what it computed of its weights from its first call on, and would use it for every "
             "layer and after every step of training; compute it in each call (no caches of weights)."
         )
 
@@ -261,7 +261,7 @@ def _require_no_memory(
 def _require_own_memory(own: VectorField, first: Sequence[Tensor], versions: Sequence[int]) -> None:
     if any(v._version != version for v, version in zip(first, versions, strict=True)):
         raise ValueError(
-            f"{name_of(own)} writes each velocity to the place of the one before, which a scheme still needs; let it "
+            f"{kind_of(own)} writes each velocity to the place of the one before, which a scheme still needs; let it "
             "make a new tensor every time (no out=, no work in a buffer)."
         )
 

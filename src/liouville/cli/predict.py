@@ -95,10 +95,9 @@ def _open(name: str) -> tuple[Run | None, Any]:
 def _answering(run: Run) -> tuple[Run, Any]:
     run.require_answers()
     if run.edited:
-        click.echo(
-            f"liouville: note: what {run.path}'s config.json says of the data was changed after it was written; the "
-            "answers follow what it says now.",
-            err=True,
+        _note(
+            f"what {run.path}'s config.json says of the data was changed after it was written; the answers follow what "
+            "it says now."
         )
     return run, run.network()
 

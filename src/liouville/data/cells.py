@@ -11,52 +11,15 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?
 _PLAIN = re.compile(r"[0-9+\-.eE ]*")  # over these characters `float` reads what `_NUMBER` reads, and nothing else
 _BLANKS = " \t"
 
-_MISSING = frozenset(
-    (
-        *(
-            "na",
-            "n/a",
-            "#n/a",
-            "#na",
-            "<na>",
-            "n.a.",
-            "nd",
-            "n.d.",
-            "n.v.",
-            "k.a.",
-            "k.w.",
-            "nan",
-            "-nan",
-            "+nan",
-            "nat",
-            "null",
-            "nul",
-            "none",
-        ),
-        *("nil", "undef", "undefined", "unknown", "missing", "void", "blank", "empty", "error", "nodata"),
-        *(
-            "#null!",
-            "#div/0!",
-            "#value!",
-            "#ref!",
-            "#name?",
-            "#num!",
-            "notavailable",
-            "-",
-            "--",
-            "---",
-            "?",
-            ".",
-            "..",
-        ),
-        *("1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "1.#inf", "-1.#inf", "*"),
-        *("inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"),
-    )
-)
+_MISSING = """
+na n/a #n/a #na <na> n.a. nd n.d. n.v. k.a. k.w. nan -nan +nan nat null nul none nil undef undefined unknown missing void
+blank empty error nodata notavailable #null! #div/0! #value! #ref! #name? #num! - -- --- ? . .. *
+1.#ind -1.#ind 1.#qnan -1.#qnan 1.#inf -1.#inf inf +inf -inf infinity +infinity -infinity
+"""
+_MISSING_WORDS = frozenset(_MISSING.split())
 _ERRORS = re.compile(r"#[^,;]*[!?]|[+-]?nan\(.*\)")  # of a spreadsheet in any language; of C
-_WORDS = frozenset(  # values, and no names of columns
-    ("true", "false", "yes", "no", "wahr", "falsch", "vrai", "faux", "verdadero", "falso", "vero")
-)
+_VALUES = "true false yes no wahr falsch vrai faux verdadero falso vero"  # and no names of columns
+_WORDS = frozenset(_VALUES.split())
 _MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mai|okt|dez"
 
 _DIGITS = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
@@ -118,7 +81,7 @@ def missing(cell: str) -> bool:
         [True, True, True, True, True, True, False]
     """
     word = "".join(cell.split()).casefold()
-    return not word or word in _MISSING or _ERRORS.fullmatch(word) is not None
+    return not word or word in _MISSING_WORDS or _ERRORS.fullmatch(word) is not None
 
 
 def spelling(cell: str) -> str | None:
