@@ -114,6 +114,7 @@ def workbook():
 
 
 ROW = "in.csv, row {} (line {}): "
+SPELLED = "0,1 \u22121 \u0661 1e 0x1F $5 5€ 1'000 (5) 5- O.5 12:30 \uff11 1.000,5 ½ #1"
 NO_HEADER = ROW.format(1, 1) + "{!r} is neither a number nor clearly the name of a column"
 BROKEN = {
     "a row of separators": ("x,y\n0.1,0.2\n,\n0.9,0\n", ROW.format(2, 3) + "column 1 is empty."),
@@ -134,27 +135,7 @@ BROKEN = {
     },
     **{
         f"a first row of {cell}": (f"{cell};{cell}\n" + BODY.replace(",", ";"), NO_HEADER.format(cell))
-        for cell in (
-            *[
-                "0,1",
-                "−1",
-                "١",
-                "1e",
-                "0x1F",
-                "$5",
-                "5€",
-                "1'000",
-                "(5)",
-                "5-",
-                "O.5",
-                "12:30",
-                "１",
-                "1.000,5",
-                "½",
-                "#1",
-            ],
-            *("5 %", "5 kg"),
-        )
+        for cell in (*SPELLED.split(), "5 %", "5 kg")
     },
     "an underscore": ("x,y\n1_0,2\n", ROW.format(1, 2) + "column 1 is not a number: '1_0' (an underscore"),
     "Indian thousands": (

@@ -12,8 +12,8 @@ _PLAIN = re.compile(r"[0-9+\-.eE ]*")  # over these characters `float` reads wha
 _BLANKS = " \t"
 
 _MISSING = """
-na n/a #n/a #na <na> n.a. nd n.d. n.v. k.a. k.w. nan -nan +nan nat null nul none nil undef undefined unknown missing void
-blank empty error nodata notavailable #null! #div/0! #value! #ref! #name? #num! - -- --- ? . .. *
+na n/a #n/a #na <na> n.a. nd n.d. n.v. k.a. k.w. nan -nan +nan nat null nul none nil undef undefined unknown missing
+void blank empty error nodata notavailable #null! #div/0! #value! #ref! #name? #num! - -- --- ? . .. *
 1.#ind -1.#ind 1.#qnan -1.#qnan 1.#inf -1.#inf inf +inf -inf infinity +infinity -infinity
 """
 _MISSING_WORDS = frozenset(_MISSING.split())
