@@ -8,8 +8,9 @@ import torch
 
 pytest.register_assert_rewrite("measure")
 torch.set_num_threads(1)
-# A shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt.
+# A shell's background job ignores Ctrl-C, one under nohup the end of its terminal; so would what tests start and end.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -107,7 +107,6 @@ REDUCED = [case("ring", "h2", "owner-computes", "all-reduce"), case("random", "h
     "number, cases",
     [
         (2, [*CASES[::5], REDUCED[0]]),
-        (3, CASES[2::5]),
         *(pytest.param(number, [*CASES, *REDUCED], marks=pytest.mark.slow) for number in (2, 3, 8)),
     ],
     ids=lambda value: str(value) if isinstance(value, int) else f"{len(value)}-cases",

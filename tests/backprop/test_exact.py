@@ -13,6 +13,7 @@ import samples
 from backprop.runs import compare, deep
 from liouville.backprop.base import layer
 from measure import EPS, near
+from turns import one_in
 
 EXACT = lv.Reversible(exact=True)
 WIDE = lv.Reversible(exact=True, compensated=True)
@@ -24,13 +25,13 @@ SCHEMES = {
     "Yoshida4": (lv.Yoshida4(), "second-order"),
     "Midpoint": (lv.Midpoint(), "antisymmetric"),
 }
-schemes = pytest.mark.parametrize("scheme, family", SCHEMES.values(), ids=SCHEMES)
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-grids = pytest.mark.parametrize(
-    "engine, dtype",
-    [(EXACT, torch.float32), (EXACT, torch.float64), (WIDE, torch.float32)],
-    ids=["float32", "float64", "float32-wide"],
-)
+GRIDS = {
+    "float32": (EXACT, torch.float32),
+    "float64": (EXACT, torch.float64),
+    "float32-wide": (WIDE, torch.float32),
+}
+some_grids = pytest.mark.parametrize("scheme, family, engine, dtype", one_in(4, SCHEMES, GRIDS))
 BFLOAT16 = torch.autocast("cpu", torch.bfloat16)
 
 
@@ -67,8 +68,7 @@ def check(flow, y, **how):
 # ---- no bit is lost --------------------------------------------------------------------------------------------
 
 
-@schemes
-@grids
+@some_grids
 def test_four_thousand_layers_are_undone_to_the_bit(scheme, family, engine, dtype):
     """T = 200: not a short way, cut finely, but one on which floating-point sums lose what they started from."""
     flow = lv.Flow(deep(family, DEPTH, dtype), scheme, T=200.0)
@@ -93,20 +93,21 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("family, shape, layout", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize(
-    "dtype, autocast",
-    [(torch.float32, contextlib.nullcontext()), (torch.float64, contextlib.nullcontext()), (torch.float32, BFLOAT16)],
-    ids=["float32", "float64", "autocast"],
-)
+PRECISIONS = {
+    "float32": (torch.float32, contextlib.nullcontext()),
+    "float64": (torch.float64, contextlib.nullcontext()),
+    "autocast": (torch.float32, BFLOAT16),
+}
+
+
+@pytest.mark.parametrize("family, shape, layout, dtype, autocast", one_in(4, SHAPES, PRECISIONS))
 def test_every_shape_layout_and_precision_is_undone_to_the_bit(family, shape, layout, dtype, autocast):
     flow = lv.Flow(deep(family, 512, dtype), lv.SymplecticEuler(), T=25.0)
     y = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=dtype).to(memory_format=layout)
     check(flow, y, autocast=autocast)
 
 
-@schemes
-@grids
+@some_grids
 def test_the_backward_pass_restores_every_bit_too(scheme, family, engine, dtype):
     """By its own evaluations, with gradients: it raises if the bits differ at any of 33 depths; 4096 are slow."""
     flow = lv.Flow(deep(family, 256, dtype), scheme, T=12.8, backprop=engine)
@@ -125,8 +126,7 @@ def test_the_backward_pass_restores_every_bit_under_autocast_with_noise_on_image
 
 
 @pytest.mark.slow
-@schemes
-@grids
+@some_grids
 def test_the_backward_pass_restores_every_bit_of_four_thousand_layers(scheme, family, engine, dtype):
     flow = lv.Flow(deep(family, DEPTH, dtype), scheme, T=200.0, backprop=engine)
     flow(samples.inputs(flow.field).to(dtype).requires_grad_()).sum().backward()
@@ -181,8 +181,7 @@ RANGES = {"float32": (EXACT, torch.float32, 512), "float64": (EXACT, torch.float
 RANGES["float32-wide"] = (WIDE, torch.float32, 2048)
 
 
-@pytest.mark.parametrize("engine, dtype, largest", RANGES.values(), ids=RANGES)
-@pytest.mark.parametrize("scale", [1e-3, 1.0])
+@pytest.mark.parametrize("engine, dtype, largest, scale", one_in(3, RANGES, [1e-3, 1.0]))
 def test_growth_beyond_the_range_raises_and_within_it_is_right(engine, dtype, largest, scale):
     """512 times the largest input, or 2,048 times in 64 bits, whatever its unit; rounded up to a power of two."""
     y = torch.full((2, 4), scale, dtype=dtype)

@@ -13,6 +13,7 @@ import liouville as lv
 import samples
 from backprop.runs import MODES, compare
 from measure import randn
+from turns import one_in
 
 DEPTHS = (16, 64, 256)
 ROWS = 3000  # half a state is then more than any weight of all layers, or fingerprint
@@ -76,8 +77,9 @@ CONSTANT = [e for e in MODES.values() if e.anchors is None]
 
 @pytest.mark.parametrize(
     "engine, pair",
-    [(e, "separable") for e in CONSTANT] + [(CONSTANT[i % len(CONSTANT)], p) for i, p in enumerate(PAIRS) if i],
-    ids=repr,
+    one_in(
+        3, [(e, "separable") for e in CONSTANT] + [(CONSTANT[i % len(CONSTANT)], p) for i, p in enumerate(PAIRS) if i]
+    ),
 )
 def test_what_reversible_keeps_does_not_grow_with_the_depth(engine, pair):
     """To the storage: kept behind the forward pass, and at the peak of the backward pass."""
@@ -138,7 +140,7 @@ class Breaks(lv.SeparableHamiltonianField):
         return super().p_dot(q, theta_j)
 
 
-@pytest.mark.parametrize("engine", samples.BACKPROPS.values(), ids=samples.BACKPROPS)
+@pytest.mark.parametrize("engine", one_in(3, samples.BACKPROPS))
 def test_nothing_is_left_when_the_output_is_unused_or_a_layer_raises(engine):
     """In the forward pass, and for engines that evaluate a layer again in the backward pass too."""
     field = Breaks(4, 8).double()

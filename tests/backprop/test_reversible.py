@@ -9,6 +9,7 @@ import liouville as lv
 import samples
 from backprop.runs import DEEP, MODES, deep, fits, growth, largest, results
 from measure import EPS, near, randn
+from turns import one_in
 
 DEPTH = 1024
 EXPLICIT = [s for s in samples.SCHEMES.values() if isinstance(s, lv.ShearScheme)]
@@ -40,8 +41,7 @@ fast = pairs([lv.SymplecticEuler()], ("separable-images", "second-order-half", "
 fast += pairs([lv.Verlet()], ("pair",)) + pairs([lv.Midpoint()], ("hamiltonian-trained-J", "symmetric"))
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("scheme, family", fast, ids=lambda v: v if isinstance(v, str) else type(v).__name__)
+@pytest.mark.parametrize("scheme, family, mode", one_in(7, fast, list(MODES)))
 def test_a_thousand_layers_equal_stored(scheme, family, mode):
     check_depth(scheme, family, MODES[mode])
 
@@ -59,8 +59,10 @@ def test_a_thousand_layers_of_the_other_pairs_equal_stored(scheme, family, mode)
     check_depth(scheme, family, MODES[mode])
 
 
-@pytest.mark.parametrize("mode", ["reversible", "reversible-anchors"])
-@pytest.mark.parametrize("scheme, family", [(IMPLICIT[0], "antisymmetric"), (IMPLICIT[1], "hamiltonian")], ids=str)
+@pytest.mark.parametrize(
+    "scheme, family, mode",
+    one_in(3, [(IMPLICIT[0], "antisymmetric"), (IMPLICIT[1], "hamiltonian")], ["reversible", "reversible-anchors"]),
+)
 def test_a_hundred_implicit_layers_equal_stored(scheme, family, mode):
     check_depth(scheme, family, MODES[mode], layers=128)
 

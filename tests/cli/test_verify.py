@@ -55,6 +55,7 @@ def test_an_unknown_statement_is_answered_with_the_nearest(liouville):
     assert result.code == 2 and result.out == "" and "did you mean 'p2-theorem-2'?" in result.err
 
 
+@pytest.mark.slow
 def test_the_pictures_are_drawn_where_asked(liouville, tmp_path):
     pytest.importorskip("matplotlib")
     result = liouville("verify", "p1-3.7", "--json", "--figures", tmp_path / "new")

@@ -15,6 +15,7 @@ import pytest
 from liouville.experiments.records import Record, Store, provenance
 from liouville.experiments.running import Failure, pending, run_all
 from toy_experiment import ALONE, TOY, Config
+from turns import one_in
 
 
 class Told:
@@ -107,8 +108,9 @@ def test_a_process_that_dies_is_named_as_such(tmp_path: Path) -> None:
     assert Store(TOY, tmp_path / "toy").read() == []
 
 
-@pytest.mark.parametrize("wait", ["wait", "wait inside"])
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how, wait", one_in(3, [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ["wait", "wait inside"])
+)
 def test_what_stops_it_stops_its_processes_and_keeps_the_records(
     tmp_path: Path, how: signal.Signals, wait: str
 ) -> None:

@@ -13,6 +13,7 @@ from kernels_against_stored import compiles, each_gradient_alone, equal, outcome
 from liouville.kernels import is_built, ops
 from liouville.kernels.table import kernel_for
 from measure import generator, near, randn
+from turns import one_in
 
 pytestmark = pytest.mark.skipif(not is_built(), reason="the native kernel is not built")
 
@@ -223,7 +224,7 @@ def test_the_same_bits_for_the_same_number_of_threads(threads, kernel):
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", one_in(3, ["portable", "avx2", "avx512"]))
 def test_every_instruction_set(isa):
     """Each in a process of its own; one that the machine lacks falls back to the next best."""
     tests = [f"{__file__}::{name}" for name in ("test_single_precision", "test_every_size_of_image")]
@@ -233,6 +234,7 @@ def test_every_instruction_set(isa):
 
 
 @compiles
+@pytest.mark.slow
 @kernels
 def test_compiled_as_one_operator(kernel):
     flow = lv.Flow(separable(4, kernel), lv.SymplecticEuler(), T=0.7)

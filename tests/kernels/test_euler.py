@@ -14,6 +14,7 @@ from liouville.kernels import euler, is_built, ops
 from liouville.kernels.table import kernel_for
 from liouville.testing import check_engine
 from measure import generator, near, randn
+from turns import one_in
 
 pytestmark = pytest.mark.skipif(not is_built(), reason="the native kernel is not built")
 
@@ -178,7 +179,7 @@ def test_the_same_bits_for_the_same_number_of_threads(threads, make):
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", one_in(3, ["portable", "avx2", "avx512"]))
 def test_every_instruction_set(isa):
     """Each in a process of its own; one that the machine lacks falls back to the next best."""
     code = """

