@@ -18,7 +18,9 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 PYTHON = [
-    pytest.param(code, id=f"{page.stem}-{i}") for page in PAGES for i, code in enumerate(blocks(page, "python"), 1)
+    pytest.param(code, id=f"{page.stem}-{i}", marks=() if page.stem == "README" else pytest.mark.slow)
+    for page in PAGES
+    for i, code in enumerate(blocks(page, "python"), 1)
 ]
 
 

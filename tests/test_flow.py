@@ -12,6 +12,7 @@ import liouville as lv
 import samples
 from liouville.backprop import slices
 from measure import EPS, at, far, first_state, jacobian, near, randn, rounding, slope
+from turns import one_in
 
 flows = pytest.mark.parametrize("scheme, name", samples.PAIRS)
 
@@ -172,7 +173,7 @@ def test_with_backprop_shares_the_weights():
     assert (other.backprop, flow.backprop) == (lv.Checkpointed(), lv.Stored())
 
 
-@flows
+@pytest.mark.parametrize("scheme, name", one_in(3, samples.PAIRS))
 def test_deepcopy_pickle_and_state_dict(scheme, name):
     flow = evaluated(scheme, name)
     y = samples.inputs(flow.field)

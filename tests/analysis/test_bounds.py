@@ -99,8 +99,9 @@ def check_random(seeds):
     return tightest
 
 
-def test_a_thousand_random_networks_keep_the_bound():
-    assert check_random(range(1000)) > 0.8  # and it is not vacuous
+@pytest.mark.parametrize("count", [200, pytest.param(1000, marks=pytest.mark.slow)])
+def test_random_networks_keep_the_bound(count):
+    assert check_random(range(count)) > 0.8  # and it is not vacuous
 
 
 def test_a_shear_at_rest_attains_the_bound():

@@ -38,6 +38,7 @@ def test_what_is_recorded_is_not_run_again(liouville, toy, tmp_path):
     assert shown.code == 0 and shown.err == "" and "0.00" in shown.out
 
 
+@pytest.mark.slow
 def test_quick_has_records_of_its_own(liouville, toy, tmp_path):
     assert liouville("reproduce", "--all", "--quick", "--out", tmp_path).code == 0
     assert (tmp_path / "reproduce-quick.md").read_text().splitlines()[2].startswith("**Made with `--quick`")

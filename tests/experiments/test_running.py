@@ -109,7 +109,7 @@ def test_a_process_that_dies_is_named_as_such(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "how, wait", one_in(3, [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ["wait", "wait inside"])
+    "how, wait", one_in(5, [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ["wait", "wait inside"])
 )
 def test_what_stops_it_stops_its_processes_and_keeps_the_records(
     tmp_path: Path, how: signal.Signals, wait: str

@@ -107,6 +107,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds t
 
 
 @linux
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_run(tmp_path):
     """The first process notices at once, keeps the best weights and says so."""
     code, said = ended(tmp_path / "run", signal.SIGKILL, "1")

@@ -8,6 +8,7 @@ import torch
 import liouville as lv
 from liouville.report import style
 from liouville.report.plane import _basis
+from turns import one_in
 
 matplotlib = pytest.importorskip("matplotlib")
 numpy = pytest.importorskip("numpy")
@@ -55,7 +56,7 @@ def title(figure):
     return figure.get_suptitle()
 
 
-@pytest.mark.parametrize("name", ["double-moons", "peaks"])
+@pytest.mark.parametrize("name", one_in(2, ["double-moons", "peaks"]))
 def test_all_figures_of_planar_data_are_written_and_show_something(tmp_path, name):
     split, network = planar(name)
     files = lv.report.draw_all(network, split, history_of(), tmp_path)

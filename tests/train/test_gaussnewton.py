@@ -112,6 +112,7 @@ def test_work_is_that_of_the_objective() -> None:
     assert validated.metrics["work"] == history.metrics["work"] + 3 * 4 * 7
 
 
+@pytest.mark.slow
 def test_the_initial_weights_may_be_the_best() -> None:
     """Validation samples that training makes worse: what the run began with comes back."""
     net, split = network(), points(40, 10)
@@ -127,6 +128,7 @@ def test_the_initial_weights_may_be_the_best() -> None:
     assert not done.epochs and done.stopped == "the target 1 was reached before the first iteration"
 
 
+@pytest.mark.slow
 def test_stops() -> None:
     split = points(40, 10)
     target = gauss_newton(network(), split, settings(validation=0.2, target=0.6))
