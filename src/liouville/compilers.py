@@ -39,14 +39,14 @@ def advanced(x: Tensor, velocity: Tensor, step: float) -> Tensor:
         >>> advanced(torch.ones(2), torch.tensor([1.0, 2.0]), -0.5)
         tensor([0.5000, 0.0000])
     """
-    if is_compiling() or _mode(_PROXY) is not None:
+    if is_dynamo_compiling() or _mode(_PROXY) is not None:  # once a shear: nothing dearer than two calls
         return x + step * velocity
     return torch.add(x, velocity, alpha=step)
 
 
 def advanced_(x: Tensor, velocity: Tensor, step: float) -> Tensor:
     """The same, in place."""
-    if is_compiling() or _mode(_PROXY) is not None:
+    if is_dynamo_compiling() or _mode(_PROXY) is not None:
         return x.add_(step * velocity)
     return x.add_(velocity, alpha=step)
 

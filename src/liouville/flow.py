@@ -157,7 +157,8 @@ class Flow(nn.Module):
 
     def _check(self, y: Tensor, theta: Theta = ()) -> None:
         require_tensor(y)
-        axis, own = self.field.feature_axis, self.field.sample_ndim or -self.field.feature_axis
+        axis = self.field.feature_axis
+        own = self.field.sample_ndim or -axis
         if y.dim() < own or y.shape[axis] != self.field.features:
             axes = f"{own} axes or more, with " if own > -axis else ""
             raise ValueError(

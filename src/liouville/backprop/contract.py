@@ -30,6 +30,7 @@ from torch.autograd import forward_ad
 
 from liouville.fields.stochastic import original
 
+_any_autocast = torch._C._is_any_autocast_enabled
 _STORED = "use flow.with_backprop(lv.Stored()), the plain loop, for it"
 
 
@@ -47,7 +48,7 @@ def is_plain_autograd(tensors: Sequence[Tensor]) -> bool:
 
 def is_autocast(device: str) -> bool:
     """Whether autocast is on for a kind of device; never for one that knows none, such as "meta"."""
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return _any_autocast() and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def require_plain_autograd(tensors: Sequence[Tensor]) -> None:

@@ -59,11 +59,12 @@ def admit(field: VectorField, y: Tensor, theta_0: Theta) -> Manner:
         return _SOUND
     own = original(field)
     require_no_hooks(own)
-    if own.has_effects or 0 in y.shape[1:]:  # images of no pixels have nothing to look at
+    batch, *sample = y.shape
+    if own.has_effects or 0 in sample:  # images of no pixels have nothing to look at
         return _SOUND
     known = vars(own).setdefault(_KNOWN, {})
-    some = y.shape[0] if y.shape[0] < 2 else 2  # what is right for one sample may be broadcast for more
-    key = (own.training, some, y.shape[1:], y.dtype, y.device, is_autocast(y.device.type))
+    some = min(batch, 2)  # what is right for one sample may be broadcast for more
+    key = (own.training, some, *sample, y.dtype, y.device, is_autocast(y.device.type))
     try:
         return known[key]
     except KeyError:
