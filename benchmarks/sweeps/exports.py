@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
+import warnings
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from sweep import Outcome, run
 from torch import Tensor, nn
 
 import liouville as lv
+from liouville.schemes import StabilityWarning
 from liouville.zoo.networks import Images
 
 PAPERS = ("h1", "h2", "ms1", "ms2", "ms3", "antisymmetric", "verlet", "leapfrog", "midpoint", "resnet")
@@ -120,4 +122,5 @@ def _agree(function: Any, oracle: lv.Network, z: Tensor, weights: list[Tensor]) 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore", StabilityWarning)  # random T: the numbers are compared, not the choice
     sys.exit(run("compiled, traced or exported networks", case, count=200))
