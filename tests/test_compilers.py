@@ -236,6 +236,7 @@ def test_a_compiler_is_shown_no_factor(scheme, name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # C++ compilers on a busy machine
 @pytest.mark.parametrize("recorder", COMPILERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_scheme_under_a_compiler(recorder, dtype):
