@@ -318,6 +318,12 @@ def _require_continuation(matrix: Tensor, h: float) -> None:
 
 def _matrix(phi: Map, z: Tensor, h: float) -> Tensor:
     """I - h phi'(z) of every sample, (*batch, n, n), by n forward derivatives over the whole batch."""
+    if torch.compiler.is_compiling():  # which has no forward mode for a batch of any size
+        return torch.compiler.disable(_derived)(phi, z, h)
+    return _derived(phi, z, h)
+
+
+def _derived(phi: Map, z: Tensor, h: float) -> Tensor:
     z = z.detach()
     eye = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
     with torch.no_grad():
