@@ -68,7 +68,8 @@ def verdict(values: Sequence[float], published: float, points: float, in_range: 
         ('met', 'exceeded')
     """
     middle = statistics.median(values)
-    if abs(published - middle) <= points + _ROUNDING or (in_range and min(values) <= published <= max(values)):
+    inside = min(values) - _ROUNDING <= published <= max(values) + _ROUNDING
+    if abs(published - middle) <= points + _ROUNDING or (in_range and inside):
         return MET
     return EXCEEDED if published < middle else MISSED
 
