@@ -106,8 +106,11 @@ def test_what_the_sign_test_does_not_tell_apart_is_neither_ahead_nor_behind() ->
         "behind",
         "not told apart",
     ]
-    one, other = {0: 1.0, 1: 5.0, 2: 3.0}, {2: 3.0 + 1e-9, 1: 4.0, 7: 0.0}
-    assert Paired.of(pairs(one, other)) == Paired(1, 0, 1)
+    one, other = (
+        [record(s, x=v) for s, v in ((0, 1.0), (1, 5.0), (2, 3.0))],
+        [record(2, x=3.0 + 1e-9), record(1, x=4.0)],
+    )
+    assert Paired.of(pairs(one, [*other, record(7, x=0.0)], lambda r: r.values["x"])) == Paired(1, 0, 1)
 
 
 def test_the_committed_page_is_made_from_the_committed_records() -> None:

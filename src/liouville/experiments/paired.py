@@ -12,10 +12,10 @@ Reference: Dixon & Mood 1946, The statistical sign test, J. Amer. Stat. Assoc. 4
 
 from __future__ import annotations
 
-__all__ = ["LEVEL", "Paired", "by_seed", "pairs", "sign_test"]
+__all__ = ["LEVEL", "Paired", "pairs", "sign_test"]
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from liouville.experiments.records import Record
@@ -84,16 +84,9 @@ class Paired:
         return f"{self.verdict} ({most} pairs of {n}{tied}, p = {self.p:.2g})"
 
 
-def by_seed(records: Sequence[Record], score: Callable[[Record], float]) -> dict[int, float]:
-    """The score of each seed."""
-    return {r.case.seed: score(r) for r in records}
-
-
-def pairs(one: Mapping[int, float], other: Mapping[int, float]) -> list[tuple[float, float]]:
-    """Both scores of the seeds that both have.
-
-    Examples:
-        >>> pairs({0: 1.0, 1: 2.0}, {1: 3.0, 2: 4.0})
-        [(2.0, 3.0)]
-    """
-    return [(one[seed], other[seed]) for seed in one if seed in other]
+def pairs(
+    one: Iterable[Record], other: Iterable[Record], score: Callable[[Record], float]
+) -> list[tuple[float, float]]:
+    """The scores of both for each seed that both have, in the order of the first."""
+    theirs = {r.case.seed: score(r) for r in other}
+    return [(score(r), theirs[r.case.seed]) for r in one if r.case.seed in theirs]
