@@ -144,8 +144,8 @@ def _normalised(X: Tensor, logs: Tensor) -> tuple[Tensor, Tensor]:
 def _rotated(X: Tensor, logs: Tensor, one: list[int], other: list[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Rows e^l x and e^m y of each pair turned until they are orthogonal, and the largest cosine before.
 
-    With r = e^(m - l), at most about 1 as rows come by size, and c = <x, y>, the rotation by the angle of tangent r u makes them
-    e^l (x - r^2 u y) and e^m (y + u x), each times its cosine, for u = sign(w)/(|w| + (w^2 + r^2)^(1/2)),
+    With r = e^(m - l), at most about 1 as rows come by size, and c = <x, y>, the rotation by the angle of tangent r u
+    makes them e^l (x - r^2 u y) and e^m (y + u x), each times its cosine, for u = sign(w)/(|w| + (w^2 + r^2)^(1/2)),
     w = (r^2 - 1)/(2 c).
     """
     x, y = X[..., one, :], X[..., other, :]

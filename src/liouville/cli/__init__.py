@@ -13,6 +13,7 @@ from liouville.cli.errors import guarded
 from liouville.cli.list import list_command
 from liouville.cli.predict import predict
 from liouville.cli.reproduce import reproduce
+from liouville.cli.sensitivities import sensitivities
 from liouville.cli.train import train
 from liouville.cli.verify import verify_command
 from liouville.names import suggestion
@@ -50,7 +51,7 @@ def liouville(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (train, check, predict, reproduce, agents, verify_command, list_command):
+for _command in (train, check, sensitivities, predict, reproduce, agents, verify_command, list_command):
     liouville.add_command(_command)
 
 
