@@ -39,8 +39,8 @@ class _Group(click.Group):
 @click.version_option(__version__, "--version", message="%(prog)s %(version)s")
 @click.pass_context
 def liouville(ctx: click.Context) -> None:
-    """Train networks of any depth: every network is an integrator, and the Jacobian between any two layers of a
-    Hamiltonian one never contracts every direction.
+    """Train networks of any depth: every network is an integrator, and the Jacobian between any two layers of the
+    papers' Hamiltonian ones never contracts every direction.
 
     Begin with `liouville train`, which trains a 64-layer Hamiltonian network on the Swiss roll, and
     `liouville list`, which shows what there is. Exit codes: 0 done, 1 a training diverged or a check failed,
