@@ -56,7 +56,7 @@ def test_what_diverged_counts_as_zero_and_is_not_said_to_learn(tmp_path) -> None
         [_record("h2", 0, good), _record("h2", 1, bad), _record("h2", 2, good), _record(MLP, 0, bad)], tmp_path
     )
     (h2, perceptron) = rendering.tables[0].rows
-    assert h2[3:] == ("99.00 (0.00–99.00)", "0.500 (0.500–0.500)", "0.100 (0.100–0.100)", "1")
-    assert perceptron[3:] == ("0.00", "—", "—", "1")
+    assert h2[3:] == ("3", "99.00 (0.00–99.00)", "0.500 (0.500–0.500)", "0.100 (0.100–0.100)", "1")
+    assert perceptron[3:] == ("1", "0.00", "—", "—", "1")
     learns, stays = rendering.text.split("Below it")
     assert "h2" in learns and MLP not in learns and f"{MLP}, rate 0.005 (0.0 %)" in stays

@@ -120,6 +120,7 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
             _name(key),
             f"{key[1]:g}" if key[1] else "",
             f"{key[2]:g}",
+            str(len(found)),
             spread(percents(found, "accuracy")),
             spread([r.values["loss"][0] for r in found if not r.diverged], 3),
             spread([r.values["loss"][-1] for r in found if not r.diverged], 3),
@@ -127,7 +128,7 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
         )
         for key, found in groups.items()
     ]
-    head = ("network", "T", "rate", "test accuracy, %", "loss, first epoch", "loss, last epoch", "diverged")
+    head = ("network", "T", "rate", "runs", "test accuracy, %", "loss, first epoch", "loss, last epoch", "diverged")
     note = (
         f"An untrained network of two classes has the loss log 2 = {START:.3f}. What is no flow has at most "
         f"{FEW_SEEDS} seeds. How T was chosen: every flow was trained with T = 2, 4, 10 and 20 and seeds other than "
@@ -136,7 +137,7 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
         "(in front of each branch) or scaled start (each branch times a learned number that begins at 0) has "
         f"{LAYERS // 2} blocks of two layers with ReLU."
     )
-    table = Table("The Swiss roll, trained without normalisation", head, rows, note)
+    table = Table("The Swiss roll, network by network", head, rows, note)
     picture = Picture("Training loss by epoch, a line for every seed.", functools.partial(_draw, groups))
     return Rendering(_text(groups), [table], {"losses": picture} if groups else {})
 
@@ -149,13 +150,14 @@ def _text(groups: Mapping[tuple[str, float, float], Sequence[Record]]) -> str:
     first = {key: [r.values["loss"][0] for r in found if not r.diverged] for key, found in groups.items()}
     moved = [_name(key) for key, losses in first.items() if losses and statistics.median(losses) < START]
     rest = [f"{_name(key)} ({value:.1f} %)" for key, value in middle.items() if value < LEARNED]
+    lacking = [_name(key) for key in _keys() if key not in groups]
     case = next(iter(groups.values()))[0].case
     return (
         f"{case.layers} layers of {FEATURES} features, {case.epochs} epochs. "
         f"A median of at least {LEARNED:g} % is reached by {', '.join(learn) or 'none'}. "
         f"Below it stay {', '.join(rest) or 'none'}. In the first epoch the median loss is below log 2 with "
         f"{', '.join(moved) or 'none'}."
-    )
+    ) + (f" **Not run yet: {'; '.join(lacking)}.**" if lacking else "")
 
 
 def _draw(groups: Mapping[tuple[str, float, float], Sequence[Record]]) -> Figure:
