@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from liouville.experiments.comparing import met, spread
+from liouville.experiments.comparing import spread, verdict
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
 from liouville.experiments.records import Record
 from liouville.experiments.running import begin
@@ -54,8 +54,8 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 def render(records: Sequence[Record], folder: Path) -> Rendering:
     values = [float(r.values["square"]) for r in records if not r.diverged]
     table = Table("Squares", ("what", "ours", "paper"), [("square", spread(values), "4")])
-    cells = (int(met(values, 4.0, 1.0)), 1) if values else None
-    return Rendering("Squares grow.", [table], {"line": Picture("A line of squares", lambda: drawing(values))}, cells)
+    found = [(None, verdict(values, 4.0, 1.0))] if values else []
+    return Rendering("Squares grow.", [table], {"line": Picture("A line of squares", lambda: drawing(values))}, found)
 
 
 def drawing(values: Sequence[float]) -> Any:

@@ -1,4 +1,4 @@
-"""liouville: networks that train at any depth.
+"""liouville: networks as deep as you like.
 
 A network is N steps of a *scheme* applied to a *vector field* with layer-wise weights; an *engine* (``backprop``)
 decides how those steps are stored or recomputed, never what they compute.

@@ -7,7 +7,9 @@ import functools
 import pytest
 import torch
 
-from liouville.experiments.baselines import deep_mlp, mlp, nearest_width, parameters, resnet
+from liouville.experiments.baselines import deep_mlp, deep_resnet, mlp, nearest_width, parameters, resnet
+
+NORMALISED, SCALED = (functools.partial(deep_resnet, start=start) for start in ("layer-norm", "scaled"))
 
 
 @pytest.mark.parametrize("build", [mlp, resnet, deep_mlp])
@@ -29,7 +31,36 @@ def test_a_resnet_adds_what_its_blocks_say() -> None:
     assert torch.allclose(network(x), head(y), atol=1e-6)
 
 
-@pytest.mark.parametrize("build", [mlp, resnet, deep_mlp])
+def test_a_deep_resnet_adds_branches_behind_a_normalisation_or_times_a_number() -> None:
+    """Written out with torch's own modules, with weights that are nowhere at their start."""
+    x = torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
+    for build in (NORMALISED, SCALED):
+        network = build(3, 2, width=4, depth=6, seed=0)
+        lift, blocks, head = network
+        generator = torch.Generator().manual_seed(2)
+        for p in blocks.parameters():
+            p.data.normal_(generator=generator)
+        y = lift(x)
+        for j in range(3):
+            z = _normalised(y, blocks.gain[j], blocks.shift[j]) if build is NORMALISED else y
+            z = (z @ blocks.W[j].T + blocks.b[j]).relu() @ blocks.W_out[j].T + blocks.b_out[j]
+            y = y + (z if build is NORMALISED else blocks.scale[j] * z)
+        y = _normalised(y, blocks.gain[3], blocks.shift[3]) if build is NORMALISED else y
+        assert torch.allclose(network(x), head(y), atol=1e-5)
+
+
+def _normalised(y: torch.Tensor, gain: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    centred = y - y.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * gain + shift
+
+
+def test_a_scaled_start_is_the_identity_between_lift_and_head() -> None:
+    x = torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
+    network = SCALED(3, 2, width=4, depth=6, seed=0)
+    assert torch.equal(network(x), network[2](network[0](x)))
+
+
+@pytest.mark.parametrize("build", [mlp, resnet, deep_mlp, NORMALISED, SCALED])
 def test_a_seed_gives_the_same_weights_and_leaves_the_global_stream_alone(build) -> None:
     before = torch.get_rng_state()
     one, again, other = (build(2, 1, 3, 2, seed=s) for s in (1, 1, 2))

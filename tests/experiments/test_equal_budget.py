@@ -45,8 +45,10 @@ def test_the_text_says_where_ours_is_behind(tmp_path) -> None:
         _record("peaks", ours=0.9, ResNet_equal_parameters=0.91),
     ]
     text = render(records, tmp_path).text
-    assert "With equal parameters ours is behind on peaks (by 1.00 points, ResNet) of 2 data sets." in text
-    assert "With equal time ours is behind on swiss-roll (by 5.00 points, MLP) of 2 data sets." in text
+    assert "With equal parameters the median of ours is lower than the better" in text
+    assert "on peaks (by 1.00 points, ResNet) of 2 data sets; all data sets pooled, ours against ResNet: not" in text
+    assert "on swiss-roll (by 5.00 points, MLP) of 2 data sets; all data sets pooled, ours against ResNet: not" in text
+    assert "MLP: not told apart (1 pairs of 2, p = 1)" in text
     assert "makes 5 to 5 times as many epochs" in text
 
 

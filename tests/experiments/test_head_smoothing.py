@@ -46,7 +46,7 @@ def test_images_are_drawn_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not torch.equal(one.x_train, other.x_train)
 
 
-@pytest.mark.parametrize(("smooth", "words"), [(0.95, "beats decay by 1.00 points"), (0.93, "does not beat decay")])
+@pytest.mark.parametrize(("smooth", "words"), [(0.95, "is higher by 1.00 points"), (0.93, "is **not higher**")])
 def test_text_says_who_is_ahead(smooth: float, words: str, tmp_path: Path) -> None:
     records = [record("decay", seed, test_accuracy=0.94, train_accuracy=1.0, weight=1.0) for seed in (0, 1)]
     records += [record("smoothing", seed, test_accuracy=smooth, train_accuracy=1.0, weight=3.0) for seed in (0, 1)]

@@ -107,20 +107,27 @@ def test_the_script_reports_its_best_test_epoch(tiny: None, tmp_path: Path, monk
 
 
 def test_cells() -> None:
-    """A number within a point is met, one further up is not, and theirs stands beside ours."""
+    """A number within two binomial standard errors is met, whatever the range, and theirs stands beside ours."""
     records = [
-        Record(replace(CASE, seed=seed), {"test_accuracy": a, "train_accuracy": 0.99, "parameters": 1}, 1.0, {})
-        for seed, a in enumerate((0.96, 0.969, 0.97))
+        Record(replace(CASE, seed=seed), {"test_accuracy": a, "train_accuracy": 0.997, "parameters": 1}, 1.0, {})
+        for seed, a in enumerate((0.90, 0.975, 0.99))
     ]
     records.append(Record(replace(CASE, layers=4), {"diverged": "..."}, 1.0, {}))
-    records.append(Record(replace(CASE, procedure="script"), {"test_accuracy": 1.0, "train_accuracy": 1.0}, 1.0, {}))
+    script = {"test_accuracy": 1.0, "train_accuracy": 1.0}
+    records += [Record(replace(CASE, procedure=name), script, 1.0, {}) for name in ("papers", "script")]
+    records.append(Record(replace(CASE, layers=4, procedure="papers", epochs=mnist_table.LONG), script, 1.0, {}))
     rendering = mnist_table.render(records, Path())
-    assert rendering.cells == (2, 4)
+    assert rendering.verdicts == [("exceeded", "exceeded"), ("exceeded", "met"), (None, "missed"), (None, "missed")]
     first, second = rendering.tables[0].rows
-    assert first == ["MS1, 2", "1", "99.00 (99.00–99.00)", "99.57", "met", "96.90 (96.00–97.00)", "97.72", "met"]
-    assert second[2:] == ["0.00", "99.97", "100.0 points below", "0.00", "98.03", "98.0 points below"]
-    assert "Not met on the training part: MS1, 4." in rendering.text
-    assert "Not met on the test part: MS1, 4." in rendering.text
+    assert first[2:5] == ["99.70 (99.70–99.70)", "99.57", "exceeded by 0.13"]
+    assert first[5:] == ["97.50 (90.00–99.00)", "97.72", "met"]
+    assert second[2:] == ["0.00", "99.97", "missed by 99.97", "0.00", "98.03", "missed by 98.03"]
+    assert "Missed by them on the training part: MS1, 4." in rendering.text
+    assert "Missed by them on the test part: MS1, 4." in rendering.text
+    records[0].values["test_accuracy"] = records[1].values["test_accuracy"] = 0.9748  # 0.24 points; two errors are 0.31
+    assert mnist_table.render(records[:3], Path()).verdicts[1] == (None, "met")
+    records[0].values["test_accuracy"] = records[1].values["test_accuracy"] = 0.974  # 0.32 points; they are 0.318
+    assert mnist_table.render(records[:3], Path()).verdicts[1] == (None, "missed")
 
 
 @pytest.fixture

@@ -94,9 +94,10 @@ def test_the_table_of_few_images() -> None:
     records.append(Record(replace(case, network="MLP"), {"accuracy": 0.92, "parameters": 1000}, 1.0, {}))
     rendering = scarcity.render(records, Path())
     assert rendering.tables[0].rows == [("h2, 3x3", "1,000", "91.00 (90.00–95.00)"), ("MLP", "1,000", "92.00")]
-    assert rendering.text == "With 1,000 training images: MLP is best with 92.0 %; h2, 3x3 is 1.0 points behind."
+    assert rendering.text.startswith("With 1,000 training images: MLP has the highest median, 92.0 %; h2, 3x3 is 1.0 ")
+    assert "points below. Both sizes pooled, h2, 3x3 against MLP: not told apart (" in rendering.text
 
 
 def test_the_best_is_the_smallest_where_that_is_better() -> None:
-    assert standing({"a": [3.0], "b": [1.0]}, smaller=True) == "b is best with 1.0 %; a is 2.0 points behind."
+    assert standing({"a": [3.0], "b": [1.0]}, smaller=True) == "b has the lowest median, 1.0 %; a is 2.0 points above."
     assert standing({"a": []}) == "no run ended."

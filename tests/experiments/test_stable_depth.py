@@ -47,11 +47,16 @@ def test_a_run_that_diverges_at_every_rate_is_recorded_as_such(tmp_path: Path, m
     assert accuracy.rows[-1] == ("h2", "0.0", "1") and norms.rows[-1] == ("h2", "—")
 
 
-def test_text_names_winners_and_losers(tmp_path: Path) -> None:
-    records = [record("resnet", 1024, 64.0, 0.8), record("h2", 1024, 64.0, 0.7), record("verlet", 1024, 64.0, 0.9)]
+def test_text_pools_the_depths_and_names_lower_medians(tmp_path: Path) -> None:
+    """Verlet is ahead in six pairs of six, h2 behind in one of six and level by the test."""
+    scores = {"resnet": 0.8, "verlet": 0.9, "h2": 0.85}
+    records = [record(m, N, N / 16, a, seed) for m, a in scores.items() for N in (16, 256, 1024) for seed in (0, 1)]
+    worse = [r for r in records if (r.case.model, r.case.layers, r.case.seed) == ("h2", 1024, 0)]
+    worse[0].values["test_accuracy"] = 0.5
     rendering = render(records, tmp_path)
-    assert "Ahead of the ResNet: Verlet." in rendering.text
-    assert "**Not ahead of it: h2.**" in rendering.text
-    assert "The ResNet is ahead of h2 at 1024 layers (70.0 against 80.0 %)" in rendering.text
+    assert (
+        "all depths pooled: Verlet ahead (6 pairs of 6, p = 0.031); h2 not told apart (5 pairs of 6" in rendering.text
+    )
+    assert "**Lower medians than the ResNet's: h2 at 1024 layers (67.5 against 80.0 %).**" in rendering.text
     assert set(rendering.pictures) == {"accuracy-by-depth"}
     assert len(rendering.pictures["accuracy-by-depth"].draw().axes) == 1

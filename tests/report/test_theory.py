@@ -9,6 +9,7 @@ import torch
 import liouville as lv
 from liouville.report import (
     growth_over_time,
+    lyapunov_spectra,
     phase_planes,
     sensitivity_by_depth,
     sensitivity_by_iteration,
@@ -73,6 +74,22 @@ def test_the_waterfall_has_a_line_for_each_singular_value():
     )
     assert list(first.get_ydata()) == [2.0, 4.0] and list(second.get_ydata()) == [0.5, 0.25]
     assert figure.get_suptitle().startswith("h2: behind 2 layers the largest singular value is 4, the smallest 0.25")
+
+
+def test_the_spectrum_stands_beneath_the_norms() -> None:
+    """A dot for the median and a bar from the least to the largest of every exponent; the sum is in the title."""
+    exponents = torch.tensor([[1.0, 0.0, -0.5], [3.0, 0.0, -0.5], [2.0, 0.25, -4.5]])
+    figure = lyapunov_spectra({"one": torch.ones(5, 3)}, {"one": exponents})
+    _, below = figure.axes
+    dots = below.lines[0]
+    assert list(dots.get_ydata()) == [2.0, 0.0, -0.5] and list(dots.get_xdata()) == [1, 2, 3]
+    bars = [(segment[0][1], segment[1][1]) for segment in below.collections[0].get_segments()]
+    assert bars == [(1.0, 3.0), (0.0, 0.25), (-4.5, -0.5)]
+    assert "add up to 0.50 (one)" in " ".join(text.get_text() for text in figure.texts)
+    assert lyapunov_spectra({"dead": torch.zeros(5, 3)}, {"dead": torch.full((3, 2), -torch.inf)}).axes
+    for norms, spectra in (({}, {}), ({"one": torch.ones(5, 3)}, {"two": exponents})):
+        with pytest.raises(ValueError, match="of the same networks"):
+            lyapunov_spectra(norms, spectra)
 
 
 @pytest.mark.parametrize("draw", [sensitivity_by_depth, singular_values_by_depth, spectra_over_regions])

@@ -8,6 +8,7 @@ from liouville.analysis.extremes import SingularExtremes, extreme_singular_value
 from liouville.analysis.invariants import EnergyBalance, energy_balance, structure, symplectic_defect
 from liouville.analysis.inversion import reconstruction_error
 from liouville.analysis.jacobians import layer_jacobians
+from liouville.analysis.lyapunov import lyapunov_spectrum
 from liouville.analysis.memory import MemoryReport, MemoryUse, memory
 from liouville.analysis.regions import amplification, imaginary_limit, layer_spectra
 from liouville.analysis.robustness import certified_radius
@@ -54,6 +55,7 @@ __all__ = [
     "log_exponential_bound",
     "log_layer_bounds",
     "log_upper_bound",
+    "lyapunov_spectrum",
     "margin",
     "memory",
     "norms",

@@ -13,6 +13,7 @@ from liouville.cli.errors import guarded
 from liouville.cli.list import list_command
 from liouville.cli.predict import predict
 from liouville.cli.reproduce import reproduce
+from liouville.cli.sensitivities import sensitivities
 from liouville.cli.train import train
 from liouville.cli.verify import verify_command
 from liouville.names import suggestion
@@ -38,8 +39,8 @@ class _Group(click.Group):
 @click.version_option(__version__, "--version", message="%(prog)s %(version)s")
 @click.pass_context
 def liouville(ctx: click.Context) -> None:
-    """Train networks of any depth: every network is an integrator, and the Jacobian between any two layers of a
-    Hamiltonian one never contracts every direction.
+    """Train networks of any depth: every network is an integrator, and the Jacobian between any two layers of the
+    papers' Hamiltonian ones never contracts every direction.
 
     Begin with `liouville train`, which trains a 64-layer Hamiltonian network on the Swiss roll, and
     `liouville list`, which shows what there is. Exit codes: 0 done, 1 a training diverged or a check failed,
@@ -50,7 +51,7 @@ def liouville(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (train, check, predict, reproduce, agents, verify_command, list_command):
+for _command in (train, check, sensitivities, predict, reproduce, agents, verify_command, list_command):
     liouville.add_command(_command)
 
 

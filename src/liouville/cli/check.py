@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["check"]
+__all__ = ["check", "find_run", "samples_of", "split_of"]
 
 import json
 import math
@@ -68,14 +68,14 @@ def _certify(name: str, data: str | None, options: tuple[str, ...]) -> tuple[Cer
     from liouville.analysis import Certificate, certify
     from liouville.checkpoint import DamagedModelError, load
 
-    run, file = _find(name)
+    run, file = find_run(name)
     folder = run.path if run is not None else None
     try:
         network = load(file)
     except DamagedModelError as error:
         return Certificate(str(file), (_file(str(error)),)), folder
-    split = _split(run, data, options)
-    x = None if split is None else _samples(network, split)
+    split = split_of(run, data, options)
+    x = None if split is None else samples_of(network, split)
     certificate = certify(network, x)
     labels = [] if run is None or data is not None else [_label(run, network, split)]
     over = "probes" if x is None else f"at most {len(x)} training samples of {split.name}"
@@ -83,7 +83,7 @@ def _certify(name: str, data: str | None, options: tuple[str, ...]) -> tuple[Cer
     return replace(certificate, subject=subject, claims=(_file(), *labels, *certificate.claims)), folder
 
 
-def _find(name: str) -> tuple[Run | None, Path]:
+def find_run(name: str) -> tuple[Run | None, Path]:
     """The run and its model file; no run where a model file lies alone."""
     from liouville.runs import CONFIG, MODEL, Run
 
@@ -99,7 +99,8 @@ def _find(name: str) -> tuple[Run | None, Path]:
     return run, folder / MODEL
 
 
-def _split(run: Run | None, data: str | None, options: tuple[str, ...]) -> Any:
+def split_of(run: Run | None, data: str | None, options: tuple[str, ...]) -> Any:
+    """The data set that was asked for, else the run's own; None where there is neither."""
     from liouville.data import SOURCES, load
     from liouville.names import lookup, spelled
 
@@ -110,7 +111,7 @@ def _split(run: Run | None, data: str | None, options: tuple[str, ...]) -> Any:
     return None if run is None else run.plan.load()
 
 
-def _samples(network: Any, split: Any) -> Tensor:
+def samples_of(network: Any, split: Any) -> Tensor:
     """Training inputs, as many as are measured at most, that the network accepts."""
     import torch
 

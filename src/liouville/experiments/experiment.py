@@ -70,13 +70,15 @@ class Rendering:
         text: paragraphs in Markdown; every number in them comes from the records.
         tables: in the order of the page.
         pictures: by the name of the file.
-        cells: of the published numbers that ours stand beside: how many are met, and how many there are.
+        verdicts: for each published number that ours stand beside whether it is met, exceeded or missed
+            (`liouville.experiments.comparing`): by the papers' own procedure, and by the one that was chosen on
+            held-out points; None where that was not run.
     """
 
     text: str = ""
     tables: Sequence[Table] = ()
     pictures: Mapping[str, Picture] = field(default_factory=dict)
-    cells: tuple[int, int] | None = None
+    verdicts: Sequence[tuple[str | None, str | None]] = ()
 
 
 @dataclass(frozen=True)

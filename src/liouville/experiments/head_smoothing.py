@@ -25,6 +25,7 @@ from liouville.data import Split
 from liouville.experiments.comparing import percents, spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
 from liouville.experiments.mnist_network import CHANNELS, T, network_of
+from liouville.experiments.paired import Paired, pairs
 from liouville.experiments.records import Record
 from liouville.files import atomic
 from liouville.network import Network
@@ -163,19 +164,16 @@ def _note(records: Sequence[Record]) -> str:
 def _text(found: dict[str, list[Record]]) -> str:
     if not {"decay", "smoothing"} <= found.keys():
         return ""
-    scores = {
-        kind: {r.case.seed: 0.0 if r.diverged else 100 * r.values["test_accuracy"] for r in found[kind]}
-        for kind in ("decay", "smoothing")
-    }
-    gains = [value - scores["decay"][seed] for seed, value in scores["smoothing"].items() if seed in scores["decay"]]
-    if not gains:
+    both = pairs(found["smoothing"], found["decay"], lambda r: percents([r], "test_accuracy")[0])
+    if not both:
         return ""
-    gain, wins = statistics.median(gains), sum(g > 0 for g in gains)
-    verdict = f"beats decay by {gain:.2f} points" if gain > 0 else f"**does not beat decay** ({gain:+.2f} points)"
-    edges = [KINDS[kind] for kind in scores if any(_is_at_edge(r) for r in found[kind])]
+    gains = [smooth - decayed for smooth, decayed in both]
+    gain = statistics.median(gains)
+    said = f"higher by {gain:.2f} points" if gain > 0 else f"**not higher** ({gain:+.2f} points)"
+    edges = [KINDS[kind] for kind in ("decay", "smoothing") if any(_is_at_edge(r) for r in found[kind])]
     return (
-        f"Smoothing {verdict} on the same images (median of {len(gains)}, {min(gains):+.2f} to "
-        f"{max(gains):+.2f}; it is ahead in {wins})."
+        f"On the same images the accuracy with smoothing is {said} than with decay (median of {len(gains)}, "
+        f"{min(gains):+.2f} to {max(gains):+.2f}): {Paired.of(both)}."
     ) + (f" The smallest or largest weight tried is chosen in some run of: {', '.join(edges)}." if edges else "")
 
 

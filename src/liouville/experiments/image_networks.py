@@ -171,15 +171,17 @@ def trained(config: Config, split: Split) -> tuple[nn.Module, History]:
 
 
 def standing(values: Mapping[str, Sequence[float]], smaller: bool = False) -> str:
-    """Which network is best by the median, in percent, and how far the others are behind it.
+    """Which network has the best median, in percent, and how far the others' are from it.
 
     Examples:
         >>> standing({"h2, 3x3": [97.0, 98.0, 99.0], "h2, pixelwise": [94.0], "MLP": [98.5]})
-        'MLP is best with 98.5 %; h2, 3x3 is 0.5 points, h2, pixelwise is 4.5 points behind.'
+        'MLP has the highest median, 98.5 %; h2, 3x3 is 0.5 points, h2, pixelwise is 4.5 points below.'
     """
     medians = {name: statistics.median(mine) for name, mine in values.items() if mine}
     if not medians:
         return "no run ended."
     best = (min if smaller else max)(medians, key=lambda name: medians[name])
-    behind = [f"{name} is {abs(medians[best] - medians[name]):.1f} points" for name in medians if name != best]
-    return f"{best} is best with {medians[best]:.1f} %" + ("; " + ", ".join(behind) + " behind" if behind else "") + "."
+    others = [f"{name} is {abs(medians[best] - medians[name]):.1f} points" for name in medians if name != best]
+    extreme, side = ("lowest", "above") if smaller else ("highest", "below")
+    rest = f"; {', '.join(others)} {side}" if others else ""
+    return f"{best} has the {extreme} median, {medians[best]:.1f} %{rest}."

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from liouville import data
 from liouville.documents import AT_LEAST_ONE
-from liouville.experiments.comparing import NOT_AVAILABLE, spread
+from liouville.experiments.comparing import NOT_AVAILABLE, percents, spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
 from liouville.experiments.mnist_network import network_of
+from liouville.experiments.paired import Paired, pairs
 from liouville.experiments.records import Record
 from liouville.report.style import GREY, canvas, colours, heading
 from liouville.train import History, MultilevelHistory, Penalty, Settings, fit, multilevel
@@ -238,19 +239,33 @@ def _text(records: Sequence[Record]) -> str:
             f"{name}: multilevel needs {share:.2f} of the work of {rates} (median), "
             f"{'at most half' if share <= 0.5 else '**not** at most half'}{then}."
         )
+    spent = [pair for model in NAMES for pair in _work_pairs(records, model)]
+    if spent:
+        said.append(f"All networks pooled, by work until the target multilevel training is {Paired.of(spent)}.")
     errors = {model: _last_errors(records, model) for model in NAMES}
     if all(errors.values()):
         shown = ", ".join(f"{NAMES[model]} {statistics.median(e):.1f} %" for model, e in errors.items())
-        ahead = min(errors, key=lambda model: statistics.median(errors[model])) != "resnet"
+        stable = [m for m in NAMES if m != "resnet"]
+        contests = [_accuracy_pairs(records, model) for model in stable]
+        lower = [NAMES[m] for m in stable if statistics.median(errors[m]) < statistics.median(errors["resnet"])]
         said.append(
             f"Test error after all epochs of all levels: {shown} (medians); "
-            + (
-                "a stable network has the smallest."
-                if ahead
-                else "**the stable networks are not ahead of the ResNet.**"
-            )
+            + (f"lower than the ResNet's: {', '.join(lower)}" if lower else "**none is lower than the ResNet's**")
+            + f". Pooled, the stable networks against the ResNet: {Paired.of(itertools.chain(*contests))}."
         )
     return "\n\n".join(said)
+
+
+def _work_pairs(records: Sequence[Record], model: str) -> list[tuple[float, float]]:
+    """Work saved is larger: minus the work of multilevel training and of the best cold start, seed by seed."""
+    shares = (_share(r, records) for r in _chosen(records, model, "until the target"))
+    return [(-share, -1.0) for share in shares if share is not None]
+
+
+def _accuracy_pairs(records: Sequence[Record], model: str) -> list[tuple[float, float]]:
+    """Test accuracies of a network and of the ResNet after all levels, seed by seed."""
+    ours, theirs = (_chosen(records, name, "all levels") for name in (model, "resnet"))
+    return pairs(ours, theirs, lambda r: percents([r], "test_accuracy")[0])
 
 
 def _last_errors(records: Sequence[Record], model: str) -> list[float]:

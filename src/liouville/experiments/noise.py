@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from liouville.experiments.comparing import spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
 from liouville.experiments.image_networks import NETWORKS, SEEDS, Config, some_images, standing, trained
+from liouville.experiments.paired import sign_test
 from liouville.experiments.records import Record, rounded
 
 if TYPE_CHECKING:
@@ -149,6 +150,11 @@ def _text(by_level: Sequence[Mapping[str, Sequence[float]]], found: Mapping[str,
     for level in SURE:
         errors = {name: _errors(mine, level) for name, mine in found.items()}
         sentences.append(f"Calibration error with noise {level:g}: {standing(errors, smaller=True)}")
+    runs = max(map(len, found.values()))
+    sentences.append(
+        f"With {runs} seeds no two networks can be told apart at one level: the least p of the sign test is "
+        f"{sign_test(runs, 0):.2g}, and levels, which share their networks, are not pooled."
+    )
     sentences.append("Of these networks only the ResNet normalises batches, with averages over clean images.")
     return " ".join(sentences)
 

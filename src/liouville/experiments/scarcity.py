@@ -11,8 +11,10 @@ from typing import Any, TypedDict
 from liouville.experiments.comparing import percents, spread
 from liouville.experiments.experiment import Experiment, Rendering, Table
 from liouville.experiments.image_networks import NETWORKS, SEEDS, Config, some_images, standing, trained
+from liouville.experiments.paired import Paired, pairs
 from liouville.experiments.records import Record
 
+OURS = "h2, 3x3"
 EPOCHS = {1000: 30, 5000: 10}
 
 
@@ -68,7 +70,19 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
         f"With {size:,} training images: {standing({name: percents(found[name, size], 'accuracy') for name in names})}"
         for size in sizes
     ]
+    contests = {
+        name: [pair for size in sizes for pair in pairs(found[OURS, size], found[name, size], _accuracy)]
+        for name in names
+        if name != OURS
+    }
+    told = [f"{name}: {Paired.of(both)}" for name, both in contests.items() if both]
+    if told:
+        sentences.append(f"Both sizes pooled, {OURS} against {'; '.join(told)}.")
     return Rendering(" ".join(sentences), [Table("Test accuracy in percent", columns, rows, note)])
+
+
+def _accuracy(record: Record) -> float:
+    return percents([record], "accuracy")[0]
 
 
 EXPERIMENT = Experiment(

@@ -10,7 +10,7 @@ __all__ = ["EXPERIMENT", "Config", "cases", "render", "run"]
 
 import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -21,6 +21,7 @@ from liouville import data
 from liouville.analysis import backward_sensitivity
 from liouville.experiments.comparing import percents, spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
+from liouville.experiments.paired import Paired, pairs
 from liouville.experiments.records import Record, rounded
 from liouville.flow import Flow
 from liouville.kernels import Auto
@@ -198,7 +199,7 @@ def _text(records: Sequence[Record]) -> str:
 
 
 def _verdict(records: Sequence[Record], rule: str) -> str:
-    """Who is ahead of the ResNet at the largest depth, and wherever a stable network is behind it."""
+    """Each network against the ResNet with all depths pooled, and wherever its median is lower."""
     depths = _depths(records, rule)
     found = {(m, N): mine for m, N in itertools.product(NAMES, depths) if (mine := _mine(records, rule, m, N))}
     middle = {key: statistics.median(percents(mine, "test_accuracy")) for key, mine in found.items()}
@@ -206,9 +207,9 @@ def _verdict(records: Sequence[Record], rule: str) -> str:
         return ""
     N = depths[-1]
     others = [m for m in NAMES if m != "resnet" and (m, N) in middle]
-    ahead = [NAMES[m] for m in others if middle[m, N] > middle["resnet", N]]
-    behind = [NAMES[m] for m in others if middle[m, N] <= middle["resnet", N]]
-    losses = [
+    contests = {m: [_contest(found, m, n) for n in depths] for m in others}
+    told = "; ".join(f"{NAMES[m]} {Paired.of(itertools.chain(*contests[m]))}" for m in others)
+    lower = [
         f"{NAMES[m]} at {n} layers ({score:.1f} against {middle['resnet', n]:.1f} %)"
         for (m, n), score in middle.items()
         if ("resnet", n) in middle and score < middle["resnet", n]
@@ -216,10 +217,15 @@ def _verdict(records: Sequence[Record], rule: str) -> str:
     shown = ", ".join(f"{NAMES[m]} {middle[m, N]:.1f} %" for m in ("resnet", *others))
     return (
         f"With the {RULES[rule]}, {N} layers: {shown} (medians). "
-        + (f"Ahead of the ResNet: {', '.join(ahead)}. " if ahead else "")
-        + (f"**Not ahead of it: {', '.join(behind)}.** " if behind else "")
-        + (f"The ResNet is ahead of {'; '.join(losses)}." if losses else "")
-    )
+        + (f"Against the ResNet, all depths pooled: {told}. " if told else "")
+        + (f"**Lower medians than the ResNet's: {'; '.join(lower)}.**" if lower else "")
+    ).strip()
+
+
+def _contest(found: Mapping[tuple[str, int], Sequence[Record]], model: str, layers: int) -> list[tuple[float, float]]:
+    """Test accuracies of a network and of the ResNet at one depth, seed by seed."""
+    ours, theirs = (found.get((name, layers), ()) for name in (model, "resnet"))
+    return pairs(ours, theirs, lambda r: percents([r], "test_accuracy")[0])
 
 
 def _draw(records: Sequence[Record]) -> Figure:

@@ -26,6 +26,7 @@ from torch import nn
 from liouville.data import Split
 from liouville.experiments.comparing import spread
 from liouville.experiments.experiment import Experiment, Rendering, Table
+from liouville.experiments.paired import Paired, pairs
 from liouville.experiments.records import Record
 from liouville.plan import Plan
 from liouville.train import Settings, evaluate, fit, task_of
@@ -164,15 +165,18 @@ _NOTE = "Defaults: ours are the data set's recipe, scikit-learn's are the same f
 
 
 def _verdict(settings: str, found: Mapping[tuple[str, str, str], Sequence[Record]], tables: Sequence[str]) -> str:
-    """Where ours wins and where it loses, by the medians over the seeds that all methods have."""
+    """Where the median of ours is higher or lower, and what the pairs of all tables say."""
     better: list[str] = []
     equal: list[str] = []
     worse: list[str] = []
+    contests: dict[str, list[tuple[float, float]]] = {"perceptron": [], "boosting": []}
     for data in tables:
         middle = {m: statistics.median(v) for m in METHODS if (v := _scores(found[data, settings, m]))}
         if len(middle) < len(METHODS):
             continue
-        rival = max(("perceptron", "boosting"), key=lambda m: middle[m])
+        for m, both in contests.items():
+            both += pairs(found[data, settings, "ours"], found[data, settings, m], lambda r: _scores([r])[0])
+        rival = max(contests, key=lambda m: middle[m])
         difference, digits = middle["ours"] - middle[rival], _digits(data)
         if round(abs(difference), digits) == 0:
             equal.append(data)
@@ -180,13 +184,17 @@ def _verdict(settings: str, found: Mapping[tuple[str, str, str], Sequence[Record
             where = better if difference > 0 else worse
             where.append(
                 f"{data} (by {abs(difference):.{digits}f} {'points' if digits == 1 else ''}".rstrip()
-                + f" against {METHODS[rival]})"
+                + f", {METHODS[rival]})"
             )
     if not better + equal + worse:
         return ""
-    parts = ((better, "ahead on"), (equal, "level on"), (worse, "behind on"))
+    parts = ((better, "higher on"), (equal, "equal on"), (worse, "lower on"))
     said = "; ".join(f"{verb} {', '.join(names)}" for names, verb in parts if names)
-    return f"With {settings} settings, our median against the better of scikit-learn's two is {said}."
+    told = "; ".join(f"{METHODS[m]}: {Paired.of(both)}" for m, both in contests.items())
+    return (
+        f"With {settings} settings, our median beside the better of scikit-learn's two is {said}. All tables pooled, "
+        f"ours against {told}."
+    )
 
 
 def _slower(found: Mapping[tuple[str, str, str], Sequence[Record]], tables: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from liouville.report.plane import decision_regions, features_at_depths
 from liouville.report.regions import spectra_over_regions
 from liouville.report.sensitivity import (
     growth_over_time,
+    lyapunov_spectra,
     sensitivity_by_depth,
     sensitivity_by_iteration,
     singular_values_by_depth,
@@ -22,6 +23,7 @@ __all__ = [
     "features_in_motion",
     "growth_over_time",
     "hardest_mistakes",
+    "lyapunov_spectra",
     "phase_planes",
     "predictions",
     "save",

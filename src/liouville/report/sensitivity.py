@@ -6,8 +6,15 @@ one of single samples; the mean of their matrices obeys none.
 
 from __future__ import annotations
 
-__all__ = ["growth_over_time", "sensitivity_by_depth", "sensitivity_by_iteration", "singular_values_by_depth"]
+__all__ = [
+    "growth_over_time",
+    "lyapunov_spectra",
+    "sensitivity_by_depth",
+    "sensitivity_by_iteration",
+    "singular_values_by_depth",
+]
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +119,46 @@ def singular_values_by_depth(spectra: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
+def lyapunov_spectra(norms: Mapping[str, Tensor], exponents: Mapping[str, Tensor]) -> Figure:
+    """Two panels for each network: the norms by depth, and beneath them its Lyapunov spectrum, the largest first.
+
+    Args:
+        norms: as for `sensitivity_by_depth`.
+        exponents: by network, (*batch, n), as ``analysis.lyapunov_spectrum`` gives them.
+
+    Raises:
+        ValueError: if there is no network, one of no layers, or the two are not of the same networks.
+    """
+    curves = {name: _by_distance(values) for name, values in _named(norms)}
+    spectra = {name: values.detach().double().cpu().flatten(0, -2) for name, values in _named(exponents)}
+    if not curves or curves.keys() != spectra.keys():
+        raise ValueError(f"expected norms and exponents of the same networks, got {[*curves]} and {[*spectra]}.")
+    with styled():
+        figure = canvas(1.6 + 2.7 * len(curves), 5.6)
+        above, below = figure.subplots(2, len(curves), sharey="row", squeeze=False)
+        for top, bottom, (name, values), colour in zip(above, below, curves.items(), colours(len(curves)), strict=True):
+            top.set(yscale="log", xlabel="layers between, $l$", title=name)
+            _band(top, values, colour)
+            _bound(top)
+            rates = spectra[name].clamp(min=math.log(_FLOOR))
+            middle, k = rates.median(0).values, torch.arange(1, rates.shape[1] + 1)
+            bottom.vlines(k, rates.amin(0), rates.amax(0), color=colour, alpha=0.35, linewidth=5)
+            bottom.plot(k, middle, "o", color=colour, markersize=4)
+            bottom.axhline(0.0, color=DARK, linewidth=0.9, linestyle=_DASHES, zorder=1)
+            bottom.set_xlabel("exponent, $k$")
+            if len(k) <= 16:
+                bottom.set_xticks(k)
+            for axes in (top, bottom):
+                axes.grid(axis="y")
+        above[0].set_ylabel(r"$\|\partial y_N / \partial y_{N-l}\|$")
+        below[0].set_ylabel(r"$\lambda_k$, per unit of time")
+        sums = ", ".join(
+            f"{round(float(values.sum(1).median()), 2) + 0.0:.2f} ({name})" for name, values in spectra.items()
+        )
+        heading(figure, f"Lyapunov exponents add up to {sums}", _EXPONENTS)
+    return figure
+
+
 def growth_over_time(times: Tensor, norms: Mapping[str, Tensor], slope: float) -> Figure:
     """Norms over time, both on log scales, beside a straight line of slope 1.
 
@@ -137,6 +184,7 @@ def growth_over_time(times: Tensor, norms: Mapping[str, Tensor], slope: float) -
 
 _SAMPLES = "line: median of the samples; band: least to largest sample; "
 _NOTE = f"{_SAMPLES}dashed: the lower bound 1 of Hamiltonian networks"
+_EXPONENTS = "line, dot: median of samples; band, bar: least to largest; dashed: 1, and 0, where a length is kept"
 _PAIRS = f"{_SAMPLES}dashed: 1, about which those of a symplectic network with X = I lie in pairs (s, 1/s)"
 
 
