@@ -78,7 +78,7 @@ def test_fewer_columns_enclose_what_more_of_them_spanned():
         box.move(slice(0, 4), columns, empty, torch.ones(40, 1, dtype=torch.float64))
         w = 2 * torch.rand(40, 500, generator=g, dtype=torch.float64) - 1
         points = columns @ torch.cat((w, w.sign()), 1)
-        new = box.columns[:, box._first : box._enclosed(box._first, box._used), 0]
+        new = box._columns[:, box._first : box._enclosed(box._first, box._used), 0]
         inside = torch.linalg.lstsq(new, points, driver="gelsd").solution
         assert float(inside.abs().max()) <= 1 + 1e-9 and torch.allclose(new @ inside, points, atol=1e-12)
 
@@ -356,3 +356,16 @@ def test_wrong_inputs_are_named():
     assert certified_radius(network, torch.zeros(0, 2)).shape == (0,)
     scores = torch.tensor([[0.0], [-0.1]])
     assert classes_of(scores).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("model", ["h2", "h2-X", "ms1", "h1", "ms2"])
+def test_every_tensor_is_made_on_the_device_of_the_network(model):
+    """What is made without a device would be on the default one, here one that has no numbers."""
+    for lift in ("learned", "zeros"):
+        network = network_of(model, classes=3, lift=lift)
+        x = randn(3, 2).float()
+        expected = certified_radius(network, x, "local")
+        with torch.device("meta"):
+            radius = certified_radius(network, x, "local")
+            assert attacked(network, x, radius).flips == 0
+        assert torch.equal(radius, expected) and radius.device == x.device

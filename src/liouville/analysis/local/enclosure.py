@@ -41,7 +41,7 @@ class Visit(NamedTuple):
 
 @dataclass(frozen=True)
 class Reference:
-    """The run from the centres: all that its steps hold in one tensor, (rows, S), so that samples are picked at once."""
+    """The run from the centres: what its steps hold in one tensor, (rows, S), so that samples are picked at once."""
 
     chain: Chain
     roundings: list[Rounding]
@@ -140,7 +140,7 @@ def _advance(chain: Chain, box: Box, step: Step, visit: Visit, rounds: Rounding)
     """One step of the set; bounds of the numbers that runs have on the way."""
     v, to = step.velocity, step.to
     T = box.image(v.R, step.of)
-    inside = torch.addmm(visit.size, v.R_size, box.extent[step.of])
+    inside = torch.addmm(visit.size, v.R_size, box.extent(step.of))
     radius = box.radius(T).mul_(1 + g(T.shape[1] + 8, UNIT)).add_(inside, alpha=rounds.argument)
     z = visit.u + T[:, 0]
     slope, shift, half = secant(chain.activation, z, radius, visit.slope)
@@ -148,8 +148,7 @@ def _advance(chain: Chain, box: Box, step: Step, visit: Visit, rounds: Rounding)
     T.mul_(slope[:, None])
     T[:, 0] = shift
     box.move(to, v.B, T, half)
-    box.extent[to].addmm_(v.B_size, shift.abs_().add_(half).addcmul_(slope, radius))
-    reach = visit.moved + box.extent[to]
+    reach = visit.moved + box.extent(to).addmm_(v.B_size, shift.abs_().add_(half).addcmul_(slope, radius))
     box.spread(to, torch.addmm(rounds.always, rounds.per_inside, inside).add_(reach, alpha=rounds.per_reach))
     return inside, reach
 
@@ -157,9 +156,10 @@ def _advance(chain: Chain, box: Box, step: Step, visit: Visit, rounds: Rounding)
 def _ends(run: Reference, box: Box, own: Tensor, numbers: Tensor) -> Ends:
     """The scores; without bounds where a number on the way may overflow in the network's own precision."""
     chain, unit = run.chain, half_unit[run.chain.dtype]
-    T = box.image(chain.head, slice(0, len(run.final)))
+    everything = slice(0, len(run.final))
+    T = box.image(chain.head, everything)
     terms, share = chain.head.shape[1], 1 + g(T.shape[1] + 8, UNIT)
-    reach = chain.head.abs() @ (run.final.abs() + box.extent) + chain.head_bias.abs()[:, None]
+    reach = chain.head.abs() @ (run.final.abs() + box.extent(everything)) + chain.head_bias.abs()[:, None]
     error = 1.01 * (g(terms + 3, unit) + g(2 * terms + 8, UNIT)) * reach + least(chain.dtype, terms)
     (alpha, beta), peak = size(chain.activation), max(1.0, *(step.velocity.peak for step in chain.steps))
     largest = torch.stack((numbers, (alpha * numbers + beta) * peak, reach.amax(0))).amax(0)

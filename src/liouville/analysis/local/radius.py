@@ -7,7 +7,7 @@ __all__ = ["local_radius"]
 import torch
 from torch import Tensor
 
-from liouville.analysis.attack import classes_of, lead
+from liouville.analysis.attack import classes_of, lead, random_like
 from liouville.analysis.local.box import columns_of
 from liouville.analysis.local.chain import Chain, chain_of
 from liouville.analysis.local.enclosure import Reference, enclosed, linear_radius, reference
@@ -15,9 +15,9 @@ from liouville.analysis.local.search import Search
 from liouville.network import Network
 
 _BATCH = 64
-_NUMBERS = 2**23  # of all samples' columns in one image, 64 MiB
+_NUMBERS = 2**19  # of all samples' columns in one image, 4 MiB
 _MOST = 1024  # columns of the box
-_TRIES = 7
+_TRIES = 6
 
 
 @torch.no_grad()
@@ -55,10 +55,10 @@ def _radii(network: Network, chain: Chain, x: Tensor) -> Tensor:
     if not bool(scores.isfinite().all()):
         raise ValueError("a score is not a finite number, so no input has a radius.")
     own = classes_of(scores)
-    still = enclosed(run, torch.zeros_like(run.x[0]), own, most=0)
+    still = enclosed(run, torch.zeros_like(run.x[0]), own, _MOST)
     _require_inside(scores, still.scores, "at a given input")
     radius, bounds = _largest(run, own, still.scores)
-    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(x.device)
+    direction = random_like(x.double())
     there = (x.double() + 0.999 * radius[:, None] * direction / direction.norm(dim=1, keepdim=True)).to(x.dtype)
     near = (there.double() - x.double()).norm(dim=1) <= radius  # rounding may leave a small ball
     _require_inside(network(torch.where(near[:, None], there, x)), bounds, "within a radius")

@@ -1,7 +1,7 @@
 r"""What the network, the reference run and the enclosure round in a step: one matrix and one vector, found once.
 
-By the standard constants g(k) = k u / (1 - k u) of sums of k products, in any order, fused or not; U = 2^-53 is the half
-unit of float64, in which the reference and the enclosure are computed, u that of the network's own dtype, and sigma is
+By the standard constants g(k) = k u / (1 - k u) of sums of k products, in any order, fused or not; u is the half unit
+of the network's dtype, U = 2^-53 that of float64, in which the reference and the enclosure are computed, and sigma is
 within `secant.ULP` half units. With ``inside``, a bound of |R||y'| + |b| over the set, ``reach``, one of |y'| after
 the step, and L >= |sigma'|, the entries that a step moves are off by at most
 

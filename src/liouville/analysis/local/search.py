@@ -35,7 +35,7 @@ class Search:
     def __init__(self, like: Tensor, open: Tensor) -> None:
         self.held, self.failed = torch.zeros_like(like), torch.ones_like(like)
         self._at_held, self._at_failed = torch.zeros_like(like), torch.full_like(like, torch.inf)
-        self._last = self._before = torch.full((2, *like.shape), torch.nan).to(like)  # s and 1 / x
+        self._last = self._before = like.new_full((2, *like.shape), torch.nan)  # s and 1 / x
         self.guess = torch.full_like(like, _FIRST)
         self.open = open
 

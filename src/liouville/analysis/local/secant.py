@@ -43,14 +43,14 @@ def secant(sigma: Activation, v: Tensor, radius: Tensor, slope: Tensor) -> Secan
     Args:
         slope: about sigma'(v), for intervals that are too short for a chord.
     """
-    ends = torch.stack((v - radius, v + radius))
+    left, right = v - radius, v + radius
+    ends = torch.stack((left, right))
     values = sigma(ends)
     first, last = values.unbind()
     c = (last - first).add_(slope, alpha=_SHORT).div_(radius.mul(2.0).add_(_SHORT)).clamp_(0.0, sigma.lipschitz)
-    left, right = ends.unbind()
-    inner = torch.stack([turn.clamp(left, right) for turn in _TURNS[sigma.name](c)])
+    inner = _TURNS[sigma.name](c).clamp(left, right)
     g = torch.cat((values.addcmul_(c, ends, value=-1.0), sigma(inner).addcmul_(c, inner, value=-1.0)))
-    low, high = torch.aminmax(g, dim=0)
+    low, high = g.amin(0), g.amax(0)
     return Secant(c, (low + high).mul_(0.5), high.sub_(low).mul_(0.5))
 
 
@@ -64,20 +64,20 @@ def at_zero(sigma: Activation) -> float:
     return {"tanh": 0.0, "logistic": 0.5, "softplus": 0.6931471805599454, "relu": 0.0}[sigma.name]
 
 
-def _tanh(c: Tensor) -> tuple[Tensor, ...]:
+def _tanh(c: Tensor) -> Tensor:
     p = (1.0 - c).sqrt_().clamp_(max=1 - 1e-15).atanh_()
-    return p, -p
+    return torch.stack((p, -p))
 
 
-def _logistic(c: Tensor) -> tuple[Tensor, ...]:
+def _logistic(c: Tensor) -> Tensor:
     p = (1.0 - 4.0 * c).sqrt_().clamp_(max=1 - 1e-15).atanh_().mul_(2.0)
-    return p, -p
+    return torch.stack((p, -p))
 
 
-# where sigma' = c
-_TURNS: dict[str, Callable[[Tensor], tuple[Tensor, ...]]] = {
+# where sigma' = c, (points, ...)
+_TURNS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": _tanh,
     "logistic": _logistic,
-    "softplus": lambda c: (torch.logit(c, 1e-15),),
-    "relu": lambda c: (torch.zeros_like(c),),
+    "softplus": lambda c: torch.logit(c, 1e-15)[None],
+    "relu": lambda c: torch.zeros_like(c)[None],
 }
