@@ -15,6 +15,7 @@ from liouville.analysis.local import local_radius
 from liouville.analysis.local.box import Box
 from liouville.analysis.local.chain import chain_of
 from liouville.analysis.local.enclosure import enclosed, reference
+from liouville.analysis.local.rounding import rounding
 from liouville.analysis.local.secant import PAD, UNIT, at_zero, secant
 from measure import generator, randn
 
@@ -105,6 +106,25 @@ def test_every_run_from_a_ball_ends_within_the_bounds(model, activation):
                     step = radius[:, None] * step / step.norm(dim=1, keepdim=True) * (1 - 1e-6)
                     scores = network((x.double() + step).to(dtype)).double().mT
                     assert bool((low <= scores).all()) and bool((scores <= high).all()), (size, dtype, k)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("build", [lv.zoo.h2, lv.zoo.ms1, lv.zoo.ms3, lv.zoo.h1, lv.zoo.ms2])
+def test_a_step_rounds_no_more_than_is_said_and_not_a_thousandth_of_it(build, activation):
+    """The first step from p = 0, so that next to nothing is rounded in the sum."""
+    flow = build(4, 1, 0.5, activation=activation, init=lv.Normal(2.0), generator=generator(3))
+    chain = chain_of(lv.Network(nn.Identity(), flow, nn.Linear(4, 1)).eval())
+    step, y = chain.steps[0], randn(500, 4, seed=4).float()
+    if step.to != step.of:
+        y[:, step.to] = 0
+    v, start, moved = step.velocity, y.double().mT, flow(y).double().mT[step.to]
+    exact = start[step.to] + v.B @ chain.activation(v.R @ start[step.of] + v.b[:, None])
+    bounds, inside = rounding(chain, step), v.R_size @ start[step.of].abs() + v.b.abs()[:, None]
+    claimed = bounds.per_inside @ inside + bounds.always + bounds.per_reach * exact.abs()
+    share = (moved - exact).abs() / claimed
+    assert 1e-3 < float(share.max()) <= 1
+    assert float(((moved - exact).abs() / (claimed - bounds.per_reach * exact.abs())).max()) < 1 or step.to == step.of
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from liouville.network import Network
 _BATCH = 64
 _NUMBERS = 2**19  # of all samples' columns in one image, 4 MiB
 _MOST = 1024  # columns of the box
-_TRIES = 6
+_TRIES = 7
 
 
 @torch.no_grad()
