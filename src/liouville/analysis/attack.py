@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Attack", "attacked", "classes_of"]
+__all__ = ["Attack", "attacked", "classes_of", "lead", "random_like"]
 
 from typing import NamedTuple
 
@@ -54,7 +54,13 @@ def _unit(step: Tensor) -> Tensor:
 
 def _random(x: Tensor, far: Tensor) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return [x + far * _unit(torch.randn(x.shape, generator=generator).to(x)) for _ in range(_DIRECTIONS)]
+    return [x + far * _unit(random_like(x, generator)) for _ in range(_DIRECTIONS)]
+
+
+def random_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Normal numbers, the same on every device; without a generator always the same ones."""
+    generator = generator or torch.Generator().manual_seed(0)
+    return torch.randn(x.shape, generator=generator, device="cpu").to(x)
 
 
 def _steepest(network: nn.Module, x: Tensor, far: Tensor, classes: Tensor) -> list[Tensor]:
@@ -63,13 +69,13 @@ def _steepest(network: nn.Module, x: Tensor, far: Tensor, classes: Tensor) -> li
     for _ in range(_STEPS):
         with torch.enable_grad():
             there = there.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(_lead(network(there), classes).sum(), there)
+            (slope,) = torch.autograd.grad(lead(network(there), classes).sum(), there)
         there = x + far * _unit(there.detach() - 2 * far * _unit(slope) - x)
         places.append(there)
     return places
 
 
-def _lead(scores: Tensor, classes: Tensor) -> Tensor:
+def lead(scores: Tensor, classes: Tensor) -> Tensor:
     """How far each sample's class is ahead of the nearest other."""
     if scores.shape[-1] == 1:
         return scores[:, 0] * torch.where(classes == 1, 1.0, -1.0).to(scores)

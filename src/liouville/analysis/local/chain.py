@@ -101,7 +101,7 @@ def chain_of(network: Network) -> Chain:
     if dtypes not in ({torch.float32}, {torch.float64}):
         got = " and ".join(sorted(map(name_of, dtypes)))
         raise NotImplementedError(f"a local radius is for networks in float32 or in float64, got {got}.")
-    lift, lift_bias = _lift(network.lift, flows[0].field.features)
+    lift, lift_bias = _lift(network.lift, flows[0].field.features, next(network.parameters()).device)
     head, head_bias = _head(network.head, flows[-1].field.features)
     dtype = dtypes.pop()
     sigma = {_plain(flow.field).activation for flow in flows}
@@ -163,17 +163,21 @@ def _velocity(left: tuple[Tensor, ...], R: Tensor, b: Tensor, R_size: Tensor | N
     return Velocity(B, R, b.double(), size, R.abs() if R_size is None else R_size, peak)
 
 
+def _eye(like: Tensor, *shape: int) -> Tensor:
+    return torch.eye(*shape, dtype=like.dtype, device=like.device)
+
+
 def _separable(field: SeparableHamiltonianField, theta: Theta) -> tuple[Velocity, ...]:
     """p' = -X^T K_q^T sigma(K_q q + b_q), q' = X K_p^T sigma(K_p p + b_p)."""
     n_p, n_q = field.p_features, field.features - field.p_features
-    X = torch.eye(n_q, n_p).to(theta.K_p) * field.sign if field.X is None else field.X
+    X = _eye(theta.K_p, n_q, n_p) * field.sign if field.X is None else field.X
     return _velocity((-X.mT, theta.K_q.mT), theta.K_q, theta.b_q), _velocity((X, theta.K_p.mT), theta.K_p, theta.b_p)
 
 
 def _pair(field: PairField, theta: Theta) -> tuple[Velocity, ...]:
     """p' = -sigma(K^T q + c), q' = sigma(K p + b)."""
     n_p, n_q = field.p_features, field.features - field.p_features
-    one = torch.eye(max(n_p, n_q)).to(theta.K)
+    one = _eye(theta.K, max(n_p, n_q))
     return _velocity((-one[:n_p, :n_p],), theta.K.mT, theta.c), _velocity((one[:n_q, :n_q],), theta.K, theta.b)
 
 
@@ -184,7 +188,7 @@ def _hamiltonian(field: HamiltonianField, theta: Theta) -> tuple[Velocity, ...]:
 
 def _antisymmetric(field: AntisymmetricField, theta: Theta) -> tuple[Velocity, ...]:
     """y' = sigma((A - factor gamma I) y + b)."""
-    one, A = torch.eye(field.features).to(theta.A), theta.A.double()
+    one, A = _eye(theta.A, field.features), theta.A.double()
     diffusion = field.factor * field.gamma * one.double()
     return (_velocity((one,), A - diffusion, theta.b, A.abs() + diffusion),)
 
@@ -197,16 +201,16 @@ _VELOCITIES: dict[type[VectorField], Callable[[Any, Theta], tuple[Velocity, ...]
 }
 
 
-def _lift(lift: nn.Module, features: int) -> tuple[Tensor, Tensor]:
+def _lift(lift: nn.Module, features: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """L and l of y_0 = L x + l."""
     if type(lift) is nn.Linear:
         bias = lift.weight.new_zeros(features) if lift.bias is None else lift.bias
         return lift.weight.double(), bias.double()
+    none = torch.zeros(features, dtype=torch.float64, device=device)
     if type(lift) is nn.Identity:
-        return torch.eye(features, dtype=torch.float64), torch.zeros(features, dtype=torch.float64)
+        return _eye(none, features), none
     if type(lift) is Lift and lift.axis == -1 and lift.inputs is not None:
-        columns = lift(torch.eye(lift.inputs, dtype=torch.float64))
-        return columns.mT.contiguous(), torch.zeros(features, dtype=torch.float64)
+        return lift(_eye(none, lift.inputs)).mT.contiguous(), none
     raise NotImplementedError("a local radius needs a lift with a known number of inputs, Lift(features, inputs).")
 
 
@@ -223,9 +227,10 @@ def _head(head: nn.Module, features: int) -> tuple[Tensor, Tensor]:
     before, last = parts[:-1], parts[-1] if parts else None
     if type(last) is not nn.Linear or not all(_selects(part) for part in before):
         raise NotImplementedError("a local radius needs a head that is linear in y_N, or in a half of it.")
-    selected = torch.eye(features, dtype=torch.float64)
+    weight = last.weight.double()
+    selected = _eye(weight, features)
     for part in before:
         selected = part(selected)
-    weight = last.weight.double() @ selected.mT
+    weight = weight @ selected.mT
     bias = weight.new_zeros(len(weight)) if last.bias is None else last.bias.double()
     return weight, bias

@@ -5,177 +5,171 @@ its own precision from any x' with |x' - x| <= eps has states y_k + D_k with D_k
 
     centre + ball v + box w,        |v|_2 <= 1,  |w|_inf <= 1,
 
-and a step maps that set into another of the same form: s = R D lies in an interval, a `secant` turns the step into
-c s + e, and the interval of e adds a column B to the box. What the run rounds, what the reference rounds and what
-this pass rounds are bounded entrywise by the standard constants g(k) = k u / (1 - k u) of sums of k products and are
-added as a diagonal to the box. Sums may be taken in any order, fused or not; sigma is within `secant.ULP` units of the
-last place.
+and a step maps that set into another of the same form: z = R (y + D) + b lies in an interval, a `secant` turns
+sigma(z) into c z + middle +- half, and half adds columns B to the box. What the run, the reference and this pass round
+is bounded entrywise (`rounding`) and added as a diagonal.
 
 Layout: features first, then columns, samples last, so that R and B act by one product each.
 """
 
 from __future__ import annotations
 
-__all__ = ["Reference", "differences", "enclosed", "linear_radius", "reference", "score_bounds"]
+__all__ = ["Ends", "Reference", "enclosed", "linear_radius", "reference"]
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from liouville.analysis.local.box import Box
+from liouville.analysis.local.box import Box, columns_of
 from liouville.analysis.local.chain import Chain, Step
-from liouville.analysis.local.secant import ULP, UNIT, secant, size
-
-_HALF_UNIT = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
+from liouville.analysis.local.rounding import Rounding, g, half_unit, least, rounding
+from liouville.analysis.local.secant import UNIT, secant, size
 
 
 class Visit(NamedTuple):
-    """A step of the run from the centres: u, sigma(u), |R||y| + |b| and the |y| that moves; samples last."""
+    """A step of the run from the centres: u, sigma(u), sigma'(u), |R||y| + |b| and the |y| that moved; samples last."""
 
     u: Tensor
     value: Tensor
+    slope: Tensor
     size: Tensor
     moved: Tensor
 
 
-class Reference(NamedTuple):
-    """The run from the centres x, (d, S): its steps, the last state (n, S) and the scores (c, S)."""
+@dataclass(frozen=True)
+class Reference:
+    """The run from the centres: what its steps hold in one tensor, (rows, S), so that samples are picked at once."""
 
+    chain: Chain
+    roundings: list[Rounding]
     x: Tensor
-    visits: list[Visit]
+    packed: Tensor
     final: Tensor
     scores: Tensor
 
-    def repeated(self, times: int) -> Reference:
-        """The same samples several times beside each other."""
-        visits = [Visit(*(part.repeat(1, times) for part in visit)) for visit in self.visits]
-        return Reference(self.x.repeat(1, times), visits, self.final.repeat(1, times), self.scores.repeat(1, times))
+    def visits(self) -> Iterator[Visit]:
+        """Step by step."""
+        rows = [k for step in self.chain.steps for k in (4 * [len(step.velocity.b)] + [len(step.velocity.B)])]
+        parts = iter(self.packed.split(rows))
+        return (Visit(*five) for five in zip(*5 * [parts], strict=True))
+
+    def of(self, index: Tensor) -> Reference:
+        """The same for some of the samples, or some of them several times."""
+        picked = [t.index_select(-1, index) for t in (self.x, self.packed, self.final, self.scores)]
+        return Reference(self.chain, self.roundings, *picked)
 
 
 def reference(chain: Chain, x: Tensor) -> Reference:
     """The network in float64 at x, (S, d)."""
-    y = chain.lift @ x.mT + chain.lift_bias[:, None]
-    visits = []
+    y = torch.addmm(chain.lift_bias[:, None], chain.lift, x.mT)
+    rows = []
     for step in chain.steps:
         v = step.velocity
-        u = v.R @ y[step.of] + v.b[:, None]
-        value, size = chain.activation(u), v.R_size @ y[step.of].abs() + v.b.abs()[:, None]
-        y[step.to] += v.B @ value
-        visits.append(Visit(u, value, size, y[step.to].abs()))
-    return Reference(x.mT, visits, y, chain.head @ y + chain.head_bias[:, None])
+        u = torch.addmm(v.b[:, None], v.R, y[step.of])
+        value, size = chain.activation(u), torch.addmm(v.b.abs()[:, None], v.R_size, y[step.of].abs())
+        y[step.to].addmm_(v.B, value)
+        rows += [u, value, chain.activation.derivative(u), size, y[step.to].abs()]
+    scores = torch.addmm(chain.head_bias[:, None], chain.head, y)
+    return Reference(chain, [rounding(chain, step) for step in chain.steps], x.mT, torch.cat(rows), y, scores)
 
 
-def linear_radius(chain: Chain, run: Reference, own: Tensor) -> Tensor:
+def linear_radius(run: Reference, own: Tensor) -> Tensor:
     """The radius of the network linearised at each centre, (S,): where to search, no bound of anything."""
+    chain = run.chain
     costate = chain.head.mT[:, :, None].repeat(1, 1, len(own))
-    for step, visit in zip(reversed(chain.steps), reversed(run.visits), strict=True):
+    for step, visit in zip(reversed(chain.steps), reversed(list(run.visits())), strict=True):
         v, classes = step.velocity, costate.shape[1]
         moved = (v.B.mT @ costate[step.to].flatten(1)).view(len(v.b), classes, -1)
-        moved = (chain.activation.derivative(visit.u)[:, None] * moved).flatten(1)
-        costate[step.of] += (v.R.mT @ moved).view(-1, classes, len(own))
+        costate[step.of] += (v.R.mT @ moved.mul_(visit.slope[:, None]).flatten(1)).view(-1, classes, len(own))
     slopes = (chain.lift.mT @ costate.flatten(1)).view(-1, *costate.shape[1:])
     if len(run.scores) == 1:
         return run.scores[0].abs() / slopes[:, 0].norm(dim=0)
     index = own[None]
     apart = (slopes.gather(1, index[None].expand(len(slopes), 1, -1)) - slopes).norm(dim=0)
-    gaps = run.scores.gather(0, index) - run.scores
-    return torch.where(torch.arange(len(gaps))[:, None] != index, gaps / apart, torch.inf).amin(0)
+    return torch.where(_others(run, own), run.scores.gather(0, index) - run.scores, torch.inf).div_(apart).amin(0)
 
 
-def enclosed(chain: Chain, run: Reference, radius: Tensor) -> Box:
-    """The differences y'_N - y_N of every run from the ball of each sample; radii (S,)."""
-    box = _start(chain, run, radius)
-    for step, visit in zip(chain.steps, run.visits, strict=True):
-        _advance(chain, box, step, visit)
-    return box
+def _others(run: Reference, own: Tensor) -> Tensor:
+    """Which scores are not of a sample's own class, (c, S)."""
+    return torch.arange(len(run.scores), device=own.device)[:, None] != own
 
 
-def score_bounds(chain: Chain, run: Reference, box: Box) -> tuple[Tensor, Tensor]:
-    """Between what every run's scores lie; (c, S) each."""
-    T, centre = box.image(chain.head, slice(0, chain.head.shape[1]))
-    reach = box.radius(T) * (1 + _g(box.used + 8, UNIT)) + _score_error(chain, run, box)
-    return run.scores + centre - reach, run.scores + centre + reach
-
-
-def differences(chain: Chain, run: Reference, box: Box, own: Tensor) -> Tensor:
-    """A lower bound of every run's score of its centre's class minus the nearest other one, (S,).
+class Ends(NamedTuple):
+    """Where all runs from the balls end.
 
     Args:
-        own: the class of each centre, (S,); with one score, 1 where it is >= 0, and the score is compared with 0.
+        scores: a lower and an upper bound of each, (2, c, S).
+        lead: a lower bound of the score of the centre's class minus the largest other one, (S,); with one score, of its
+            distance from 0 on the centre's side.
     """
-    T, centre = box.image(chain.head, slice(0, chain.head.shape[1]))
-    scores, error, share = run.scores + centre, _score_error(chain, run, box), 1 + _g(box.used + 8, UNIT)
-    if len(scores) == 1:
-        return (torch.where(own.bool(), 1.0, -1.0) * scores - box.radius(T) * share - error)[0]
-    index = own[None]
-    apart = T.gather(0, index[:, None].expand(1, *T.shape[1:])) - T
-    least = scores.gather(0, index) - scores - box.radius(apart) * share - error - error.gather(0, index)
-    return torch.where(torch.arange(len(scores))[:, None] != index, least, torch.inf).amin(0)
+
+    scores: Tensor
+    lead: Tensor
 
 
-def _score_error(chain: Chain, run: Reference, box: Box) -> Tensor:
-    """What the head rounds, in the run and here, each score."""
-    n, unit = chain.head.shape[1], _HALF_UNIT[chain.dtype]
-    size = chain.head.abs() @ (run.final.abs() + box.extent) + chain.head_bias.abs()[:, None]
-    return _in_range(chain, size, 1.01 * (_g(n + 3, unit) + _g(n + 8, UNIT)) * size + _least(chain, n))
+def enclosed(run: Reference, radius: Tensor, own: Tensor, most: int) -> Ends:
+    """The scores of every run from the ball of each sample.
+
+    Args:
+        radius: (S,).
+        own: the class of each centre, (S,); with one score, 1 where it is >= 0.
+        most: about how many columns the box may have.
+    """
+    box, reach = _start(run, radius, most)
+    numbers = [reach]
+    for step, visit, rounds in zip(run.chain.steps, run.visits(), run.roundings, strict=True):
+        numbers += _advance(run.chain, box, step, visit, rounds)
+    return _ends(run, box, own, torch.cat(numbers).amax(0))
 
 
-def _start(chain: Chain, run: Reference, radius: Tensor) -> Box:
-    """The lifted ball, and the roundings of the lift where it multiplies."""
+def _start(run: Reference, radius: Tensor, most: int) -> tuple[Box, Tensor]:
+    """The lifted ball with the roundings of the lift where it multiplies; a bound of the numbers it comes to."""
+    chain = run.chain
     n, d = chain.lift.shape
     reach = chain.lift.abs() @ (run.x.abs() + radius) + chain.lift_bias.abs()[:, None]
-    share = _g(d + 4, UNIT) + (0.0 if chain.lift_is_exact else _g(d + 2, _HALF_UNIT[chain.dtype]))
-    box = Box(chain.lift[:, :, None] * radius, chain.added)
-    box.spread(slice(0, n), _in_range(chain, reach, share * reach + _least(chain, d)))
-    return box
+    share = g(d + 4, UNIT) + (0.0 if chain.lift_is_exact else g(d + 2, half_unit[chain.dtype]))
+    box = Box(chain.lift[:, :, None] * radius, columns_of(n, chain.added, most))
+    box.spread(slice(0, n), share * reach + least(chain.dtype, d))
+    return box, reach
 
 
-def _advance(chain: Chain, box: Box, step: Step, visit: Visit) -> None:
-    """One step of the set."""
-    v, n = step.velocity, len(step.velocity.R[0])
-    T, centre = box.image(v.R, step.of)
-    blur = v.R_size @ box.extent[step.of]
-    radius = box.radius(T).mul_(1 + _g(box.used + 8, UNIT)).add_(blur, alpha=_g(n + 2, UNIT))
-    slope, low, high = secant(chain.activation, visit.u, visit.value, centre - radius, centre + radius)
-    rounding = _rounding(chain, step, blur.add_(visit.size), visit.moved + box.extent[step.to])
-    box.move(step.to, v.B, T, slope, centre.mul_(slope).add_(low + high, alpha=0.5))
-    box.add(step.to, v.B, (high - low).mul_(0.5))
-    box.spread(step.to, rounding)
+def _advance(chain: Chain, box: Box, step: Step, visit: Visit, rounds: Rounding) -> tuple[Tensor, Tensor]:
+    """One step of the set; bounds of the numbers that runs have on the way."""
+    v, to = step.velocity, step.to
+    T = box.image(v.R, step.of)
+    inside = torch.addmm(visit.size, v.R_size, box.extent(step.of))
+    radius = box.radius(T).mul_(1 + g(T.shape[1] + 8, UNIT)).add_(inside, alpha=rounds.argument)
+    z = visit.u + T[:, 0]
+    slope, shift, half = secant(chain.activation, z, radius, visit.slope)
+    shift.sub_(visit.value).addcmul_(slope, z)
+    T.mul_(slope[:, None])
+    T[:, 0] = shift
+    box.move(to, v.B, T, half)
+    reach = visit.moved + box.extent(to).addmm_(v.B_size, shift.abs_().add_(half).addcmul_(slope, radius))
+    box.spread(to, torch.addmm(rounds.always, rounds.per_inside, inside).add_(reach, alpha=rounds.per_reach))
+    return inside, reach
 
 
-def _rounding(chain: Chain, step: Step, inside: Tensor, reach: Tensor) -> Tensor:
-    r"""What the run, the reference and this pass round in one step, each entry that moves.
-
-    With L >= |sigma'|, a sum inside sigma is off by g(n) |R||y'| + |b| in the run, thrice in the reference (in u, and
-    twice in the secant that is taken there). Columns, centre and interval are multiplied by B here: together they are
-    at most 3 L |R||D|, since |e| <= 2 L |s|. Then there are sigma itself, the products with B, and the final sum.
-
-    Args:
-        inside: a bound of |R||y'| + |b| over the set, in which |R||D| is contained.
-        reach: a bound of |y'| and of its difference to the reference, of what moves.
-    """
-    v, sigma, unit = step.velocity, chain.activation, _HALF_UNIT[chain.dtype]
-    (m, n), both = v.R.shape, unit + 2 * UNIT
-    products = _g(m + n + len(v.B) + 8, unit) + _g(m + n + len(v.B) + 8, UNIT)
-    of_sums = sigma.lipschitz * (_g(n + 3, unit) + 3 * _g(n + 3, UNIT) + 3 * _g(m + n + 8, UNIT) + 3 * both)
-    of_values = ULP * (unit + UNIT) + products + both
-    tiny, values = _least(chain, m + n), size(sigma, inside)
-    numbers = torch.stack([x.amax(0) for x in (inside, reach, values * v.peak)])
-    largest = values.mul_(of_values).add_(inside, alpha=of_sums).add_(tiny)
-    return _in_range(chain, numbers, (v.B_size @ largest).add_(reach, alpha=both).add_(tiny).mul_(1.01))
-
-
-def _least(chain: Chain, terms: int) -> float:
-    """What a sum of so many products is off by besides, where they are smaller than the normal numbers."""
-    return torch.finfo(chain.dtype).tiny * (terms + 8)
-
-
-def _in_range(chain: Chain, numbers: Tensor, error: Tensor) -> Tensor:
-    """The error, (m, S); infinite for a sample with a run of which some of the ``numbers``, (k, S), may overflow."""
-    return torch.where((numbers < torch.finfo(chain.dtype).max / 4).all(0), error, torch.inf)
-
-
-def _g(k: int, unit: float) -> float:
-    """g(k) = k u / (1 - k u), the relative error of a sum of k products."""
-    return k * unit / (1 - k * unit)
+def _ends(run: Reference, box: Box, own: Tensor, numbers: Tensor) -> Ends:
+    """The scores; without bounds where a number on the way may overflow in the network's own precision."""
+    chain, unit = run.chain, half_unit[run.chain.dtype]
+    everything = slice(0, len(run.final))
+    T = box.image(chain.head, everything)
+    terms, share = chain.head.shape[1], 1 + g(T.shape[1] + 8, UNIT)
+    reach = chain.head.abs() @ (run.final.abs() + box.extent(everything)) + chain.head_bias.abs()[:, None]
+    error = 1.01 * (g(terms + 3, unit) + g(2 * terms + 8, UNIT)) * reach + least(chain.dtype, terms)
+    (alpha, beta), peak = size(chain.activation), max(1.0, *(step.velocity.peak for step in chain.steps))
+    largest = torch.stack((numbers, (alpha * numbers + beta) * peak, reach.amax(0))).amax(0)
+    error = torch.where(largest < torch.finfo(chain.dtype).max / 4, error, torch.inf)
+    scores, around = run.scores + T[:, 0], box.radius(T) * share + error
+    if len(scores) == 1:
+        lead = (torch.where(own.bool(), 1.0, -1.0) * scores - around)[0]
+    else:
+        index = own[None]
+        apart = T.gather(0, index[:, None].expand(1, *T.shape[1:])) - T
+        least_apart = scores.gather(0, index) - scores - box.radius(apart) * share - error - error.gather(0, index)
+        lead = torch.where(_others(run, own), least_apart, torch.inf).amin(0)
+    return Ends(torch.stack((scores - around, scores + around)), lead)

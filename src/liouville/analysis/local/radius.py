@@ -1,4 +1,4 @@
-r"""The search: the largest ball found in which the enclosure keeps every class difference positive."""
+r"""The radius: the largest ball found in which the enclosure keeps every class difference positive."""
 
 from __future__ import annotations
 
@@ -7,23 +7,17 @@ __all__ = ["local_radius"]
 import torch
 from torch import Tensor
 
-from liouville.analysis.attack import classes_of
+from liouville.analysis.attack import classes_of, lead, random_like
 from liouville.analysis.local.box import columns_of
 from liouville.analysis.local.chain import Chain, chain_of
-from liouville.analysis.local.enclosure import (
-    Reference,
-    differences,
-    enclosed,
-    linear_radius,
-    reference,
-    score_bounds,
-)
+from liouville.analysis.local.enclosure import Reference, enclosed, linear_radius, reference
+from liouville.analysis.local.search import Search
 from liouville.network import Network
 
 _BATCH = 64
-_NUMBERS = 2**23  # of all samples' columns in one image, 64 MiB
-_FIRST = (0.15, 0.45)  # of the linearised network's radius
-_CLOSER = (0.4, 0.3, 0.2, 0.12)  # round by round, how far from the guess towards the ends of the bracket is tried
+_NUMBERS = 2**19  # of all samples' columns in one image, 4 MiB
+_MOST = 1024  # columns of the box
+_TRIES = 7
 
 
 @torch.no_grad()
@@ -49,7 +43,7 @@ def local_radius(network: Network, x: Tensor) -> Tensor:
     if not bool(x.isfinite().all()):
         raise ValueError("an input holds a number that is not finite, so it has no radius.")
     n, d = chain.lift.shape
-    widest = max(n, *chain.added) * (d + 9 * n + columns_of(n, chain.added))
+    widest = max(n, *chain.added) * (d + 9 * n + columns_of(n, chain.added, _MOST))
     samples = max(1, min(_BATCH, _NUMBERS // widest))
     found = [_radii(network, chain, part) for part in x.split(samples) if len(part)]
     return torch.cat(found) if found else x.new_zeros(0, dtype=torch.float64)
@@ -61,66 +55,38 @@ def _radii(network: Network, chain: Chain, x: Tensor) -> Tensor:
     if not bool(scores.isfinite().all()):
         raise ValueError("a score is not a finite number, so no input has a radius.")
     own = classes_of(scores)
-    search = _Search(chain, run, own)
-    _require_inside(network, x, search.scores, "at a given input")
-    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = search.largest(linear_radius(chain, run, own).nan_to_num(1.0).clamp(1e-30, 1e6))
-    step = 0.999 * found[:, None] * direction / direction.norm(dim=1, keepdim=True)
-    there = (x.double() + step).to(x.dtype)
-    near = (there.double() - x.double()).norm(dim=1) <= found  # rounding may leave a small ball
-    _require_inside(network, torch.where(near[:, None], there, x), search.scores, "within a radius")
-    return found
+    still = enclosed(run, torch.zeros_like(run.x[0]), own, _MOST)
+    _require_inside(scores, still.scores, "at a given input")
+    radius, bounds = _largest(run, own, still.scores)
+    direction = random_like(x.double())
+    there = (x.double() + 0.999 * radius[:, None] * direction / direction.norm(dim=1, keepdim=True)).to(x.dtype)
+    near = (there.double() - x.double()).norm(dim=1) <= radius  # rounding may leave a small ball
+    _require_inside(network(torch.where(near[:, None], there, x)), bounds, "within a radius")
+    return radius
 
 
-class _Search:
-    """The largest radius of each sample that holds; `held` and the `scores` of its ball are always of a checked one."""
-
-    def __init__(self, chain: Chain, run: Reference, own: Tensor) -> None:
-        self.chain, self.run, self.own = chain, run, own
-        self.held = torch.zeros_like(run.x[0])
-        box = enclosed(chain, run, self.held)
-        self.gap, self.scores = differences(chain, run, box, own), score_bounds(chain, run, box)
-
-    def largest(self, linear: Tensor) -> Tensor:
-        """By interpolation between the largest that held and the smallest that did not, both in logarithms.
-
-        What a ball takes off the difference at its centre is about proportional to a small radius, soon grows faster,
-        and levels off where sigma does: between two radii a power law is a fair guess.
-        """
-        low, high = 1e-3 * linear, linear
-        at_low, at_high = torch.full_like(low, 1e-3), torch.full_like(low, torch.inf)
-        tried = torch.stack([share * linear for share in _FIRST])
-        for share in (*_CLOSER, None):
-            for radius, cost in zip(tried, self._cost(tried), strict=True):
-                up, down = (cost < 1) & (radius > low), ~(cost < 1) & (radius < high)
-                low, at_low = torch.where(up, radius, low), torch.where(up, cost, at_low)
-                high, at_high = torch.where(down, radius, high), torch.where(down, cost, at_high)
-            if share is not None:
-                power = (-at_low.log() / (at_high / at_low).log()).nan_to_num(0.5).clamp(0.1, 0.9)
-                between, beyond = low * (high / low) ** power, torch.minimum(low / at_low, 0.97 * high)
-                guess = torch.where(at_high.isfinite(), between, beyond)
-                tried = torch.stack((guess * (low / guess) ** share, guess * (high / guess) ** share))
-        return torch.where(self.gap > 0, self.held, 0.0)
-
-    def _cost(self, radii: Tensor) -> Tensor:
-        """The share of the centre's difference that balls of these radii, (k, S), take away; below 1 they hold."""
-        k = len(radii)
-        many, own = self.run.repeated(k), self.own.repeat(k)
-        box = enclosed(self.chain, many, radii.flatten())
-        left = differences(self.chain, many, box, own).view(k, -1)
-        bounds = [b.view(len(b), k, -1) for b in score_bounds(self.chain, many, box)]
-        for i, radius in enumerate(radii):
-            better = (left[i] > 0) & (radius > self.held)
-            self.held = torch.where(better, radius, self.held)
-            (low, high), (was_low, was_high) = bounds, self.scores
-            self.scores = torch.where(better, low[:, i], was_low), torch.where(better, high[:, i], was_high)
-        return torch.where(left.isfinite() & (self.gap > 0), 1 - left / self.gap, torch.inf)
+def _largest(run: Reference, own: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor]:
+    """The radius of each sample, and the bounds of the scores of its ball, (2, c, S); where it is 0, those given."""
+    linear = linear_radius(run, own).nan_to_num(1.0).clamp(1e-30, 1e6)
+    leads, radius = lead(run.scores.mT, own), torch.zeros_like(linear)
+    search = Search(linear, leads > 0)
+    for _ in range(_TRIES):
+        (index,) = search.open.nonzero(as_tuple=True)
+        if not len(index):
+            break
+        tried = search.guess[index] * linear[index]
+        ends = enclosed(run.of(index), tried, own[index], _MOST)
+        taken = torch.full_like(linear, torch.nan)
+        taken[index] = torch.where(ends.lead.isfinite(), 1 - ends.lead / leads[index], torch.inf)
+        better = search.learn(taken)[index] & (ends.lead > 0)
+        radius[index[better]], bounds[:, :, index[better]] = tried[better], ends.scores[:, :, better]
+    return radius, bounds
 
 
-def _require_inside(network: Network, x: Tensor, bounds: tuple[Tensor, ...], where: str) -> None:
+def _require_inside(scores: Tensor, bounds: Tensor, where: str) -> None:
     """The network's own scores must lie where every run of its ball is said to end."""
-    scores = network(x).double().mT
-    if not bool(scores.isfinite().all()) or bool(((scores < bounds[0]) | (bounds[1] < scores)).any()):
+    scores, (low, high) = scores.double().mT, bounds
+    if not bool(scores.isfinite().all()) or bool(((scores < low) | (high < scores)).any()):
         raise ArithmeticError(
             f"the network's scores {where} are not those of its own weights and formulas, so nothing is proved of it."
         )
