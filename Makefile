@@ -84,6 +84,9 @@ bench-processes: $(VENV)/installed  ## two processes beside one of two threads (
 bench-depth-check: $(VENV)/installed  ## how often depth_check errs, on networks that are known (twenty minutes)
 	$(BIN)/python benchmarks/depth_check.py --page docs/sensitivities.md
 
+bench-bounds: $(VENV)/installed   ## upper bounds by norms and by multipliers, and budgets by each (half an hour)
+	$(BIN)/python benchmarks/bounds.py --write
+
 bench-radius: $(VENV)/installed   ## certified radii beside the nearest input of another class (minutes)
 	$(BIN)/python benchmarks/radius.py --write
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import liouville as lv
-from liouville.analysis import log_upper_bound
+from liouville.analysis import log_inverse_bound, log_upper_bound
 from liouville.budget import BudgetedField, PartitionedBudgetedField
 from liouville.kernels.library import is_built
 from liouville.train import Penalty, SoftBudget
@@ -51,10 +51,10 @@ def test_biases_are_left_alone_and_the_kernels_keep_their_directions(model):
 def test_no_gradient_leads_out_of_the_budget(model):
     """U(theta(raw)) is constant where the budget binds, so its derivative is 0: the implicit function theorem."""
     flow = flow_of(model, scale=2.0).double()
-    raw = [w for w in flow.parameters() if w.requires_grad]
-    bent = torch.autograd.grad(log_upper_bound(flow), raw, allow_unused=True)
+    raw = [w for w in flow.field.field.parameters() if w.requires_grad]  # in a bound's derivative multipliers are fixed
+    bent = torch.autograd.grad(log_upper_bound(flow, 1), raw, allow_unused=True)
     straight = torch.autograd.grad(
-        log_upper_bound(lv.Flow(flow.field.field, flow.scheme, flow.T)), raw, allow_unused=True
+        log_upper_bound(lv.Flow(flow.field.field, flow.scheme, flow.T), 1), raw, allow_unused=True
     )
     size = max(float(g.abs().max()) for g in straight if g is not None)
     assert size > 0
@@ -63,7 +63,10 @@ def test_no_gradient_leads_out_of_the_budget(model):
 
 @torch.no_grad()
 def bound(flow):
-    return float(log_upper_bound(flow).exp())
+    """Of both ends of the spectrum, by the flow's own multipliers where it has some."""
+    ends = [log_upper_bound(flow, 1)]
+    ends += [log_inverse_bound(flow, 1)] if isinstance(flow.scheme, lv.schemes.ShearScheme) else []
+    return float(max(ends).exp())
 
 
 def engines():
@@ -137,7 +140,7 @@ def test_what_does_not_fit_is_refused(make, message):
 
 def test_the_penalty_counts_what_exceeds_the_budget():
     network = lv.classifier("h2", 2, 2, 4, layers=16, T=4.0)
-    log_u = float(log_upper_bound(network.body).detach())
+    log_u = float(log_upper_bound(network.body, 0).detach())
     expected = (log_u - torch.tensor(20.0).log()).square()
     torch.testing.assert_close(Penalty(soft_budget=20.0)(network), expected)
     assert float(SoftBudget(budget=1.01 * float(torch.tensor(log_u).exp()))(network)) == 0.0

@@ -2,9 +2,13 @@ r"""A budget C: weights that are rescaled, whatever training does to them, so th
 
     theta = t^(1/k) raw theta,        t in (0, 1] the largest number with U(theta) <= C
 
-U is the upper bound of `liouville.analysis.log_upper_bound`: a function of the weights' norms alone, so it is kept for
-every input. k is 2 where the velocity's derivative is quadratic in K (the Hamiltonian fields), else 1; biases are left
-alone. For a composition of shears every singular value of every dState_N/dState_j then lies in [1/C, C].
+U is an upper bound as in `liouville.analysis.log_upper_bound`: a function of the weights alone, so it is kept for every
+input. k is 2 where the velocity's derivative is quadratic in K (the Hamiltonian fields), else 1; biases are left alone.
+For a composition of shears every singular value of every dState_N/dState_j then lies in [1/C, C].
+
+Which bound: by *multipliers* where the steps are known (`liouville.multipliers.sectors`), one number for every
+activation, which are parameters of the field and trained beside the weights (`liouville.multipliers.scaling`); whatever
+they become, U <= C holds, and good ones leave the weights more room. Else by the *norms* of the weights.
 """
 
 from __future__ import annotations
@@ -13,10 +17,10 @@ __all__ = ["BudgetedField", "PartitionedBudgetedField", "budgeted"]
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from liouville.fields import (
     AntisymmetricField,
@@ -29,6 +33,8 @@ from liouville.fields import (
 )
 from liouville.fields.base import Lipschitz, Spectrum, Theta, spectrum_of
 from liouville.flow import Flow, require_flow
+from liouville.multipliers.budgets import Budget, fitted, rescaled
+from liouville.multipliers.sectors import sectors_of
 from liouville.precision import rounding_of, working
 from liouville.schemes.base import Scheme
 from liouville.schemes.growth import log_growth
@@ -41,16 +47,22 @@ _SCALED: dict[type[VectorField], tuple[tuple[str, ...], int]] = {
     AntisymmetricField: (("A",), 1),
     ResidualField: (("K",), 1),
 }
+Bound = Literal["multipliers", "norms"]
 _ROUNDING = 1e-5  # of log C, kept free: norms in float32 are off by less
 _STRETCH = 40.0  # the search for log t goes down by so much at a time
 _LOWEST = -1400.0  # for weights that are no numbers: a run finds those itself
 _TINY = 1e-30  # below it t has no digits in float32
 
 
-def budgeted(flow: Flow, budget: float) -> Flow:
+def budgeted(flow: Flow, budget: float, bound: Bound | None = None) -> Flow:
     """The flow with ||dState_N/dState_j||_2 <= budget for every input and every value that its weights can take.
 
     It shares the field, and so the raw weights; its scheme and T are part of the bound.
+
+    Args:
+        flow: a flow without a budget.
+        budget: C > 1.
+        bound: ``"multipliers"`` or ``"norms"``; None: by multipliers where they are known, which leaves more room.
 
     Raises:
         ValueError: if ``budget`` is not above 1, or no such rescaling is known for the field or the scheme.
@@ -62,7 +74,7 @@ def budgeted(flow: Flow, budget: float) -> Flow:
         True
     """
     flow = require_flow(flow)
-    arguments: Any = (flow.field, flow.scheme, flow.T, budget)
+    arguments: Any = (flow.field, flow.scheme, flow.T, budget, bound)
     kind = PartitionedBudgetedField if isinstance(flow.field, PartitionedField) else BudgetedField
     return Flow(kind(*arguments), flow.scheme, flow.T, flow.backprop)
 
@@ -78,12 +90,15 @@ class BudgetedField(VectorField):
         scheme: the scheme that will step through it, and no other.
         T: the final time of the flow.
         budget: C > 1.
+        bound: as for `budgeted`.
 
     Raises:
         ValueError: if an argument does not fit.
     """
 
-    def __init__(self, field: VectorField, scheme: Scheme, T: float, budget: float) -> None:
+    multipliers: nn.Parameter | None
+
+    def __init__(self, field: VectorField, scheme: Scheme, T: float, budget: float, bound: Bound | None = None) -> None:
         super().__init__(field.features, field.layers)
         if not 1 < budget < math.inf:
             raise ValueError(f"the budget must be above 1 and finite (it bounds singular values), got {budget}.")
@@ -92,11 +107,13 @@ class BudgetedField(VectorField):
             raise ValueError(f"a budget needs one of {known}, with gamma = 0; got {type(field).__name__}.")
         self.field, self.scheme, self.T, self.budget = field, scheme, float(T), float(budget)
         try:
-            bound = self._log_bound(field.lipschitz(field.theta()), torch.zeros(()))
+            norms = self._log_bound(field.lipschitz(field.theta()), torch.zeros(()))
         except NotImplementedError as error:
             raise ValueError(f"a budget needs an upper bound, but {error}") from error
-        if not bound.isfinite():
+        if not norms.isfinite():
             raise ValueError("a budget needs an activation with a bounded derivative.")
+        self.bound = self._bound(bound)
+        self.register_parameter("multipliers", self._fitted() if self.bound == "multipliers" else None)
 
     @property
     def feature_axis(self) -> int:  # type: ignore[override]
@@ -116,6 +133,8 @@ class BudgetedField(VectorField):
         """The field's weights, K rescaled so that U <= budget."""
         theta = self.field.theta()
         names, power = _SCALED[type(self.field)]
+        if self.multipliers is not None:
+            return theta if self.multipliers.is_meta else rescaled(self.field, self._kept(), theta, self.multipliers)
         t = self._factor(_finite(self.field, theta))
         if t is None:
             return theta
@@ -149,6 +168,31 @@ class BudgetedField(VectorField):
     def extra_repr(self) -> str:
         return f"budget={self.budget:g}, scheme={self.scheme}, T={self.T:g}"
 
+    def _kept(self) -> Budget:
+        names, power = _SCALED[type(self.field)]
+        return Budget(self.scheme, self.T / self.layers, self.budget, names, power)
+
+    def _bound(self, asked: Bound | None) -> Bound:
+        if asked not in (None, "multipliers", "norms"):
+            raise ValueError(f'bound must be "multipliers", "norms" or None, got {asked!r}.')
+        if asked == "norms":
+            return "norms"
+        try:
+            sectors_of(self.field, self.scheme, self.field.theta(), self.T / self.layers)
+        except NotImplementedError as error:
+            if asked is None:
+                return "norms"
+            raise ValueError(f'bound="multipliers" needs steps that are known, but {error}') from error
+        return "multipliers"
+
+    @torch.no_grad()
+    def _fitted(self) -> nn.Parameter:
+        """Multipliers for the weights as they are, rescaled to keep the budget by their norms."""
+        theta = self.field.theta()
+        scale = self._factor(_finite(self.field, theta))
+        values = fitted(self.field, self._kept(), theta, 1.0 if scale is None else float(scale))
+        return nn.Parameter(values.to(theta[0]))
+
     def _factor(self, lipschitz: Lipschitz) -> Tensor | None:
         """t, differentiable by the implicit function theorem; None where the raw weights keep the budget."""
         limit, device = math.log(self.budget) * (1 - _ROUNDING), lipschitz.one_sided.device
@@ -177,8 +221,10 @@ class PartitionedBudgetedField(BudgetedField, PartitionedField):
     field: PartitionedField
     spectrum = BudgetedField.spectrum
 
-    def __init__(self, field: PartitionedField, scheme: Scheme, T: float, budget: float) -> None:
-        BudgetedField.__init__(self, field, scheme, T, budget)
+    def __init__(
+        self, field: PartitionedField, scheme: Scheme, T: float, budget: float, bound: Bound | None = None
+    ) -> None:
+        BudgetedField.__init__(self, field, scheme, T, budget, bound)
         self.p_features = field.p_features
 
     def p_dot(self, q: Tensor, theta_j: Theta) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = ["DamagedModelError", "describe", "load", "read_description", "register", "save"]
 
 import ctypes
+import functools
 import hashlib
 import inspect
 import json
@@ -337,7 +338,7 @@ for _kind in (Flow, Network, Lift, ChannelsLast, Connector, Half):
 for _kind in (AntisymmetricField, PairField, ResidualField, SymmetricField, SemidefiniteField, SecondOrderField):
     register(_kind)
 for _kind in (BudgetedField, PartitionedBudgetedField):
-    register(_kind)
+    register(_kind, build=functools.partial(_kind, bound="norms"))  # what files without the word were written by
 for _kind in (nn.Tanh, nn.Sigmoid, nn.ReLU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Identity):
     register(_kind)
 for _kind in (nn.ELU, nn.LeakyReLU, nn.Flatten, nn.Dropout, nn.AvgPool2d, nn.AdaptiveAvgPool2d):

@@ -1,6 +1,6 @@
 """What can be said of a flow, or of any chain of modules: pure functions of a network and an input."""
 
-from liouville.analysis.bounds import log_exponential_bound, log_layer_bounds, log_upper_bound
+from liouville.analysis.bounds import log_exponential_bound, log_inverse_bound, log_layer_bounds, log_upper_bound
 from liouville.analysis.certificate import Certificate, certify
 from liouville.analysis.claims import Claim
 from liouville.analysis.depth import DepthCheck, depth_check
@@ -53,6 +53,7 @@ __all__ = [
     "layer_spectra",
     "log_determinants",
     "log_exponential_bound",
+    "log_inverse_bound",
     "log_layer_bounds",
     "log_upper_bound",
     "lyapunov_spectrum",

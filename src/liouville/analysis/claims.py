@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from liouville.analysis.attack import attacked
-from liouville.analysis.bounds import log_upper_bound
+from liouville.analysis.bounds import log_inverse_bound, log_upper_bound
 from liouville.analysis.measured import NORMS, Measured, measure
 from liouville.analysis.robustness import certified_radius
 from liouville.analysis.routes import (
@@ -29,6 +29,7 @@ from liouville.analysis.routes import (
 from liouville.analysis.stability import ROUNDING, margin, modes, off_axis
 from liouville.budget import BudgetedField
 from liouville.flow import Flow
+from liouville.multipliers.budgets import needs_inverse
 from liouville.network import Network
 from liouville.precision import in_working_precision, name_of, widened
 from liouville.schemes import (
@@ -49,7 +50,7 @@ class Claim:
         statement: what is claimed, in full.
         status: ``"pass"``, ``"not applicable"`` or ``"broken"``.
         route: of the proof: ``"symplectic"``, ``"det = 1"``, ``"det >= 1"``, ``"norms"``,
-            ``"enclosure"``, ``"measured"`` or ``"none"``.
+            ``"multipliers"``, ``"enclosure"``, ``"measured"`` or ``"none"``.
         assumptions: what the proof needs, as measured on the object.
         bound: guaranteed numbers.
         measured: the same numbers over the given data.
@@ -185,11 +186,11 @@ def _layer_law(route: Route, found: Measured, number: int | None) -> Claim:
 
 
 def _upper_bound(flow: Flow, route: Route, found: Measured, number: int | None) -> Claim:
-    text = "||dState_N/dState_j||_2 <= U for every j and every input, from the norms of the weights alone"
+    text = "||dState_N/dState_j||_2 <= U for every j and every input, from the weights alone"
     measured = {"largest 2-norm": found.largest["2"]}
     try:
         log_upper = log_upper_bound(flow)
-        log_u = float(log_upper.double())
+        log_u, by_norms = float(log_upper.double()), float(log_upper_bound(flow, steps=0))
         text += f", evaluated in {name_of(log_upper.dtype)}"
     except NotImplementedError as error:
         return Claim("upper bound", text, "not applicable", measured=measured, note=str(error), flow=number)
@@ -202,13 +203,14 @@ def _upper_bound(flow: Flow, route: Route, found: Measured, number: int | None) 
         note = "the bound is too large for a number"
         return Claim("upper bound", text, "not applicable", "norms", facts, {"log U": log_u}, measured, note, number)
     bound, status, note = {"U": math.exp(log_u)}, "pass", ""
+    way = "multipliers" if log_u < by_norms else "norms"
     if found.largest["2"] > bound["U"] * (1 + found.rounding / found.largest["2"] + 1e-6):
         status, note = "broken", "a measured norm exceeds the bound"
-    return Claim("upper bound", text, status, "norms", facts, bound, measured, note, number)  # type: ignore[arg-type]
+    return Claim("upper bound", text, status, way, facts, bound, measured, note, number)  # type: ignore[arg-type]
 
 
 def _spectrum(flow: Flow, route: Route, upper: Claim, found: Measured, number: int | None) -> Claim:
-    text = "every singular value of every dState_N/dState_j lies in [1/U, U]"
+    text = "every singular value of every dState_N/dState_j lies in [1/U', U], U' the bound of the inverse"
     if route.J is not None:
         text += "; for a canonical J they come in pairs (s, 1/s)"
     measured = {"smallest": found.singular[0], "largest": found.singular[1]}
@@ -218,10 +220,11 @@ def _spectrum(flow: Flow, route: Route, upper: Claim, found: Measured, number: i
         status: Status = "broken" if upper.status == "broken" else "not applicable"
         return Claim("singular values", text, status, measured=measured, note=f"{why}; {_NO_DIRECTION}", flow=number)
     U = upper.bound["U"]
-    off = found.singular[0] < (1 - 1e-6) / U - found.rounding
-    note = "a measured singular value is below 1/U" if off else _NO_DIRECTION
-    bound = {"smallest": 1 / U, "largest": U}
-    return Claim("singular values", text, "broken" if off else "pass", "norms", (), bound, measured, note, number)
+    least = math.exp(-float(log_inverse_bound(flow))) if needs_inverse(plain_field(flow.field), flow.scheme) else 1 / U
+    off = found.singular[0] < (1 - 1e-6) * least - found.rounding
+    note = "a measured singular value is below 1/U'" if off else _NO_DIRECTION
+    bound = {"smallest": least, "largest": U}
+    return Claim("singular values", text, "broken" if off else "pass", upper.route, (), bound, measured, note, number)
 
 
 def _budget(budgeted: BudgetedField, upper: Claim, number: int | None) -> Claim:

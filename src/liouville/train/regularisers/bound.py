@@ -18,8 +18,8 @@ from liouville.train.regularisers.base import ConvexRegulariser, Term
 class SoftBudget(ConvexRegulariser):
     r"""max(0, log U(theta) - log C)^2 for every flow, U the upper bound of its sensitivities and C the budget.
 
-    It draws U towards C and guarantees nothing; `liouville.budgeted` does. The residual is not linear in the weights,
-    so the curvature is its Gauss-Newton part.
+    It draws U, the bound by the norms of the weights, towards C and guarantees nothing; `liouville.budgeted` does. The
+    residual is not linear in the weights, so the curvature is its Gauss-Newton part.
 
     Args:
         weight: alpha >= 0.
@@ -43,7 +43,7 @@ class SoftBudget(ConvexRegulariser):
 
     def terms(self, network: nn.Module) -> list[Term]:
         flows = [module for module in network.modules() if isinstance(module, Flow)]
-        return [Term([(log_upper_bound(flow) - math.log(self.budget)).clamp(min=0.0)], 1.0) for flow in flows]
+        return [Term([(log_upper_bound(flow, steps=0) - math.log(self.budget)).clamp(min=0.0)], 1.0) for flow in flows]
 
 
 def require_budget(budget: float) -> None:

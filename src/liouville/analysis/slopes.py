@@ -1,0 +1,89 @@
+r"""The upper bound of sensitivities by multipliers: each activation is known by the range of its slopes, [0, s].
+
+`liouville.multipliers.recursion` has the recursion and its proof, `liouville.multipliers.proof` that of its rounding.
+"""
+
+from __future__ import annotations
+
+__all__ = ["log_multiplier_bound"]
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from liouville.analysis.untouched import require_untouched
+from liouville.budget import BudgetedField, PartitionedBudgetedField
+from liouville.fields import AntisymmetricField, HamiltonianField, PairField, ResidualField, SeparableHamiltonianField
+from liouville.fields.base import Theta
+from liouville.flow import Flow
+from liouville.multipliers.budgets import absolute
+from liouville.multipliers.proof import proved_log_bound
+from liouville.multipliers.scaling import worst
+from liouville.multipliers.search import Found, search, start
+from liouville.multipliers.sectors import Sectors, sectors_of
+
+_FIELDS = (SeparableHamiltonianField, PairField, HamiltonianField, AntisymmetricField, ResidualField)
+_KNOWN = (Flow, *_FIELDS, BudgetedField, PartitionedBudgetedField)
+_USUAL = 100  # steps of the search, fewer for large networks
+_OPERATIONS = 6e9  # of them all: about a second
+_LARGEST = 300.0  # log U beyond which squares are no numbers
+
+
+def log_multiplier_bound(flow: Flow, theta: Theta, steps: int | None, backwards: bool = False) -> Tensor | None:
+    """log U in float64, differentiable in ``theta``, the flow's weights; None where this bound is not for the flow.
+
+    Args:
+        flow: what runs.
+        theta: its weights, of field or field inside a budget.
+        steps: how many multipliers are tried; None: 100, or as many as about a second allows.
+        backwards: bound the inverse steps of a composition of shears instead.
+    """
+    try:
+        require_untouched(flow, _KNOWN)
+        sectors = _sectors(flow, theta, backwards)
+    except (NotImplementedError, ValueError):  # it has today's bound, or the reason why it has none
+        return None
+    steps = _affordable(sectors) if steps is None else steps
+    if steps < 1:
+        return None
+    with torch.no_grad():
+        found = _best(flow, sectors, steps, backwards)
+        if not found.squared < math.exp(2 * _LARGEST):
+            return None
+        value = proved_log_bound(sectors, found.multipliers)
+        at = worst(sectors, found.multipliers)
+    if value is None or at is None:
+        return None
+    proved = torch.tensor(value, dtype=torch.float64)
+    if not torch.is_grad_enabled():
+        return proved
+    ratio = sectors.ratio()  # multipliers that follow the sizes of the weights, as those of a budget do
+    energy = sectors.energy(at.x, at.w, found.multipliers / ratio.detach() * ratio)
+    return proved + (energy - energy.detach()) / (2 * at.squared)
+
+
+def _sectors(flow: Flow, theta: Theta, backwards: bool) -> Sectors:
+    field: Any = flow.field
+    plain = field.field if isinstance(field, BudgetedField) else field
+    sectors = sectors_of(plain, flow.scheme, theta, flow.h, sized=True)
+    return sectors.inverse() if backwards else sectors
+
+
+def _best(flow: Flow, sectors: Sectors, steps: int, backwards: bool) -> Found:
+    """From the closed form, or from those of a budget, which give U <= C and are never left for worse ones."""
+    field: Any = flow.field
+    if getattr(field, "multipliers", None) is None:
+        return search(sectors, start(sectors), steps)
+    runs = [sectors.inverse(), sectors] if backwards else [sectors, sectors.inverse()]
+    own = absolute(field.multipliers, runs[: field.multipliers.shape[1]])
+    return search(sectors, own[backwards and len(own) > 1], steps)
+
+
+def _affordable(sectors: Sectors) -> int:
+    """How many steps about a second allows."""
+    n, p = sectors.B.shape
+    w = max(columns.stop - columns.start for columns in sectors.layout.windows)
+    operations = p / w * (w**3 + 6 * n * w**2 + 6 * n**2 * w + 2e6)
+    return min(_USUAL, int(_OPERATIONS / operations))

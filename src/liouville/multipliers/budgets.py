@@ -1,0 +1,150 @@
+"""Multipliers of a field whose weights are rescaled to keep a budget, and the scale that follows from them."""
+
+from __future__ import annotations
+
+__all__ = ["fitted", "needs_inverse", "rescaled", "seen"]
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from liouville.fields import SeparableHamiltonianField, VectorField
+from liouville.fields.base import Theta
+from liouville.fields.partitioned import PartitionedField
+from liouville.multipliers.scaling import Worst, estimate, solved, worst
+from liouville.multipliers.search import search, start
+from liouville.multipliers.sectors import Sectors, sectors_of
+from liouville.schemes.base import Scheme, SplittingScheme
+
+_FAR = 60.0  # no multiplier is further than this from its unit, in logarithms
+_FIT = 60  # steps of the search for an untrained field; training goes on from there
+
+
+class Budget(NamedTuple):
+    """What is kept: U <= C of ``scheme`` with the step h; ``names`` of theta are rescaled by t^(1/power)."""
+
+    scheme: Scheme
+    h: float
+    C: float
+    names: tuple[str, ...]
+    power: int
+
+
+def needs_inverse(field: VectorField, scheme: Scheme) -> bool:
+    """Whether the steps backwards need a bound of their own for all singular values to lie in [1/C, C].
+
+    For X = c Q, Q orthogonal, A^-1 = J^-1 A^T J with J = [[0, -X^T], [X, 0]] has the norm of A.
+    """
+    if not (isinstance(scheme, SplittingScheme) and isinstance(field, PartitionedField)):
+        return False
+    if type(field) is not SeparableHamiltonianField:
+        return True
+    if field.X is None:
+        return False
+    X = field.X.double()
+    if X.shape[0] != X.shape[1]:
+        return True
+    gram = X.mT @ X
+    return bool((gram != gram.diagonal().mean() * torch.eye(len(gram)).to(gram)).any())  # exactly, as J is
+
+
+def seen(field: VectorField, budget: Budget, theta: Theta) -> list[Sectors]:
+    """The steps, and where they need their own bound those backwards."""
+    forwards = sectors_of(field, budget.scheme, theta, budget.h)
+    return [forwards, forwards.inverse()] if needs_inverse(field, budget.scheme) else [forwards]
+
+
+def absolute(relative: Tensor, sectors: list[Sectors]) -> list[Tensor]:
+    """Multipliers exp(relative) |b_i| / (s |r_i|) of each run, from (N, runs, activations of a layer)."""
+    relative = relative.nan_to_num().clamp(-_FAR, _FAR)
+    logs = [relative[:, run].flatten().to("cpu", torch.float64) for run in range(relative.shape[1])]
+    logs[1:] = [log.flip(0) for log in logs[1:]]
+    return [log.exp() * run.ratio() for log, run in zip(logs, sectors, strict=True)]
+
+
+@torch.no_grad()
+def fitted(field: VectorField, budget: Budget, theta: Theta, scale: float) -> Tensor:
+    """Relative multipliers, (N, runs, activations of a layer), for the weights as they are, rescaled by ``scale``."""
+    runs = seen(field, budget, _rounded(theta, theta, budget, scale ** (1 / budget.power)))
+    logs = []
+    for k, run in enumerate(runs):
+        log = (search(run, start(run), _FIT).multipliers / run.ratio()).log()
+        logs.append((log.flip(0) if k else log).unflatten(0, (field.layers, -1)))
+    return torch.stack(logs, 1)
+
+
+def rescaled(field: VectorField, budget: Budget, theta: Theta, relative: Tensor) -> Theta:
+    """theta, its K within the budget; differentiable. Weights that keep it, or are no numbers, are left as they are.
+
+    Those that are returned, with their own rounding, are those of which U <= C was seen, whatever the multipliers are.
+    """
+    weights = [getattr(theta, name) for name in budget.names]
+    size = max(float(w.detach().abs().max()) for w in weights)
+    if not 0 < size < math.inf:
+        return _reached(theta, budget, relative)
+    unit = 2.0 ** math.frexp(size)[1]  # of K / unit all products are numbers
+    raw = theta._replace(**{n: w.to("cpu", torch.float64) / unit for n, w in zip(budget.names, weights, strict=True)})
+    runs = seen(field, budget, raw)
+    multipliers = absolute(relative, runs)
+    with torch.no_grad():
+        found = _solved(field, budget, theta, raw, unit, runs, multipliers)
+    if found is None:
+        return _reached(theta, budget, relative)
+    t, at = found
+    root = torch.tensor(t ** (1 / budget.power), dtype=torch.float64)
+    if torch.is_grad_enabled():
+        w = at.w * (root if budget.power == 2 else 1.0)  # of the weights before they are rescaled
+        energy = runs[at.run].energy(at.x, w, multipliers[at.run], t)
+        log_t = -energy / (2 * at.weight)  # by the implicit function theorem, up to a constant
+        root = root * ((log_t - log_t.detach()) / budget.power).exp()
+    return _rounded(theta, raw, budget, root)
+
+
+def _reached(theta: Theta, budget: Budget, relative: Tensor) -> Theta:
+    """The same numbers; multipliers that decide nothing have the gradient 0, and not none, which DDP would wait for."""
+    if not (torch.is_grad_enabled() and relative.requires_grad):
+        return theta
+    name = budget.names[0]
+    return theta._replace(**{name: getattr(theta, name) + 0.0 * relative.nan_to_num().sum()})
+
+
+def _rounded(theta: Theta, raw: Theta, budget: Budget, root: Tensor | float) -> Theta:
+    return theta._replace(**{name: (root * getattr(raw, name)).to(getattr(theta, name)) for name in budget.names})
+
+
+def _solved(
+    field: VectorField,
+    budget: Budget,
+    theta: Theta,
+    raw: Theta,
+    unit: float,
+    runs: list[Sectors],
+    multipliers: list[Tensor],
+) -> tuple[float, Worst] | None:
+    """t for K / unit and its worst case; None where K itself keeps the budget."""
+    relative = [m / run.ratio() for m, run in zip(multipliers, runs, strict=True)]
+    limit = budget.C * (1 - 1e-6)  # what a proof with all roundings adds is less
+
+    def of(weights: Theta) -> Worst | None:
+        found: Worst | None = None
+        for k, (m, run) in enumerate(zip(relative, seen(field, budget, weights), strict=True)):
+            one = worst(run, m * run.ratio(), k)
+            if one is None:
+                return None
+            found = one if found is None or one.squared > found.squared else found
+        return found
+
+    guess = max(estimate(run, m, limit) for run, m in zip(runs, multipliers, strict=True))
+    itself = 2 * unit**-budget.power if unit < 1e100 else 0.0  # z of K as it is
+    if guess < 1.05 * itself:
+        whole = of(theta)
+        if whole is not None and whole.squared <= limit**2:
+            return None
+    found = solved(
+        max(1.01 * guess, itself), lambda z: of(_rounded(theta, raw, budget, (2 / z) ** (1 / budget.power))), limit
+    )
+    if found is None:
+        raise ArithmeticError("no scale of the weights was found that keeps the budget.")
+    return 2 / found[0], found[1]
