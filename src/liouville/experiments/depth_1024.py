@@ -170,7 +170,7 @@ def _draw(groups: Mapping[tuple[str, float, float], Sequence[Record]]) -> Figure
         for r in (r for r in found if not r.diverged):
             losses = [START, *r.values["loss"]]
             axes.semilogy(range(len(losses)), losses, color=first if key[0] in FLOWS else other, linewidth=1.0)
-        axes.set_title(_name(key))
+        axes.set_title(_name(key).replace(", ", "\n"))
         axes.set_xlim(0, found[0].case.epochs)
         axes.grid(axis="y")
     for axes in grid.flat[len(groups) :]:
