@@ -59,7 +59,7 @@ def sums_and_spectra_agree(scheme: str, field: str) -> None:
     near(found, spectra.log() / flow.T, (tolerance(A) + 10 * A.shape[-1] ** 2 * EPS * condition) / flow.T)
 
 
-FIRST = list({scheme: (scheme, field) for scheme, field in reversed(PAIRS) if "graph" not in field}.values())
+FIRST = list({scheme: (scheme, field) for scheme, field in reversed(PAIRS) if "Implicit" not in scheme}.values())
 
 
 @pytest.mark.parametrize(("scheme", "field"), FIRST)
