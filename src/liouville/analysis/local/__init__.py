@@ -6,8 +6,9 @@ For two inputs x and x' the difference of the states obeys, layer by layer, an *
 
 for any numbers c_k, wherever a step is y += B sigma(R y + b): no derivative and no path between the inputs, so a kink
 of sigma is no exception. `chain` brings a network into that form and refuses what it does not know, `secant` encloses
-e_k for the shipped activations, `enclosure` encloses the differences of all inputs in a ball, roundings included, and
-`radius` searches for the largest ball in which every class difference stays positive.
+sigma(z) - c z for the shipped activations, `box` is the set of all differences, `rounding` bounds what is rounded,
+`enclosure` encloses the differences of all inputs in a ball, `search` guesses how large the ball may be, and `radius`
+returns the largest one in which every class difference was seen to stay positive.
 """
 
 from liouville.analysis.local.radius import local_radius
