@@ -96,16 +96,28 @@ def _compared(
     with quiet():
         try:
             function = record(network, torch.randn(batch, *shape, dtype=dtype))
-        except torch._dynamo.exc.Unsupported as error:  # how a strict export reports what was raised inside
-            return Outcome("refused" if "NotImplementedError" in str(error) else "wrong", f"{words}: {error}")
-        except REFUSALS as error:
-            sentence = len(str(error)) < 400 and "\n" not in str(error)
-            return Outcome("refused" if sentence else "wrong", f"{words}: {error}")
+        except Exception as error:
+            said = _sentence(error)
+            if said is None:
+                raise
+            sentence = len(said) < 400 and "\n" not in said
+            return Outcome("refused" if sentence else "wrong", f"{words}: {said}")
         for size in (batch, *((3, 70, 129) if compiled or way in ANY_BATCH else ())):
             z = 2 * torch.randn(size, *shape, dtype=dtype) + 0.5
             if not _agree(function, oracle, z, list(network.parameters()) if compiled else []):
                 return Outcome("wrong", f"{words}: at a batch of {size}, recorded at {batch}")
     return Outcome("right", words)
+
+
+def _sentence(error: BaseException | None) -> str | None:
+    """What the library said, under what torch's exporters made of it; None where it said nothing."""
+    while error is not None:
+        if isinstance(error, REFUSALS):
+            return str(error)
+        if isinstance(error, torch._dynamo.exc.Unsupported) and "NotImplementedError" in str(error):
+            return "NotImplementedError"  # a strict export keeps the kind of error, and the rest in pieces
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _agree(function: Any, oracle: lv.Network, z: Tensor, weights: list[Tensor]) -> bool:
