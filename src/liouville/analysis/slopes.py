@@ -87,7 +87,8 @@ def _best(flow: Flow, sectors: Sectors, steps: int, backwards: bool) -> Found:
     runs = [sectors.inverse(), sectors] if backwards else [sectors, sectors.inverse()]
     own = factors(field.multipliers)
     run = int(backwards and len(own) > 1)
-    return search(sectors, own[run] * runs[run].ratio(), steps)
+    found = search(sectors, own[run] * runs[run].ratio(), steps)
+    return found if math.isfinite(found.squared) else search(sectors, start(sectors), steps)  # another T than theirs
 
 
 def _affordable(sectors: Sectors) -> int:
