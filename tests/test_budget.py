@@ -52,7 +52,8 @@ def test_no_gradient_leads_out_of_the_budget(model):
     """U(theta(raw)) is constant where the budget binds, so its derivative is 0: the implicit function theorem."""
     flow = flow_of(model, scale=2.0).double()
     raw = [w for w in flow.field.field.parameters() if w.requires_grad]  # in a bound's derivative multipliers are fixed
-    bent = torch.autograd.grad(log_upper_bound(flow, 1), raw, allow_unused=True)
+    end = max(ends(flow), key=float)
+    bent = torch.autograd.grad(end, raw, allow_unused=True)
     straight = torch.autograd.grad(
         log_upper_bound(lv.Flow(flow.field.field, flow.scheme, flow.T), 1), raw, allow_unused=True
     )
@@ -64,9 +65,13 @@ def test_no_gradient_leads_out_of_the_budget(model):
 @torch.no_grad()
 def bound(flow):
     """Of both ends of the spectrum, by the flow's own multipliers where it has some."""
-    ends = [log_upper_bound(flow, 1)]
-    ends += [log_inverse_bound(flow, 1)] if isinstance(flow.scheme, lv.schemes.ShearScheme) else []
-    return float(max(ends).exp())
+    return float(max(ends(flow)).exp())
+
+
+def ends(flow):
+    """Bounds of the largest singular value and, for shears, of 1 / the smallest."""
+    backwards = [log_inverse_bound(flow, 1)] if isinstance(flow.scheme, lv.schemes.ShearScheme) else []
+    return [log_upper_bound(flow, 1), *backwards]
 
 
 def engines():

@@ -104,7 +104,7 @@ def test_matrices_of_sixteen_bits(dtype):
 @pytest.mark.parametrize("budget", [1.2, 5.0])
 @pytest.mark.parametrize("name", ["h2", "h1", "ms1", "antisymmetric", "resnet"])
 def test_a_budget_holds_for_the_rounded_weights_that_run(name, budget, dtype):
-    flow = lv.budgeted(lv.zoo.MODELS[name](8, layers=LAYERS, T=4.0).to(dtype), budget)
+    flow = lv.budgeted(lv.zoo.MODELS[name](8, layers=LAYERS, T=4.0).to(dtype), budget, "norms")
     theta = flow.field.theta()
     assert all(w.dtype == dtype for w in theta)
     inner = copy.deepcopy(flow.field.field).double()

@@ -40,7 +40,7 @@ def test_both_ends_are_kept_and_nothing_is_wasted(case):
     with torch.no_grad():
         log_u = float(log_upper_bound(flow, 1))
         ends = [log_u] if case in ("h1", "antisymmetric", "resnet") else [log_u, float(log_inverse_bound(flow, 1))]
-        assert max(ends) <= math.log(C) and max(ends) > math.log(C) - 1e-3
+        assert max(ends) <= math.log(C) and max(ends) > math.log(C) - 3e-3
         singular = torch.linalg.svdvals(backward_sensitivity(flow, 3 * randn(50, 4)))
     assert float(singular.max()) <= C and (len(ends) == 1 or float(singular.min()) >= 1 / C)
 

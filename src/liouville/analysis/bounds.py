@@ -48,7 +48,7 @@ def log_upper_bound(flow: Flow, steps: int | None = None) -> Tensor:
     The smaller of two bounds. By norms, U is the product of the bounds of the layers, each of which is at least 1;
     where s_max is infinite, so is U. By multipliers (`liouville.multipliers.recursion`), for splitting schemes on
     separable and pair fields and forward Euler on Hamiltonian, antisymmetric and residual ones, dense or on a graph,
-    with tanh, relu, softplus or logistic: a number in float64 that is proved with its rounding, usually far smaller.
+    with tanh, relu, softplus or logistic: a number that is proved with its rounding, usually far smaller.
     That one is for objects that are exactly of these classes; others have the bound by norms.
 
     Args:

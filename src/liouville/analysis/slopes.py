@@ -18,11 +18,12 @@ from liouville.budget import BudgetedField, PartitionedBudgetedField
 from liouville.fields import AntisymmetricField, HamiltonianField, PairField, ResidualField, SeparableHamiltonianField
 from liouville.fields.base import Theta
 from liouville.flow import Flow
-from liouville.multipliers.budgets import absolute
+from liouville.multipliers.budgets import factors
 from liouville.multipliers.proof import proved_log_bound
 from liouville.multipliers.scaling import worst
 from liouville.multipliers.search import Found, search, start
 from liouville.multipliers.sectors import Sectors, sectors_of
+from liouville.precision import working
 
 _FIELDS = (SeparableHamiltonianField, PairField, HamiltonianField, AntisymmetricField, ResidualField)
 _KNOWN = (Flow, *_FIELDS, BudgetedField, PartitionedBudgetedField)
@@ -32,7 +33,9 @@ _LARGEST = 300.0  # log U beyond which squares are no numbers
 
 
 def log_multiplier_bound(flow: Flow, theta: Theta, steps: int | None, backwards: bool = False) -> Tensor | None:
-    """log U in float64, differentiable in ``theta``, the flow's weights; None where this bound is not for the flow.
+    """log U, differentiable in ``theta``, the flow's weights; None where this bound is not for the flow.
+
+    It is computed and proved in float64, and rounded upwards to the working precision of the weights.
 
     Args:
         flow: what runs.
@@ -56,12 +59,17 @@ def log_multiplier_bound(flow: Flow, theta: Theta, steps: int | None, backwards:
         at = worst(sectors, found.multipliers)
     if value is None or at is None:
         return None
-    proved = torch.tensor(value, dtype=torch.float64)
+    proved = _upwards(value, working(next(flow.parameters()).dtype))
     if not torch.is_grad_enabled():
         return proved
     ratio = sectors.ratio()  # multipliers that follow the sizes of the weights, as those of a budget do
     energy = sectors.energy(at.x, at.w, found.multipliers / ratio.detach() * ratio)
-    return proved + (energy - energy.detach()) / (2 * at.squared)
+    return proved + ((energy - energy.detach()) / (2 * at.squared)).to(proved)
+
+
+def _upwards(value: float, dtype: torch.dtype) -> Tensor:
+    rounded = torch.tensor(value, dtype=dtype)
+    return rounded if float(rounded) >= value else torch.nextafter(rounded, torch.tensor(math.inf, dtype=dtype))
 
 
 def _sectors(flow: Flow, theta: Theta, backwards: bool) -> Sectors:
@@ -77,8 +85,10 @@ def _best(flow: Flow, sectors: Sectors, steps: int, backwards: bool) -> Found:
     if getattr(field, "multipliers", None) is None:
         return search(sectors, start(sectors), steps)
     runs = [sectors.inverse(), sectors] if backwards else [sectors, sectors.inverse()]
-    own = absolute(field.multipliers, runs[: field.multipliers.shape[1]])
-    return search(sectors, own[backwards and len(own) > 1], steps)
+    own = factors(field.multipliers)
+    run = int(backwards and len(own) > 1)
+    found = search(sectors, own[run] * runs[run].ratio(), steps)
+    return found if math.isfinite(found.squared) else search(sectors, start(sectors), steps)  # another T than theirs
 
 
 def _affordable(sectors: Sectors) -> int:

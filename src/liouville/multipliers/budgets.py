@@ -19,6 +19,7 @@ from liouville.multipliers.sectors import Sectors, sectors_of
 from liouville.schemes.base import Scheme, SplittingScheme
 
 _FAR = 60.0  # no multiplier is further than this from its unit, in logarithms
+_PUSH = 1 + 3e-5  # beyond an estimate that is from below by about as little
 _FIT = 60  # steps of the search for an untrained field; training goes on from there
 
 
@@ -56,12 +57,12 @@ def seen(field: VectorField, budget: Budget, theta: Theta) -> list[Sectors]:
     return [forwards, forwards.inverse()] if needs_inverse(field, budget.scheme) else [forwards]
 
 
-def absolute(relative: Tensor, sectors: list[Sectors]) -> list[Tensor]:
-    """Multipliers exp(relative) |b_i| / (s |r_i|) of each run, from (N, runs, activations of a layer)."""
+def factors(relative: Tensor) -> list[Tensor]:
+    """exp(relative) of each run, from (N, runs, activations of a layer): multipliers over |b_i| / (s |r_i|)."""
     relative = relative.nan_to_num().clamp(-_FAR, _FAR)
     logs = [relative[:, run].flatten().to("cpu", torch.float64) for run in range(relative.shape[1])]
     logs[1:] = [log.flip(0) for log in logs[1:]]
-    return [log.exp() * run.ratio() for log, run in zip(logs, sectors, strict=True)]
+    return [log.exp() for log in logs]
 
 
 @torch.no_grad()
@@ -87,9 +88,10 @@ def rescaled(field: VectorField, budget: Budget, theta: Theta, relative: Tensor)
     unit = 2.0 ** math.frexp(size)[1]  # of K / unit all products are numbers
     raw = theta._replace(**{n: w.to("cpu", torch.float64) / unit for n, w in zip(budget.names, weights, strict=True)})
     runs = seen(field, budget, raw)
-    multipliers = absolute(relative, runs)
+    relatives = factors(relative)
+    multipliers = [factor * run.ratio() for factor, run in zip(relatives, runs, strict=True)]
     with torch.no_grad():
-        found = _solved(field, budget, theta, raw, unit, runs, multipliers)
+        found = _solved(field, budget, theta, raw, unit, runs, multipliers, relatives)
     if found is None:
         return _reached(theta, budget, relative)
     t, at = found
@@ -122,14 +124,14 @@ def _solved(
     unit: float,
     runs: list[Sectors],
     multipliers: list[Tensor],
+    relatives: list[Tensor],
 ) -> tuple[float, Worst] | None:
     """t for K / unit and its worst case; None where K itself keeps the budget."""
-    relative = [m / run.ratio() for m, run in zip(multipliers, runs, strict=True)]
-    limit = budget.C * (1 - 1e-6)  # what a proof with all roundings adds is less
+    limit = budget.C ** (1 - 1e-6)  # what a proof with all roundings adds, and rounding it to float32, is less
 
     def of(weights: Theta) -> Worst | None:
         found: Worst | None = None
-        for k, (m, run) in enumerate(zip(relative, seen(field, budget, weights), strict=True)):
+        for k, (m, run) in enumerate(zip(relatives, seen(field, budget, weights), strict=True)):
             one = worst(run, m * run.ratio(), k)
             if one is None:
                 return None
@@ -143,7 +145,7 @@ def _solved(
         if whole is not None and whole.squared <= limit**2:
             return None
     found = solved(
-        max(1.01 * guess, itself), lambda z: of(_rounded(theta, raw, budget, (2 / z) ** (1 / budget.power))), limit
+        max(_PUSH * guess, itself), lambda z: of(_rounded(theta, raw, budget, (2 / z) ** (1 / budget.power))), limit
     )
     if found is None:
         raise ArithmeticError("no scale of the weights was found that keeps the budget.")

@@ -23,10 +23,10 @@ from torch import Tensor
 from liouville.multipliers.recursion import gradient, recursion, windows
 from liouville.multipliers.sectors import Sectors
 
-_LANCZOS = 12
+_LANCZOS = 20  # with so many the first try is usually kept: U changes a hundred times faster than z
 _DENSE = 1024  # activations up to which they are taken together
 _TRIES = 40
-_TOLERANCE = 1e-3  # of U^2 - 1, from below
+_TOLERANCE = 4e-3  # of U^2 - 1, from below
 
 
 class Worst(NamedTuple):
