@@ -250,7 +250,8 @@ def _inverse(claim: Claim, t: Truth) -> str:
             back = flow.scheme.inverse(flow.field.at_layer(j), states[j + 1], theta_j, flow.h)
             size = max(float(p.abs().max()) for p in (*states[j], *states[j + 1]))
             A, _ = t.matrices(j, j + 1)
-            worst = float(torch.linalg.svdvals(A)[:, -1].reciprocal().max()) if len(A) else 1.0
+            values = torch.linalg.svdvals(A)  # the least ones drown in rounding where the largest are huge
+            worst = float(torch.maximum(values[:, 0], values[:, -1].reciprocal()).max()) if len(A) else 1.0
             allowed = 1e5 * torch.finfo(y.dtype).eps * (1 + worst) * size
             off = max(float((a - b).abs().max()) for a, b in zip(back, states[j], strict=True))
             if not off <= allowed and allowed < size:

@@ -20,6 +20,7 @@ _LINEAR = 1e-4  # beyond such a drift nothing can be expected of linearised laye
 _SLACK = 1e3  # roundings inside a velocity, and the residual of an implicit layer (10 eps), are not counted in drift
 
 
+@torch.no_grad()
 def inverse(flow: Flow, y: Tensor, expected: float, number: int | None) -> Claim:
     """Whether the layers' inverses undo them at the states of y.
 

@@ -216,7 +216,15 @@ def _is_data(kind: type) -> bool:
 _MADE = {
     *("__init__", "__repr__", "__eq__", "__hash__", "__setattr__", "__delattr__", "__replace__", "__match_args__"),
     *("__annotations__", "__annotate_func__", "__annotations_cache__", "__dataclass_fields__", "__dataclass_params__"),
-    *("__abstractmethods__", "_abc_impl", "__orig_bases__", "__parameters__", "__dict__", "__weakref__"),
+    *(
+        "__abstractmethods__",
+        "_abc_impl",
+        "__orig_bases__",
+        "__parameters__",
+        "__dict__",
+        "__weakref__",
+        "__slotnames__",
+    ),
 }
 """What Python and dataclasses write into a class."""
 

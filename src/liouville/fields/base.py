@@ -132,6 +132,14 @@ class VectorField(nn.Module, ABC):
             f"{type(self).__name__} states no Lipschitz constants; override lipschitz(theta) to get upper bounds."
         )
 
+    def scaled(self, theta: Theta, factor: Tensor) -> Theta:
+        """Other weights, whose Lipschitz constants are at most ``factor``, in (0, 1], times those of ``theta``;
+        differentiable in both. What a budget needs of a field of your own, beside `lipschitz`.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} states no rescaling of its weights; override scaled(theta, factor) to get budgets."
+        )
+
     def jacobian(self, y: Tensor, theta: Theta) -> Tensor | None:
         """df/dy in closed form, (..., B, n, n), at y (..., B, n), weights of one layer or stacked; None without one.
 
