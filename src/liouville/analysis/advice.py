@@ -47,7 +47,7 @@ def _as_measured(flow: Flow, y: Tensor, measured: dict[str, float], route: Route
         note = f"not true that {wrong[0].text}: {wrong[0].evidence}"
         return Claim("step size", text, "not applicable", measured=measured, note=note, flow=number)
     found = modes(flow, y)
-    if found is None or found.growth > 1 + ROUNDING:
+    if found is None or not found.growth <= 1 + ROUNDING:
         growth = {} if found is None else {"largest growth a step": found.growth}
         note = off_axis(flow, found)
         return Claim("step size", text, "not applicable", measured={**measured, **growth}, note=note, flow=number)

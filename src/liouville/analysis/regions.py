@@ -39,11 +39,25 @@ def layer_spectra(flow: Flow, y: Tensor) -> Tensor:
         torch.Size([8, 10, 4])
     """
     run = run_of(flow, y)
-    matrices = flow.h * field_jacobians(flow, run)
+    return eigenvalues(flow.h * field_jacobians(flow, run)).reshape(flow.layers, *run.batch, -1)
+
+
+def eigenvalues(matrices: Tensor) -> Tensor:
+    """Of each matrix, (..., n), complex; NaN where one is not finite or LAPACK does not converge."""
     finite = matrices.isfinite().all(-1).all(-1)  # LAPACK may crash on others
-    eigenvalues = torch.linalg.eigvals(torch.where(finite[..., None, None], matrices, 0.0))
-    eigenvalues = torch.where(finite[..., None], eigenvalues, torch.nan)
-    return eigenvalues.reshape(flow.layers, *run.batch, -1)
+    safe = torch.where(finite[..., None, None], matrices, 0.0)
+    try:
+        found = torch.linalg.eigvals(safe)
+    except torch.linalg.LinAlgError:
+        found = torch.stack([_eigenvalues(A) for A in safe.flatten(0, -3)]).reshape(matrices.shape[:-1])
+    return torch.where(finite[..., None], found, torch.nan)
+
+
+def _eigenvalues(matrix: Tensor) -> Tensor:
+    try:
+        return torch.linalg.eigvals(matrix)
+    except torch.linalg.LinAlgError:
+        return torch.full_like(matrix[0], torch.nan) + 0j
 
 
 def amplification(scheme: Scheme, z: Tensor) -> Tensor:
