@@ -380,9 +380,8 @@ THEORY = Path(__file__).parent.parent / "docs" / "theory"
 
 
 def test_the_pages_name_checks_that_exist_and_all_that_are_about_a_law():
-    named = {
-        name for page in THEORY.glob("*.md") for name in re.findall(r"`((?:p[123]|proved)-[^`]+)`", page.read_text())
-    }
+    names = re.compile(r"`((?:p[123]|proved)-[^`]+)`")
+    named = {name for page in THEORY.glob("*.md") for name in names.findall(page.read_text())}
     assert named <= set(STATEMENTS)
     definitions = {"p1-residual", "p1-4.12", "p1-hypothesis", "p1-smoothness", "p3-13", "p3-energy", "p3-gradient"}
     counts = {"p1-parameters", "p2-parameters", "p3-parameters"}

@@ -1,4 +1,4 @@
-r"""What certificates claim beyond the papers: bounds of steps, radii, and that nothing is claimed of what is not known."""
+r"""What certificates claim beyond the papers: bounds of steps, radii, and nothing of what is not known."""
 
 from __future__ import annotations
 
@@ -52,16 +52,14 @@ def _growth() -> Number:
     for scheme, field in _pairs():
         fill(field)
         for h in (0.05, 0.2, 0.5):
-            bound = float(log_growth(scheme, field.lipschitz(field.theta()), h))
+            bound = float(log_growth(scheme, field.lipschitz(field.theta()), h).detach())
             for y in (torch.zeros(4), 0.3 * torch.randn(4, generator=generator(1))):
                 norm = torch.linalg.matrix_norm(step_matrix(scheme, field, y, h), ord=2)
                 worst = max(worst, float(norm.log()) - bound)
     return at_most("largest log ||A|| - bound", worst, 1e-10)
 
 
-@statement(
-    "proved-amplification", "certificates", "a step multiplies the modes of a linear field by at most r(h lambda)"
-)
+@statement("proved-amplification", "certificates", "a step multiplies the modes of a linear field by r(h lambda)")
 def _amplification() -> Number:
     worst = 0.0
     for scheme in (SymplecticEuler(), Verlet(), Yoshida4(), Midpoint(), RK4(), ForwardEuler(), ImplicitMidpoint()):
@@ -82,22 +80,19 @@ def _oscillator(scheme: Scheme, omega: float) -> VectorField:
 
 @statement("proved-radius", "certificates", "no attack within its radius changes a prediction, and radii are of use")
 def _radius() -> tuple[Number, Number]:
-    flips, inside = 0, []
-    for seed, flow in enumerate(
-        (zoo.h2(4, 8, 1.0, generator=generator(0)), zoo.ms1(4, 8, 1.0, generator=generator(1)))
-    ):
-        torch_state = torch.get_rng_state()
-        torch.manual_seed(seed)
-        network = Network(Lift(4, 2), flow, nn.Linear(4, 3)).eval()
-        torch.set_rng_state(torch_state)
-        x = torch.randn(32, 2, generator=generator(seed))
+    within, beyond = 0, []
+    flows = (zoo.h2(4, 4, 1.0, generator=generator(0)), zoo.ms1(4, 4, 1.0, generator=generator(1)))
+    for seed, flow in enumerate(flows):
+        head = nn.utils.skip_init(nn.Linear, 4, 3)  # which draws nothing from the global stream
+        with torch.no_grad():
+            head.weight.copy_(torch.randn(3, 4, generator=generator(seed)))
+            head.bias.zero_()
+        network = Network(Lift(4, 2), flow, head).eval()
+        x = torch.randn(16, 2, generator=generator(seed))
         found = certified_radius(network, x)
-        flips += attacked(network, x, found).flips
-        far = attacked(network, x, 10 * found).flips
-        inside.append(far)
-    return at_most("changed predictions within it", flips, 0.0), at_least(
-        "changed within ten times it", min(inside), 1.0
-    )
+        within += attacked(network, x, found).flips
+        beyond.append(attacked(network, x, 10 * found).flips)
+    return at_most("changed predictions within it", within, 0.0), at_least("within ten times it", min(beyond), 1.0)
 
 
 class _Scaled(SeparableHamiltonianField):
@@ -118,7 +113,7 @@ class _Larger(Dense):
 
 def _unknown() -> list[Flow]:
     """Flows that compute something else than the classes that they are derived from."""
-    late = Activation("late", lambda x: torch.tanh(x - 24) + x.tanh(), tanh.primitive, tanh.derivative, 1.0, True)
+    late = Activation("late", lambda x: torch.tanh(x - 40) + x.tanh(), tanh.primitive, tanh.derivative, 1.0, True)
     known = zoo.h2(4, 4, 1.0, generator=generator())
     hooked = zoo.h2(4, 4, 1.0, generator=generator())
     hooked.register_forward_hook(lambda _, args, out: 9 * out)
@@ -146,10 +141,6 @@ def _passes(flow: Flow) -> bool:
 @statement("proved-derivative", "certificates", "Jacobians that are not those of the steps that run are found")
 def _of_derivatives() -> Number:
     lie = Activation("lie", torch.tanh, tanh.primitive, lambda x: 0.1 * tanh.derivative(x), 1.0, True)
-    flows = [
-        zoo.h2(4, 4, 1.0, activation=lie),
-        zoo.h1(4, 4, 1.0, activation=lie),
-        zoo.h2(4, 4, 1.0, operator=_Larger()),
-    ]
+    flows = [model(4, 4, 1.0, activation=lie) for model in (zoo.h2, zoo.h1)] + [zoo.h2(4, 4, 1.0, operator=_Larger())]
     y = torch.randn(8, 4, generator=generator(2))
     return at_least("certificates that break, of three", sum(not analysis.certify(f, y).holds for f in flows), 3.0)
