@@ -90,8 +90,8 @@ bench-bounds: $(VENV)/installed   ## upper bounds by norms and by multipliers, a
 bench-radius: $(VENV)/installed   ## certified radii beside the nearest input of another class (minutes)
 	$(BIN)/python benchmarks/radius.py --write
 
-sweep: $(VENV)/installed          ## random tables, graphs, user modules, damaged runs and exported networks (an hour)
-	for what in tables graphs modules runfiles exports; do $(BIN)/python benchmarks/sweeps/$$what.py || exit 1; done
+sweep: $(VENV)/installed          ## random tables, graphs, user modules, damaged runs, exported networks, hostile certificates (an hour)
+	for what in tables graphs modules runfiles exports certificates; do $(BIN)/python benchmarks/sweeps/$$what.py || exit 1; done
 
 docs: $(VENV)/installed           ## the documentation as a site, in site/
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

@@ -11,6 +11,7 @@ import torch
 import liouville as lv
 from liouville import fields, schemes
 from liouville.fields import AntisymmetricField, HamiltonianField, SecondOrderField, SeparableHamiltonianField
+from liouville.schemes.growth import log_growth as growth
 from liouville.train import Task
 from liouville.verify import (
     STATEMENTS,
@@ -22,6 +23,7 @@ from liouville.verify import (
     p2_sensitivity,
     p2_wider,
     p3_unified,
+    proved,
     select,
     verify,
 )
@@ -243,6 +245,26 @@ MUTATIONS = {
     "shifted Jacobian, P3": (measured(p3_unified, "field_matrix", shifted), "p3-lemma-3", "p3-lemma-4", "p3-marginal"),
     "transposed sensitivity, P3": (measured(p3_unified, "backward_sensitivity", transposed), "p3-5"),
     "transposed product, P3": (measured(p3_unified, "flow_matrix", transposed), "p3-14"),
+    "growth denied": (lambda patch: patch.setattr(proved, "log_growth", lambda *a: 0.9 * growth(*a)), "proved-growth"),
+    "a region too small": (
+        lambda patch: patch.setattr(schemes.SplittingScheme, "amplification", lambda self, z: z.abs()),
+        "proved-amplification",
+    ),
+    "radii ten times too large": (measured(proved, "certified_radius", times(10.0)), "proved-radius"),
+    "whatever runs is known": (
+        lambda patch: (
+            patch.setattr(lv.analysis.claims, "unknown_run", lambda flow: ""),
+            patch.setattr(lv.analysis.claims, "unknown_velocities", lambda field: ""),
+        ),
+        "proved-unknown",
+    ),
+    "derivatives taken at their word": (
+        lambda patch: (
+            patch.setattr(lv.analysis.measured, "derivative_fact", lambda *a: None),
+            patch.setattr(lv.analysis.claims, "activation_facts", lambda *a, **k: ()),
+        ),
+        "proved-derivative",
+    ),
 }
 KILLED = [(mutation, name) for mutation, (_, *names) in MUTATIONS.items() for name in names]
 
@@ -358,7 +380,8 @@ THEORY = Path(__file__).parent.parent / "docs" / "theory"
 
 
 def test_the_pages_name_checks_that_exist_and_all_that_are_about_a_law():
-    named = {name for page in THEORY.glob("*.md") for name in re.findall(r"`(p[123]-[^`]+)`", page.read_text())}
+    names = re.compile(r"`((?:p[123]|proved)-[^`]+)`")
+    named = {name for page in THEORY.glob("*.md") for name in names.findall(page.read_text())}
     assert named <= set(STATEMENTS)
     definitions = {"p1-residual", "p1-4.12", "p1-hypothesis", "p1-smoothness", "p3-13", "p3-energy", "p3-gradient"}
     counts = {"p1-parameters", "p2-parameters", "p3-parameters"}

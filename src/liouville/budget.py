@@ -31,7 +31,7 @@ from liouville.fields import (
     SeparableHamiltonianField,
     VectorField,
 )
-from liouville.fields.base import Lipschitz, Spectrum, Theta, spectrum_of
+from liouville.fields.base import Lipschitz, Spectrum, Theta, is_closed, spectrum_of
 from liouville.flow import Flow, require_flow
 from liouville.multipliers.budgets import Budget, fitted, rescaled
 from liouville.multipliers.sectors import sectors_of
@@ -86,7 +86,8 @@ class BudgetedField(VectorField):
     Where the raw weights keep the budget, they are used as they are.
 
     Args:
-        field: a separable or general Hamiltonian, pair, antisymmetric (gamma = 0) or residual field.
+        field: a separable or general Hamiltonian, pair, antisymmetric (gamma = 0) or residual field, or one of your own
+            that states `VectorField.lipschitz` and `VectorField.scaled`.
         scheme: the scheme that will step through it, and no other.
         T: the final time of the flow.
         budget: C > 1.
@@ -102,9 +103,13 @@ class BudgetedField(VectorField):
         super().__init__(field.features, field.layers)
         if not 1 < budget < math.inf:
             raise ValueError(f"the budget must be above 1 and finite (it bounds singular values), got {budget}.")
-        if type(field) not in _SCALED or (isinstance(field, AntisymmetricField) and field.gamma):
+        damped = type(field) is AntisymmetricField and field.gamma
+        if damped or not (type(field) in _SCALED or is_closed(field, "scaled")):
             known = ", ".join(kind.__name__ for kind in _SCALED)
-            raise ValueError(f"a budget needs one of {known}, with gamma = 0; got {type(field).__name__}.")
+            raise ValueError(
+                f"a budget needs one of {known}, with gamma = 0, or a field of your own that states "
+                f"scaled(theta, factor); got {type(field).__name__}."
+            )
         self.field, self.scheme, self.T, self.budget = field, scheme, float(T), float(budget)
         try:
             norms = self._log_bound(field.lipschitz(field.theta()), torch.zeros(()))
@@ -132,12 +137,14 @@ class BudgetedField(VectorField):
     def theta(self) -> Theta:
         """The field's weights, K rescaled so that U <= budget."""
         theta = self.field.theta()
-        names, power = _SCALED[type(self.field)]
         if self.multipliers is not None:
             return theta if self.multipliers.is_meta else rescaled(self.field, self._kept(), theta, self.multipliers)
         t = self._factor(_finite(self.field, theta))
         if t is None:
             return theta
+        if type(self.field) not in _SCALED:
+            return self.field.scaled(theta, t)
+        names, power = _SCALED[type(self.field)]
         return theta._replace(**{name: _scaled(getattr(theta, name), t, power) for name in names})
 
     def forward(self, y: Tensor, theta_j: Theta) -> Tensor:

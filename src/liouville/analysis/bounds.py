@@ -9,7 +9,13 @@ evaluated in the dtype of the weights, in float32 for 16 bits.
 
 from __future__ import annotations
 
-__all__ = ["log_exponential_bound", "log_inverse_bound", "log_layer_bounds", "log_upper_bound"]
+__all__ = [
+    "log_exponential_bound",
+    "log_inverse_bound",
+    "log_layer_bounds",
+    "log_upper_bound",
+    "rounding_of_bound",
+]
 
 from typing import Any
 
@@ -17,8 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from liouville.analysis.routes import plain_field
+from liouville.analysis.facts import plain_field
 from liouville.analysis.slopes import log_multiplier_bound
+from liouville.analysis.untouched import require_stated
 from liouville.fields.base import Lipschitz, VectorField
 from liouville.flow import Flow, require_flow
 from liouville.multipliers.budgets import needs_inverse
@@ -31,7 +38,9 @@ def log_layer_bounds(flow: Flow) -> Tensor:
     r"""An upper bound of log ||A_j||_2 for every layer, (N,), for all states; see `liouville.schemes.growth`.
 
     Raises:
-        NotImplementedError: if the field states no Lipschitz constants, or no bound is known for the scheme.
+        NotImplementedError: if the field states no Lipschitz constants of what it computes, or the scheme no bound of
+            its step: a subclass that changed either, a hook, something replaced on an object, an activation that is
+            steeper than it says. A class of your own is taken at its word; `certify` is not.
 
     Examples:
         >>> import liouville as lv
@@ -39,6 +48,7 @@ def log_layer_bounds(flow: Flow) -> Tensor:
         torch.Size([8])
     """
     flow = require_flow(flow)
+    require_stated(flow)
     return log_growth(flow.scheme, _lipschitz(flow.field), flow.h).expand(flow.layers)
 
 
@@ -99,6 +109,22 @@ def _smaller(flow: Flow, steps: int | None, backwards: bool) -> Tensor:
     norms = log_layer_bounds(flow).clamp(min=0.0).sum()
     found = None if steps == 0 else log_multiplier_bound(flow, _theta(flow.field), steps, backwards)
     return norms if found is None or not float(found.detach()) < float(norms.detach()) else found
+
+
+def rounding_of_bound(flow: Flow) -> float:
+    """How far `log_upper_bound` may be off, evaluated in the dtype of the weights: relative, and so of U.
+
+    LAPACK's norms of n x n matrices are good to 10 n eps of themselves, and the bound of a layer takes up to ten of
+    them, each of which moves its logarithm by no more than itself; then N of those are summed.
+
+    Examples:
+        >>> import liouville as lv
+        >>> rounding_of_bound(lv.zoo.h2(4, layers=8, T=1.0).double()) < 1e-10
+        True
+    """
+    weights = [w for w in flow.parameters() if w.dim() > 1]
+    n = max((max(w.shape[1:]) * w[0, 0].numel() if w.dim() > 2 else w.shape[-1] for w in weights), default=1)
+    return flow.layers * 200 * n * max((torch.finfo(w.dtype).eps for w in weights), default=0.0)
 
 
 def log_exponential_bound(flow: Flow) -> Tensor:

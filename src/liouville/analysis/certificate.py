@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from liouville.analysis.claims import Claim, of_flow, of_network, probes
+from liouville.analysis.claims import Claim, of_flow, probes
+from liouville.analysis.predictions import of_network
 from liouville.analysis.states import require_samples
 from liouville.flow import Flow
 from liouville.network import Network
@@ -124,23 +125,28 @@ def certify(flow: Flow | Network, y: Tensor | None = None) -> Certificate:
     claims: list[Claim] = []
     inputs = _inputs(subject, y)
     for i, part in enumerate(subject.flows()):
-        claims += of_flow(part, probes(part) if inputs is None else inputs[i], i)
-    finite = all(claim.status != "broken" for claim in claims)
-    if y is not None and finite:
-        claims += of_network(subject, y.detach())
+        claims += of_flow(part, inputs[part] if part in inputs else probes(part), i)
+    sound = all(claim.status != "broken" for claim in claims)
+    claims += of_network(subject, None if y is None else y.detach(), sound)
     return Certificate(
         "; ".join(_sentence(part) for part in subject.flows()) or "a network without flows", tuple(claims)
     )
 
 
-def _inputs(network: Network, x: Tensor | None) -> list[Tensor] | None:
-    """The state in front of each flow."""
+def _inputs(network: Network, x: Tensor | None) -> dict[nn.Module, Tensor]:
+    """The state in front of each flow that runs, the first time."""
+    seen: dict[nn.Module, Tensor] = {}
     if x is None:
-        return None
-    seen: list[Tensor] = []
-    hooks = [f.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach())) for f in network.flows()]
+        return seen
+
+    def note(flow: nn.Module, args: tuple[Tensor, ...]) -> None:
+        seen.setdefault(flow, args[0].detach())
+
+    hooks = [flow.register_forward_pre_hook(note) for flow in network.flows()]
     try:
         network(x)
+    except ArithmeticError:
+        pass  # an implicit layer without a solution, which the claims of its flow say
     finally:
         for hook in hooks:
             hook.remove()

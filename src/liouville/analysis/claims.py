@@ -1,77 +1,32 @@
-r"""The claims of a certificate, one function each: from routes, bounds and measurements to a verdict."""
+r"""The claims about one flow, a function each: from routes, bounds and measurements to a verdict."""
 
 from __future__ import annotations
 
-__all__ = ["Claim", "of_flow", "of_network", "probes"]
+__all__ = ["Claim", "of_flow", "probes"]
 
+import copy
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from liouville.analysis.attack import attacked
-from liouville.analysis.bounds import log_inverse_bound, log_upper_bound
+from liouville.analysis.advice import step_size
+from liouville.analysis.bounds import log_inverse_bound, log_upper_bound, rounding_of_bound
+from liouville.analysis.claim import Claim, Status
+from liouville.analysis.facts import Assumption, activation_facts, activation_of, plain_field
 from liouville.analysis.measured import NORMS, Measured, measure
-from liouville.analysis.robustness import certified_radius
-from liouville.analysis.routes import (
-    Assumption,
-    Route,
-    activation_facts,
-    activation_of,
-    find_route,
-    imaginary_facts,
-    plain_field,
-    weights_finite,
-)
-from liouville.analysis.stability import ROUNDING, margin, modes, off_axis
+from liouville.analysis.reversal import inverse
+from liouville.analysis.routes import Route, find_route, weights_finite
+from liouville.analysis.untouched import unknown_run, unknown_velocities
 from liouville.budget import BudgetedField
 from liouville.flow import Flow
 from liouville.multipliers.budgets import needs_inverse
-from liouville.network import Network
 from liouville.precision import in_working_precision, name_of, widened
-from liouville.schemes import (
-    Midpoint,
-    ReversibleScheme,
-    SplittingScheme,
-)
-
-Status = Literal["pass", "not applicable", "broken"]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One statement about a network.
-
-    Args:
-        name: short, for tables.
-        statement: what is claimed, in full.
-        status: ``"pass"``, ``"not applicable"`` or ``"broken"``.
-        route: of the proof: ``"symplectic"``, ``"det = 1"``, ``"det >= 1"``, ``"norms"``,
-            ``"multipliers"``, ``"enclosure"``, ``"measured"`` or ``"none"``.
-        assumptions: what the proof needs, as measured on the object.
-        bound: guaranteed numbers.
-        measured: the same numbers over the given data.
-        note: why it is broken or not applicable, or how to read it.
-        flow: which flow of a network; None for the network itself.
-    """
-
-    name: str
-    statement: str
-    status: Status
-    route: str = "none"
-    assumptions: tuple[Assumption, ...] = ()
-    bound: Mapping[str, float] = field(default_factory=dict)
-    measured: Mapping[str, float] = field(default_factory=dict)
-    note: str = ""
-    flow: int | None = None
-
+from liouville.schemes import ShearScheme
 
 _PROBES = 32
-_LINEAR = 1e-4  # beyond such a drift nothing can be expected of linearised layers
-_SLACK = 1e3  # roundings inside a velocity, and the residual of an implicit layer (10 eps), are not counted in drift
+_KEPT = 256  # states a layer at which velocities may be looked at
 _NO_DIRECTION = "a norm >= 1 does not mean that no direction shrinks"
 _WIDE = "not measured: the state is too wide"
 
@@ -100,57 +55,29 @@ def of_flow(flow: Flow, y: Tensor, number: int | None) -> Iterator[Claim]:
     """All claims about one flow, in evaluation mode, measured at the states y."""
     finite = weights_finite(flow)
     text = "all weights, and all states and sensitivities over the given data, are finite numbers"
-    exact = widened(flow)  # proofs are about exact arithmetic; finite states and the inverse about the flow as it runs
+    exact, double = widened(flow), copy.deepcopy(flow).double()  # proofs are about exact arithmetic, runs are not
     try:
-        _require_finite(flow, y, finite)
-        route = _on_grid(flow, y, find_route(exact))
-        found = measure(flow, y, route.J)
+        points = _finite_points(flow, y, finite)
+        route = _on_grid(flow, y, find_route(exact, points))
+        found = measure(double, y, route.J)
     except ArithmeticError as error:
         yield Claim("finite", text, "broken", "measured", (finite,), note=str(error).rstrip("."), flow=number)
         return
+    if found.derivative is not None:
+        route = route._replace(assumptions=(*route.assumptions, found.derivative))
     yield Claim("finite", text, "pass", "measured", (finite,), flow=number)
-    yield _lower_bound(exact, route, found, number)
+    yield _lower_bound(route, found, number)
     yield _layer_law(route, found, number)
-    upper = _upper_bound(exact, route, found, number)
+    upper = _upper_bound(double, y.dtype, route, found, number)
     yield upper
-    yield _spectrum(exact, route, upper, found, number)
+    yield _spectrum(double, route, upper, found, number)
     if isinstance(flow.field, BudgetedField):
         yield _budget(flow.field, upper, number)
-    yield _inverse(flow, y, found, number)
-    yield _step_size(exact, in_working_precision(y), number)
+    yield inverse(flow, y, found.drift, number)
+    yield step_size(exact, in_working_precision(y), route, number)
 
 
-def of_network(network: Network, x: Tensor) -> Iterator[Claim]:
-    """The radius within which no prediction changes, for every given input, and what attacks on it found."""
-    network, x = widened(network), in_working_precision(x)
-    text = "the predicted class stays the same within this distance of an input, in the 2-norm of the network's inputs"
-    try:
-        radius, route = _radius(network, x)
-    except NotImplementedError as error:
-        yield Claim("robustness radius", text, "not applicable", note=str(error))
-        return
-    except (ArithmeticError, ValueError) as error:
-        yield Claim("robustness radius", text, "broken", note=str(error).rstrip("."))
-        return
-    if not bool((radius > 0).any()):
-        yield Claim("robustness radius", text, "not applicable", route, note="no radius above 0 is known")
-        return
-    bound = {"median": float(radius.median()), "smallest": float(radius.min()), "largest": float(radius.max())}
-    attack = attacked(network, x, radius)
-    measured = {"changed predictions": float(attack.flips)}
-    status: Status = "broken" if attack.flips else "pass"
-    yield Claim("robustness radius", text, status, route, bound=bound, measured=measured, note=attack.note)
-
-
-def _radius(network: Network, x: Tensor) -> tuple[Tensor, str]:
-    """The radius, and the route of its proof."""
-    try:
-        return certified_radius(network, x, "local"), "enclosure"
-    except NotImplementedError:
-        return certified_radius(network, x, "global"), "norms"
-
-
-def _lower_bound(flow: Flow, route: Route, found: Measured, number: int | None) -> Claim:
+def _lower_bound(route: Route, found: Measured, number: int | None) -> Claim:
     text = (
         "||dState_N/dState_j|| >= 1 for every j, every input and every sub-multiplicative norm; the full state's matrix"
     )
@@ -185,28 +112,38 @@ def _layer_law(route: Route, found: Measured, number: int | None) -> Claim:
     return Claim("layers", text, status, route.name, route.assumptions, {}, measured, note, number)
 
 
-def _upper_bound(flow: Flow, route: Route, found: Measured, number: int | None) -> Claim:
-    text = "||dState_N/dState_j||_2 <= U for every j and every input, from the weights alone"
+def _upper_bound(flow: Flow, dtype: torch.dtype, route: Route, found: Measured, number: int | None) -> Claim:
+    """U of the flow in float64; ``dtype`` is what it runs in."""
+    text = (
+        "||dState_N/dState_j||_2 <= U for every j and every input, in exact arithmetic, from the weights alone; "
+        "evaluated in float64 and rounded up"
+    )
     measured = {"largest 2-norm": found.largest["2"]}
+    sigma = activation_of(flow.field)
+    facts = tuple(a for a in route.assumptions if a.text.startswith(("it computes", "the Jacobian")))
+    facts += activation_facts(sigma, monotone=sigma is not None and sigma.monotone)
+    if any(not fact.holds for fact in facts):
+        status: Status = "broken" if any(fact.claimed and not fact.holds for fact in facts) else "not applicable"
+        return Claim("upper bound", text, status, "norms", facts, measured=measured, note=_failed(facts), flow=number)
     try:
-        log_upper = log_upper_bound(flow)
-        log_u, by_norms = float(log_upper.double()), float(log_upper_bound(flow, steps=0))
-        text += f", evaluated in {name_of(log_upper.dtype)}"
+        rounding = rounding_of_bound(flow)
+        log_u, by_norms = float(log_upper_bound(flow)), float(log_upper_bound(flow, steps=0))
     except NotImplementedError as error:
         return Claim("upper bound", text, "not applicable", measured=measured, note=str(error), flow=number)
-    facts = tuple(a for a in route.assumptions if a.text.startswith("it computes"))
-    facts += activation_facts(sigma := activation_of(plain_field(flow.field)), monotone=sigma.monotone)
-    if any(not fact.holds for fact in facts):
-        note = _failed(facts)
-        return Claim("upper bound", text, "broken", "norms", facts, measured=measured, note=note, flow=number)
-    if log_u > 700:
-        note = "the bound is too large for a number"
-        return Claim("upper bound", text, "not applicable", "norms", facts, {"log U": log_u}, measured, note, number)
-    bound, status, note = {"U": math.exp(log_u)}, "pass", ""
-    way = "multipliers" if log_u < by_norms else "norms"
-    if found.largest["2"] > bound["U"] * (1 + found.rounding / found.largest["2"] + 1e-6):
-        status, note = "broken", "a measured norm exceeds the bound"
-    return Claim("upper bound", text, status, way, facts, bound, measured, note, number)  # type: ignore[arg-type]
+    way, log_u = "multipliers" if log_u < by_norms else "norms", log_u + rounding
+    if not log_u <= 700:
+        note, bound = "the bound is too large for a number", {"log U": log_u}
+        return Claim("upper bound", text, "not applicable", "norms", facts, bound, measured, note, number)
+    U = math.exp(log_u)
+    if found.largest["2"] > U * (1 + 1e-6) + found.rounding:
+        note = "a measured norm exceeds the bound"
+        return Claim("upper bound", text, "broken", "norms", facts, {"U": U}, measured, note, number)
+    if why := unknown_run(flow) or unknown_velocities(flow.field):
+        note = f"{why}; if what it states of itself is right, U is {U:.4g}, which nothing measured contradicts"
+        return Claim("upper bound", text, "not applicable", "stated", facts, {}, measured, note, number)
+    added = found.rounding / torch.finfo(torch.float64).eps * torch.finfo(dtype).eps
+    note = f"{way}; rounded up by {rounding:.1g} of itself, while {name_of(dtype)} may add {added:.1g} to a norm"
+    return Claim("upper bound", text, "pass", way, facts, {"U": U}, measured, note, number)
 
 
 def _spectrum(flow: Flow, route: Route, upper: Claim, found: Measured, number: int | None) -> Claim:
@@ -214,110 +151,43 @@ def _spectrum(flow: Flow, route: Route, upper: Claim, found: Measured, number: i
     if route.J is not None:
         text += "; for a canonical J they come in pairs (s, 1/s)"
     measured = {"smallest": found.singular[0], "largest": found.singular[1]}
-    shears = isinstance(flow.scheme, SplittingScheme | Midpoint)
-    if upper.status != "pass" or not (shears or _is_orthogonal(route.J)):
+    inverts = isinstance(flow.scheme, ShearScheme) or (route.proved and _is_orthogonal(route.J))
+    if upper.status != "pass" or not inverts:
         why = "no upper bound" if upper.status != "pass" else "the inverse of a layer has no bound here"
         status: Status = "broken" if upper.status == "broken" else "not applicable"
         return Claim("singular values", text, status, measured=measured, note=f"{why}; {_NO_DIRECTION}", flow=number)
     U = upper.bound["U"]
-    least = math.exp(-float(log_inverse_bound(flow))) if needs_inverse(plain_field(flow.field), flow.scheme) else 1 / U
+    least = 1 / U
+    if needs_inverse(plain_field(flow.field), flow.scheme):
+        least = math.exp(-float(log_inverse_bound(flow)) - rounding_of_bound(flow))
     off = found.singular[0] < (1 - 1e-6) * least - found.rounding
     note = "a measured singular value is below 1/U'" if off else _NO_DIRECTION
     bound = {"smallest": least, "largest": U}
-    return Claim("singular values", text, "broken" if off else "pass", upper.route, (), bound, measured, note, number)
+    facts = (*upper.assumptions, *(a for a in route.assumptions if a not in upper.assumptions))
+    return Claim(
+        "singular values", text, "broken" if off else "pass", upper.route, facts, bound, measured, note, number
+    )
 
 
 def _budget(budgeted: BudgetedField, upper: Claim, number: int | None) -> Claim:
     text = f"U <= {budgeted.budget:g}, whatever the weights become"
     U = upper.bound.get("U", math.inf)
-    kept = budgeted.budget >= U
-    note = "" if kept else "the flow's own bound exceeds the budget: its T or scheme is not the budget's"
-    status: Status = "pass" if kept else "broken"
-    return Claim("budget", text, status, "norms", (), {"C": budgeted.budget}, {"U": U}, note, number)
-
-
-def _inverse(flow: Flow, y: Tensor, found: Measured, number: int | None) -> Claim:
-    text = "every layer is a bijection with a known inverse, so that states can be rebuilt instead of stored"
-    if not isinstance(flow.scheme, ReversibleScheme):
-        why = f"{type(flow.scheme).__name__} has no inverse"
-        return Claim("inverse", text, "not applicable", note=why, flow=number)
-    dtypes = dict.fromkeys((y.dtype, torch.float32, torch.float64))
-    expected = {_name(dtype): torch.finfo(dtype).eps * found.drift for dtype in dtypes}
-    try:
-        drift, likely = _drift(flow, y), torch.finfo(y.dtype).eps * found.drift
-    except ArithmeticError as error:  # an implicit layer without a solution
-        return Claim("inverse", text, "not applicable", note=str(error).split(";")[0], flow=number)
-    off = likely < _LINEAR and not drift <= _SLACK * likely
-    note = "relative, to state 0; guaranteed stands for expected"
-    if off:
-        note = f"undoing the layers leads elsewhere, by more than {_SLACK:g} times the expected drift"
-    measured = {_name(y.dtype): drift}
-    status: Status = "broken" if off else "pass"
-    return Claim(
-        "inverse",
-        text,
-        status,
-        "closed form",
-        (),
-        expected if math.isfinite(found.drift) else {},
-        measured,
-        note,
-        number,
-    )
-
-
-def _name(dtype: torch.dtype) -> str:
-    return f"drift {name_of(dtype)}"
-
-
-def _step_size(flow: Flow, y: Tensor, number: int | None) -> Claim:
-    text = "h times the rate of every frozen, linearised layer is below the limit of the scheme: advice, not a proof"
-    limit = flow.scheme.stability_limit
-    try:
-        largest = float(margin(flow).max())
-    except NotImplementedError as error:
-        return Claim("step size", text, "not applicable", note=str(error), flow=number)
-    measured = {"largest h x rate": largest}
-    facts = imaginary_facts(flow)
-    if not facts or not all(fact.holds for fact in facts):
-        return _modes_claim(flow, y, measured, number)
-    if math.isnan(limit):
-        note = f"no limit of {type(flow.scheme).__name__} is known"
-        return Claim("step size", text, "not applicable", "none", facts, measured=measured, note=note, flow=number)
-    below = largest < limit
-    note = "advice; frozen layer, linearised" + ("" if below else ": above the limit")
-    status: Status = "pass" if below else "not applicable"
-    return Claim("step size", text, status, "advice", facts, {"limit": limit}, measured, note, number)
-
-
-def _modes_claim(flow: Flow, y: Tensor, measured: dict[str, float], number: int | None) -> Claim:
-    """The claim where no formula says that rates are imaginary: what the steps do to modes at the given states."""
-    text = (
-        "at the given states no mode of a frozen, linearised layer grows in a step of the scheme: advice, not a proof"
-    )
-    found = modes(flow, y)
-    if found is None or found.growth > 1 + ROUNDING:
-        growth = {} if found is None else {"largest growth a step": found.growth}
-        return Claim(
-            "step size",
-            text,
-            "not applicable",
-            measured={**measured, **growth},
-            note=off_axis(flow, found),
-            flow=number,
-        )
-    measured = {**measured, "largest growth a step": found.growth}
-    return Claim("step size", text, "pass", "measured", (), {}, measured, "advice; frozen layer, linearised", number)
+    status: Status = "pass" if upper.status == "pass" else upper.status
+    note = "" if status == "pass" else f"no upper bound: {upper.note}"
+    if status != "broken" and (upper.bound or status == "pass") and not budgeted.budget >= U:
+        status, note = "broken", "the flow's own bound exceeds the budget: its T or scheme is not the budget's"
+    measured = {"U": U} if math.isfinite(U) else {}
+    return Claim("budget", text, status, "norms", (), {"C": budgeted.budget}, measured, note, number)
 
 
 def _verdict(route: Route) -> tuple[Status, str]:
     """What the route alone says, and why not where it does not pass."""
     if route.broken:
         return "broken", _failed(route.assumptions)
-    if route.name == "none":
-        return "not applicable", f"no route: {route.why}"
     if not route.proved:
-        return "not applicable", f"no route: {_failed(route.assumptions)}"
+        why = [f"no route: {route.why}"] if route.why else []
+        failed = [_failed(route.assumptions)] if any(not a.holds for a in route.assumptions) else []
+        return "not applicable", "; ".join(why + failed)
     return "pass", ""
 
 
@@ -325,20 +195,17 @@ def _failed(assumptions: tuple[Assumption, ...]) -> str:
     return "; ".join(f"not true that {a.text}: {a.evidence}" for a in assumptions if not a.holds)
 
 
-def _require_finite(flow: Flow, y: Tensor, weights: Assumption) -> None:
+def _finite_points(flow: Flow, y: Tensor, weights: Assumption) -> Tensor:
+    """y in front of every layer, (N, B, ...), once they are known to be finite."""
     if not weights.holds:
         raise ArithmeticError(weights.evidence)
+    axes, points = len(flow.field.batch_shape(y)), []
     for j, state in enumerate(flow.states(y)):
         if not all(bool(part.isfinite().all()) for part in state):
             raise ArithmeticError(f"the state behind layer {j - 1} is not finite" if j else "the given states are not")
-
-
-def _drift(flow: Flow, y: Tensor) -> float:
-    """How far state 0 is off, relative to its largest entry, when all layers are done and undone."""
-    first, *_, last = flow.states(y)
-    back = flow.inverse_state(last)
-    off = max(float((a - b).abs().max()) for a, b in zip(back, first, strict=True))
-    return off / max(float(part.abs().max()) for part in first)
+        point = in_working_precision(flow.scheme.final(flow.field, state))
+        points.append(point.flatten(0, axes - 1)[:_KEPT] if axes else point[None])
+    return torch.stack(points[:-1])
 
 
 def _on_grid(flow: Flow, y: Tensor, route: Route) -> Route:

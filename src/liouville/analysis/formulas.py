@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["FORMULAS"]
+__all__ = ["FORMULAS", "formula_of"]
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,9 @@ from liouville.fields import (
     AntisymmetricField,
     HamiltonianField,
     PairField,
+    ResidualField,
     SecondOrderField,
+    SemidefiniteField,
     SeparableHamiltonianField,
     SymmetricField,
     VectorField,
@@ -50,13 +52,23 @@ def _antisymmetric(f: AntisymmetricField, y: Tensor, t: Any) -> Pairs:
     return [(f(y, t), f.activation(f.operator.apply(t.A, y, t.b) - f.factor * f.gamma * y))]
 
 
+def _residual(f: ResidualField, y: Tensor, t: Any) -> Pairs:
+    return [(f(y, t), f.activation(f.operator.apply(t.K, y, t.b)))]
+
+
+def _symmetric(f: SymmetricField, y: Tensor, t: Any) -> Pairs:
+    return [(f(y, t), -f.operator.apply_transpose(t.K, f.activation(f.operator.apply(t.K, y, t.b))))]
+
+
+def _semidefinite(f: SemidefiniteField, y: Tensor, t: Any) -> Pairs:
+    CtC = f.operator.apply_transpose(t.C, f.operator.apply(t.C, y))
+    return [(f(y, t), f.activation(f.operator.broadcast(t.b) - CtC))]
+
+
 def _second_order(f: SecondOrderField, y: Tensor, t: Any) -> Pairs:
     pairs = [(f.q_dot(y, t), y), (f.p_dot(y, t), f.force(y, t))]
-    if isinstance(f.force, SymmetricField):
-        g = f.force
-        gradient = g.operator.apply_transpose(t.K, g.activation(g.operator.apply(t.K, y, t.b)))
-        pairs.append((f.p_dot(y, t), -gradient))
-    return pairs
+    formula = formula_of(f.force)
+    return pairs if formula is None else [*pairs, *formula(f.force, y, t)]
 
 
 FORMULAS: dict[type[VectorField], Callable[..., Pairs]] = {
@@ -65,4 +77,12 @@ FORMULAS: dict[type[VectorField], Callable[..., Pairs]] = {
     PairField: _pair,
     AntisymmetricField: _antisymmetric,
     SecondOrderField: _second_order,
+    ResidualField: _residual,
+    SymmetricField: _symmetric,
+    SemidefiniteField: _semidefinite,
 }
+
+
+def formula_of(field: VectorField) -> Callable[..., Pairs] | None:
+    """The formula of the class that the field is of, or is derived from."""
+    return next((formula for kind, formula in FORMULAS.items() if isinstance(field, kind)), None)

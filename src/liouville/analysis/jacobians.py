@@ -78,7 +78,7 @@ def layer_jacobians(flow: Flow | Chain, y: Tensor, *, memory: int = MEMORY) -> A
 
 
 @torch.no_grad()
-def fill_layer_jacobians(flow: Flow, run: Run, out: Tensor) -> None:
+def fill_layer_jacobians(flow: Flow, run: Run, out: Tensor) -> Tensor:
     """Write A_0 ... A_{N-1} into ``out``, (N, B, n, n), a chunk of layers at a time."""
     matrices = _RULES.get(type(flow.scheme), _differentiated)
     step = max(1, _CHUNK // max(1, out[0].numel()))
@@ -88,6 +88,7 @@ def fill_layer_jacobians(flow: Flow, run: Run, out: Tensor) -> None:
         before, after = ([x[first + k : last + k] for x in run.parts] for k in (0, 1))
         found = matrices(flow.scheme, local, before, after)
         out[first:last] = found if run.order is None else found[..., run.order, :][..., run.order]
+    return out
 
 
 @torch.no_grad()

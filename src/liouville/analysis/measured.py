@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 
 from liouville.analysis.extremes import extreme_singular_values
-from liouville.analysis.jacobians import layer_jacobians
-from liouville.analysis.sensitivity import backward_sensitivity
+from liouville.analysis.facts import Assumption
+from liouville.analysis.jacobians import fill_layer_jacobians
+from liouville.analysis.obligations import derivative_fact
+from liouville.analysis.sensitivity import multiply
+from liouville.analysis.states import run_of
 from liouville.flow import Flow
 
 NORMS = ("1", "2", "inf", "F")
@@ -37,6 +40,7 @@ class Measured:
         log_det_rounding: how far log |det A_j| may be off: eps n times the worst condition of a layer.
         drift: eps-multiples by which state 0 is off once all layers are undone, each with one rounding; infinite where
             that is not known.
+        derivative: whether the layers' matrices are derivatives of the steps that run; None for a wide state.
     """
 
     samples: int
@@ -48,6 +52,7 @@ class Measured:
     rounding: float
     log_det_rounding: float
     drift: float
+    derivative: Assumption | None = None
 
 
 @torch.no_grad()
@@ -65,15 +70,19 @@ def measure(flow: Flow, y: Tensor, J: Tensor | None = None) -> Measured:
         >>> found.samples, found.smallest["2"] > 1 - 1e-9
         (10, True)
     """
-    flow, y = copy.deepcopy(flow).double(), y.double()
+    if any(p.dtype != torch.float64 for p in flow.parameters()):
+        flow = copy.deepcopy(flow).double()
+    y = y.double()
     batch = flow.field.batch_shape(y)
     y = y.flatten(0, len(batch) - 1) if batch else y[None]
     n = sum(part[0].numel() for part in next(iter(flow.states(y))))
     samples = min(len(y), int(_WORK / ((flow.layers + 1) * n**3)))
     if n > _WIDEST or samples < 1:
         return _measure_wide(flow, y[:_FEW])
-    y = y[torch.linspace(0, len(y) - 1, samples).long()]
-    A, M = layer_jacobians(flow, y), backward_sensitivity(flow, y)
+    run = run_of(flow, y[torch.linspace(0, len(y) - 1, samples).long()])
+    M = y.new_empty(flow.layers + 1, samples, n, n)
+    A = fill_layer_jacobians(flow, run, M[:-1]).clone()
+    multiply(M)
     products, eps = M[:-1], torch.finfo(torch.float64).eps
     if not products.isfinite().all():
         raise ArithmeticError("the sensitivities over the given data are not finite: the states or weights overflow.")
@@ -96,6 +105,7 @@ def measure(flow: Flow, y: Tensor, J: Tensor | None = None) -> Measured:
         rounding=10 * eps * n * flow.layers * max(1.0, float(values.max())),
         log_det_rounding=10 * eps * n * condition,
         drift=_drift(M),
+        derivative=derivative_fact(flow, run.parts, A, run.order),
     )
 
 

@@ -16,8 +16,12 @@ from torch import Tensor
 from liouville.analysis.jacobians import field_jacobians
 from liouville.analysis.precise import precisely
 from liouville.analysis.states import run_of
+from liouville.fields.base import is_closed
 from liouville.flow import Flow
-from liouville.schemes import RK4, ForwardEuler, ImplicitMidpoint, Midpoint, Scheme, SplittingScheme
+from liouville.schemes import Scheme
+from liouville.schemes.growth import STEPS
+
+_DOUBLE = (torch.float64, torch.complex128)
 
 
 @precisely
@@ -35,11 +39,25 @@ def layer_spectra(flow: Flow, y: Tensor) -> Tensor:
         torch.Size([8, 10, 4])
     """
     run = run_of(flow, y)
-    matrices = flow.h * field_jacobians(flow, run)
+    return eigenvalues(flow.h * field_jacobians(flow, run)).reshape(flow.layers, *run.batch, -1)
+
+
+def eigenvalues(matrices: Tensor) -> Tensor:
+    """Of each matrix, (..., n), complex; NaN where one is not finite or LAPACK does not converge."""
     finite = matrices.isfinite().all(-1).all(-1)  # LAPACK may crash on others
-    eigenvalues = torch.linalg.eigvals(torch.where(finite[..., None, None], matrices, 0.0))
-    eigenvalues = torch.where(finite[..., None], eigenvalues, torch.nan)
-    return eigenvalues.reshape(flow.layers, *run.batch, -1)
+    safe = torch.where(finite[..., None, None], matrices, 0.0)
+    try:
+        found = torch.linalg.eigvals(safe)
+    except torch.linalg.LinAlgError:
+        found = torch.stack([_eigenvalues(A) for A in safe.flatten(0, -3)]).reshape(matrices.shape[:-1])
+    return torch.where(finite[..., None], found, torch.nan)
+
+
+def _eigenvalues(matrix: Tensor) -> Tensor:
+    try:
+        return torch.linalg.eigvals(matrix)
+    except torch.linalg.LinAlgError:
+        return torch.full_like(matrix[0], torch.nan) + 0j
 
 
 def amplification(scheme: Scheme, z: Tensor) -> Tensor:
@@ -47,11 +65,11 @@ def amplification(scheme: Scheme, z: Tensor) -> Tensor:
 
     1 + z for forward Euler, the exponential's first five terms for RK4, (1 + z/2)/(1 - z/2) for the implicit midpoint
     rule, r^2 = 1 + 2 z r for the two-step one, and for splitting schemes r^2 - tr(z) r + 1 = 0 with the trace of
-    their shears on p' = z q, q' = z p. Where the two roots of modulus 1 coincide, modes grow linearly: that limit is
-    strict.
+    their shears on p' = z q, q' = z p; a scheme of your own states it, `Scheme.amplification`. Where the two roots of
+    modulus 1 coincide, modes grow linearly: that limit is strict.
 
     Raises:
-        NotImplementedError: for a scheme whose region is not known here.
+        NotImplementedError: for a scheme that states none, or has changed its step since it was stated.
 
     Examples:
         >>> import liouville as lv
@@ -59,19 +77,11 @@ def amplification(scheme: Scheme, z: Tensor) -> Tensor:
         tensor([False,  True])
     """
     z = torch.as_tensor(z)
-    z = z.to(torch.complex128 if z.dtype in (torch.float64, torch.complex128) else torch.complex64)
-    if isinstance(scheme, ForwardEuler):
-        return (1 + z).abs()
-    if isinstance(scheme, RK4):
-        return (1 + z * (1 + z / 2 * (1 + z / 3 * (1 + z / 4)))).abs()
-    if isinstance(scheme, ImplicitMidpoint):
-        return (1 + z / 2).abs() / (1 - z / 2).abs()
-    if isinstance(scheme, Midpoint):
-        return _largest_root(z, (z.square() + 1).sqrt())
-    if isinstance(scheme, SplittingScheme):
-        half = 0.5 * _trace(scheme, z)
-        return _largest_root(half, (half.square() - 1).sqrt())
-    raise NotImplementedError(f"the stability region of {type(scheme).__name__} is not known here.")
+    if not is_closed(scheme, "amplification", STEPS):
+        raise NotImplementedError(
+            f"{type(scheme).__name__} has a step of its own and states no stability region; override amplification(z)."
+        )
+    return scheme.amplification(z.to(torch.complex128 if z.dtype in _DOUBLE else torch.complex64))
 
 
 def imaginary_limit(scheme: Scheme) -> float:
@@ -83,18 +93,3 @@ def imaginary_limit(scheme: Scheme) -> float:
         [2.0, 1.0, 2.828427, 0.0]
     """
     return scheme.stability_limit
-
-
-def _largest_root(a: Tensor, root: Tensor) -> Tensor:
-    """The larger of |a + root| and |a - root|."""
-    return torch.maximum((a + root).abs(), (a - root).abs())
-
-
-def _trace(scheme: SplittingScheme, z: Tensor) -> Tensor:
-    """Of the product of the shears [[1, c z], [0, 1]] of p and [[1, 0], [c z, 1]] of q."""
-    one, zero = torch.ones_like(z), torch.zeros_like(z)
-    rows = [[one, zero], [zero, one]]
-    for half, c in scheme.stages:
-        moved = "pq".index(half)
-        rows[moved] = [x + c * z * y for x, y in zip(rows[moved], rows[1 - moved], strict=True)]
-    return rows[0][0] + rows[1][1]

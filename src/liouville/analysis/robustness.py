@@ -5,7 +5,9 @@ radius is usually a third to two thirds of the distance to the nearest input wit
 upper bound of the flows only: a score difference s_a - s_b has the Lipschitz constant ||w_a - w_b|| U L, L that of the
 lift and of what lies between them, so the class cannot change within
 
-    r(x) = min_b (s_a(x) - s_b(x)) / (||w_a - w_b|| U L),        a the predicted class.
+    r(x) = min_b (s_a(x) - s_b(x)) / (||w_a - w_b|| U L),        a the predicted class,
+
+for the network in exact arithmetic: what float32 rounds is in the local radius only.
 
 With a budget C that constant is known before training; without one U is usually so large that r is of no use. Both
 radii are in the units of the network's input.
@@ -15,20 +17,20 @@ from __future__ import annotations
 
 __all__ = ["certified_radius", "lipschitz_bound"]
 
+import copy
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from liouville import fields
 from liouville.activations import ACTIVATIONS
-from liouville.analysis.bounds import log_upper_bound
+from liouville.analysis.bounds import log_upper_bound, rounding_of_bound
+from liouville.analysis.facts import activation_of, is_shipped, plain_field
 from liouville.analysis.local import local_radius
 from liouville.analysis.precise import precisely
-from liouville.analysis.routes import plain_field
-from liouville.analysis.untouched import require_untouched
-from liouville.budget import BudgetedField, PartitionedBudgetedField
-from liouville.fields import SecondOrderField, VectorField
+from liouville.analysis.untouched import FIELDS, require_untouched
+from liouville.fields import SecondOrderField
 from liouville.flow import Flow, require_tensor
 from liouville.network import ChannelsLast, Connector, Half, Lift, Network, evaluation_mode
 from liouville.operators import Conv, spectral_norm
@@ -36,11 +38,10 @@ from liouville.precision import name_of, working
 from liouville.schemes import Midpoint
 
 _NON_EXPANSIVE = (Lift, Half, ChannelsLast, nn.Identity, nn.Flatten, nn.Dropout, nn.ReLU, nn.Tanh)
-_FIELDS = [kind for kind in vars(fields).values() if isinstance(kind, type) and issubclass(kind, VectorField)]
 _KNOWN = (
     *(Network, nn.Sequential, Flow, nn.Linear, Connector),
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
-    *(*_NON_EXPANSIVE, *_FIELDS, BudgetedField, PartitionedBudgetedField),
+    *(*_NON_EXPANSIVE, *FIELDS),
 )
 
 
@@ -91,11 +92,11 @@ def _global_radius(network: Network, x: Tensor) -> Tensor:
     if type(last) is not nn.Linear:
         raise NotImplementedError(f"the head must end in a linear map, got {type(last).__name__}.")
     for flow in (part for part in network.modules() if isinstance(part, Flow)):
-        sigma = getattr(plain_field(flow.field), "activation", None)
-        if sigma is not None and sigma is not ACTIVATIONS.get(sigma.name):
+        sigma = activation_of(flow.field)
+        if sigma is not None and not is_shipped(sigma):
             raise NotImplementedError(f"a radius is known for {', '.join(ACTIVATIONS)}; nothing is proved of {sigma}.")
     bound = lipschitz_bound(nn.Sequential(network.lift, network.body, *before))
-    scores, W = network(x).double(), last.weight.double()
+    scores, W = copy.deepcopy(network).double()(x.double()), last.weight.double()
     if not bool(scores.isfinite().all()):
         raise ValueError("a score is not a finite number, so no input has a radius.")
     if scores.shape[-1] == 1:
@@ -107,8 +108,10 @@ def _global_radius(network: Network, x: Tensor) -> Tensor:
 
 
 @precisely
+@torch.no_grad()
 def lipschitz_bound(module: nn.Module) -> float:
-    """A Lipschitz constant of a module in the 2-norm, from its weights; of a flow from y_0 to y_N.
+    """A Lipschitz constant of a module in the 2-norm, in evaluation mode, from its weights in float64; of a flow from
+    y_0 to y_N.
 
     Raises:
         NotImplementedError: for a module that is not known here, by its exact type and without hooks.
@@ -118,14 +121,14 @@ def lipschitz_bound(module: nn.Module) -> float:
         1.0
     """
     require_untouched(module, _KNOWN)
-    return _bound(module)
+    return _bound(copy.deepcopy(module).double().eval())
 
 
 def _bound(module: nn.Module) -> float:
     if type(module) is nn.Sequential:
         return float(torch.tensor([_bound(part) for part in module], dtype=torch.float64).prod())
     if type(module) is Flow:
-        return _entry(module) * float(log_upper_bound(module).double().exp())
+        return _entry(module) * math.exp(min(float(log_upper_bound(module)) + rounding_of_bound(module), 709.0))
     if type(module) is Connector:
         return _bound(module.map)  # pooling without overlap and zero features stretch nothing
     if isinstance(module, nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d) and _sees_once(module):
@@ -166,9 +169,10 @@ def _is_plain(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
 def _entry(flow: Flow) -> float:
     """Of y_0 -> State_0; reading y_N from State_N is a projection."""
     field = plain_field(flow.field)
-    L = flow.h * flow.field.lipschitz(flow.field.theta()).parts[0].double()[0]
+    constants = flow.field.lipschitz(flow.field.theta())
+    L = flow.h * constants.whole[0]
     if isinstance(flow.scheme, Midpoint):  # (y - h f(y), y)
         return float((1 + (1 + L).square()).sqrt())
     if isinstance(field, SecondOrderField) and field.start == "half":  # (-h f(y) / 2, y)
-        return float((1 + (0.5 * L).square()).sqrt())
+        return float((1 + (0.5 * flow.h * constants.parts[0][0]).square()).sqrt())
     return 1.0

@@ -71,10 +71,15 @@ def backward_sensitivity(flow: Flow | Chain, y: Tensor, *, memory: int = MEMORY)
     out = allocate((flow.layers + 1, *run.batch, n, n), y, memory)
     matrices = out.view(flow.layers + 1, -1, n, n)
     fill_layer_jacobians(flow, run, matrices[:-1])
-    matrices[-1] = torch.eye(n, dtype=y.dtype, device=y.device)
-    for j in reversed(range(flow.layers)):
-        matrices[j] = matrices[j + 1] @ matrices[j]
+    multiply(matrices)
     return out
+
+
+def multiply(matrices: Tensor) -> None:
+    """A_0, ..., A_{N-1} and anything, (N + 1, B, n, n), become A_{N-1} ... A_j, and the identity, in place."""
+    matrices[-1] = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
+    for j in reversed(range(len(matrices) - 1)):
+        matrices[j] = matrices[j + 1] @ matrices[j]
 
 
 @precisely

@@ -24,7 +24,7 @@ from torch.func import jvp
 
 from liouville.analysis.jacobians import layer_jacobians
 from liouville.analysis.precise import precisely
-from liouville.analysis.regions import layer_spectra
+from liouville.analysis.regions import eigenvalues, layer_spectra
 from liouville.analysis.routes import imaginary_facts
 from liouville.analysis.states import run_of
 from liouville.backprop import slices
@@ -158,7 +158,7 @@ def modes(flow: Flow, y: Tensor) -> Modes | None:
     if n > _WIDEST or samples < 1:
         return None
     y = y[torch.linspace(0, len(y) - 1, samples).long()]
-    rates, steps = layer_spectra(flow, y), torch.linalg.eigvals(layer_jacobians(flow, y)).abs()
+    rates, steps = layer_spectra(flow, y), eigenvalues(layer_jacobians(flow, y)).abs()
     low, high = float(rates.real.min()), float(rates.real.max())
     return Modes(low, high, max(high, -low) <= ROUNDING * float(rates.abs().max()), float(steps.max()))
 

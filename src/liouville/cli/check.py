@@ -132,7 +132,8 @@ def _file(damage: str = "") -> Claim:
     from liouville.analysis import Claim
 
     text = "the weights and the description are those that were written: their SHA-256 hash matches"
-    return Claim("file", text, "broken" if damage else "pass", "measured", note=damage.rstrip("."))
+    note = damage.rstrip(".") or "the hash finds accidents, not forgers: who can write the file can write its hash"
+    return Claim("file", text, "broken" if damage else "pass", "measured", note=note)
 
 
 def _label(run: Run, network: Network, split: Any) -> Claim:

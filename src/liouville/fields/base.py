@@ -11,6 +11,7 @@ from __future__ import annotations
 __all__ = ["Lipschitz", "Spectrum", "Theta", "VectorField", "is_closed", "require_sample_ndim", "spectrum_of"]
 
 import copy
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from numbers import Integral
@@ -37,6 +38,11 @@ class Lipschitz(NamedTuple):
 
     parts: tuple[Tensor, ...]
     one_sided: Tensor
+
+    @property
+    def whole(self) -> Tensor:
+        """L, of f' itself: the larger one of two halves that move each other."""
+        return functools.reduce(torch.maximum, self.parts)
 
 
 class VectorField(nn.Module, ABC):
@@ -126,6 +132,14 @@ class VectorField(nn.Module, ABC):
             f"{type(self).__name__} states no Lipschitz constants; override lipschitz(theta) to get upper bounds."
         )
 
+    def scaled(self, theta: Theta, factor: Tensor) -> Theta:
+        """Other weights, whose Lipschitz constants are at most ``factor``, in (0, 1], times those of ``theta``;
+        differentiable in both. What a budget needs of a field of your own, beside `lipschitz`.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} states no rescaling of its weights; override scaled(theta, factor) to get budgets."
+        )
+
     def jacobian(self, y: Tensor, theta: Theta) -> Tensor | None:
         """df/dy in closed form, (..., B, n, n), at y (..., B, n), weights of one layer or stacked; None without one.
 
@@ -183,12 +197,15 @@ class VectorField(nn.Module, ABC):
         return f"features={self.features}, layers={self.layers}"
 
 
-def is_closed(field: VectorField, name: str) -> bool:
-    """Whether no subclass has changed what the field computes since its Jacobian was written down."""
-    for cls in type(field).__mro__:
+_VELOCITIES = ("forward", "p_dot", "q_dot", "gradient")
+
+
+def is_closed(thing: object, name: str, changed_by: Collection[str] = _VELOCITIES) -> bool:
+    """Whether no subclass has changed what ``thing`` computes since ``name``, a fact about it, was written down."""
+    for cls in type(thing).__mro__:
         if name in vars(cls):
             return True
-        if vars(cls).keys() & {"forward", "p_dot", "q_dot", "gradient"}:
+        if not vars(cls).keys().isdisjoint(changed_by):
             return False
     return False
 

@@ -14,11 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from liouville.compilers import advanced
-from liouville.fields.base import Theta, VectorField
+from liouville.fields.base import Lipschitz, Theta, VectorField
 from liouville.fields.partitioned import PartitionedField
+from liouville.schemes.growth import of_shears
 from liouville.schemes.limits import StabilityLimit
 
 State = tuple[Tensor, ...]
@@ -60,6 +62,33 @@ class Scheme(ABC):
     def final(self, field: VectorField, state: State) -> Tensor:
         """State -> y."""
         return state[0]
+
+    def log_growth(self, lipschitz: Lipschitz, h: float) -> Tensor:
+        """An upper bound of log ||A_j||_2, A_j the Jacobian of one step of length h, at every state.
+
+        Shaped like the constants in ``lipschitz`` and differentiable in them; the rows of `liouville.schemes.growth`.
+        A scheme of your own states its own and gets upper bounds and budgets by it; `liouville.testing.check_scheme`
+        compares it with the step.
+
+        Raises:
+            NotImplementedError: if the scheme states none.
+        """
+        raise NotImplementedError(
+            f"no upper bound is known for {type(self).__name__}; override log_growth(lipschitz, h) to get upper bounds "
+            "and budgets."
+        )
+
+    def amplification(self, z: Tensor) -> Tensor:
+        """The largest |r(z)| over the eigenvalues r of one step on y' = lambda y, z = h lambda complex, elementwise.
+
+        For a state (p, q), whose halves are moved in turn, the equation is p' = lambda q, q' = lambda p.
+
+        Raises:
+            NotImplementedError: if the scheme states none.
+        """
+        raise NotImplementedError(
+            f"the stability region of {type(self).__name__} is not known; override amplification(z) to have one."
+        )
 
 
 @dataclass(frozen=True)
@@ -146,6 +175,22 @@ class SplittingScheme(ShearScheme):
     def terminal(self, field: VectorField, y: Tensor) -> State:
         return field.split(y)  # type: ignore[operator]
 
+    def log_growth(self, lipschitz: Lipschitz, h: float) -> Tensor:
+        """The product of the norms of the shears."""
+        return of_shears((("pq".index(half), c) for half, c in self.stages), lipschitz.parts, h)
+
+    def amplification(self, z: Tensor) -> Tensor:
+        """The roots of r^2 - tr(z) r + 1 = 0, tr the trace of the product of the shears [[1, c z], [0, 1]] of p and
+        [[1, 0], [c z, 1]] of q.
+        """
+        one, zero = torch.ones_like(z), torch.zeros_like(z)
+        rows = [[one, zero], [zero, one]]
+        for half, c in self.stages:
+            moved = "pq".index(half)
+            rows[moved] = [x + c * z * y for x, y in zip(rows[moved], rows[1 - moved], strict=True)]
+        trace = 0.5 * (rows[0][0] + rows[1][1])
+        return larger_root(trace, (trace.square() - 1).sqrt())
+
 
 @dataclass(frozen=True)
 class SymmetricScheme(ReversibleScheme):
@@ -153,3 +198,8 @@ class SymmetricScheme(ReversibleScheme):
 
     def inverse(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
         return self.step(field, state, theta_j, -h)
+
+
+def larger_root(a: Tensor, root: Tensor) -> Tensor:
+    """The larger of |a + root| and |a - root|."""
+    return torch.maximum((a + root).abs(), (a - root).abs())

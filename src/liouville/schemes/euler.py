@@ -7,8 +7,10 @@ __all__ = ["ForwardEuler"]
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from liouville.compilers import advanced
-from liouville.fields.base import Theta, VectorField
+from liouville.fields.base import Lipschitz, Theta, VectorField
 from liouville.schemes.base import Scheme, State
 
 
@@ -32,3 +34,11 @@ class ForwardEuler(Scheme):
     def step(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
         (y,) = state
         return (advanced(y, field(y, theta_j), h),)
+
+    def log_growth(self, lipschitz: Lipschitz, h: float) -> Tensor:
+        """log (1 + 2 h mu + (h L)^2)^(1/2)."""
+        return 0.5 * (2 * h * lipschitz.one_sided + (h * lipschitz.whole).square()).log1p()
+
+    def amplification(self, z: Tensor) -> Tensor:
+        """|1 + z|."""
+        return (1 + z).abs()

@@ -14,63 +14,60 @@ eigenvalue of (f' + f'^T)/2:
 
 For skew structures and sigma' >= 0, mu is L/2 and not L: the exponents of symplectic and forward Euler and of implicit
 midpoint are then about half of what norms alone give. The bounds of shears and of symplectic Euler hold for the inverse
-of the step too.
+of the step too. Each scheme states its own row, `Scheme.log_growth`.
 """
 
 from __future__ import annotations
 
-__all__ = ["log_growth"]
+__all__ = ["log_growth", "of_shears", "of_symplectic_euler"]
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from liouville.fields.base import Lipschitz
-from liouville.schemes.base import Scheme, SplittingScheme
-from liouville.schemes.euler import ForwardEuler
-from liouville.schemes.implicit import ImplicitMidpoint
-from liouville.schemes.rungekutta import RK4
-from liouville.schemes.symplectic import SymplecticEuler
-from liouville.schemes.twostep import Midpoint
+from liouville.fields.base import Lipschitz, is_closed
+
+if TYPE_CHECKING:
+    from liouville.schemes.base import Scheme
+
+STEPS = ("step", "shears")
+"""What computes a step: a class that changes one of them has to state again what depends on it."""
 
 
 def log_growth(scheme: Scheme, lipschitz: Lipschitz, h: float) -> Tensor:
-    r"""An upper bound of log ||A_j||_2 for each layer, shaped like the Lipschitz constants and differentiable in them.
-
-    Derivation of symplectic Euler's second bound: with p' = p + h p_dot(q) and q' = q + h q_dot(p'), tangents satisfy
-    |p'|^2 + |q'|^2 <= |p|^2 + |q|^2 + 2 h <q, (S_q + S_p^T) p'> + h^2 |S_q p'|^2, S the derivatives, and
-    |p'|^2 + |q|^2 <= exp(2 asinh(h L_p / 2)) (|p|^2 + |q|^2); the inverse is such a step with p and q exchanged.
-    Implicit midpoint: von Neumann's theorem for the half-plane Re z <= h mu.
+    r"""What the scheme states, `Scheme.log_growth`, unless a subclass has changed the step since that was stated.
 
     Raises:
-        NotImplementedError: if no bound is known for the scheme.
+        NotImplementedError: if the scheme states none.
 
     Examples:
+        >>> import liouville as lv
         >>> one = torch.ones(3)
-        >>> log_growth(SymplecticEuler(), Lipschitz((one, one), 0.5 * one), 0.1).exp()
+        >>> log_growth(lv.SymplecticEuler(), Lipschitz((one, one), 0.5 * one), 0.1).exp()
         tensor([1.0565, 1.0565, 1.0565])
     """
-    parts, mu = lipschitz
-    z = h * (torch.maximum(*parts) if len(parts) == 2 else parts[0])
-    if isinstance(scheme, SplittingScheme):
-        shears = _shears(scheme, parts, h)
-        return torch.minimum(shears, _symplectic_euler(z, mu, h)) if type(scheme) is SymplecticEuler else shears
-    if type(scheme) is Midpoint:
-        return torch.asinh(z)
-    if type(scheme) is ForwardEuler:
-        return 0.5 * torch.log1p(2 * h * mu + z.square())
-    if type(scheme) is RK4:
-        return torch.log1p(z * (1 + z / 2 * (1 + z / 3 * (1 + z / 4))))
-    if type(scheme) is ImplicitMidpoint:
-        half = 0.5 * h * mu
-        return torch.where(half < 1, 2 * torch.atanh(torch.where(half < 1, half, 0.0)), torch.inf)
-    raise NotImplementedError(f"no upper bound is known for {type(scheme).__name__}.")
+    if not is_closed(scheme, "log_growth", STEPS):
+        raise NotImplementedError(
+            f"{type(scheme).__name__} has a step of its own and states no bound of it; override "
+            "log_growth(lipschitz, h) to get upper bounds and budgets."
+        )
+    return scheme.log_growth(lipschitz, h)
 
 
-def _shears(scheme: SplittingScheme, parts: tuple[Tensor, ...], h: float) -> Tensor:
-    return torch.stack([torch.asinh(0.5 * abs(c) * h * parts["pq".index(half)]) for half, c in scheme.stages]).sum(0)
+def of_shears(stages: Iterable[tuple[int, float]], parts: tuple[Tensor, ...], h: float) -> Tensor:
+    """log of the product of the norms of shears [[1, c h L], [0, 1]], the stages (part whose L it is, c)."""
+    return torch.stack([torch.asinh(0.5 * abs(c) * h * parts[k]) for k, c in stages]).sum(0)
 
 
-def _symplectic_euler(z: Tensor, mu: Tensor, h: float) -> Tensor:
+def of_symplectic_euler(z: Tensor, mu: Tensor, h: float) -> Tensor:
+    r"""log of symplectic Euler's second bound, at z = h max(L_p, L_q).
+
+    With p' = p + h p_dot(q) and q' = q + h q_dot(p'), tangents satisfy |p'|^2 + |q'|^2 <= |p|^2 + |q|^2 +
+    2 h <q, (S_q + S_p^T) p'> + h^2 |S_q p'|^2, S the derivatives, and |p'|^2 + |q|^2 <= exp(2 asinh(h L_p / 2))
+    (|p|^2 + |q|^2); the inverse is such a step with p and q exchanged.
+    """
     m, tiny = 2 * h * mu, torch.finfo(mu.dtype).tiny  # a square root has no derivative at 0
     g = 0.5 * (z.square() + (z.square().square() + 4 * m.square() + tiny).sqrt())
     return 0.5 * torch.log1p(torch.exp(2 * torch.asinh(0.5 * z)) * g)

@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 from torch.func import jvp, vmap
 
 from liouville.compilers import advanced, is_recorded
-from liouville.fields.base import Theta, VectorField
+from liouville.fields.base import Lipschitz, Theta, VectorField
 from liouville.fields.hamiltonian import HamiltonianField
 from liouville.operators import spectral_norm
 from liouville.precision import in_working_precision, solve
@@ -89,6 +89,17 @@ class ImplicitMidpoint(SymmetricScheme):
         (y,) = state
         z = _solve(lambda x: field(x, theta_j), y, h / 2, None, self.iterations)
         return (2 * z - y,)
+
+    def log_growth(self, lipschitz: Lipschitz, h: float) -> Tensor:
+        """log (1 + h mu / 2) / (1 - h mu / 2), by von Neumann's theorem for the half-plane Re z <= h mu; infinite for
+        h mu >= 2.
+        """
+        half = 0.5 * h * lipschitz.one_sided
+        return torch.where(half < 1, 2 * torch.atanh(torch.where(half < 1, half, 0.0)), torch.inf)
+
+    def amplification(self, z: Tensor) -> Tensor:
+        """|1 + z/2| / |1 - z/2|."""
+        return (1 + z / 2).abs() / (1 - z / 2).abs()
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ __all__ = ["RK4"]
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from liouville.compilers import advanced
-from liouville.fields.base import Theta, VectorField
+from liouville.fields.base import Lipschitz, Theta, VectorField
 from liouville.schemes.base import Scheme, State
 
 
@@ -33,3 +35,12 @@ class RK4(Scheme):
         k3 = field(advanced(y, k2, h / 2), theta_j)
         k4 = field(advanced(y, k3, h), theta_j)
         return (advanced(y, k1 + 2 * (k2 + k3) + k4, h / 6),)
+
+    def log_growth(self, lipschitz: Lipschitz, h: float) -> Tensor:
+        """log (1 + z + z^2/2 + z^3/6 + z^4/24), z = h L."""
+        z = h * lipschitz.whole
+        return (z * (1 + z / 2 * (1 + z / 3 * (1 + z / 4)))).log1p()
+
+    def amplification(self, z: Tensor) -> Tensor:
+        """The exponential's first five terms."""
+        return (1 + z * (1 + z / 2 * (1 + z / 3 * (1 + z / 4)))).abs()

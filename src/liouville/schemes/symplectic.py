@@ -7,7 +7,12 @@ __all__ = ["SymplecticEuler", "Verlet", "Yoshida4"]
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+from torch import Tensor
+
+from liouville.fields.base import Lipschitz
 from liouville.schemes.base import SplittingScheme
+from liouville.schemes.growth import of_symplectic_euler
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,14 @@ class SymplecticEuler(SplittingScheme):
 
     order: ClassVar[int] = 1
     stages: ClassVar = (("p", 1.0), ("q", 1.0))
+
+    def log_growth(self, lipschitz: Lipschitz, h: float) -> Tensor:
+        """The smaller of the two shears' product and the bound that knows how fast two states can part."""
+        shears = super().log_growth(lipschitz, h)
+        if self.stages != SymplecticEuler.stages:  # a subclass with others
+            return shears
+        z = h * torch.maximum(*lipschitz.parts)
+        return torch.minimum(shears, of_symplectic_euler(z, lipschitz.one_sided, h))
 
 
 @dataclass(frozen=True)

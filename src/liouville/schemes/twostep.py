@@ -10,8 +10,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from liouville.compilers import advanced
-from liouville.fields.base import Theta, VectorField, spectrum_of
-from liouville.schemes.base import Shear, ShearScheme, State
+from liouville.fields.base import Lipschitz, Theta, VectorField, spectrum_of
+from liouville.schemes.base import Shear, ShearScheme, State, larger_root
+from liouville.schemes.growth import of_shears
 from liouville.schemes.limits import warn
 
 
@@ -74,3 +75,11 @@ class Midpoint(ShearScheme):
             "the two-step Midpoint scheme carries (y_{N-1}, y_N), and y_N alone does not determine y_0; "
             "use flow.final_state and flow.inverse_state."
         )
+
+    def log_growth(self, lipschitz: Lipschitz, h: float) -> Tensor:
+        """asinh(h L), of one shear by 2 h f."""
+        return of_shears([(0, 2.0)], (lipschitz.whole,), h)
+
+    def amplification(self, z: Tensor) -> Tensor:
+        """The roots of r^2 = 1 + 2 z r."""
+        return larger_root(z, (z.square() + 1).sqrt())

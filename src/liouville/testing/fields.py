@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = ["check_field"]
 
 import copy
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from liouville.fields import PartitionedField, SecondOrderField, StochasticField
 from liouville.fields.base import Theta, is_closed
 from liouville.fields.hooks import hook_of
 from liouville.schemes import State
+from liouville.testing.bounds import check_rate_and_lipschitz
 from liouville.testing.measure import (
     CANCELLATION,
     EPS,
@@ -39,7 +39,8 @@ def check_field(field: VectorField, y: Tensor | None = None, *, seed: int = 0) -
     ``forward`` is deterministic, changes nothing, treats samples one by one and has the right gradient, and
     ``jacobian``, where given, is its derivative;
     a partitioned field is (p_dot(q), q_dot(p)); with an ``energy`` H, <grad H, f> = 0 and f = J grad H where the field
-    states its ``structure`` J; ``rate``, where stated, bounds the spectral radius of the Jacobian.
+    states its ``structure`` J; ``rate``, where stated, bounds the spectral radius of the Jacobian, and ``lipschitz``
+    the norms of its blocks and its symmetric part, at random states and at 0.
 
     Args:
         field: the field; a copy is examined.
@@ -80,7 +81,7 @@ def check_field(field: VectorField, y: Tensor | None = None, *, seed: int = 0) -
     if hasattr(field, "energy") and not no_potential:
         for theta_j in layers:
             _check_energy(field, state, theta_j)
-    _check_rate(field, state, theta, layers)
+    check_rate_and_lipschitz(field, state, theta, layers)
 
 
 def _check_hooks(field: VectorField) -> None:
@@ -287,27 +288,6 @@ def _check_energy(field: VectorField, state: State, theta_j: Theta) -> None:
         near("J is skew", J + J.mT, EPS * float(J.abs().max()), "build it as B - B^T")
         scale = max(1.0, float((gradient.abs() @ J.abs().mT).max()), float(f.abs().max()))
         near("f = J grad H", f - gradient @ J.mT, terms * scale, "compare forward with autograd on energy")
-
-
-def _check_rate(field: VectorField, state: State, theta: Theta, layers: list[Theta]) -> None:
-    try:
-        rate = field.rate(theta)
-    except NotImplementedError:
-        return
-    if rate.shape not in ((1,), (field.layers,)):
-        fail("rate is one number per layer", f"got {tuple(rate.shape)}", "keep the layer axis")
-    for theta_j, bound in zip(layers, rate.expand(field.layers).tolist(), strict=True):
-        for sample in range(len(state[0])):
-            A = jacobian(lambda *s, w=theta_j: velocity(field, s, w), tuple(s[sample : sample + 1] for s in state))
-            radius = torch.linalg.eigvals(A).abs().max()
-            # a double eigenvalue moves by the square root of a rounding of A
-            slack = math.sqrt(EPS) * float(torch.linalg.matrix_norm(A, ord=2))
-            near(
-                "rate bounds the spectral radius of the Jacobian",
-                (radius - bound).clamp(min=0),
-                slack,
-                f"radius {float(radius):.4g}, stated {bound:.4g}",
-            )
 
 
 def _whole(field: Any, state: State) -> Tensor:

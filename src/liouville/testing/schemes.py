@@ -21,6 +21,7 @@ from liouville.fields import (
 )
 from liouville.fields.base import Theta
 from liouville.schemes import ReversibleScheme, Scheme, SplittingScheme, State, SymmetricScheme
+from liouville.testing.bounds import check_amplification, check_growth
 from liouville.testing.measure import (
     CANCELLATION,
     EPS,
@@ -44,7 +45,8 @@ def check_scheme(
 
     The order is the slope of the error at T = 2 under halving of h, within 0.1 of ``scheme.order``, weights constant in
     time; the reference is RK4 with 2048 steps. The inverse of a `ReversibleScheme` undoes a step; a `SymmetricScheme`
-    undoes it by -h; a `SplittingScheme` has determinant 1.
+    undoes it by -h; a `SplittingScheme` has determinant 1. Where stated, ``log_growth`` bounds the norm of a step, and
+    ``amplification`` is its largest eigenvalue on linear fields.
 
     Args:
         scheme: the scheme.
@@ -70,6 +72,10 @@ def check_scheme(
         _check_steps(scheme, field, y, theta_0)
         _check_order(scheme, field, y, theta_0)
     A = _step_jacobian(scheme, field, y[:1], theta_0, 0.3)
+    for step in (0.3, 1.0):
+        for at in (y[:1], 0.0 * y[:1]):
+            check_growth(scheme, field, _step_jacobian(scheme, field, at, theta_0, step), _stacked(theta_0), step)
+    check_amplification(scheme)
     n, size = len(A), float(torch.linalg.matrix_norm(A, ord=2))
     if isinstance(scheme, SplittingScheme):
         near(
@@ -90,6 +96,11 @@ def check_scheme(
             CANCELLATION * n * EPS * size**2 * float(torch.linalg.matrix_norm(J, ord=2)),
             "check the signs of the stages, and that each half uses the newest value of the other",
         )
+
+
+def _stacked(theta_0: Theta) -> Theta:
+    """The weights of one layer, with an axis of layers."""
+    return type(theta_0)(*(w[None] for w in theta_0))
 
 
 def _accepted(scheme: Scheme, generator: torch.Generator) -> VectorField:

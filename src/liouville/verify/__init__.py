@@ -1,8 +1,9 @@
 r"""Every statement of the papers that the library rests on, as a check that runs.
 
 P1 is Haber & Ruthotto 2017 (1705.03341), P2 Galimberti et al. 2023 (2105.13205), P3 its predecessor (2104.13166), P4
-Chang et al. 2018 (1709.03698). Each check measures numbers in float64 and compares them with the interval that the
-statement allows; a statement that fails as printed is shown to fail, beside the correction that holds.
+Chang et al. 2018 (1709.03698); what certificates claim beyond them is called proved. Each check measures numbers in
+float64 and compares them with the interval that the statement allows; a statement that fails as printed is shown to
+fail, beside the correction that holds.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from liouville.verify import (  # noqa: F401 (they enter their statements)
     p2_sensitivity,
     p2_wider,
     p3_unified,
+    proved,
 )
 from liouville.verify.statements import STATEMENTS, Finding, Number, Record, Statement
 

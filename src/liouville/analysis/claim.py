@@ -1,0 +1,41 @@
+r"""One claim of a certificate: what is said of a network, on what grounds, and whether it stands."""
+
+from __future__ import annotations
+
+__all__ = ["Claim", "Status"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from liouville.analysis.facts import Assumption
+
+Status = Literal["pass", "not applicable", "broken"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement about a network.
+
+    Args:
+        name: short, for tables.
+        statement: what is claimed, in full.
+        status: ``"pass"``, ``"not applicable"`` or ``"broken"``.
+        route: of the proof: ``"symplectic"``, ``"det = 1"``, ``"det >= 1"``, ``"norms"``, ``"multipliers"``,
+            ``"enclosure"``, ``"measured"`` or ``"none"``.
+        assumptions: what the proof needs, as measured on the object.
+        bound: guaranteed numbers.
+        measured: the same numbers over the given data.
+        note: why it is broken or not applicable, or how to read it.
+        flow: which flow of a network; None for the network itself.
+    """
+
+    name: str
+    statement: str
+    status: Status
+    route: str = "none"
+    assumptions: tuple[Assumption, ...] = ()
+    bound: Mapping[str, float] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+    flow: int | None = None
