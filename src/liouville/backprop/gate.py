@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from liouville.backprop.contract import is_autocast, is_plain_autograd, kind_of, operations, streams
 from liouville.compilers import is_recorded
 from liouville.fields.base import Theta, VectorField
+from liouville.fields.given import Given, kind_of_call, like
 from liouville.fields.hooks import require_no_hooks
 from liouville.fields.partitioned import PartitionedField
 from liouville.fields.stochastic import original
@@ -63,13 +64,15 @@ def admit(field: VectorField, y: Tensor, theta_0: Theta) -> Manner:
         return _SOUND
     known = vars(own).setdefault(_KNOWN, {})
     some = y.shape[0] if y.shape[0] < 2 else 2  # what is right for one sample may be broadcast for more
-    key = (own.training, some, y.shape[1:], y.dtype, y.device, is_autocast(y.device.type))
+    key = (own.training, some, y.shape[1:], y.dtype, y.device, is_autocast(y.device.type), *kind_of_call(field))
     try:
         return known[key]
     except KeyError:
         pass
     except TypeError:  # a shape of symbols
         return _aside(field.at_layer(0), y, theta_0)
+    if not isinstance(field, Given):
+        own.check_arguments((), {})  # there may be some that it needs
     look = _look if _is_plain((y, *theta_0)) else _aside
     found = look(field.at_layer(0), y, theta_0)
     if not torch.jit.is_tracing():
@@ -158,7 +161,7 @@ def _look(field: Any, y: Tensor, theta_0: Theta) -> Manner:
             if repeats and not draws and unrun is not None:
                 for witness in (theta, buffers):
                     witness.restore()
-                _require_no_memory(own, unrun, velocities, weights, buffers)
+                _require_no_memory(field, unrun, velocities, weights, buffers)
             replays = repeats and (not draws or all(_replays(v, x, weights, start) for _, v, x, _ in velocities))
         finally:
             for witness in (theta, buffers):
@@ -236,9 +239,10 @@ def _unrun(own: VectorField) -> VectorField | None:
 
 
 def _require_no_memory(
-    own: VectorField, unrun: VectorField, velocities: Sequence[_Velocity], weights: Theta, buffers: _Witness
+    bound: Any, unrun: VectorField, velocities: Sequence[_Velocity], weights: Theta, buffers: _Witness
 ) -> None:
     """Raise where a field that has run gives another velocity for other weights than one that has not."""
+    own = original(bound)
     fixed = set(own.constants)
     other = {
         name: w * 0.75 + 2**-6 if w.is_floating_point() and name not in fixed else w
@@ -246,7 +250,7 @@ def _require_no_memory(
     }
     found: list[list[Tensor]] = []
     for field in (own, unrun):
-        layer: Any = field.in_run(0).at_layer(0)
+        layer: Any = like(field, bound).at_layer(0)
         named = {"forward(y)": layer} if len(velocities) == 1 else {"p_dot(q)": layer.p_dot, "q_dot(p)": layer.q_dot}
         copies = type(weights)(*(w.clone() for w in other.values()))
         found.append([named[name](x.clone(), copies).detach() for name, _, x, _ in velocities])

@@ -21,6 +21,7 @@ from liouville.backprop.reversible import Reversible
 from liouville.backprop.storing import Checkpointed, Stored
 from liouville.compilers import is_watched
 from liouville.fields.base import Theta, VectorField
+from liouville.fields.given import kind_of_call
 from liouville.fields.stochastic import original
 from liouville.kernels.batchlast import BatchLast
 from liouville.kernels.fused import Fused
@@ -173,7 +174,7 @@ def _bytes_per_layer(scheme: Scheme, field: VectorField, state: State, theta: Th
         return _Cost(_GUESS * sum(x.numel() * x.dtype.itemsize for x in state), " (a guess)")
     costs = _costs.setdefault(original(field), {})
     like = state[0]
-    kind = (like.dtype, like.device, is_autocast(like.device.type), original(field).training)
+    kind = (like.dtype, like.device, is_autocast(like.device.type), original(field).training, *kind_of_call(field))
     key = (scheme, tuple(x.shape for x in state), kind)
     if key not in costs:
         if len(costs) >= _REMEMBERED:
