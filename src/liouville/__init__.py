@@ -64,10 +64,12 @@ if TYPE_CHECKING:
     from liouville.operators import Conv, Dense, Graph
     from liouville.schemes import (
         RK4,
+        Coupled,
         ForwardEuler,
         ImplicitMidpoint,
         ImplicitSymplecticEuler,
         Midpoint,
+        Momentum,
         ReversibleScheme,
         Scheme,
         ShearScheme,
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
         Verlet,
         Yoshida4,
     )
+    from liouville.stack import reversible, unwrap
     from liouville.zoo import classifier, regressor
 
 __version__ = "0.1.0"
@@ -109,10 +112,12 @@ _HOMES = {
     "liouville.operators": ("Conv", "Dense", "Graph"),
     "liouville.schemes": (
         "RK4",
+        "Coupled",
         "ForwardEuler",
         "ImplicitMidpoint",
         "ImplicitSymplecticEuler",
         "Midpoint",
+        "Momentum",
         "ReversibleScheme",
         "Scheme",
         "ShearScheme",
@@ -123,6 +128,7 @@ _HOMES = {
         "Yoshida4",
     ),
     "liouville.budget": ("budgeted",),
+    "liouville.stack": ("reversible", "unwrap"),
     "liouville.zoo": ("classifier", "regressor"),
     "liouville.checkpoint": ("load", "save"),
 }
@@ -157,6 +163,7 @@ __all__ = [
     "Checkpointed",
     "Connector",
     "Conv",
+    "Coupled",
     "Dense",
     "DriftWarning",
     "Flow",
@@ -168,6 +175,7 @@ __all__ = [
     "ImplicitSymplecticEuler",
     "Lift",
     "Midpoint",
+    "Momentum",
     "Network",
     "NoKernelError",
     "Normal",
@@ -209,11 +217,13 @@ __all__ = [
     "recipes",
     "regressor",
     "report",
+    "reversible",
     "runs",
     "save",
     "schemes",
     "testing",
     "train",
+    "unwrap",
     "verify",
     "zoo",
 ]

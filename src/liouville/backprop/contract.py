@@ -8,6 +8,8 @@ raises instead.
 from __future__ import annotations
 
 __all__ = [
+    "Advice",
+    "advice",
     "differentiable_once",
     "is_autocast",
     "is_declared",
@@ -21,8 +23,9 @@ __all__ = [
 ]
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,24 +63,32 @@ def require_plain_autograd(tensors: Sequence[Tensor]) -> None:
 
 
 @contextlib.contextmanager
-def watched(field: Any, device: torch.device) -> Iterator[None]:
-    """Raise a `RuntimeError` if what runs inside draws from torch's global random streams or changes a buffer."""
+def watched(field: Any, device: torch.device, largest: float = math.inf) -> Iterator[None]:
+    """Raise a `RuntimeError` if what runs inside draws from torch's global random streams or changes a buffer.
+
+    Of a buffer of more than ``largest`` entries the version is looked at only, which needs no memory.
+    """
     start = streams(device)
-    buffers: dict[str, tuple[Tensor, Tensor]] = {name: (b, b.detach().clone()) for name, b in field.named_buffers()}
+    buffers: dict[str, tuple[Tensor, Tensor | int]] = {
+        name: (b, b.detach().clone() if b.numel() <= largest else b._version) for name, b in field.named_buffers()
+    }
     yield
     if any(not torch.equal(a, b) for a, b in zip(start, streams(device), strict=True)):
         raise RuntimeError(
             f"random numbers were drawn from torch's global stream while the layers of {kind_of(field)} ran; "
-            "evaluated again they would differ, and the gradient would be wrong. Use lv.dropout(field, p), derive "
-            f"the field from StochasticField, or {_STORED}."
+            f"evaluated again they would differ, and the gradient would be wrong. {advice(field).noise}"
         )
     now = dict(field.named_buffers())
-    changed = [name for name, (b, value) in buffers.items() if now.get(name) is not b or not torch.equal(b, value)]
+    changed = [name for name, (b, value) in buffers.items() if now.get(name) is not b or not _is_still(b, value)]
     if changed:
         raise RuntimeError(
             f"the layers of {kind_of(field)} change the buffer {', '.join(changed)}; evaluated again they would "
-            f"change it twice and compute something else. Use a norm without running statistics, or {_STORED}."
+            f"change it twice and compute something else. {advice(field).buffer}"
         )
+
+
+def _is_still(b: Tensor, value: Tensor | int) -> bool:
+    return torch.equal(b, value) if isinstance(value, Tensor) else b._version == value
 
 
 def is_declared(result: Tensor, inputs: Sequence[Tensor]) -> bool:
@@ -89,9 +100,27 @@ def require_declared(result: Tensor, inputs: Sequence[Tensor], field: Any, j: in
     """Raise where it is not `is_declared`."""
     if not is_declared(result, inputs):
         raise RuntimeError(
-            f"layer {j} of {kind_of(field)} depends on a parameter that does not come through theta(); its "
-            f"gradient would be missing. Return the parameter from theta() and read it from theta_j, or {_STORED}."
+            f"layer {j} of {kind_of(field)} depends on a parameter that does not come through {advice(field).door}; "
+            f"its gradient would be missing. {advice(field).parameter}"
         )
+
+
+class Advice(NamedTuple):
+    """What to do about a breach; a field of another kind has an ``advice`` of its own."""
+
+    noise: str = f"Use lv.dropout(field, p), derive the field from StochasticField, or {_STORED}."
+    buffer: str = f"Use a norm without running statistics, or {_STORED}."
+    door: str = "theta()"
+    parameter: str = f"Return the parameter from theta() and read it from theta_j, or {_STORED}."
+    impure: str = "use lv.dropout, or derive it from StochasticField"
+
+
+def advice(field: Any) -> Advice:
+    """The field's, or that for a vector field."""
+    return getattr(original(field), "advice", _ADVICE)
+
+
+_ADVICE = Advice()
 
 
 def kind_of(field: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["StochasticField", "original"]
+__all__ = ["StochasticField", "original", "scrambled"]
 
 from abc import abstractmethod
 from typing import Any
@@ -68,10 +68,10 @@ class _Drawn(Bound):
         return self.original.q_dot(p, theta_j, self._generator(p, 2), *args, **context)
 
     def _generator(self, like: Tensor, stream: int) -> torch.Generator | None:
-        return None if self._run is None else torch.Generator(like.device).manual_seed(_scrambled(self._seed + stream))
+        return None if self._run is None else torch.Generator(like.device).manual_seed(scrambled(self._seed + stream))
 
 
-def _scrambled(x: int) -> int:
+def scrambled(x: int) -> int:
     """SplitMix64: torch's CPU generator reads only the low 32 bits of a seed, so every bit must reach them."""
     x = (x + 0x9E3779B97F4A7C15) & _64_BITS
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _64_BITS

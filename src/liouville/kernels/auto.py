@@ -133,6 +133,8 @@ class Auto(Backprop):
         if not isinstance(scheme, ReversibleScheme):
             return Choice(Checkpointed(), f"{fits}, and {type(scheme).__name__} has no inverse")
         shears = isinstance(scheme, ShearScheme)
+        if isinstance(scheme, ShearScheme) and scheme.kept_bits:
+            return Choice(Reversible(exact=True, compensated=True), f"{fits}; the bits that its steps drop are kept")
         if digits > 1e-4:
             short = "states of 16 bits cannot be rebuilt by rounded sums"
             return Choice(Reversible(exact=True) if shears else Checkpointed(), f"{fits}; {short}")

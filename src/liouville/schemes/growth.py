@@ -9,6 +9,8 @@ eigenvalue of (f' + f'^T)/2:
 | splitting schemes, two-step midpoint | the product over their shears |
 | symplectic Euler | also (1 + exp(2 asinh(z / 2)) g)^(1/2), g the norm of [[z^2, 2 h mu], [2 h mu, 0]] |
 | forward Euler | (1 + 2 h mu + (h L)^2)^(1/2) |
+| coupled streams of gain c | exp(asinh(c h L / 2)) |
+| momentum, gamma and g = (1 - gamma) h L | exp(asinh(1 / 2)) times the norm of [[1, 0], [g, gamma]] |
 | RK4 | 1 + z + z^2/2 + z^3/6 + z^4/24 |
 | implicit midpoint | (1 + h mu / 2) / (1 - h mu / 2) for h mu < 2 |
 
@@ -21,13 +23,17 @@ from __future__ import annotations
 
 __all__ = ["log_growth"]
 
+import math
+
 import torch
 from torch import Tensor
 
 from liouville.fields.base import Lipschitz
 from liouville.schemes.base import Scheme, SplittingScheme
+from liouville.schemes.coupled import Coupled
 from liouville.schemes.euler import ForwardEuler
 from liouville.schemes.implicit import ImplicitMidpoint
+from liouville.schemes.momentum import Momentum
 from liouville.schemes.rungekutta import RK4
 from liouville.schemes.symplectic import SymplecticEuler
 from liouville.schemes.twostep import Midpoint
@@ -56,6 +62,12 @@ def log_growth(scheme: Scheme, lipschitz: Lipschitz, h: float) -> Tensor:
         return torch.minimum(shears, _symplectic_euler(z, mu, h)) if type(scheme) is SymplecticEuler else shears
     if type(scheme) is Midpoint:
         return torch.asinh(z)
+    if type(scheme) is Coupled:
+        return torch.asinh(0.5 * scheme.gain * z)
+    if type(scheme) is Momentum:
+        c = scheme.gamma**2
+        size = 1 + ((1 - scheme.gamma) * z).square() + c
+        return math.asinh(0.5) + 0.5 * torch.log(0.5 * (size + (size.square() - 4 * c).sqrt()))
     if type(scheme) is ForwardEuler:
         return 0.5 * torch.log1p(2 * h * mu + z.square())
     if type(scheme) is RK4:

@@ -2,7 +2,7 @@ r"""The two-step midpoint scheme: reversible for any field, stable on a piece of
 
 from __future__ import annotations
 
-__all__ = ["Midpoint"]
+__all__ = ["Midpoint", "warn_of_damping"]
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -48,17 +48,7 @@ class Midpoint(ShearScheme):
 
     def check(self, field: VectorField) -> None:
         super().check(field)
-        spectrum = spectrum_of(field)
-        if spectrum == "imaginary":
-            return
-        name = type(field).__name__
-        damps = f"{name} damps"
-        if spectrum == "any":
-            damps = f'nothing says that {name} damps nothing (a field of your own can: spectrum = "imaginary")'
-        warn(
-            f"the two-step Midpoint scheme lets whatever a field damps grow, at any step size, and {damps}; use "
-            "ForwardEuler, RK4 or ImplicitMidpoint, or AntisymmetricField with gamma = 0."
-        )
+        warn_of_damping("the two-step Midpoint scheme", field)
 
     def init(self, field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
         return advanced(y, field(y, theta_0), -h), y
@@ -74,3 +64,18 @@ class Midpoint(ShearScheme):
             "the two-step Midpoint scheme carries (y_{N-1}, y_N), and y_N alone does not determine y_0; "
             "use flow.final_state and flow.inverse_state."
         )
+
+
+def warn_of_damping(scheme: str, field: VectorField) -> None:
+    """A `StabilityWarning` unless the field is known to have imaginary rates."""
+    spectrum = spectrum_of(field)
+    if spectrum == "imaginary":
+        return
+    name = type(field).__name__
+    damps = f"{name} damps"
+    if spectrum == "any":
+        damps = f'nothing says that {name} damps nothing (a field of your own can: spectrum = "imaginary")'
+    warn(
+        f"{scheme} lets whatever a field damps grow, at any step size, and {damps}; use "
+        "ForwardEuler, RK4 or ImplicitMidpoint, or AntisymmetricField with gamma = 0."
+    )
