@@ -106,7 +106,7 @@ def test_a_network_and_its_flows(engine):
         net(y, bias=bias)
 
 
-@pytest.mark.parametrize("engine", [e for e in ENGINES.values() if not isinstance(e, lv.Checkpointed)], ids=repr)
+@engines
 def test_a_mask_changed_before_the_backward_pass_is_noticed(engine):
     flow = lv.Flow(shear(G=Masked), lv.SymplecticEuler(), 1.0, engine)
     mask = torch.ones(2).double()

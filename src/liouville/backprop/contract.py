@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = [
     "Advice",
     "advice",
+    "autocast_now",
     "differentiable_once",
     "is_autocast",
     "is_declared",
@@ -18,13 +19,15 @@ __all__ = [
     "operations",
     "require_declared",
     "require_plain_autograd",
+    "rewind",
     "streams",
     "watched",
 ]
 
 import contextlib
+import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -128,12 +131,26 @@ def kind_of(field: Any) -> str:
     return type(original(field)).__name__
 
 
+def autocast_now(device: str) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    """The autocast of this moment, to be entered again; without its cache, which would keep every layer's weights."""
+    if not is_autocast(device):
+        return contextlib.nullcontext
+    return functools.partial(torch.autocast, device, dtype=torch.get_autocast_dtype(device), cache_enabled=False)
+
+
 def streams(device: torch.device) -> list[Tensor]:
     """The states of torch's global random streams, the CPU's first."""
     found = [torch.get_rng_state()]
     if device.type == "cuda":
         found.append(torch.cuda.get_rng_state(device))
     return found
+
+
+def rewind(to: Sequence[Tensor], device: torch.device) -> None:
+    """Put torch's global random streams back to where `streams` found them."""
+    torch.set_rng_state(to[0])
+    if len(to) > 1:
+        torch.cuda.set_rng_state(to[1], device)
 
 
 def differentiable_once(gradients: Sequence[Tensor | None], of: Sequence[Tensor]) -> Sequence[Tensor | None]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from liouville.backprop.contract import is_autocast, is_plain_autograd, kind_of, operations, streams
+from liouville.backprop.contract import is_autocast, is_plain_autograd, kind_of, operations, rewind, streams
 from liouville.compilers import is_recorded
 from liouville.fields.base import Theta, VectorField
 from liouville.fields.given import Given, kind_of_call, like
@@ -152,7 +152,7 @@ def _look(field: Any, y: Tensor, theta_0: Theta) -> Manner:
             kept = own.plain_state()
             for witness in (theta, buffers):
                 witness.restore()
-            _rewind(start, y.device)
+            rewind(start, y.device)
             versions = [v._version for v in first]
             second = [velocity(x.clone(), weights).detach() for _, velocity, x, _ in velocities]
             _require_own_memory(own, first, versions)
@@ -166,7 +166,7 @@ def _look(field: Any, y: Tensor, theta_0: Theta) -> Manner:
         finally:
             for witness in (theta, buffers):
                 witness.restore()
-            _rewind(start, y.device)
+            rewind(start, y.device)
     return Manner(draws, repeats, replays, writes)
 
 
@@ -318,19 +318,13 @@ def _equal(a: Tensor, b: Tensor, exact: bool = False) -> bool:
     return bool(torch.allclose(a, b, rtol=0.0, atol=size * torch.finfo(a.dtype).eps ** 0.5, equal_nan=True))
 
 
-def _rewind(to: Sequence[Tensor], device: torch.device) -> None:
-    torch.set_rng_state(to[0])
-    if len(to) > 1:
-        torch.cuda.set_rng_state(to[1], device)
-
-
 def _replays(velocity: Any, x: Tensor, theta: Theta, start: Sequence[Tensor]) -> bool:
     """Whether a gradient is the same after a recomputation that draws the same numbers."""
     from torch.utils.checkpoint import checkpoint
 
     found = []
     for through in (lambda f, *args: f(*args), lambda f, *args: checkpoint(f, *args, use_reentrant=False)):
-        _rewind(start, x.device)
+        rewind(start, x.device)
         inputs = [t.detach().clone().requires_grad_(t.is_floating_point()) for t in (x, *theta)]
         leaves = [t for t in inputs if t.requires_grad]
         with torch.enable_grad():

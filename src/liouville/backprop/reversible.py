@@ -10,11 +10,7 @@ from __future__ import annotations
 
 __all__ = ["Reversible"]
 
-import contextlib
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +18,7 @@ from torch import Tensor
 from liouville.backprop.arithmetic import Compensated, Floating, Grid
 from liouville.backprop.base import Backprop, require_depth
 from liouville.backprop.chain import chained
-from liouville.backprop.contract import differentiable_once, is_autocast, require_plain_autograd, watched
+from liouville.backprop.contract import autocast_now, differentiable_once, require_plain_autograd, watched
 from liouville.backprop.gate import observed, require_recomputable
 from liouville.backprop.layers import Inverses, Layers, Shears
 from liouville.backprop.passes import Run
@@ -106,7 +102,7 @@ class Reversible(Backprop):
     def layers(self, scheme: Scheme, field: VectorField, state: State, h: float, traced: bool = False) -> Layers:
         """The layers of one run as this engine goes through them, forwards and backwards."""
         self.check(scheme, field)
-        autocast = _autocast(state[0].device.type)
+        autocast = autocast_now(state[0].device.type)
         if not isinstance(scheme, ShearScheme):
             return Inverses(scheme, field, h, Floating(), traced, autocast)
         arithmetic = Grid(state, self.compensated) if self.exact else Compensated() if self.compensated else Floating()
@@ -153,10 +149,3 @@ class _Inverted(torch.autograd.Function):
             first, weights = ctx.run.backward(kept, costate, theta, needed[parts:])
             first = [g.to(dtype) if n else None for g, dtype, n in zip(first, ctx.dtypes, needed, strict=False)]
         return None, None, *differentiable_once([*first, *weights], (*costate, *theta, *final))
-
-
-def _autocast(device: str) -> Callable[[], contextlib.AbstractContextManager[Any]]:
-    """The autocast of this moment, to be entered again; without its cache, which would keep every layer's weights."""
-    if not is_autocast(device):
-        return contextlib.nullcontext
-    return functools.partial(torch.autocast, device, dtype=torch.get_autocast_dtype(device), cache_enabled=False)

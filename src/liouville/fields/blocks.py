@@ -92,6 +92,8 @@ class Blocks(Bound):
         seed: of the noise of blocks in training; block j draws from (seed, j), whenever it is evaluated.
     """
 
+    has_effects = False
+
     def __init__(
         self, owner: nn.Module, blocks: Sequence[nn.Module], calls: Sequence[tuple[Any, Any]], seed: int | None
     ) -> None:
