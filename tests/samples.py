@@ -207,8 +207,13 @@ SCHEMES = {
         lv.RK4(),
         lv.ImplicitMidpoint(),
         lv.ImplicitSymplecticEuler(),
+        lv.Momentum(),
+        lv.Coupled(),
     )
 }
+# they take every field, and do with one what they do with all
+FEW = ("hamiltonian", "antisymmetric", "residual", "separable-X", "pair-rectangular", "hamiltonian-full")
+FEW += ("antisymmetric-images", "shear-tokens", "dropout", "residual-graph")
 
 
 def _fits(scheme, of):
@@ -219,7 +224,9 @@ def _fits(scheme, of):
     return True
 
 
-PAIRS = [(s, f) for s in SCHEMES for f in FIELDS if _fits(SCHEMES[s], field(f))]
+PAIRS = [
+    (s, f) for s in SCHEMES for f in (FEW if s in ("Momentum", "Coupled") else FIELDS) if _fits(SCHEMES[s], field(f))
+]
 REVERSIBLE_PAIRS = [(s, f) for s, f in PAIRS if isinstance(SCHEMES[s], lv.ReversibleScheme)]
 
 BACKPROPS = {
@@ -274,5 +281,6 @@ def everything():
         lv.Fused(),  # which needs the native library to run: its laws are in kernels/, as the next one's
         lv.BatchLast(),
         *INITIALS.values(),
+        lv.PerLayer([0.0] * N),
         *(make()[0] for make in PARTS.values()),
     ]

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         Normal,
         PairField,
         PartitionedField,
+        PerLayer,
         ResidualField,
         SecondOrderField,
         SemidefiniteField,
@@ -63,10 +64,12 @@ if TYPE_CHECKING:
     from liouville.operators import Conv, Dense, Graph
     from liouville.schemes import (
         RK4,
+        Coupled,
         ForwardEuler,
         ImplicitMidpoint,
         ImplicitSymplecticEuler,
         Midpoint,
+        Momentum,
         ReversibleScheme,
         Scheme,
         ShearScheme,
@@ -76,6 +79,7 @@ if TYPE_CHECKING:
         Verlet,
         Yoshida4,
     )
+    from liouville.stack import reversible, unwrap
     from liouville.zoo import classifier, regressor
 
 __version__ = "0.1.0"
@@ -90,6 +94,7 @@ _HOMES = {
         "Normal",
         "PairField",
         "PartitionedField",
+        "PerLayer",
         "ResidualField",
         "SecondOrderField",
         "SemidefiniteField",
@@ -107,10 +112,12 @@ _HOMES = {
     "liouville.operators": ("Conv", "Dense", "Graph"),
     "liouville.schemes": (
         "RK4",
+        "Coupled",
         "ForwardEuler",
         "ImplicitMidpoint",
         "ImplicitSymplecticEuler",
         "Midpoint",
+        "Momentum",
         "ReversibleScheme",
         "Scheme",
         "ShearScheme",
@@ -121,6 +128,7 @@ _HOMES = {
         "Yoshida4",
     ),
     "liouville.budget": ("budgeted",),
+    "liouville.stack": ("reversible", "unwrap"),
     "liouville.zoo": ("classifier", "regressor"),
     "liouville.checkpoint": ("load", "save"),
 }
@@ -155,6 +163,7 @@ __all__ = [
     "Checkpointed",
     "Connector",
     "Conv",
+    "Coupled",
     "Dense",
     "DriftWarning",
     "Flow",
@@ -166,11 +175,13 @@ __all__ = [
     "ImplicitSymplecticEuler",
     "Lift",
     "Midpoint",
+    "Momentum",
     "Network",
     "NoKernelError",
     "Normal",
     "PairField",
     "PartitionedField",
+    "PerLayer",
     "ResidualField",
     "Reversible",
     "ReversibleScheme",
@@ -206,11 +217,13 @@ __all__ = [
     "recipes",
     "regressor",
     "report",
+    "reversible",
     "runs",
     "save",
     "schemes",
     "testing",
     "train",
+    "unwrap",
     "verify",
     "zoo",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Flow", "require_flow", "require_tensor"]
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -16,6 +16,7 @@ from liouville.backprop.contract import is_autocast
 from liouville.backprop.gate import admit
 from liouville.compilers import is_hollow, is_recorded
 from liouville.fields.base import Theta, VectorField
+from liouville.fields.given import bind
 from liouville.fields.stochastic import StochasticField
 from liouville.precision import FLOATS, require_autocast
 from liouville.schemes.base import ReversibleScheme, Scheme, State
@@ -35,9 +36,14 @@ class Flow(nn.Module):
     Shapes: dense fields take (*batch, features), fields on images (B, features, H, W), modules of yours what they take;
     the output has the same shape. What one sample is, `VectorField.sample_ndim` says.
 
+    Arguments: ``flow(y, mask, table=table)`` hands them to every layer of a field that takes some, such as `ShearField`
+    of modules that do, or a field of your own; `liouville.PerLayer` is an argument with a value for each layer. Tensors
+    among them get their gradients from every engine, and may sit in tuples, lists and dicts.
+
     Raises:
         ValueError: if T <= 0, the scheme does not fit the field, the engine does not fit them, or an input has the
             wrong width or dtype.
+        TypeError: for arguments that the field does not take, or a missing one that it needs.
 
     Examples:
         >>> import liouville as lv
@@ -70,14 +76,13 @@ class Flow(nn.Module):
         """The step T / N."""
         return self.T / self.field.layers
 
-    def forward(self, y: Tensor) -> Tensor:
-        """y_0 -> y_N."""
-        return self.scheme.final(self.field, self.final_state(y))
+    def forward(self, y: Tensor, *args: Any, **context: Any) -> Tensor:
+        """y_0 -> y_N; further arguments are handed to every layer."""
+        return self.scheme.final(self.field, self.final_state(y, *args, **context))
 
-    def final_state(self, y: Tensor) -> State:
+    def final_state(self, y: Tensor, *args: Any, **context: Any) -> State:
         """y_0 -> the state behind the last layer: (p, q), (y_{N-1}, y_N) or (y_N,), by the scheme."""
-        theta = self.field.theta()
-        run, state = self.start(y, theta)
+        run, state, theta = self._started(y, args, context)
         return self._engine(y).run(self.scheme, run, state, theta, self.T / run.layers)
 
     def _engine(self, y: Tensor) -> Backprop:
@@ -86,39 +91,37 @@ class Flow(nn.Module):
             return self.backprop.recorded()
         return Stored() if is_hollow(y) else self.backprop
 
-    def trajectory(self, y: Tensor) -> Tensor:
+    def trajectory(self, y: Tensor, *args: Any, **context: Any) -> Tensor:
         """y_0 ... y_N, stacked: (N + 1, *y.shape)."""
-        return torch.stack([self.scheme.final(self.field, state) for state in self.states(y)])
+        return torch.stack([self.scheme.final(self.field, state) for state in self.states(y, *args, **context)])
 
-    def states(self, y: Tensor) -> Iterator[State]:
+    def states(self, y: Tensor, *args: Any, **context: Any) -> Iterator[State]:
         """The N + 1 states one after the other, by the plain loop."""
-        theta = self.field.theta()
-        run, state = self.start(y, theta)
+        run, state, theta = self._started(y, args, context)
         yield state
         for j, theta_j in enumerate(slices(theta, self.layers)):
             state = self.scheme.step(run.at_layer(j), state, theta_j, self.h)
             yield state
 
-    def inverse_state(self, state: State) -> State:
+    def inverse_state(self, state: State, *args: Any, **context: Any) -> State:
         """The state before the first layer, from the state behind the last; reversible schemes only."""
         scheme = self._reversible()
-        theta = self.field.theta()
-        field = self.field.at_layer(0)
-        found = admit(field, scheme.final(field, state), type(theta)(*(w[0] for w in theta)))
+        field, theta = self._bound(self.field, self.field.theta(), args, context)
+        found = admit(field, scheme.final(self.field, state), type(theta)(*(w[0] for w in theta)))
         if found.draws or found.writes or not found.repeats:
             raise ValueError(
                 "the layers draw random numbers or change buffers, and would not do on the way back what they did "
                 "before; invert a flow whose layers are functions of input and weights, if need be after flow.eval()."
             )
         for j, theta_j in reversed(list(enumerate(slices(theta, self.layers)))):
-            state = scheme.inverse(self.field.at_layer(j), state, theta_j, self.h)
+            state = scheme.inverse(field.at_layer(j), state, theta_j, self.h)
         return state
 
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, *args: Any, **context: Any) -> Tensor:
         """y_N -> y_0; raises where y_N alone does not determine y_0 (two-step and second-order networks)."""
         scheme = self._reversible()
         self._check(y)
-        return scheme.final(self.field, self.inverse_state(scheme.terminal(self.field, y)))
+        return scheme.final(self.field, self.inverse_state(scheme.terminal(self.field, y), *args, **context))
 
     def refined(self, how: str = "constant") -> Flow:
         """The flow with 2N layers and the same T, weights and all; the original is left as it is.
@@ -148,12 +151,27 @@ class Flow(nn.Module):
 
     def start(self, y: Tensor, theta: Theta) -> tuple[VectorField, State]:
         """The field of a new run, which draws its seed here and nowhere else, and the first state."""
+        return self._started(y, (), {}, theta)[:2]
+
+    def _started(
+        self, y: Tensor, args: Sequence[Any], context: Mapping[str, Any], theta: Theta = None
+    ) -> tuple[VectorField, State, Theta]:
+        """The same with arguments, and theta with those that are tensors."""
+        theta = self.field.theta() if theta is None else theta
         _require_theta(theta, self.field)
         self._check(y, theta)
         run = self.field.in_run()
+        if args or context:
+            run, theta = self._bound(run, theta, args, context)
         theta_0 = type(theta)(*(w[0] for w in theta))
         admit(run, y, theta_0)
-        return run, self.scheme.init(run.at_layer(0), y, theta_0, self.h)
+        return run, self.scheme.init(run.at_layer(0), y, theta_0, self.h), theta
+
+    def _bound(self, run: Any, theta: Theta, args: Sequence[Any], context: Mapping[str, Any]) -> tuple[Any, Theta]:
+        if not args and not context:
+            return run, theta
+        self.field.check_arguments(args, context)
+        return bind(run, theta, args, context, self.layers)
 
     def _check(self, y: Tensor, theta: Theta = ()) -> None:
         require_tensor(y)

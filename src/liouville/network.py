@@ -6,7 +6,7 @@ __all__ = ["ChannelsLast", "Connector", "Half", "Lift", "Network", "evaluation_m
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from liouville.backprop import Backprop
+from liouville.fields.hooks import hook_of
 from liouville.flow import Flow, require_tensor
 
 Place = Literal["front", "ends", "p", "q"]
@@ -204,6 +205,8 @@ class Network(nn.Module):
         body: a `Flow`, or several with `Connector` between them in an ``nn.Sequential``.
         head: y_N -> scores or predictions; linear in both papers.
 
+    ``network(x, mask=mask)`` gives further arguments to all flows of the body, as `Flow` describes.
+
     Examples:
         >>> import liouville as lv
         >>> net = lv.Network(lv.Lift(4), lv.zoo.h2(4, layers=8, T=1.0), nn.Linear(4, 1))
@@ -217,13 +220,14 @@ class Network(nn.Module):
         self.body = body
         self.head = head
 
-    def features(self, x: Tensor) -> Tensor:
-        """y_N: what the head reads."""
-        return self.body(self.lift(x))
+    def features(self, x: Tensor, *args: Any, **context: Any) -> Tensor:
+        """y_N: what the head reads; further arguments are those of the flows."""
+        y = self.lift(x)
+        return _through(self.body, y, args, context) if args or context else self.body(y)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *args: Any, **context: Any) -> Tensor:
         """Scores (classification) or predictions (regression)."""
-        return self.head(self.features(x))
+        return self.head(self.features(x, *args, **context))
 
     def with_backprop(self, engine: Backprop) -> Network:
         """The same network with every flow, those of the lift and the head too, run by another engine. It shares all
@@ -243,6 +247,22 @@ class Network(nn.Module):
     def flows(self) -> Iterator[Flow]:
         """The flows of the body, in order."""
         return (module for module in self.body.modules() if isinstance(module, Flow))
+
+
+def _through(module: nn.Module, y: Tensor, args: Sequence[Any], context: Mapping[str, Any]) -> Tensor:
+    """The module's output, its flows, and modules of a user's that hold some, being given the arguments."""
+    if not any(isinstance(part, Flow) for part in module.modules()):
+        return module(y)
+    if type(module) is not nn.Sequential:
+        return module(y, *args, **context)
+    if hook_of(module) is not None:
+        raise ValueError(
+            f"the {hook_of(module)} on the body would be passed by, since an nn.Sequential takes no arguments; put it "
+            "on one of its parts."
+        )
+    for part in module:
+        y = _through(part, y, args, context)
+    return y
 
 
 def _with_backprop(module: Any, engine: Backprop, made: dict[nn.Module, nn.Module]) -> Any:

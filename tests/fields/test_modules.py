@@ -195,6 +195,11 @@ class Own(nn.Linear):
         return self.act(super().forward(x))
 
 
+class Nothing(nn.Linear):
+    def forward(self):
+        return self.weight
+
+
 @pytest.mark.parametrize(
     "F, message",
     [
@@ -207,7 +212,7 @@ class Own(nn.Linear):
         (lambda: nn.Sequential(linear(), nn.RReLU()), "must not draw random numbers, got RReLU.*nn.LeakyReLU"),
         (lambda: [Own(torch.tanh), Own(torch.tanh), Own(torch.relu)], "module 2 has other parts"),
         (lambda: [Own(torch.tanh), Own(torch.tanh, 2), Own(torch.tanh)], "module 1 has other parts"),
-        (lambda: nn.Bilinear(2, 2, 2), "called with one tensor, and Bilinear is not"),
+        (lambda: Nothing(2, 2), "called with a tensor, and Nothing is not"),
         (lambda: nn.ModuleDict({"a": linear()}), "ModuleDict, which has no forward"),
         (lambda: [torch.jit.script(linear()) for _ in range(3)], "RecursiveScriptModule; give the module"),
         (lambda: nn.DataParallel(linear()), "DataParallel; give the module"),

@@ -5,9 +5,10 @@ its formulas, and all weights as stacked tensors; a layer is a slice of them.
 """
 
 from liouville.backprop.base import Backprop, layer, slices
+from liouville.backprop.checkpointed import Checkpointed
 from liouville.backprop.drift import DriftWarning
 from liouville.backprop.reversible import Reversible
-from liouville.backprop.storing import Checkpointed, Stored
+from liouville.backprop.storing import Stored
 
 __all__ = [
     "Backprop",

@@ -21,11 +21,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from liouville.backprop.bits import pack, unpack
 from liouville.backprop.range import Range, Reach
 from liouville.compilers import advanced, advanced_
 from liouville.schemes.base import State
 
 Part = tuple[Tensor, ...]
+
+_WIDE_BITS = 40
 
 
 class Arithmetic(ABC):
@@ -48,6 +51,18 @@ class Arithmetic(ABC):
     @abstractmethod
     def move(self, part: Part, velocity: Tensor, step: float) -> Part:
         """The part moved by step * velocity; the same call with -step undoes it."""
+
+    def drift(self, part: Part, other: Part, step: float) -> Part:
+        """The part moved by step times another part."""
+        return self.move(part, self.value(other), step)
+
+    def damp(self, part: Part, halvings: int, sign: int) -> tuple[Part, Tensor | None]:
+        """The part times sign * 2^-halvings, and what `restore` will need of what that took from it."""
+        raise NotImplementedError
+
+    def restore(self, part: Part, halvings: int, sign: int, kept: Tensor | None) -> Part:
+        """The part before `damp`."""
+        raise NotImplementedError
 
     def fingerprint(self, part: Part) -> Tensor:
         """What a rebuilt part is compared with the original by: up to 512 of its entries, evenly spread."""
@@ -109,9 +124,10 @@ class Grid(Arithmetic):
     r"""Integers: x = integer * spacing, and integer += round(step * velocity / spacing), a bijection of the grid.
 
     The spacing is a power of two: 2^-27 of the largest input entry in 32-bit integers (float32 and lower), 2^-57 in 64
-    bits (float64). A run whose state or velocity leaves the range, 8 times the largest input or 32 times, is repeated
-    on a grid 8 times as coarse, at most twice, and then on one as wide as the run goes, where it is the biases that
-    carry it there and not growth; else it is an `ArithmeticError`. See `Range`.
+    bits (float64). For float32 and lower on 64 bits it is 2^-40: finer than they are, and four million times the
+    largest input still fits. A run whose state or velocity leaves the range, 8, 32 or four million times the largest
+    input, is repeated on a grid 8 times as coarse, at most twice, and then on one as wide as the run goes, where it is
+    the biases that carry it there and not growth; else it is an `ArithmeticError`. See `Range`.
 
     Args:
         state: the first state.
@@ -125,7 +141,7 @@ class Grid(Arithmetic):
         self.output = _dtype(state)
         self.dtype = torch.promote_types(self.output, torch.float64 if wide else torch.float32)
         self.integer = torch.int64 if self.dtype == torch.float64 else torch.int32
-        self.range = Range(state, self.dtype)
+        self.range = Range(state, self.dtype, _WIDE_BITS if wide and self.output != torch.float64 else None)
         self.furthest: Tensor | None = torch.zeros((), dtype=self.dtype, device=state[0].device)
 
     @property
@@ -143,6 +159,24 @@ class Grid(Arithmetic):
 
     def move(self, part: Part, velocity: Tensor, step: float) -> Part:
         return (part[0].add_(self._rounded(velocity, step / self.spacing)),)
+
+    def drift(self, part: Part, other: Part, step: float) -> Part:
+        if not step.is_integer():
+            return super().drift(part, other, step)
+        return (part[0].add_(other[0], alpha=int(step)),)
+
+    def damp(self, part: Part, halvings: int, sign: int) -> tuple[Part, Tensor | None]:
+        """A shift; the bits that it drops are kept, 8 / halvings entries to a byte."""
+        x = part[0]
+        kept = pack(x & ((1 << halvings) - 1), halvings) if halvings else None
+        x.bitwise_right_shift_(halvings)
+        return (x.neg_() if sign < 0 else x,), kept
+
+    def restore(self, part: Part, halvings: int, sign: int, kept: Tensor | None) -> Part:
+        x = part[0].neg_() if sign < 0 else part[0]
+        if kept is not None:
+            x.bitwise_left_shift_(halvings).bitwise_or_(unpack(kept, halvings, x.numel()).view(x.shape))
+        return (x,)
 
     def fingerprint(self, part: Part) -> Tensor:
         """The sum of all integers, which a single differing bit changes."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 from liouville.fields.base import Theta, VectorField
+from liouville.fields.blocks import Rows
 from liouville.schemes.base import Scheme, State
 
 
@@ -43,6 +44,8 @@ class Backprop(ABC):
 def slices(theta: Theta, layers: int) -> Iterator[Theta]:
     """theta_0 ... theta_{N-1}. One ``unbind`` per tensor: indexing a layer at a time costs autograd O(N) each."""
     require_depth(theta, layers)
+    if isinstance(theta, Rows):
+        return map(theta.layer, range(layers))
     if not theta:
         return (theta for _ in range(layers))
     columns = [w.unbind(0) if len(w) == layers else w.unbind(0) * layers for w in theta]
@@ -51,11 +54,15 @@ def slices(theta: Theta, layers: int) -> Iterator[Theta]:
 
 def layer(theta: Theta, j: int) -> Theta:
     """theta_j alone, detached, for an engine that differentiates by itself."""
+    if isinstance(theta, Rows):
+        return theta.layer(j)
     return type(theta)(*(w.detach()[j if len(w) > 1 else 0] for w in theta))
 
 
 def require_depth(theta: Theta, layers: int) -> None:
     """Raise unless axis 0 of every weight counts the layers, or has length 1."""
+    if isinstance(theta, Rows):
+        return
     for name, w in zip(theta._fields, theta, strict=True):
         if w.shape[0] not in (1, layers):
             raise ValueError(

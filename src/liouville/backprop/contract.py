@@ -8,6 +8,9 @@ raises instead.
 from __future__ import annotations
 
 __all__ = [
+    "Advice",
+    "advice",
+    "autocast_now",
     "differentiable_once",
     "is_autocast",
     "is_declared",
@@ -16,13 +19,16 @@ __all__ = [
     "operations",
     "require_declared",
     "require_plain_autograd",
+    "rewind",
     "streams",
     "watched",
 ]
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,24 +67,32 @@ def require_plain_autograd(tensors: Sequence[Tensor]) -> None:
 
 
 @contextlib.contextmanager
-def watched(field: Any, device: torch.device) -> Iterator[None]:
-    """Raise a `RuntimeError` if what runs inside draws from torch's global random streams or changes a buffer."""
+def watched(field: Any, device: torch.device, largest: float = math.inf) -> Iterator[None]:
+    """Raise a `RuntimeError` if what runs inside draws from torch's global random streams or changes a buffer.
+
+    Of a buffer of more than ``largest`` entries the version is looked at only, which needs no memory.
+    """
     start = streams(device)
-    buffers: dict[str, tuple[Tensor, Tensor]] = {name: (b, b.detach().clone()) for name, b in field.named_buffers()}
+    buffers: dict[str, tuple[Tensor, Tensor | int]] = {
+        name: (b, b.detach().clone() if b.numel() <= largest else b._version) for name, b in field.named_buffers()
+    }
     yield
     if any(not torch.equal(a, b) for a, b in zip(start, streams(device), strict=True)):
         raise RuntimeError(
             f"random numbers were drawn from torch's global stream while the layers of {kind_of(field)} ran; "
-            "evaluated again they would differ, and the gradient would be wrong. Use lv.dropout(field, p), derive "
-            f"the field from StochasticField, or {_STORED}."
+            f"evaluated again they would differ, and the gradient would be wrong. {advice(field).noise}"
         )
     now = dict(field.named_buffers())
-    changed = [name for name, (b, value) in buffers.items() if now.get(name) is not b or not torch.equal(b, value)]
+    changed = [name for name, (b, value) in buffers.items() if now.get(name) is not b or not _is_still(b, value)]
     if changed:
         raise RuntimeError(
             f"the layers of {kind_of(field)} change the buffer {', '.join(changed)}; evaluated again they would "
-            f"change it twice and compute something else. Use a norm without running statistics, or {_STORED}."
+            f"change it twice and compute something else. {advice(field).buffer}"
         )
+
+
+def _is_still(b: Tensor, value: Tensor | int) -> bool:
+    return torch.equal(b, value) if isinstance(value, Tensor) else b._version == value
 
 
 def is_declared(result: Tensor, inputs: Sequence[Tensor]) -> bool:
@@ -90,14 +104,39 @@ def require_declared(result: Tensor, inputs: Sequence[Tensor], field: Any, j: in
     """Raise where it is not `is_declared`."""
     if not is_declared(result, inputs):
         raise RuntimeError(
-            f"layer {j} of {kind_of(field)} depends on a parameter that does not come through theta(); its "
-            f"gradient would be missing. Return the parameter from theta() and read it from theta_j, or {_STORED}."
+            f"layer {j} of {kind_of(field)} depends on a parameter that does not come through {advice(field).door}; "
+            f"its gradient would be missing. {advice(field).parameter}"
         )
+
+
+class Advice(NamedTuple):
+    """What to do about a breach; a field of another kind has an ``advice`` of its own."""
+
+    noise: str = f"Use lv.dropout(field, p), derive the field from StochasticField, or {_STORED}."
+    buffer: str = f"Use a norm without running statistics, or {_STORED}."
+    door: str = "theta()"
+    parameter: str = f"Return the parameter from theta() and read it from theta_j, or {_STORED}."
+    impure: str = "use lv.dropout, or derive it from StochasticField"
+
+
+def advice(field: Any) -> Advice:
+    """The field's, or that for a vector field."""
+    return getattr(original(field), "advice", _ADVICE)
+
+
+_ADVICE = Advice()
 
 
 def kind_of(field: Any) -> str:
     """What to call a field in a sentence."""
     return type(original(field)).__name__
+
+
+def autocast_now(device: str) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    """The autocast of this moment, to be entered again; without its cache, which would keep every layer's weights."""
+    if not is_autocast(device):
+        return contextlib.nullcontext
+    return functools.partial(torch.autocast, device, dtype=torch.get_autocast_dtype(device), cache_enabled=False)
 
 
 def streams(device: torch.device) -> list[Tensor]:
@@ -106,6 +145,13 @@ def streams(device: torch.device) -> list[Tensor]:
     if device.type == "cuda":
         found.append(torch.cuda.get_rng_state(device))
     return found
+
+
+def rewind(to: Sequence[Tensor], device: torch.device) -> None:
+    """Put torch's global random streams back to where `streams` found them."""
+    torch.set_rng_state(to[0])
+    if len(to) > 1:
+        torch.cuda.set_rng_state(to[1], device)
 
 
 def differentiable_once(gradients: Sequence[Tensor | None], of: Sequence[Tensor]) -> Sequence[Tensor | None]:

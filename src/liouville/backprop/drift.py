@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from liouville.backprop.contract import advice
 from liouville.backprop.layers import Layers
 from liouville.fields.base import Theta, VectorField
 from liouville.fields.stochastic import original
@@ -81,7 +82,7 @@ def judge(probes: Probes, layers: Layers, theta: Theta, dtype: torch.dtype, anch
     field, errors = original(layers.field), probes.errors()
     impure = (
         f"{type(field).__name__} gives another velocity each time it is asked (random numbers of its own, running "
-        "statistics: use lv.dropout, or derive it from StochasticField)"
+        f"statistics: {advice(field).impure})"
     )
     if layers.arithmetic.exact:
         if any(errors.values()):

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from liouville.backprop.contract import is_autocast, is_plain_autograd, kind_of, operations, streams
+from liouville.backprop.contract import is_autocast, is_plain_autograd, kind_of, operations, rewind, streams
 from liouville.compilers import is_recorded
 from liouville.fields.base import Theta, VectorField
+from liouville.fields.given import Given, kind_of_call, like
 from liouville.fields.hooks import require_no_hooks
 from liouville.fields.partitioned import PartitionedField
 from liouville.fields.stochastic import original
@@ -64,13 +65,15 @@ def admit(field: VectorField, y: Tensor, theta_0: Theta) -> Manner:
         return _SOUND
     known = vars(own).setdefault(_KNOWN, {})
     some = min(batch, 2)  # what is right for one sample may be broadcast for more
-    key = (own.training, some, *sample, y.dtype, y.device, is_autocast(y.device.type))
+    key = (own.training, some, *sample, y.dtype, y.device, is_autocast(y.device.type), *kind_of_call(field))
     try:
         return known[key]
     except KeyError:
         pass
     except TypeError:  # a shape of symbols
         return _aside(field.at_layer(0), y, theta_0)
+    if not isinstance(field, Given):
+        own.check_arguments((), {})  # there may be some that it needs
     look = _look if _is_plain((y, *theta_0)) else _aside
     found = look(field.at_layer(0), y, theta_0)
     if not torch.jit.is_tracing():
@@ -150,7 +153,7 @@ def _look(field: Any, y: Tensor, theta_0: Theta) -> Manner:
             kept = own.plain_state()
             for witness in (theta, buffers):
                 witness.restore()
-            _rewind(start, y.device)
+            rewind(start, y.device)
             versions = [v._version for v in first]
             second = [velocity(x.clone(), weights).detach() for _, velocity, x, _ in velocities]
             _require_own_memory(own, first, versions)
@@ -159,12 +162,12 @@ def _look(field: Any, y: Tensor, theta_0: Theta) -> Manner:
             if repeats and not draws and unrun is not None:
                 for witness in (theta, buffers):
                     witness.restore()
-                _require_no_memory(own, unrun, velocities, weights, buffers)
+                _require_no_memory(field, unrun, velocities, weights, buffers)
             replays = repeats and (not draws or all(_replays(v, x, weights, start) for _, v, x, _ in velocities))
         finally:
             for witness in (theta, buffers):
                 witness.restore()
-            _rewind(start, y.device)
+            rewind(start, y.device)
     return Manner(draws, repeats, replays, writes)
 
 
@@ -237,9 +240,10 @@ def _unrun(own: VectorField) -> VectorField | None:
 
 
 def _require_no_memory(
-    own: VectorField, unrun: VectorField, velocities: Sequence[_Velocity], weights: Theta, buffers: _Witness
+    bound: Any, unrun: VectorField, velocities: Sequence[_Velocity], weights: Theta, buffers: _Witness
 ) -> None:
     """Raise where a field that has run gives another velocity for other weights than one that has not."""
+    own = original(bound)
     fixed = set(own.constants)
     other = {
         name: w * 0.75 + 2**-6 if w.is_floating_point() and name not in fixed else w
@@ -247,7 +251,7 @@ def _require_no_memory(
     }
     found: list[list[Tensor]] = []
     for field in (own, unrun):
-        layer: Any = field.in_run(0).at_layer(0)
+        layer: Any = like(field, bound).at_layer(0)
         named = {"forward(y)": layer} if len(velocities) == 1 else {"p_dot(q)": layer.p_dot, "q_dot(p)": layer.q_dot}
         copies = type(weights)(*(w.clone() for w in other.values()))
         found.append([named[name](x.clone(), copies).detach() for name, _, x, _ in velocities])
@@ -315,19 +319,13 @@ def _equal(a: Tensor, b: Tensor, exact: bool = False) -> bool:
     return bool(torch.allclose(a, b, rtol=0.0, atol=size * torch.finfo(a.dtype).eps ** 0.5, equal_nan=True))
 
 
-def _rewind(to: Sequence[Tensor], device: torch.device) -> None:
-    torch.set_rng_state(to[0])
-    if len(to) > 1:
-        torch.cuda.set_rng_state(to[1], device)
-
-
 def _replays(velocity: Any, x: Tensor, theta: Theta, start: Sequence[Tensor]) -> bool:
     """Whether a gradient is the same after a recomputation that draws the same numbers."""
     from torch.utils.checkpoint import checkpoint
 
     found = []
     for through in (lambda f, *args: f(*args), lambda f, *args: checkpoint(f, *args, use_reentrant=False)):
-        _rewind(start, x.device)
+        rewind(start, x.device)
         inputs = [t.detach().clone().requires_grad_(t.is_floating_point()) for t in (x, *theta)]
         leaves = [t for t in inputs if t.requires_grad]
         with torch.enable_grad():

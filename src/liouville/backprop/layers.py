@@ -29,7 +29,8 @@ class Layers(ABC):
         traced: whether gradients will be asked for: layers are then checked, and evaluated as `backward` will.
         autocast: makes the context that every evaluation sees, forwards and backwards.
 
-    ``seen`` has samples of the velocities of the last layer that it went through, to be compared between the passes.
+    ``seen`` has samples of the velocities of the last layer that it went through, to be compared between the passes;
+    ``left`` is what a layer left behind on the way down, and is given back before it is undone.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Layers(ABC):
         self.traced, self.autocast = traced, autocast
         self.graph = arithmetic.repeats
         self.seen: list[Tensor] = []
+        self.left: list[Tensor] = []
 
     def enter(self, state: State) -> list[Part]:
         """The parts of a state."""
@@ -81,19 +83,37 @@ class Shears(Layers):
     scheme: ShearScheme
 
     def forward(self, parts: list[Part], j: int, theta_j: Theta) -> list[Part]:
-        self.seen = []
+        self.seen, self.left = [], []
         for shear in self._shears(j, theta_j):
-            velocity = self._velocity(shear, parts[1 - shear.moved], j, theta_j)
+            moved, other = parts[shear.moved], parts[1 - shear.moved]
+            if shear.damps:
+                moved, left = self.arithmetic.damp(moved, shear.halvings, shear.sign)
+                self.left += [] if left is None else [left]
+            if shear.velocity is None:
+                parts[shear.moved] = self.arithmetic.drift(moved, other, shear.step)
+                continue
+            velocity = self._velocity(shear.velocity, other, j, theta_j)
             self._see(velocity, j)
-            parts[shear.moved] = self.arithmetic.move(parts[shear.moved], velocity, shear.step)
+            parts[shear.moved] = self.arithmetic.move(moved, velocity, shear.step)
         return parts[::-1] if self.scheme.swaps else parts
 
     def inverse(self, parts: list[Part], j: int, theta_j: Theta) -> list[Part]:
         parts = parts[::-1] if self.scheme.swaps else parts
         for shear in reversed(self._shears(j, theta_j)):
-            velocity = self._velocity(shear, parts[1 - shear.moved], j, theta_j)
-            parts[shear.moved] = self.arithmetic.move(parts[shear.moved], velocity, -shear.step)
+            other, velocity = parts[1 - shear.moved], None
+            if shear.velocity is not None:
+                velocity = self._velocity(shear.velocity, other, j, theta_j)
+            parts[shear.moved] = self._undone(parts[shear.moved], other, velocity, shear)
         return parts
+
+    def _undone(self, part: Part, other: Part, velocity: Tensor | None, shear: Shear) -> Part:
+        if velocity is None:
+            part = self.arithmetic.drift(part, other, -shear.step)
+        else:
+            part = self.arithmetic.move(part, velocity, -shear.step)
+        if not shear.damps:
+            return part
+        return self.arithmetic.restore(part, shear.halvings, shear.sign, self.left.pop() if shear.halvings else None)
 
     def backward(
         self, parts: list[Part], costate: list[Tensor], j: int, theta_j: Theta, sums: Sequence[Tensor]
@@ -103,14 +123,22 @@ class Shears(Layers):
             costate.reverse()
         self.seen = []
         leaves = [w for w in theta_j if w.requires_grad]
-        for moved, velocity, step in reversed(self._shears(j, theta_j)):
-            x = self.arithmetic.value(parts[1 - moved]).detach().requires_grad_()
-            with torch.enable_grad(), self.autocast():
-                v = velocity(x)
-            self._see(v.detach(), j)
-            if v.requires_grad:
-                _pull_back(v, costate[moved], step, (x, *leaves), (costate[1 - moved], *sums))
-            parts[moved] = self.arithmetic.move(parts[moved], v.detach(), -step)
+        for shear in reversed(self._shears(j, theta_j)):
+            moved, velocity, step = shear[:3]
+            v = None
+            if velocity is None:
+                advanced_(costate[1 - moved], costate[moved], step)
+            else:
+                x = self.arithmetic.value(parts[1 - moved]).detach().requires_grad_()
+                with torch.enable_grad(), self.autocast():
+                    out = velocity(x)
+                v = out.detach()
+                self._see(v, j)
+                if out.requires_grad:
+                    _pull_back(out, costate[moved], step, (x, *leaves), (costate[1 - moved], *sums))
+            parts[moved] = self._undone(parts[moved], parts[1 - moved], v, shear)
+            if shear.damps:
+                costate[moved].mul_(shear.sign * 2.0**-shear.halvings)
         return parts
 
     def _see(self, velocity: Tensor, j: int) -> None:
@@ -120,17 +148,17 @@ class Shears(Layers):
     def _shears(self, j: int, theta_j: Theta) -> tuple[Shear, ...]:
         return self.scheme.shears(self.field.at_layer(j), theta_j, self.h)
 
-    def _velocity(self, shear: Shear, part: Part, j: int, theta_j: Theta) -> Tensor:
+    def _velocity(self, velocity: Callable[[Tensor], Tensor], part: Part, j: int, theta_j: Theta) -> Tensor:
         x = self.arithmetic.value(part)
         if not self.traced:
             with self.autocast():
-                return shear.velocity(x)
+                return velocity(x)
         x = x.detach().requires_grad_(self.graph)  # torch may take other kernels where a gradient is due
         with torch.enable_grad(), self.autocast():
-            v = shear.velocity(x)
+            v = velocity(x)
         if not self.graph and not is_declared(v, theta_j):
             self.graph = True  # a field that differentiates by itself may make a leaf of an x that is none
-            return self._velocity(shear, part, j, theta_j)
+            return self._velocity(velocity, part, j, theta_j)
         require_declared(v, (x, *theta_j), self.field, j)
         return v.detach()
 

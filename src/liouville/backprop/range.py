@@ -36,11 +36,13 @@ def reach(scheme: ShearScheme, field: VectorField, state: State, theta: Theta, h
     parts, rest = [x.detach() for x in state], [torch.zeros_like(x) for x in state]
     furthest, biases = _largest(*parts), 0 * _largest(*parts)
     for j in range(field.layers):
-        for moved, velocity, step in scheme.shears(field.at_layer(j), layer(theta, j), h):
-            increment = step * velocity(parts[1 - moved])
-            parts[moved] = parts[moved] + increment
+        for shear in scheme.shears(field.at_layer(j), layer(theta, j), h):
+            moved, velocity, step = shear[:3]
+            other, still = parts[1 - moved], rest[1 - moved]
+            increment = step * (other if velocity is None else velocity(other))
+            parts[moved] = parts[moved] * (shear.sign * 2.0**-shear.halvings) + increment
             furthest = torch.maximum(furthest, _largest(parts[moved], increment))
-            biases = biases + _largest(step * velocity(rest[1 - moved]))
+            biases = biases + _largest(step * (still if velocity is None else velocity(still)))
         parts = parts[::-1] if scheme.swaps else parts
     return Reach(float(furthest), float(biases))
 
@@ -53,13 +55,16 @@ class Range:
         dtype: of the floating-point numbers that the grid stands for: 2^27 integers up to the largest input entry and
             2^30 in all for float32, 2^57 and 2^62 for float64. The spacing is never below 4 times the smallest normal
             number, so that its inverse is a number, too.
+        bits: other than 27 or 57: 40, with 2^62 in all, are finer than float32 and reach four million times as far as
+            the input.
 
     Raises:
         ArithmeticError: if an entry of the state is not finite.
     """
 
-    def __init__(self, state: State, dtype: torch.dtype) -> None:
-        bits, self.limit = (57, 2.0**62) if dtype == torch.float64 else (27, 2.0**30)
+    def __init__(self, state: State, dtype: torch.dtype, bits: int | None = None) -> None:
+        usual, self.limit = (57, 2.0**62) if dtype == torch.float64 else (27, 2.0**30)
+        bits = usual if bits is None else bits
         self.largest = max(float(x.detach().abs().max()) if x.numel() else 0.0 for x in state)
         if not math.isfinite(self.largest):
             raise ArithmeticError("the input of an exactly reversible run must be finite, and an entry of it is not.")

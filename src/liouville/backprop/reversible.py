@@ -10,22 +10,20 @@ from __future__ import annotations
 
 __all__ = ["Reversible"]
 
-import contextlib
-import functools
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from liouville.backprop import drift
-from liouville.backprop.arithmetic import Compensated, Floating, Grid, Part
+from liouville.backprop.arithmetic import Compensated, Floating, Grid
 from liouville.backprop.base import Backprop, require_depth
-from liouville.backprop.contract import differentiable_once, is_autocast, require_plain_autograd, watched
+from liouville.backprop.chain import chained
+from liouville.backprop.contract import autocast_now, differentiable_once, require_plain_autograd, watched
 from liouville.backprop.gate import observed, require_recomputable
 from liouville.backprop.layers import Inverses, Layers, Shears
+from liouville.backprop.passes import Run
 from liouville.fields.base import Theta, VectorField
+from liouville.fields.blocks import Rows
 from liouville.schemes.base import ReversibleScheme, Scheme, ShearScheme, State
 
 
@@ -55,8 +53,8 @@ class Reversible(Backprop):
         RuntimeError: in the forward pass, if a layer reads a parameter that does not come through ``theta()``, draws
             from torch's global random stream or changes a buffer; in the backward pass, if a layer cannot be undone,
             or in exact mode if a bit differs; for second derivatives and under torch.func transforms.
-        ArithmeticError: in exact mode, if a state or a velocity exceeds 512 times the largest input (2,048 times in 64
-            bits), or is not finite.
+        ArithmeticError: in exact mode, if a state or a velocity exceeds 512 times the largest input (2,048 times in
+            float64, 2^28 times with float32 on 64 bits), or is not finite.
 
     Examples:
         >>> import liouville as lv
@@ -88,6 +86,12 @@ class Reversible(Backprop):
                 f"{self!r} needs a scheme made of shears, SymplecticEuler, Verlet, Yoshida4 or Midpoint; got "
                 f"{type(scheme).__name__}. Use Reversible(), with anchors if it drifts."
             )
+        if isinstance(scheme, ShearScheme) and scheme.kept_bits and not self.exact:
+            raise ValueError(
+                f"the inverse of {scheme!r} multiplies by {2**scheme.kept_bits}, and rounding errors with it, in every "
+                "layer; use Reversible(exact=True, compensated=True), which keeps the bits that its steps drop, "
+                "Stored() or Checkpointed()."
+            )
 
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
         require_depth(theta, field.layers)
@@ -98,7 +102,7 @@ class Reversible(Backprop):
     def layers(self, scheme: Scheme, field: VectorField, state: State, h: float, traced: bool = False) -> Layers:
         """The layers of one run as this engine goes through them, forwards and backwards."""
         self.check(scheme, field)
-        autocast = _autocast(state[0].device.type)
+        autocast = autocast_now(state[0].device.type)
         if not isinstance(scheme, ShearScheme):
             return Inverses(scheme, field, h, Floating(), traced, autocast)
         arithmetic = Grid(state, self.compensated) if self.exact else Compensated() if self.compensated else Floating()
@@ -109,111 +113,21 @@ class Reversible(Backprop):
         require_plain_autograd(tensors)
         traced = torch.is_grad_enabled()
         needed = traced and any(t.requires_grad for t in tensors)
-        run = _Run(self.layers(scheme, field, state, h, traced), type(theta), self.anchors, needed)
+        kind = theta.again if isinstance(theta, Rows) else type(theta)
+        run = Run(self.layers(scheme, field, state, h, traced), kind, self.anchors, needed)
+        if needed and isinstance(theta, Rows):
+            return chained(run, state, theta)
         if needed:
             return _Inverted.apply(run, len(state), *tensors)
         with torch.no_grad():
             return run.forward(state, theta, (False,) * len(theta))[0]
 
 
-Kept = dict[tuple[str, int], list[Tensor]]
-"""What a forward pass leaves, by kind and layer: the "end", the "anchor"s to start from again, the "probe"s."""
-
-
-class _Run:
-    """The N layers of one run, down and up; ``returns`` says whether there will be a way back."""
-
-    def __init__(self, layers: Layers, theta: Any, anchors: int | None, returns: bool) -> None:
-        self.layers, self.theta, self.anchors = layers, theta, anchors
-        self.depth = layers.field.layers
-        self.anchored = set(range(anchors, self.depth, anchors)) if anchors and returns else set()
-        self.probed = drift.depths(self.depth) if returns else set()
-
-    def forward(self, state: State, theta: Sequence[Tensor], needed: Sequence[bool]) -> tuple[State, Kept]:
-        """The last state, and what the way back will need."""
-        while True:
-            found = self._down(state, theta, needed)
-            if self.layers.arithmetic.in_range(lambda: self.layers.reach(state, self.theta(*theta))):
-                return found
-
-    def _down(self, state: State, theta: Sequence[Tensor], needed: Sequence[bool]) -> tuple[State, Kept]:
-        layers, kept, self.device = self.layers, {}, state[0].device.type
-        weights = _Weights(self.theta, theta, needed if layers.arithmetic.repeats else (False,) * len(needed))
-        parts = layers.enter(state)
-        for j in range(self.depth):
-            if j in self.anchored:
-                kept["anchor", j] = [x.clone() for x in _flat(parts)]
-            if j in self.probed:
-                kept["probe", j] = self._fingerprints(parts)
-            parts = layers.forward(parts, j, weights.layer(j))
-        kept["end", self.depth] = _flat(parts)
-        kept["velocity", self.depth] = layers.seen
-        return layers.leave(parts), kept
-
-    def backward(
-        self, kept: Kept, costate: Sequence[Tensor], theta: Sequence[Tensor], needed: Sequence[bool]
-    ) -> tuple[list[Tensor], list[Tensor | None]]:
-        """The gradients of the first state and of the stacked weights."""
-        weights = _Weights(self.theta, theta, needed)
-        gradients = weights.zeros()
-        sums = [g for g in gradients if g is not None]
-        parts = self._parts(kept["end", self.depth], len(costate))
-        probes = drift.Probes(self._fingerprints(parts))
-        costate = [torch.empty_like(x).copy_(g) for x, g in zip(self.layers.leave(parts), costate, strict=True)]
-        for j in reversed(range(self.depth)):
-            rows = [g[j if len(g) > 1 else 0] for g in sums]
-            parts = self.layers.backward(parts, costate, j, weights.layer(j), rows)
-            if j == self.depth - 1:
-                probes.repeat(self.layers.seen[::-1], kept["velocity", self.depth])
-            if ("probe", j) in kept:
-                probes.compare(j, self._fingerprints(parts), kept["probe", j])
-            if ("anchor", j) in kept:
-                parts = self._parts(kept["anchor", j], len(costate))
-        drift.judge(probes, self.layers, self.theta(*theta), self._precision(costate), self.anchors)
-        return costate, gradients
-
-    def shield(self) -> contextlib.AbstractContextManager[Any]:
-        """Against an autocast region around the backward pass that was not there in the forward pass."""
-        if self.layers.autocast is contextlib.nullcontext and is_autocast(self.device):
-            return torch.autocast(self.device, enabled=False)
-        return contextlib.nullcontext()
-
-    def _fingerprints(self, parts: Sequence[Part]) -> list[Tensor]:
-        return [self.layers.arithmetic.fingerprint(part) for part in parts]
-
-    def _precision(self, costate: Sequence[Tensor]) -> torch.dtype:
-        """The coarsest type that a state or a velocity of this run may have."""
-        with self.layers.autocast():
-            cast = [torch.get_autocast_dtype(self.device)] if is_autocast(self.device) else []
-        return max([x.dtype for x in costate] + cast, key=lambda dtype: torch.finfo(dtype).eps)
-
-    def _parts(self, flat: Sequence[Tensor], number: int) -> list[Part]:
-        """Copies, grouped by the parts that they belong to: going back changes them in place."""
-        size = len(flat) // number
-        return [tuple(x.clone() for x in flat[k * size : (k + 1) * size]) for k in range(number)]
-
-
-class _Weights:
-    """theta_j, as leaves that require a gradient where one is needed."""
-
-    def __init__(self, kind: Any, theta: Sequence[Tensor], needed: Sequence[bool]) -> None:
-        self.kind, self.theta, self.needed = kind, [w.detach() for w in theta], needed
-
-    def layer(self, j: int) -> Theta:
-        rows = (w[j if len(w) > 1 else 0] for w in self.theta)
-        return self.kind(*(w.detach().requires_grad_(n) for w, n in zip(rows, self.needed, strict=True)))
-
-    def zeros(self) -> list[Tensor | None]:
-        """Where the gradients are summed up: made at once, since what is made layer by layer scatters the heap."""
-        sizes = zip(self.theta, self.needed, strict=True)
-        return [torch.zeros(w.shape, dtype=w.dtype, device=w.device) if n else None for w, n in sizes]
-
-
 class _Inverted(torch.autograd.Function):
     """(state, theta) -> the state behind the last layer, and their gradients by going back."""
 
     @staticmethod
-    def forward(ctx, run: _Run, parts: int, *tensors: Tensor) -> State:  # type: ignore[no-untyped-def]
+    def forward(ctx, run: Run, parts: int, *tensors: Tensor) -> State:  # type: ignore[no-untyped-def]
         state, theta = tensors[:parts], tensors[parts:]
         if not observed(run.layers.field).repeats:
             require_recomputable(run.layers.field)
@@ -235,14 +149,3 @@ class _Inverted(torch.autograd.Function):
             first, weights = ctx.run.backward(kept, costate, theta, needed[parts:])
             first = [g.to(dtype) if n else None for g, dtype, n in zip(first, ctx.dtypes, needed, strict=False)]
         return None, None, *differentiable_once([*first, *weights], (*costate, *theta, *final))
-
-
-def _flat(parts: Sequence[Part]) -> list[Tensor]:
-    return [x for part in parts for x in part]
-
-
-def _autocast(device: str) -> Callable[[], contextlib.AbstractContextManager[Any]]:
-    """The autocast of this moment, to be entered again; without its cache, which would keep every layer's weights."""
-    if not is_autocast(device):
-        return contextlib.nullcontext
-    return functools.partial(torch.autocast, device, dtype=torch.get_autocast_dtype(device), cache_enabled=False)

@@ -4,6 +4,7 @@ from liouville.fields.activated import ActivatedField
 from liouville.fields.antisymmetric import AntisymmetricField
 from liouville.fields.base import VectorField
 from liouville.fields.dropout import DropoutField, PartitionedDropoutField, dropout
+from liouville.fields.given import PerLayer
 from liouville.fields.hamiltonian import HamiltonianField, SeparableHamiltonianField
 from liouville.fields.initial import Initial, Normal, Smooth
 from liouville.fields.pair import PairField
@@ -23,6 +24,7 @@ __all__ = [
     "PairField",
     "PartitionedDropoutField",
     "PartitionedField",
+    "PerLayer",
     "ResidualField",
     "SecondOrderField",
     "SemidefiniteField",

@@ -13,7 +13,7 @@ __all__ = ["Lipschitz", "Spectrum", "Theta", "VectorField", "is_closed", "requir
 import copy
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from liouville.fields.prolongation import prolongation
+from liouville.fields.signatures import Signature, named
 
 if TYPE_CHECKING:
     from liouville.schemes.base import Scheme
@@ -154,6 +155,31 @@ class VectorField(nn.Module, ABC):
         `Scheme.check` asks it; a field that fits every scheme for its kind leaves it as it is.
         """
 
+    def check_arguments(self, args: Sequence[Any], context: Mapping[str, Any]) -> None:
+        """Raise a `TypeError` unless the velocities take these arguments of a run beside y and theta_j.
+
+        A field of one's own takes them as parameters: ``forward(self, y, theta_j, mask=None)``, or ``p_dot`` and
+        ``q_dot``, which both get all of them; ``flow(y, mask=mask)`` then gives them to every layer.
+        """
+        own = [Signature.of(velocity, self._taken_first) for velocity in self._velocities()]
+        if not all(each.takes(args, context) for each in own):
+            raise TypeError(
+                f"{type(self).__name__} takes {_said(own)} beside its input, got {named(args, context)}; a field of "
+                "your own takes what its velocities have parameters for, behind y and theta_j."
+            )
+        missing = [name for each in own for name in each.missing(args, context)]
+        if missing:
+            raise TypeError(
+                f"{type(self).__name__} needs the argument {missing[0]} beside its input; give it to the run, as in "
+                f"flow(y, {missing[0]}={missing[0]})."
+            )
+
+    _taken_first = 2  # parameters of a velocity that are no arguments of a run: y and theta_j
+
+    def _velocities(self) -> tuple[Callable[..., Tensor], ...]:
+        """What engines evaluate."""
+        return (self.forward,)
+
     def check_writes(self, buffers: Sequence[str]) -> None:
         """Raise a `ValueError` if a run must not change one of these, which its layers were seen to change."""
 
@@ -195,6 +221,11 @@ class VectorField(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         return f"features={self.features}, layers={self.layers}"
+
+
+def _said(signatures: Sequence[Signature]) -> str:
+    names = [name for each in signatures for name in each.order + tuple(sorted(each.names.difference(each.order)))]
+    return " and ".join(dict.fromkeys(names)) or "no arguments"
 
 
 _VELOCITIES = ("forward", "p_dot", "q_dot", "gradient")

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["DropoutField", "PartitionedDropoutField", "dropout"]
 
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -65,6 +65,9 @@ class DropoutField(StochasticField):
     def constants(self) -> Collection[str]:  # type: ignore[override]
         return self.field.constants
 
+    def check_arguments(self, args: Sequence[Any], context: Mapping[str, Any]) -> None:
+        self.field.check_arguments(args, context)
+
     def check_writes(self, buffers: Sequence[str]) -> None:
         self.field.check_writes([name.removeprefix("field.") for name in buffers])
 
@@ -80,9 +83,11 @@ class DropoutField(StochasticField):
         """The field's own weights."""
         return self.field.theta()
 
-    def forward(self, y: Tensor, theta_j: Theta, generator: torch.Generator | None = None) -> Tensor:
+    def forward(
+        self, y: Tensor, theta_j: Theta, generator: torch.Generator | None = None, *args: Any, **context: Any
+    ) -> Tensor:
         """m * f(y; theta_j)."""
-        return self._masked(self.field(y, theta_j), generator)
+        return self._masked(self.field(y, theta_j, *args, **context), generator)
 
     def rate(self, theta: Theta) -> Tensor:
         """The field's own, over 1 - probability."""
@@ -119,13 +124,17 @@ class PartitionedDropoutField(DropoutField, PartitionedField):
         DropoutField.__init__(self, field, probability)
         self.p_features = field.p_features
 
-    def p_dot(self, q: Tensor, theta_j: Theta, generator: torch.Generator | None = None) -> Tensor:
+    def p_dot(
+        self, q: Tensor, theta_j: Theta, generator: torch.Generator | None = None, *args: Any, **context: Any
+    ) -> Tensor:
         """m_p * p_dot(q)."""
-        return self._masked(self.field.p_dot(q, theta_j), generator)
+        return self._masked(self.field.p_dot(q, theta_j, *args, **context), generator)
 
-    def q_dot(self, p: Tensor, theta_j: Theta, generator: torch.Generator | None = None) -> Tensor:
+    def q_dot(
+        self, p: Tensor, theta_j: Theta, generator: torch.Generator | None = None, *args: Any, **context: Any
+    ) -> Tensor:
         """m_q * q_dot(p)."""
-        return self._masked(self.field.q_dot(p, theta_j), generator)
+        return self._masked(self.field.q_dot(p, theta_j, *args, **context), generator)
 
     def split(self, y: Tensor) -> tuple[Tensor, Tensor]:
         return self.field.split(y)

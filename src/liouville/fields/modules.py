@@ -205,16 +205,14 @@ def _admit(block: nn.Module, key: str) -> None:
 
 
 def _require_called(block: nn.Module, key: str) -> None:
-    """Raise unless ``block(x)`` is a call that the block knows."""
+    """Raise unless ``block(x)``, or that with more arguments, is a call that the block knows."""
     name = type(block).__name__
     if getattr(block.forward, "__name__", "") == "_forward_unimplemented":
         raise ValueError(f"{key} must be a module that can be called, got {name}, which has no forward.")
     try:
-        inspect.signature(block.forward).bind(None)
+        inspect.signature(block.forward).bind_partial(None)
     except TypeError as error:
-        raise ValueError(
-            f"{key} is called with one tensor, and {name} is not ({error}); wrap it in a module."
-        ) from None
+        raise ValueError(f"{key} is called with a tensor, and {name} is not ({error}); wrap it in a module.") from None
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ __all__ = ["PartitionedField"]
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -84,10 +85,13 @@ class PartitionedField(VectorField):
         """What the network reads of the final (p, q)."""
         return self.join(p, q)
 
-    def forward(self, y: Tensor, theta_j: Theta) -> Tensor:
+    def forward(self, y: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
         """(p_dot(q), q_dot(p))."""
         p, q = self.split(y)
-        return self.join(self.p_dot(q, theta_j), self.q_dot(p, theta_j))
+        return self.join(self.p_dot(q, theta_j, *args, **context), self.q_dot(p, theta_j, *args, **context))
+
+    def _velocities(self) -> tuple[Callable[..., Tensor], ...]:
+        return self.p_dot, self.q_dot
 
 
 def _is_channels_last(y: Tensor) -> bool:

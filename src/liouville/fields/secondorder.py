@@ -4,8 +4,8 @@ from __future__ import annotations
 
 __all__ = ["SecondOrderField"]
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -70,11 +70,14 @@ class SecondOrderField(PartitionedField):
         """The force's weights."""
         return self.force.theta()
 
-    def p_dot(self, q: Tensor, theta_j: Theta) -> Tensor:
-        """p' = f(q)."""
-        return self.force(q, theta_j)
+    def check_arguments(self, args: Sequence[Any], context: Mapping[str, Any]) -> None:
+        self.force.check_arguments(args, context)
 
-    def q_dot(self, p: Tensor, theta_j: Theta) -> Tensor:
+    def p_dot(self, q: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
+        """p' = f(q)."""
+        return self.force(q, theta_j, *args, **context)
+
+    def q_dot(self, p: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
         """q' = p."""
         return p
 

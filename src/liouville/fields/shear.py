@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["ShearField"]
 
 from collections import namedtuple
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +28,7 @@ from liouville.fields.modules import (
     uncached,
 )
 from liouville.fields.partitioned import PartitionedField
+from liouville.fields.signatures import Signature, named
 
 
 class _Entry(NamedTuple):
@@ -58,6 +59,9 @@ class ShearField(PartitionedField):
         feature_axis: axis of the features, counted from the end; -1 for vectors, -3 for images.
         sample_ndim: how many trailing axes are one sample, 2 for sequences (batch, tokens, features); only answers per
             sample ask for it, and they refuse inputs with more than one axis in front where it is not stated.
+
+    Masks, tables, embeddings: ``flow(y, mask=mask)`` hands every layer's F and G the arguments by keyword that their
+    ``forward`` names, and all those by position, if it takes so many. Tensors among them get their gradients.
 
     Parameters that need no gradient stay so, and all N modules must agree on it. Buffers that differ between the layers
     are kept for each.
@@ -110,6 +114,7 @@ class ShearField(PartitionedField):
             self.skeletons[key] = skeleton_of(modules[0], key)
             for kind in held:
                 held[kind] += slots(modules, key, kind)
+        self._takes = {key: Signature.of(skeleton.forward) for key, skeleton in self.skeletons.items()}
         self._keep_buffers(held["_buffers"])
         self.sharing = sharing(held["_parameters"], layers)
         self.stacked.constant = frozenset().union(*map(self._stack, pools(held["_parameters"])))  # type: ignore[assignment]
@@ -162,13 +167,28 @@ class ShearField(PartitionedField):
         held = self.stacked[entry.source] if entry.source in self.stacked else getattr(self, entry.source)
         return held if entry.rows is None else held.index_select(0, getattr(self, entry.rows))
 
-    def p_dot(self, q: Tensor, theta_j: Theta) -> Tensor:
+    def p_dot(self, q: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
         """p' = -G(q)."""
-        return -self._call("G", q, theta_j)
+        return -self._call("G", q, theta_j, args, context)
 
-    def q_dot(self, p: Tensor, theta_j: Theta) -> Tensor:
+    def q_dot(self, p: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
         """q' = F(p)."""
-        return self._call("F", p, theta_j)
+        return self._call("F", p, theta_j, args, context)
+
+    def check_arguments(self, args: Sequence[Any], context: Mapping[str, Any]) -> None:
+        chosen = {key: takes.chosen(args, context) for key, takes in self._takes.items()}
+        unknown = [name for name in context if not any(name in own for _, own in chosen.values())]
+        if unknown or (args and not any(own for own, _ in chosen.values())):
+            raise TypeError(
+                f"neither F nor G takes {named(() if unknown else args, dict.fromkeys(unknown))} beside its input; "
+                "each gets the arguments by keyword that its forward names, and all by position if it takes so many."
+            )
+        for key, own in chosen.items():
+            for name in self._takes[key].missing(*own):
+                raise TypeError(
+                    f"{key} needs the argument {name} beside its input; give it to the run, as in "
+                    f"flow(y, {name}={name})."
+                )
 
     def train(self, mode: bool = True) -> ShearField:
         for skeleton in self.skeletons.values():
@@ -178,19 +198,21 @@ class ShearField(PartitionedField):
     def extra_repr(self) -> str:
         return super().extra_repr() + ("" if self.sample_ndim is None else f", sample_ndim={self.sample_ndim}")
 
-    def _call(self, key: str, x: Tensor, theta_j: Theta) -> Tensor:
+    def _call(self, key: str, x: Tensor, theta_j: Theta, args: Sequence[Any], context: dict[str, Any]) -> Tensor:
         if parametrize._cache_enabled:  # it would hand the weights of one layer to all
             with uncached():
-                return self._call(key, x, theta_j)
+                return self._call(key, x, theta_j, args, context)
+        if args or context:
+            args, context = self._takes[key].chosen(args, context)
         skeleton, tensors = self.skeletons[key], self._tensors(key, theta_j)
         buffers = {path: tensors[path] for path in self._watched[key]}
         if torch.compiler.is_compiling():  # where nothing is seen of work in place; a spare copy is compiled away
             x = x.clone()
         if torch.jit.is_tracing():  # which functional_call refuses
             with _reparametrize_module(skeleton, tensors):
-                velocity = skeleton(x)
+                velocity = skeleton(x, *args, **context)
         else:  # tied tensors are given under each of their names
-            velocity = functional_call(skeleton, tensors, (x,), tie_weights=False)
+            velocity = functional_call(skeleton, tensors, (x, *args), context, tie_weights=False)
         if any(tensors[path] is not buffer for path, buffer in buffers.items()):
             raise ValueError(
                 f"{key} puts a new tensor in the place of a buffer, which no layer of ShearField can keep; let forward "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["StochasticField", "original"]
+__all__ = ["StochasticField", "original", "scrambled"]
 
 from abc import abstractmethod
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from liouville.compilers import is_recorded
 from liouville.fields.base import Theta, VectorField
+from liouville.fields.bound import Bound, original
 
 
 class StochasticField(VectorField):
@@ -21,8 +22,10 @@ class StochasticField(VectorField):
     frozen over a layer: every evaluation of layer j in one run, at the start, first, repeated or backward, sees the
     same draw. The run fixes the field once, ``run = field.in_run()``, and asks it for ``run.at_layer(j)``. In
     ``eval()`` the generator is None and the field is deterministic. A partitioned field takes the generator in
-    ``p_dot`` and ``q_dot`` too.
+    ``p_dot`` and ``q_dot`` too. Arguments of a run, where it takes any, stand behind the generator.
     """
+
+    _taken_first = 3  # the generator too
 
     @abstractmethod
     def forward(self, y: Tensor, theta_j: Theta, generator: torch.Generator | None = None) -> Tensor:
@@ -44,7 +47,7 @@ class StochasticField(VectorField):
         return self
 
 
-class _Drawn:
+class _Drawn(Bound):
     """A stochastic field in one run, at one of its layers: the field with its generator given, or without noise."""
 
     def __init__(self, field: StochasticField, seed: int | None, j: int = 0) -> None:
@@ -55,27 +58,20 @@ class _Drawn:
     def at_layer(self, j: int) -> _Drawn:
         return _Drawn(self.original, self._run, j)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.original, name)
+    def __call__(self, y: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
+        return self.original(y, theta_j, self._generator(y, 0), *args, **context)
 
-    def __call__(self, y: Tensor, theta_j: Theta) -> Tensor:
-        return self.original(y, theta_j, self._generator(y, 0))
+    def p_dot(self, q: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
+        return self.original.p_dot(q, theta_j, self._generator(q, 1), *args, **context)
 
-    def p_dot(self, q: Tensor, theta_j: Theta) -> Tensor:
-        return self.original.p_dot(  # type: ignore[operator]
-            q, theta_j, self._generator(q, 1)
-        )
-
-    def q_dot(self, p: Tensor, theta_j: Theta) -> Tensor:
-        return self.original.q_dot(  # type: ignore[operator]
-            p, theta_j, self._generator(p, 2)
-        )
+    def q_dot(self, p: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
+        return self.original.q_dot(p, theta_j, self._generator(p, 2), *args, **context)
 
     def _generator(self, like: Tensor, stream: int) -> torch.Generator | None:
-        return None if self._run is None else torch.Generator(like.device).manual_seed(_scrambled(self._seed + stream))
+        return None if self._run is None else torch.Generator(like.device).manual_seed(scrambled(self._seed + stream))
 
 
-def _scrambled(x: int) -> int:
+def scrambled(x: int) -> int:
     """SplitMix64: torch's CPU generator reads only the low 32 bits of a seed, so every bit must reach them."""
     x = (x + 0x9E3779B97F4A7C15) & _64_BITS
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _64_BITS
@@ -84,8 +80,3 @@ def _scrambled(x: int) -> int:
 
 
 _64_BITS = (1 << 64) - 1
-
-
-def original(field: VectorField) -> VectorField:
-    """The field that a run has fixed, or the field itself."""
-    return field.original if isinstance(field, _Drawn) else field

@@ -4,42 +4,27 @@ from __future__ import annotations
 
 __all__ = ["Auto", "Choice"]
 
-import contextlib
 import math
-import weakref
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from liouville.backprop.base import Backprop, layer
+from liouville.backprop.checkpointed import Checkpointed
 from liouville.backprop.contract import is_autocast, is_plain_autograd
 from liouville.backprop.gate import Manner, observed
 from liouville.backprop.reversible import Reversible
-from liouville.backprop.storing import Checkpointed, Stored
+from liouville.backprop.storing import Stored
+from liouville.backprop.trial import bytes_per_layer
 from liouville.compilers import is_watched
 from liouville.fields.base import Theta, VectorField
-from liouville.fields.stochastic import original
 from liouville.kernels.batchlast import BatchLast
 from liouville.kernels.fused import Fused
 from liouville.kernels.library import is_built
 from liouville.kernels.table import EulerPlan, NoKernelError, ShearPlan, kernel_for
 from liouville.schemes.base import ReversibleScheme, Scheme, ShearScheme, State
-
-_GUESS = 64.0  # states that a layer keeps where that cannot be measured: those of a block of a transformer
-_REMEMBERED = 256  # kinds of input per field, as sequences of every length are
-
-
-class _Cost(NamedTuple):
-    """Bytes that one layer keeps, and why they are a guess, if they are."""
-
-    size: float
-    unmeasured: str = ""
-
-
-_costs: weakref.WeakKeyDictionary[VectorField, dict[Any, _Cost]] = weakref.WeakKeyDictionary()
 
 
 class Choice(NamedTuple):
@@ -123,7 +108,7 @@ class Auto(Backprop):
         vectors = isinstance(plan, ShearPlan) and not plan.taps
         if vectors and not is_built() and safe >= N and batch >= 64 and field.features <= 32:
             return Choice(BatchLast(), "the native kernel was not built, and samples of few features run faster so")
-        size, unmeasured = _bytes_per_layer(scheme, field, state, theta, h)
+        size, unmeasured = bytes_per_layer(scheme, field, state, theta, h)
         stored = N * size
         fits = f"{N} layers keep about {_amount(stored)}{unmeasured}"
         if stored <= self.memory:
@@ -132,6 +117,8 @@ class Auto(Backprop):
         if not isinstance(scheme, ReversibleScheme):
             return Choice(Checkpointed(), f"{fits}, and {type(scheme).__name__} has no inverse")
         shears = isinstance(scheme, ShearScheme)
+        if isinstance(scheme, ShearScheme) and scheme.kept_bits:
+            return Choice(Reversible(exact=True, compensated=True), f"{fits}; the bits that its steps drop are kept")
         if digits > 1e-4:
             short = "states of 16 bits cannot be rebuilt by rounded sums"
             return Choice(Reversible(exact=True) if shears else Checkpointed(), f"{fits}; {short}")
@@ -161,58 +148,6 @@ def _plan(scheme: Scheme, field: VectorField, state: State, theta: Theta) -> She
 def _is_wide_stencil(plan: ShearPlan | EulerPlan, field: VectorField) -> bool:
     """Whether torch's own convolutions are as fast: beyond 16 channels their time is that of multiplications."""
     return isinstance(plan, ShearPlan) and plan.taps > 1 and field.features > 16
-
-
-def _bytes_per_layer(scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> _Cost:
-    """What autograd keeps of one layer at this state: measured on a copy of it, once per kind of input.
-
-    The copy is the whole state. What a sample is, how many a module needs and how its memory grows with their number
-    or with the tokens need not be known.
-    """
-    if is_watched() or state[0].is_meta:  # nothing of ours may be run where others look on
-        return _Cost(_GUESS * sum(x.numel() * x.dtype.itemsize for x in state), " (a guess)")
-    costs = _costs.setdefault(original(field), {})
-    like = state[0]
-    kind = (like.dtype, like.device, is_autocast(like.device.type), original(field).training)
-    key = (scheme, tuple(x.shape for x in state), kind)
-    if key not in costs:
-        if len(costs) >= _REMEMBERED:
-            costs.clear()
-        try:
-            costs[key] = _Cost(_kept(scheme, field, state, layer(theta, 0), h))
-        except Exception as error:  # torch.func inside a field forbids the hooks; what is wrong, a step shows itself
-            costs[key] = _Cost(_GUESS * sum(x.nbytes for x in state), f" (a guess: {type(error).__name__} in a trial)")
-    return costs[key]
-
-
-def _kept(scheme: Scheme, field: VectorField, state: State, theta_0: Theta, h: float) -> float:
-    storages: dict[int, torch.UntypedStorage] = {}  # kept alive, so that no other takes their place
-
-    def pack(x: Tensor) -> Tensor:
-        storages[x.untyped_storage()._cdata] = x.untyped_storage()
-        return x
-
-    theta_0 = type(theta_0)(*(w.detach().requires_grad_(w.is_floating_point()) for w in theta_0))
-    with _left_alone(field, state[0].device), torch.enable_grad():
-        state = tuple(x.detach().requires_grad_().clone() for x in state)  # no leaves: a module may work in place
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            scheme.step(field.at_layer(0), state, theta_0, h)
-    weights = {w.untyped_storage()._cdata for w in theta_0}
-    return float(sum(s.nbytes() for key, s in storages.items() if key not in weights))
-
-
-@contextlib.contextmanager
-def _left_alone(field: VectorField, device: torch.device) -> Iterator[None]:
-    """Buffers and torch's random streams are afterwards as they were."""
-    buffers = [(b, b._version, b.detach().clone()) for b in original(field).buffers()]
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        try:
-            yield
-        finally:
-            for b, version, before in buffers:
-                if b._version != version:
-                    b.detach().copy_(before)
 
 
 def _amount(size: float) -> str:

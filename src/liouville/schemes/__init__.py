@@ -9,9 +9,11 @@ from liouville.schemes.base import (
     State,
     SymmetricScheme,
 )
+from liouville.schemes.coupled import Coupled
 from liouville.schemes.euler import ForwardEuler
 from liouville.schemes.implicit import ImplicitMidpoint, ImplicitSymplecticEuler
 from liouville.schemes.limits import StabilityWarning
+from liouville.schemes.momentum import Momentum
 from liouville.schemes.rungekutta import RK4
 from liouville.schemes.symplectic import SymplecticEuler, Verlet, Yoshida4
 from liouville.schemes.twostep import Midpoint
@@ -27,16 +29,20 @@ SCHEMES: dict[str, type[Scheme]] = {
         RK4,
         ImplicitMidpoint,
         ImplicitSymplecticEuler,
+        Momentum,
+        Coupled,
     )
 }
 
 __all__ = [
     "RK4",
     "SCHEMES",
+    "Coupled",
     "ForwardEuler",
     "ImplicitMidpoint",
     "ImplicitSymplecticEuler",
     "Midpoint",
+    "Momentum",
     "ReversibleScheme",
     "Scheme",
     "Shear",

@@ -105,11 +105,22 @@ class ReversibleScheme(Scheme):
 
 
 class Shear(NamedTuple):
-    """state[moved] += step * velocity(state[1 - moved]): one part of a state of two is moved by the other alone."""
+    """state[moved] += step * velocity(state[1 - moved]): one part of a state of two is moved by the other alone.
+
+    ``velocity`` None stands for the other part itself. A shear of ``halvings`` k or a ``sign`` -1 first multiplies
+    state[moved] by sign * 2^-k; what integers lose by that, an engine that inverts keeps.
+    """
 
     moved: int
-    velocity: Callable[[Tensor], Tensor]
+    velocity: Callable[[Tensor], Tensor] | None
     step: float
+    halvings: int = 0
+    sign: int = 1
+
+    @property
+    def damps(self) -> bool:
+        """Whether the part that it moves is multiplied first."""
+        return self.halvings > 0 or self.sign < 0
 
 
 @dataclass(frozen=True)
@@ -123,20 +134,32 @@ class ShearScheme(ReversibleScheme):
 
     swaps: ClassVar[bool] = False
 
+    @property
+    def kept_bits(self) -> int:
+        """How many bits of each entry a layer drops that its inverse needs: those of all halvings of its shears."""
+        return 0
+
     @abstractmethod
     def shears(self, field: VectorField, theta_j: Theta, h: float) -> tuple[Shear, ...]:
         """The shears of one layer, in the order in which they are applied."""
 
     def step(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
         parts = list(state)
-        for moved, velocity, step in self.shears(field, theta_j, h):
-            parts[moved] = advanced(parts[moved], velocity(parts[1 - moved]), step)
+        for shear in self.shears(field, theta_j, h):
+            moved, velocity, step = shear[:3]
+            part, other = parts[moved], parts[1 - moved]
+            if shear.damps:
+                part = part * (shear.sign * 2.0**-shear.halvings)
+            parts[moved] = advanced(part, other if velocity is None else velocity(other), step)
         return tuple(parts[::-1] if self.swaps else parts)
 
     def inverse(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
         parts = list(state[::-1] if self.swaps else state)
-        for moved, velocity, step in reversed(self.shears(field, theta_j, h)):
-            parts[moved] = advanced(parts[moved], velocity(parts[1 - moved]), -step)
+        for shear in reversed(self.shears(field, theta_j, h)):
+            moved, velocity, step = shear[:3]
+            other = parts[1 - moved]
+            part = advanced(parts[moved], other if velocity is None else velocity(other), -step)
+            parts[moved] = part * (shear.sign * 2.0**shear.halvings) if shear.damps else part
         return tuple(parts)
 
 

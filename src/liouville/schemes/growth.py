@@ -9,6 +9,8 @@ eigenvalue of (f' + f'^T)/2:
 | splitting schemes, two-step midpoint | the product over their shears |
 | symplectic Euler | also (1 + exp(2 asinh(z / 2)) g)^(1/2), g the norm of [[z^2, 2 h mu], [2 h mu, 0]] |
 | forward Euler | (1 + 2 h mu + (h L)^2)^(1/2) |
+| coupled streams of gain c | exp(asinh(c h L / 2)) |
+| momentum, gamma and g = (1 - gamma) h L | exp(asinh(1 / 2)) times the norm of [[1, 0], [g, gamma]] |
 | RK4 | 1 + z + z^2/2 + z^3/6 + z^4/24 |
 | implicit midpoint | (1 + h mu / 2) / (1 - h mu / 2) for h mu < 2 |
 

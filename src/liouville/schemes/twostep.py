@@ -2,7 +2,7 @@ r"""The two-step midpoint scheme: reversible for any field, stable on a piece of
 
 from __future__ import annotations
 
-__all__ = ["Midpoint"]
+__all__ = ["Midpoint", "warn_of_damping"]
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -49,17 +49,7 @@ class Midpoint(ShearScheme):
 
     def check(self, field: VectorField) -> None:
         super().check(field)
-        spectrum = spectrum_of(field)
-        if spectrum == "imaginary":
-            return
-        name = type(field).__name__
-        damps = f"{name} damps"
-        if spectrum == "any":
-            damps = f'nothing says that {name} damps nothing (a field of your own can: spectrum = "imaginary")'
-        warn(
-            f"the two-step Midpoint scheme lets whatever a field damps grow, at any step size, and {damps}; use "
-            "ForwardEuler, RK4 or ImplicitMidpoint, or AntisymmetricField with gamma = 0."
-        )
+        warn_of_damping("the two-step Midpoint scheme", field)
 
     def init(self, field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
         return advanced(y, field(y, theta_0), -h), y
@@ -83,3 +73,18 @@ class Midpoint(ShearScheme):
     def amplification(self, z: Tensor) -> Tensor:
         """The roots of r^2 = 1 + 2 z r."""
         return larger_root(z, (z.square() + 1).sqrt())
+
+
+def warn_of_damping(scheme: str, field: VectorField) -> None:
+    """A `StabilityWarning` unless the field is known to have imaginary rates."""
+    spectrum = spectrum_of(field)
+    if spectrum == "imaginary":
+        return
+    name = type(field).__name__
+    damps = f"{name} damps"
+    if spectrum == "any":
+        damps = f'nothing says that {name} damps nothing (a field of your own can: spectrum = "imaginary")'
+    warn(
+        f"{scheme} lets whatever a field damps grow, at any step size, and {damps}; use "
+        "ForwardEuler, RK4 or ImplicitMidpoint, or AntisymmetricField with gamma = 0."
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 __all__ = ["check_field"]
 
 import copy
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from liouville.backprop import slices
 from liouville.backprop.gate import unchanged
 from liouville.fields import PartitionedField, SecondOrderField, StochasticField, VectorField
 from liouville.fields.base import Theta, is_closed
+from liouville.fields.bound import original
+from liouville.fields.given import Given, bind, like
 from liouville.fields.hooks import hook_of
 from liouville.schemes import State
 from liouville.testing.bounds import check_rate_and_lipschitz
@@ -32,7 +34,9 @@ from liouville.testing.measure import (
 )
 
 
-def check_field(field: VectorField, y: Tensor | None = None, *, seed: int = 0) -> None:
+def check_field(
+    field: VectorField, y: Tensor | None = None, *, seed: int = 0, arguments: Mapping[str, Any] | None = None
+) -> None:
     """Check that ``field`` keeps the contract of `VectorField`, and of the energy and rate that it states.
 
     ``theta()`` is a NamedTuple of tensors with axis 0 of N or 1, and the only way by which a parameter reaches a layer;
@@ -46,6 +50,8 @@ def check_field(field: VectorField, y: Tensor | None = None, *, seed: int = 0) -
         field: the field; a copy is examined.
         y: an input to examine it at; by default three random vectors, or two random images or sequences of width 4.
         seed: of the random states.
+        arguments: by name, those of a run, for a field that takes some, in float64; its velocities must then be
+            functions of these too, with right gradients.
 
     Raises:
         AssertionError: naming the law that fails, what was measured, and a hint.
@@ -64,10 +70,15 @@ def check_field(field: VectorField, y: Tensor | None = None, *, seed: int = 0) -
     _check_attributes(field)
     _check_sample(field, y)
     theta = _check_theta(field, generator)
+    field.check_arguments((), arguments or {})
+    if arguments:
+        run, theta = bind(field, theta, (), arguments, field.layers)
+        field = cast(VectorField, run)
     layers = list(slices(theta, field.layers))
     p_q = start(field, y, layers[0], 0.1)
     state = tuple(torch.randn(s.shape, generator=generator, dtype=s.dtype) for s in p_q)
-    if isinstance(field, StochasticField):
+    own = original(field)
+    if isinstance(own, StochasticField):
         _check_draws(field, state, layers[0])
         field.eval()
     _check_values(field, state, layers[0])
@@ -75,10 +86,10 @@ def check_field(field: VectorField, y: Tensor | None = None, *, seed: int = 0) -
     _check_side_doors(field, y, state, layers[-1], generator)
     _check_gradient(field, state, layers[-1])
     _check_jacobian(field, state, layers[-1])
-    if isinstance(field, PartitionedField):
+    if isinstance(own, PartitionedField):
         _check_partition(field, state, layers[-1])
-    no_potential = isinstance(field, SecondOrderField) and not hasattr(field.force, "potential")
-    if hasattr(field, "energy") and not no_potential:
+    no_potential = isinstance(own, SecondOrderField) and not hasattr(own.force, "potential")
+    if hasattr(own, "energy") and not no_potential:
         for theta_j in layers:
             _check_energy(field, state, theta_j)
     check_rate_and_lipschitz(field, state, theta, layers)
@@ -186,7 +197,7 @@ def _check_independence(field: VectorField, state: State, theta_j: Theta) -> Non
                 f"sample {name} changes the others",
                 "norms must not cross the batch; where more axes belong to one sample, state sample_ndim",
             )
-    if field.feature_axis == -1 and field.sample_ndim in (None, 1):
+    if field.feature_axis == -1 and field.sample_ndim in (None, 1) and not isinstance(field, Given):
         stacked = velocity(field, tuple(torch.stack((s, s)) for s in state), theta_j)
         for part, one in zip(stacked, v, strict=True):
             law = "every leading axis is a batch axis"
@@ -196,9 +207,9 @@ def _check_independence(field: VectorField, state: State, theta_j: Theta) -> Non
             near(law, part - one, rounding(one), hint)
 
 
-def _check_draws(field: StochasticField, state: State, theta_0: Theta) -> None:
+def _check_draws(field: VectorField, state: State, theta_0: Theta) -> None:
     stream = torch.get_rng_state()
-    draws = [velocity(field.in_run(7).at_layer(0), state, theta_0) for _ in range(2)]
+    draws = [velocity(like(original(field), field, 7).at_layer(0), state, theta_0) for _ in range(2)]
     if not same(draws[0], draws[1]):
         fail("one layer of one run has one draw", "two evaluations differ", "draw from `generator` only")
     if not torch.equal(stream, torch.get_rng_state()):
@@ -224,7 +235,7 @@ def _check_side_doors(field: VectorField, y: Tensor, state: State, theta_j: Thet
 
 
 def _check_gradient(field: VectorField, state: State, theta_j: Theta) -> None:
-    inputs = [t.detach().clone().requires_grad_() for t in (*state, *theta_j)]
+    inputs = [t.detach().clone().requires_grad_(t.is_floating_point()) for t in (*state, *theta_j)]
 
     def f(*tensors: Tensor) -> State:
         return velocity(field, tensors[: len(state)], type(theta_j)(*tensors[len(state) :]))
@@ -241,18 +252,18 @@ def _check_gradient(field: VectorField, state: State, theta_j: Theta) -> None:
 def _check_jacobian(field: VectorField, state: State, theta_j: Theta) -> None:
     f: Any = field
     maps = {"jacobian": (f, state[0])}
-    if isinstance(field, PartitionedField):
+    if isinstance(original(field), PartitionedField):
         maps = {"p_jacobian": (f.p_dot, state[1]), "q_jacobian": (f.q_dot, state[0])}
     closed_form = field.feature_axis == -1 and field.sample_ndim in (None, 1)
     for name, (velocity_of, x) in maps.items():
-        closed = getattr(f, name)(x, theta_j) if closed_form and is_closed(field, name) else None
+        closed = getattr(f, name)(x, theta_j) if closed_form and is_closed(original(field), name) else None
         for A, one in zip(closed if closed is not None else (), x, strict=False):
             expected = jacobian(lambda s, v=velocity_of: (v(s, theta_j),), (one,))
             allowed = CANCELLATION * field.features * EPS * max(1.0, float(expected.abs().max()))
             near(f"{name} is the derivative", A - expected, allowed, "or return None: forward is then differentiated")
 
 
-def _check_partition(field: PartitionedField, state: State, theta_j: Theta) -> None:
+def _check_partition(field: Any, state: State, theta_j: Theta) -> None:
     p, q = state
     try:
         again = field.split(field.join(p, q))
@@ -269,7 +280,8 @@ def _check_partition(field: PartitionedField, state: State, theta_j: Theta) -> N
 def _check_energy(field: VectorField, state: State, theta_j: Theta) -> None:
     state = tuple(s.detach().clone().requires_grad_() for s in state)
     energy: Any = field.energy
-    H = energy(*state, theta_j) if isinstance(field, SecondOrderField) else energy(_whole(field, state), theta_j)
+    second_order = isinstance(original(field), SecondOrderField)
+    H = energy(*state, theta_j) if second_order else energy(_whole(field, state), theta_j)
     if H.shape != state[0].shape[:1]:
         fail("energy is one number per sample", f"got {tuple(H.shape)}", "sum over features and positions")
     axis = field.feature_axis

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from liouville.fields import PartitionedField, SecondOrderField, VectorField
 from liouville.fields.base import Theta
+from liouville.fields.bound import original
 from liouville.schemes import State
 
 EPS = torch.finfo(torch.float64).eps
@@ -27,16 +28,16 @@ def velocity(field: Any, state: State, theta_j: Theta) -> State:
     return (field(state[0], theta_j),)
 
 
-def start(field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
+def start(field: Any, y: Tensor, theta_0: Theta, h: float) -> State:
     """The (p, q) that an input y enters as, or (y,)."""
-    if isinstance(field, PartitionedField):
+    if isinstance(original(field), PartitionedField):
         return field.enter(y, lambda q: field.p_dot(q, theta_0), h)
     return (y,)
 
 
 def structure(field: VectorField, theta_j: Theta) -> Tensor | None:
     """J in the order (p, q), where the field states one."""
-    if isinstance(field, SecondOrderField):
+    if isinstance(original(field), SecondOrderField):
         if not hasattr(field.force, "potential"):
             return None
         eye = torch.eye(field.features, dtype=torch.float64)

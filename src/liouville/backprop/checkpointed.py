@@ -1,0 +1,180 @@
+r"""The engine that keeps some states and computes the layers between them again.
+
+A segment of layers is one `torch.autograd.Function`: its forward pass makes no graph, its backward pass runs the layers
+again and differentiates them. torch's own checkpoint (``use_reentrant=False``) makes the graph's nodes in the forward
+pass already, and these small pieces cut up the memory that the layers give back. It is taken where the function would
+not do: for blocks with parameters of their own, under compilers and under transforms.
+
+N layers of states of S bytes that leave I bytes of intermediates each need N S / m + m I bytes for segments of m
+layers: least for m = (N S / I)^(1/2). I is measured at the first layer.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Checkpointed"]
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from liouville.backprop.base import Backprop, slices
+from liouville.backprop.contract import autocast_now, is_autocast, is_plain_autograd, require_declared, rewind, streams
+from liouville.backprop.gate import observed, require_recomputable
+from liouville.backprop.trial import bytes_per_layer
+from liouville.compilers import is_watched
+from liouville.fields.base import Theta, VectorField
+from liouville.fields.blocks import Rows
+from liouville.schemes.base import Scheme, State
+
+
+@dataclass(frozen=True, repr=False)
+class Checkpointed(Backprop):
+    """Keep every ``every``-th state and recompute the layers between: memory like sqrt(N), one more forward pass.
+
+    Args:
+        every: layers per segment; by default what needs the least memory, (N x state / intermediates of a layer)^(1/2),
+            measured at the first layer of a kind of input.
+
+    Raises:
+        ValueError: if ``every`` is less than 1.
+        RuntimeError: if a layer, computed again, would not be the same: if it changes a buffer, or draws random numbers
+            that `torch.utils.checkpoint` does not replay; in the backward pass, if a layer reads a parameter that does
+            not come through ``theta()``; under torch.func.grad and its kin.
+
+    Examples:
+        >>> Checkpointed(every=8)
+        Checkpointed(every=8)
+    """
+
+    every: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.every is not None and self.every < 1:
+            raise ValueError(f"every must be at least 1 layer per segment, got {self.every}.")
+
+    def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
+        hooks: Any = torch._C._autograd
+        if not torch.compiler.is_compiling() and not hooks._saved_tensors_hooks_is_enabled():
+            raise RuntimeError(
+                "Checkpointed computes layers again in torch.autograd's backward pass, which torch.func.grad and its "
+                "kin do not admit; use flow.with_backprop(lv.Stored()), the plain loop, for it."
+            )
+        traced = torch.is_grad_enabled() and any(t.requires_grad for t in (*state, *theta))
+        if torch.is_grad_enabled():
+            require_recomputable(field)
+        rows = list(slices(theta, field.layers))
+        every = self.every or (_best(scheme, field, state, theta, h) if traced else field.layers)
+        if isinstance(theta, Rows) or torch.compiler.is_compiling() or not is_plain_autograd((*state, *theta)):
+            return _by_torch(scheme, field, state, rows, h, every)
+        context = autocast_now(state[0].device.type)
+        for first in range(0, field.layers, every):
+            part = rows[first : first + every]
+            if traced:
+                kept = streams(state[0].device) if observed(field).draws else None
+                run = _Segment(scheme, field, h, first, len(part), type(part[0]), len(state), context, kept)
+                state = _Recomputed.apply(run, *state, *(w for row in part for w in row))
+            else:
+                for j, theta_j in enumerate(part, first):
+                    state = scheme.step(field.at_layer(j), state, theta_j, h)
+        return state
+
+
+def _best(scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> int:
+    """Layers per segment."""
+    N = field.layers
+    if field.has_effects or is_watched() or state[0].is_meta or not is_plain_autograd((*state, *theta)):
+        return math.ceil(math.sqrt(N))
+    own, kept = sum(x.nbytes for x in state), bytes_per_layer(scheme, field, state, theta, h)
+    if kept.unmeasured:
+        return math.ceil(math.sqrt(N))
+    return max(1, min(N, round(math.sqrt(N * own / max(kept.size, own)))))
+
+
+def _by_torch(scheme: Scheme, field: VectorField, state: State, rows: Sequence[Theta], h: float, every: int) -> State:
+    from torch.utils.checkpoint import checkpoint  # a slow import in older releases of torch
+
+    layers = list(enumerate(rows))
+
+    def segment(first: int, *state: Tensor) -> State:
+        for j, theta_j in layers[first : first + every]:
+            state = scheme.step(field.at_layer(j), state, theta_j, h)
+        return state
+
+    if torch.compiler.is_compiling():  # shown a layer, it knows every number that a segment will meet; no result
+        scheme.step(field.at_layer(0), state, layers[0][1], h)
+    for first in range(0, field.layers, every):
+        state = checkpoint(segment, first, *state, use_reentrant=False)
+    return state
+
+
+class _Segment(NamedTuple):
+    """Layers ``first``, ``first`` + 1, ... of a run, beside their tensors."""
+
+    scheme: Scheme
+    field: Any
+    h: float
+    first: int
+    layers: int
+    kind: Any
+    parts: int
+    autocast: Any
+    streams: list[Tensor] | None
+
+    def through(self, tensors: Sequence[Tensor]) -> State:
+        """The state behind them, from the state in front and the weights of each."""
+        state, weights = tuple(tensors[: self.parts]), tensors[self.parts :]
+        size = len(weights) // self.layers
+        for k in range(self.layers):
+            theta_j = self.kind(*weights[k * size : (k + 1) * size])
+            state = self.scheme.step(self.field.at_layer(self.first + k), state, theta_j, self.h)
+        return state
+
+    @contextlib.contextmanager
+    def again(self, device: torch.device) -> Iterator[None]:
+        """As it was in the forward pass: autocast, and torch's random streams."""
+        autocast = self.autocast()
+        if self.autocast is contextlib.nullcontext and is_autocast(device.type):
+            autocast = torch.autocast(device.type, enabled=False)
+        now = streams(device) if self.streams is not None else None
+        if self.streams is not None:
+            rewind(self.streams, device)
+        try:
+            with autocast:
+                yield
+        finally:
+            if now is not None:
+                rewind(now, device)
+
+
+class _Recomputed(torch.autograd.Function):
+    """One segment. What its backward pass does is torch's own, so that it can be differentiated again."""
+
+    @staticmethod
+    def forward(ctx: Any, run: _Segment, *tensors: Tensor) -> State:
+        ctx.run = run
+        ctx.save_for_backward(*tensors)
+        return run.through(tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *costate: Tensor) -> tuple[Tensor | None, ...]:
+        run, twice, needed = ctx.run, torch.is_grad_enabled(), ctx.needs_input_grad[1:]
+        saved = ctx.saved_tensors
+        with torch.enable_grad(), run.again(saved[0].device):
+            if twice:  # views: an input that lies behind another one would be counted twice
+                tensors = [t.view_as(t) for t in saved]
+            else:
+                tensors = [t.detach().requires_grad_(n) for t, n in zip(saved, needed, strict=True)]
+            out = run.through(tensors)
+        if not twice and run.first + run.layers == run.field.layers:
+            for x in out:
+                require_declared(x, tensors, run.field, run.first)
+        ends = [(x, g) for x, g in zip(out, costate, strict=True) if x.requires_grad]
+        wanted = [t for t, n in zip(tensors, needed, strict=True) if n]
+        xs, gs = zip(*ends, strict=True)
+        found = iter(torch.autograd.grad(xs, wanted, gs, create_graph=twice, allow_unused=True))
+        return None, *(next(found) if n else None for n in needed)

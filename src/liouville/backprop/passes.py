@@ -1,0 +1,142 @@
+r"""The passes of a reversible run: down through all layers, and back up, each layer undone and differentiated."""
+
+from __future__ import annotations
+
+__all__ = ["Kept", "Run"]
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from liouville.backprop import drift
+from liouville.backprop.arithmetic import Part
+from liouville.backprop.contract import is_autocast
+from liouville.backprop.layers import Layers
+from liouville.fields.base import Theta
+from liouville.fields.blocks import Rows
+from liouville.schemes.base import State
+
+Kept = dict[tuple[str, int], list[Tensor]]
+"""What a forward pass leaves, by kind and layer: the "end", the "anchor"s to start from again, the "probe"s, and what
+the layers themselves "left"."""
+
+
+class Run:
+    """The N layers of one run, down and up.
+
+    Args:
+        layers: how one is gone through.
+        theta: puts the weights together of their tensors.
+        anchors: how far apart the stored states are.
+        returns: whether there will be a way back.
+    """
+
+    def __init__(self, layers: Layers, theta: Callable[..., Theta], anchors: int | None, returns: bool) -> None:
+        self.layers, self.theta, self.anchors = layers, theta, anchors
+        self.depth = layers.field.layers
+        self.anchored = set(range(anchors, self.depth, anchors)) if anchors and returns else set()
+        self.probed = drift.depths(self.depth) if returns else set()
+
+    def forward(self, state: State, theta: Sequence[Tensor], needed: Sequence[bool]) -> tuple[State, Kept]:
+        """The last state, and what the way back will need."""
+        while True:
+            found = self._down(state, theta, needed)
+            if self.layers.arithmetic.in_range(lambda: self.layers.reach(state, self.theta(*theta))):
+                return found
+
+    def _down(self, state: State, theta: Sequence[Tensor], needed: Sequence[bool]) -> tuple[State, Kept]:
+        layers, kept, self.device = self.layers, {}, state[0].device.type
+        weights = _weights(self.theta, theta, needed if layers.arithmetic.repeats else (False,) * len(needed))
+        parts = layers.enter(state)
+        for j in range(self.depth):
+            if j in self.anchored:
+                kept["anchor", j] = [x.clone() for x in _flat(parts)]
+            if j in self.probed:
+                kept["probe", j] = self.fingerprints(parts)
+            parts = layers.forward(parts, j, weights.layer(j))
+            if layers.left and self.probed:
+                kept["left", j] = layers.left
+        kept["end", self.depth] = _flat(parts)
+        kept["velocity", self.depth] = layers.seen
+        return layers.leave(parts), kept
+
+    def backward(
+        self, kept: Kept, costate: Sequence[Tensor], theta: Sequence[Tensor], needed: Sequence[bool]
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
+        """The gradients of the first state and of the stacked weights."""
+        weights = _weights(self.theta, theta, needed)
+        gradients = weights.zeros()
+        sums = [g for g in gradients if g is not None]
+        parts = self.parts(kept["end", self.depth], len(costate))
+        probes = drift.Probes(self.fingerprints(parts))
+        costate = [torch.empty_like(x).copy_(g) for x, g in zip(self.layers.leave(parts), costate, strict=True)]
+        for j in reversed(range(self.depth)):
+            rows = [g[j if len(g) > 1 else 0] for g in sums]
+            self.layers.left = list(kept.get(("left", j), ()))
+            parts = self.layers.backward(parts, costate, j, weights.layer(j), rows)
+            if j == self.depth - 1:
+                probes.repeat(self.layers.seen[::-1], kept["velocity", self.depth])
+            if ("probe", j) in kept:
+                probes.compare(j, self.fingerprints(parts), kept["probe", j])
+            if ("anchor", j) in kept:
+                parts = self.parts(kept["anchor", j], len(costate))
+        drift.judge(probes, self.layers, self.theta(*theta), self.precision(costate), self.anchors)
+        return costate, gradients
+
+    def shield(self) -> contextlib.AbstractContextManager[Any]:
+        """Against an autocast region around the backward pass that was not there in the forward pass."""
+        if self.layers.autocast is contextlib.nullcontext and is_autocast(self.device):
+            return torch.autocast(self.device, enabled=False)
+        return contextlib.nullcontext()
+
+    def fingerprints(self, parts: Sequence[Part]) -> list[Tensor]:
+        return [self.layers.arithmetic.fingerprint(part) for part in parts]
+
+    def precision(self, costate: Sequence[Tensor]) -> torch.dtype:
+        """The coarsest type that a state or a velocity of this run may have."""
+        with self.layers.autocast():
+            cast = [torch.get_autocast_dtype(self.device)] if is_autocast(self.device) else []
+        return max([x.dtype for x in costate] + cast, key=lambda dtype: torch.finfo(dtype).eps)
+
+    def parts(self, flat: Sequence[Tensor], number: int) -> list[Part]:
+        """Copies, grouped by the parts that they belong to: going back changes them in place."""
+        size = len(flat) // number
+        return [tuple(x.clone() for x in flat[k * size : (k + 1) * size]) for k in range(number)]
+
+
+class _Weights:
+    """theta_j, as leaves that require a gradient where one is needed."""
+
+    def __init__(self, kind: Any, theta: Sequence[Tensor], needed: Sequence[bool]) -> None:
+        self.kind, self.theta, self.needed = kind, [w.detach() for w in theta], needed
+
+    def layer(self, j: int) -> Theta:
+        rows = (w[j if len(w) > 1 else 0] for w in self.theta)
+        return self.kind(*(w.detach().requires_grad_(n) for w, n in zip(rows, self.needed, strict=True)))
+
+    def zeros(self) -> list[Tensor | None]:
+        """Where the gradients are summed up: made at once, since what is made layer by layer scatters the heap."""
+        sizes = zip(self.theta, self.needed, strict=True)
+        return [torch.zeros(w.shape, dtype=w.dtype, device=w.device) if n else None for w, n in sizes]
+
+
+class _OwnWeights(_Weights):
+    """theta_j of blocks, whose parameters are leaves already."""
+
+    def __init__(self, kind: Any, theta: Sequence[Tensor], needed: Sequence[bool]) -> None:
+        self.rows: Rows = kind(*theta).leaves(needed)
+
+    def layer(self, j: int) -> Theta:
+        return self.rows.layer(j)
+
+
+def _weights(kind: Any, theta: Sequence[Tensor], needed: Sequence[bool]) -> _Weights:
+    own = isinstance(getattr(kind, "__self__", None), Rows)
+    return (_OwnWeights if own else _Weights)(kind, theta, needed)
+
+
+def _flat(parts: Sequence[Part]) -> list[Tensor]:
+    return [x for part in parts for x in part]

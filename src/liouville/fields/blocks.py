@@ -1,0 +1,212 @@
+r"""Residual blocks as they are, in the place of a field: layer j moves x by f_j(x) = block_j(x) - x.
+
+The parameters stay in the blocks, which may differ, share some, or have frozen ones; so there is no stacked theta but
+`Rows`: every tensor once, and for each layer those which it reads. A block reads its own parameters, which its row only
+declares to the engine; the arguments of the run are taken from the row.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Blocks", "Row", "Rows"]
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from liouville.fields.base import Theta
+from liouville.fields.bound import Bound
+from liouville.fields.given import PerLayer
+from liouville.fields.stochastic import scrambled
+from liouville.randomness import seeded
+
+
+class Row(tuple[Tensor, ...]):
+    """theta_j of layers that differ: the tensors that layer j reads, its block's own first."""
+
+
+class Rows(tuple[Tensor, ...]):
+    """The weights of layers that differ, in the place of a stacked theta: every tensor once.
+
+    ``places`` has for each layer the numbers of those that it reads; the first ``held`` belong to the blocks.
+    """
+
+    places: Sequence[Sequence[int]]
+    held: int
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[Tensor]], held: int) -> Rows:
+        """From the tensors of each layer, of which those that come up first are the blocks'."""
+        numbers: dict[int, int] = {}
+        tensors: list[Tensor] = []
+        for t in (t for row in rows for t in row):
+            if id(t) not in numbers:
+                numbers[id(t)] = len(tensors)
+                tensors.append(t)
+        return cls(tensors).laid_out([[numbers[id(t)] for t in row] for row in rows], held)
+
+    def laid_out(self, places: Sequence[Sequence[int]], held: int) -> Rows:
+        """Itself, with these places."""
+        self.places, self.held = places, held
+        return self
+
+    def layer(self, j: int) -> Row:
+        """theta_j."""
+        return Row(self[i] for i in self.places[j])
+
+    def again(self, *tensors: Tensor) -> Rows:
+        """The same of other tensors."""
+        return Rows(tensors).laid_out(self.places, self.held)
+
+    def leaves(self, needed: Sequence[bool]) -> Rows:
+        """The same with arguments that are leaves, and need a gradient where it says so; a block's own stay its own."""
+        own, given = self[: self.held], zip(self[self.held :], needed[self.held :], strict=True)
+        return self.again(*own, *(t.detach().requires_grad_(n) for t, n in given))
+
+
+class _Call(NamedTuple):
+    """The arguments of one layer: those that are tensors stand in its row, behind ``first`` of the block's own."""
+
+    first: int
+    leaves: Sequence[Any]
+    spec: Any
+
+    def filled(self, row: Sequence[Tensor]) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        tensors = iter(row[self.first :])
+        return tree_unflatten([next(tensors) if x is _TENSOR else x for x in self.leaves], self.spec)
+
+
+_TENSOR = object()
+
+
+class Blocks(Bound):
+    """One run of the blocks with its arguments: what schemes and engines need of a field.
+
+    Args:
+        owner: the module that holds the blocks, to be named in errors.
+        blocks: the blocks that run, in order.
+        calls: for each of them the arguments, (args, kwargs).
+        seed: of the noise of blocks in training; block j draws from (seed, j), whenever it is evaluated.
+    """
+
+    has_effects = False
+
+    def __init__(
+        self, owner: nn.Module, blocks: Sequence[nn.Module], calls: Sequence[tuple[Any, Any]], seed: int | None
+    ) -> None:
+        self.original, self.blocks, self.seed, self.j = owner, blocks, seed, 0
+        self.layers = len(blocks)
+        own = [tuple(block.parameters()) for block in blocks]
+        rows, self.calls = [], []
+        for j, (params, call) in enumerate(zip(own, calls, strict=True)):
+            leaves, tensors, spec = _flat(call, j, self.layers)
+            rows.append((*params, *tensors))
+            self.calls.append(_Call(len(params), leaves, spec))
+        held = len({id(p) for params in own for p in params})
+        self.weights = Rows.of([*own, *rows], held)
+        self.weights.laid_out(self.weights.places[self.layers :], held)
+
+    def theta(self) -> Rows:
+        """The parameters of all blocks and the tensors among the arguments."""
+        return self.weights
+
+    def at_layer(self, j: int) -> Blocks:
+        other = object.__new__(Blocks)
+        other.__dict__.update(self.__dict__)
+        other.j = j
+        return other
+
+    def in_run(self, seed: int | None = None) -> Blocks:
+        return self
+
+    def rate(self, theta: Theta) -> Tensor:
+        raise NotImplementedError("blocks of a user's state no rate.")
+
+    def own(self, j: int) -> tuple[Tensor, ...]:
+        """The parameters that block j reads now."""
+        return tuple(self.blocks[j].parameters())
+
+    def __call__(self, x: Tensor, theta_j: Theta) -> Tensor:
+        """f_j(x) = block_j(x) - x."""
+        args, context = self.calls[self.j].filled(theta_j)
+        block = self.blocks[self.j]
+        with self._noise(block, x.device), self._unharmed(x) as given:
+            out = block(given, *args, **context)
+        return self._moved(out, x) - x
+
+    # as a force, x'' = f(x): what splitting schemes step through
+
+    def p_dot(self, q: Tensor, theta_j: Theta) -> Tensor:
+        return self(q, theta_j)
+
+    def q_dot(self, p: Tensor, theta_j: Theta) -> Tensor:
+        return p
+
+    def enter(self, y: Tensor, p_dot: Callable[[Tensor], Tensor], h: float) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(y), y
+
+    def leave(self, p: Tensor, q: Tensor) -> Tensor:
+        return q
+
+    def _noise(self, block: nn.Module, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+        if self.seed is None or not block.training:
+            return contextlib.nullcontext()
+        return seeded(scrambled((self.seed << 24) + 4 * self.j) >> 1, device)
+
+    @contextlib.contextmanager
+    def _unharmed(self, x: Tensor) -> Iterator[Tensor]:
+        """x for a block that must not change it in place."""
+        given, version = x.view_as(x), x._version
+        try:
+            yield given
+        except RuntimeError as error:
+            if "in-place operation" in str(error) and "leaf" in str(error):
+                raise ValueError(self._in_place()) from error
+            raise
+        if x._version != version:
+            raise ValueError(self._in_place())
+
+    def _in_place(self) -> str:
+        return (
+            f"block {self.j}, {type(self.blocks[self.j]).__name__}, changes its input in place, which its inverse "
+            "needs; let its first operation make a new tensor (x = x + f(x) for x += f(x))."
+        )
+
+    def _moved(self, out: Any, x: Tensor) -> Tensor:
+        """The hidden states among what the block returns."""
+        if isinstance(out, tuple | list) and out and all(more is None for more in out[1:]):
+            out = out[0]
+        name = f"block {self.j}, {type(self.blocks[self.j]).__name__},"
+        if not isinstance(out, Tensor):
+            raise TypeError(
+                f"{name} must return x + f(x), or a tuple of that and Nones, got {_said(out)}; let it return hidden "
+                "states only (with a Hugging Face model, output_attentions=False and use_cache=False)."
+            )
+        if out.shape != x.shape:
+            raise ValueError(
+                f"{name} must keep the shape of its input, {tuple(x.shape)}, since it is x + f(x); got "
+                f"{tuple(out.shape)}. Leave it out of the stack, and make one stack of those before and one of those "
+                "after it."
+            )
+        return out
+
+
+def _said(out: Any) -> str:
+    if isinstance(out, tuple | list):
+        return f"a {type(out).__name__} of {', '.join(type(x).__name__ for x in out)}"
+    return type(out).__name__
+
+
+def _flat(call: tuple[Any, Any], j: int, layers: int) -> tuple[list[Any], list[Tensor], Any]:
+    """Of the arguments of layer j: the leaves, with marks for tensors; the tensors; how they hang together."""
+    leaves, spec = tree_flatten(call, is_leaf=lambda x: isinstance(x, PerLayer))
+    for i, x in enumerate(leaves):
+        if isinstance(x, PerLayer):
+            if len(x.values) != layers:
+                raise ValueError(f"an argument per layer has {len(x.values)} values, and there are {layers} layers.")
+            leaves[i] = x.values[j]
+    tensors = [x for x in leaves if isinstance(x, Tensor)]
+    return [_TENSOR if isinstance(x, Tensor) else x for x in leaves], tensors, spec

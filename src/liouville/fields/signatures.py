@@ -1,0 +1,65 @@
+"""Which arguments a function takes beside the state, and which of those of a run it is therefore given."""
+
+from __future__ import annotations
+
+__all__ = ["Signature", "named"]
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Signature(NamedTuple):
+    """The parameters behind the first ones: ``order`` by position, ``names`` by keyword, ``required`` without default.
+
+    Examples:
+        >>> Signature.of(lambda x, mask=None: x).takes((), {"mask": 1})
+        True
+        >>> Signature.of(lambda x: x).takes((), {"mask": 1})
+        False
+    """
+
+    order: tuple[str, ...] = ()
+    places: float = 0
+    names: frozenset[str] = frozenset()
+    any_name: bool = False
+    required: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], skip: int = 1) -> Signature:
+        """That of ``function`` behind its first ``skip`` parameters; none, where Python cannot tell."""
+        try:
+            parameters = list(inspect.signature(function).parameters.values())
+        except (TypeError, ValueError):
+            return cls()
+        more = math.inf if any(p.kind is p.VAR_POSITIONAL for p in parameters) else 0
+        any_name = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        parameters = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        order = tuple(p.name for p in parameters if p.kind in _POSITIONAL)[skip:]
+        rest = parameters[min(skip, sum(p.kind in _POSITIONAL for p in parameters)) :]
+        names = frozenset(p.name for p in rest if p.kind is not p.POSITIONAL_ONLY)
+        required = tuple(p.name for p in rest if p.default is p.empty)
+        return cls(order, len(order) + more, names, any_name, required)
+
+    def chosen(self, args: Sequence[Any], context: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Those that are for this function: all by position if it takes so many, and those by keyword that it names."""
+        own = tuple(args) if len(args) <= self.places else ()
+        return own, {k: v for k, v in context.items() if self.any_name or k in self.names}
+
+    def takes(self, args: Sequence[Any], context: Mapping[str, Any]) -> bool:
+        """Whether all of them are for this function."""
+        return self.chosen(args, context) == (tuple(args), dict(context))
+
+    def missing(self, args: Sequence[Any], context: Mapping[str, Any]) -> list[str]:
+        """The required ones that are not among them."""
+        known = {*self.order[: len(args)], *context}
+        return [name for name in self.required if name not in known]
+
+
+def named(args: Sequence[Any], context: Mapping[str, Any]) -> str:
+    """What to call the arguments of a run in a sentence."""
+    by_place = [f"{len(args)} by position"] if args else []
+    return " and ".join([*by_place, *context])

@@ -1,0 +1,154 @@
+r"""A reversible stack that a model goes through itself: ``for layer in self.layers: x = layer(x, ...)``.
+
+The first calls note their arguments and give back a placeholder for the hidden states; the last one runs the stack.
+Whatever else is done with a placeholder is an error: between two layers there are no hidden states.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Turns", "require_calls", "require_no_recording"]
+
+import enum
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from liouville.fields.given import PerLayer
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.layout, slice, enum.Enum)
+_SHAPES = ("shape", "dtype", "device", "ndim", "layout", "requires_grad", "is_cuda", "is_cpu", "size", "dim", "numel")
+
+
+class Turns:
+    """One pass over the first layers of a stack."""
+
+    def __init__(self, stack: Any, blocks: Sequence[nn.Module]) -> None:
+        self.stack, self.blocks = stack, blocks
+        self.calls: list[tuple[Any, Any]] = []
+        self.x: Any = None
+        self.held: Any = None
+
+    @classmethod
+    def of(cls, stack: Any, index: Any) -> Any:
+        """What ``stack[index]`` is: for a slice from the first layer on the turns, for a number a layer to look at."""
+        blocks = list(stack._modules.values())
+        if not isinstance(index, slice):
+            return _Layer(None, blocks[index])
+        chosen = range(len(blocks))[index]
+        if len(chosen) and (chosen.start != 0 or chosen.step != 1):
+            raise ValueError(
+                "a reversible stack runs from its first layer on; take stack[:n], or two stacks where the layers in "
+                "front of a place and those after it are run apart."
+            )
+        turns = cls(stack, blocks[index])
+        return [_Layer(turns, block) for block in turns.blocks]
+
+    def take(self, block: nn.Module, x: Any, args: tuple[Any, ...], context: dict[str, Any]) -> Tensor:
+        """The call of one layer, in its turn."""
+        j = len(self.calls)
+        if block is not self.blocks[j] or (j and x is not self.held):
+            raise RuntimeError(_BETWEEN)
+        if j == 0:
+            self.x, self.held = x, x.as_subclass(_Pending) if type(x) is Tensor else x
+        self.calls.append((args, context))
+        if len(self.calls) < len(self.blocks):
+            return self.held
+        x, calls, self.calls, self.x, self.held = self.x, self.calls, [], None, None
+        return self.stack.run(x, self.blocks, calls)
+
+
+class _Layer:
+    """A layer of a stack: its attributes are the block's; called, it takes its turn, or refuses where it has none."""
+
+    def __init__(self, turns: Turns | None, block: nn.Module) -> None:
+        object.__setattr__(self, "_turns", turns)
+        object.__setattr__(self, "_block", block)
+
+    def __call__(self, x: Any = None, *args: Any, **context: Any) -> Any:
+        if self._turns is None:
+            raise RuntimeError(
+                "one layer of a reversible stack by itself is x + f(x), which is not what the stack makes of it; call "
+                "the stack, or lv.unwrap(stack)[i] for the plain layer."
+            )
+        if x is None:
+            x = context.pop("hidden_states", None)
+        return self._turns.take(self._block, x, args, context)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._block, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._block, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._block, name)
+
+    def __repr__(self) -> str:
+        return repr(self._block)
+
+
+class _Pending(Tensor):
+    """The hidden states between two layers, which nobody has computed."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(getattr(func, "__self__", None), "__name__", None) or getattr(func, "__name__", "")
+        if name in _SHAPES:
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **(kwargs or {}))
+        raise RuntimeError(_BETWEEN)
+
+
+_BETWEEN = (
+    "the layers of a reversible stack run together, when the last of them is called, and between two of them there are "
+    "no hidden states to look at, to change or to return (output_hidden_states, layers that are skipped, an early "
+    "exit); call the stack itself, take stack[:n], or lv.unwrap it."
+)
+
+
+def require_no_recording() -> None:
+    """Raise a `ValueError` while transformers records what layers return: x + f(x), which is no state of the stack."""
+    recorder: Any = sys.modules.get("transformers.utils.output_capturing")
+    active = getattr(recorder, "_active_collector", None)
+    if active is not None and active.get():
+        what = ", ".join(f"output_{name}" for name in active.get() if not name.startswith("_"))
+        raise ValueError(
+            f"{what} asks for what every layer returns, which is x + f(x) and not what a reversible stack makes of it; "
+            "leave it out, or lv.unwrap the model for it."
+        )
+
+
+def require_calls(calls: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    """The arguments of every layer as they may be where layers are evaluated twice: an empty cache is left out.
+
+    Raises:
+        ValueError: for a cache that holds something, or any other object that a layer might change.
+    """
+    known: dict[int, tuple[Any, Any]] = {}
+    return [known.setdefault(id(call), _admitted(call)) for call in calls]
+
+
+def _admitted(call: tuple[Any, Any]) -> tuple[Any, Any]:
+    leaves, spec = tree_flatten(call, is_leaf=lambda x: isinstance(x, PerLayer))
+    return tree_unflatten([_leaf(x) for x in leaves], spec)
+
+
+def _leaf(x: Any) -> Any:
+    if isinstance(x, (Tensor, PerLayer, *_PLAIN)) or callable(x):
+        return x
+    length = getattr(x, "get_seq_length", None)
+    if length is not None:
+        if int(length()) == 0:
+            return None
+        raise ValueError(
+            f"the {type(x).__name__} handed to the blocks holds {int(length())} tokens, and layers that are evaluated "
+            "twice would add to it twice; give use_cache=False while training, or generate under torch.no_grad()."
+        )
+    raise ValueError(
+        f"an argument of the blocks is a {type(x).__name__}, which a layer may change, and layers are evaluated twice; "
+        "give tensors, numbers, words, and tuples, lists and dicts of them."
+    )
