@@ -114,15 +114,18 @@ class Blocks(Bound):
         return self.weights
 
     def at_layer(self, j: int) -> Blocks:
+        """What layer j evaluates."""
         other = object.__new__(Blocks)
         other.__dict__.update(self.__dict__)
         other.j = j
         return other
 
     def in_run(self, seed: int | None = None) -> Blocks:
+        """Itself: the run has begun."""
         return self
 
     def rate(self, theta: Theta) -> Tensor:
+        """Not known of a user's blocks."""
         raise NotImplementedError("blocks of a user's state no rate.")
 
     def own(self, j: int) -> tuple[Tensor, ...]:
@@ -140,15 +143,19 @@ class Blocks(Bound):
     # as a force, x'' = f(x): what splitting schemes step through
 
     def p_dot(self, q: Tensor, theta_j: Theta) -> Tensor:
+        """p' = f_j(q)."""
         return self(q, theta_j)
 
     def q_dot(self, p: Tensor, theta_j: Theta) -> Tensor:
+        """q' = p."""
         return p
 
     def enter(self, y: Tensor, p_dot: Callable[[Tensor], Tensor], h: float) -> tuple[Tensor, Tensor]:
+        """From rest: p = 0, q = y."""
         return torch.zeros_like(y), y
 
     def leave(self, p: Tensor, q: Tensor) -> Tensor:
+        """q."""
         return q
 
     def _noise(self, block: nn.Module, device: torch.device) -> contextlib.AbstractContextManager[Any]:

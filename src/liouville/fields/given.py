@@ -76,9 +76,11 @@ class Given(Bound):
         self.original = original(run)
 
     def at_layer(self, j: int) -> Given:
+        """The field of layer j, with its arguments."""
         return Given(self.run.at_layer(j), self.call, self.kind, j)
 
     def in_run(self, seed: int | None = None) -> Given:
+        """Itself: the run has begun."""
         return self
 
     def __call__(self, y: Tensor, theta_j: Theta) -> Tensor:
@@ -86,10 +88,12 @@ class Given(Bound):
         return self.run(y, theta_j, *args, **context)
 
     def p_dot(self, q: Tensor, theta_j: Theta) -> Tensor:
+        """The field's, with the arguments."""
         theta_j, args, context = self.call.at(theta_j, self.j, self.kind)
         return self.run.p_dot(q, theta_j, *args, **context)
 
     def q_dot(self, p: Tensor, theta_j: Theta) -> Tensor:
+        """The field's, with the arguments."""
         theta_j, args, context = self.call.at(theta_j, self.j, self.kind)
         return self.run.q_dot(p, theta_j, *args, **context)
 
