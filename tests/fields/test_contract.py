@@ -262,7 +262,7 @@ BROKEN = {
     TupleTheta: "NamedTuple",
     WrongAxis: "axis 0",
     RandomTheta: "theta.. is deterministic",
-    LowRate: "spectral radius",
+    LowRate: "lipschitz bounds",
     ScalarRate: "one number per layer",
     NotSkew: "constant",
     StatedNotSkew: "J is skew",

@@ -143,12 +143,13 @@ def test_more_steps_give_a_smaller_bound():
 def test_it_is_the_same_for_permuted_features_and_for_the_same_numbers_in_float32():
     flow = lv.zoo.h2(8, layers=6, T=3.0, init=lv.Normal(1.0), generator=generator())
     first = float(log_upper_bound(flow, 5))
-    assert float(log_upper_bound(flow.double(), 5)) == first
+    in_double = float(log_upper_bound(flow.double(), 5))
+    assert in_double <= first <= in_double * (1 + 2 * torch.finfo(torch.float32).eps)  # rounded upwards
     order = torch.tensor([2, 0, 3, 1])
     with torch.no_grad():
         for K in (flow.field.K_p, flow.field.K_q):
             K.copy_(K[:, :, order])
-    assert float(log_upper_bound(flow, 5)) == pytest.approx(first, rel=1e-9)
+    assert float(log_upper_bound(flow, 5)) == pytest.approx(in_double, rel=1e-9)
 
 
 def test_it_is_differentiable():
@@ -190,18 +191,29 @@ SINE = lv.Activation("sine", torch.sin, lambda x: -torch.cos(x), torch.cos, lips
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: lv.Flow(Doubled(4, 6), lv.SymplecticEuler(), 3.0),
-        hooked,
-        lambda: lv.zoo.h2(4, layers=6, T=3.0, activation=SINE),
         lambda: lv.zoo.h2(4, layers=6, T=3.0, operator=lv.Conv(3)),
         lambda: lv.zoo.leapfrog(4, layers=6, T=3.0),
         lambda: lv.zoo.midpoint(4, layers=6, T=3.0),
     ],
-    ids=["subclass", "hook", "activation", "convolution", "second order", "two-step"],
+    ids=["convolution", "second order", "two-step"],
 )
 def test_what_was_not_looked_at_has_the_bound_by_norms(make):
     flow = make()
     assert float(log_upper_bound(flow)) == float(log_upper_bound(flow, 0))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: lv.Flow(Doubled(4, 6), lv.SymplecticEuler(), 3.0),
+        hooked,
+        lambda: lv.zoo.h2(4, layers=6, T=3.0, activation=SINE),
+    ],
+    ids=["subclass", "hook", "activation"],
+)
+def test_what_is_not_what_it_states_has_no_bound(make):
+    with pytest.raises(NotImplementedError):
+        log_upper_bound(make())
 
 
 @pytest.mark.parametrize("steps", [-1, 1.5, True, "many"])

@@ -213,7 +213,7 @@ class InPlace(lv.SymplecticEuler):
         (Understated(), "order 1: measured 2.0"),
         (WrongInverse(), "inverse undoes a step"),
         (NotSymmetric(), "inverse undoes|symmetric"),
-        (Jacobi(), "determinant 1"),
+        (Jacobi(), "amplification is the largest eigenvalue"),
         (InPlace(), "changes nothing"),
     ],
     ids=lambda v: type(v).__name__,

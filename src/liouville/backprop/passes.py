@@ -93,6 +93,7 @@ class Run:
         return contextlib.nullcontext()
 
     def fingerprints(self, parts: Sequence[Part]) -> list[Tensor]:
+        """A few numbers of each part that tell whether it was rebuilt."""
         return [self.layers.arithmetic.fingerprint(part) for part in parts]
 
     def precision(self, costate: Sequence[Tensor]) -> torch.dtype:

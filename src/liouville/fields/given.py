@@ -76,11 +76,11 @@ class Given(Bound):
         self.original = original(run)
 
     def at_layer(self, j: int) -> Given:
-        """The field of layer j, with its arguments."""
+        """Layer j of the run, with its own arguments where there is one for each layer."""
         return Given(self.run.at_layer(j), self.call, self.kind, j)
 
     def in_run(self, seed: int | None = None) -> Given:
-        """Itself: the run has begun."""
+        """Itself: it is bound to its run already."""
         return self
 
     def __call__(self, y: Tensor, theta_j: Theta) -> Tensor:
@@ -88,12 +88,12 @@ class Given(Bound):
         return self.run(y, theta_j, *args, **context)
 
     def p_dot(self, q: Tensor, theta_j: Theta) -> Tensor:
-        """The field's, with the arguments."""
+        """The field's p_dot(q; theta_j, arguments)."""
         theta_j, args, context = self.call.at(theta_j, self.j, self.kind)
         return self.run.p_dot(q, theta_j, *args, **context)
 
     def q_dot(self, p: Tensor, theta_j: Theta) -> Tensor:
-        """The field's, with the arguments."""
+        """The field's q_dot(p; theta_j, arguments)."""
         theta_j, args, context = self.call.at(theta_j, self.j, self.kind)
         return self.run.q_dot(p, theta_j, *args, **context)
 

@@ -45,7 +45,7 @@ def proved_log_bound(sectors: Sectors, multipliers: Tensor) -> float | None:
         >>> from liouville.multipliers.search import start
         >>> from liouville.multipliers.sectors import sectors_of
         >>> from liouville.schemes import ForwardEuler
-        >>> field = HamiltonianField(4, layers=3)
+        >>> field = HamiltonianField(4, layers=3, generator=torch.Generator())
         >>> sectors = sectors_of(field, ForwardEuler(), field.theta(), 0.1, sized=True)
         >>> 0 < proved_log_bound(sectors, start(sectors)) < 1
         True
