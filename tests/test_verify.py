@@ -332,14 +332,14 @@ def test_a_record_is_json_without_infinities():
 def test_names_are_unique_and_say_which_paper():
     with pytest.raises(ValueError, match=r"'p1-3\.7' is there already"):
         statement("p1-3.7", "source", "text")(lambda: YES)
-    assert all(name.startswith(("p1-", "p2-", "p3-")) for name in STATEMENTS)
-    assert all(s.text and s.source.startswith(("P1", "P2", "P3", "P4")) for s in STATEMENTS.values())
+    assert all(name.startswith(("p1-", "p2-", "p3-", "proved-")) for name in STATEMENTS)
+    assert all(s.text and s.source.startswith(("P1", "P2", "P3", "P4", "certificates")) for s in STATEMENTS.values())
 
 
 def test_selection_by_name_paper_and_not_at_all():
     assert [s.name for s in select(["p3-16", "p1-3.7"])] == ["p1-3.7", "p3-16"]
     assert {s.name for s in select(["p2"])} == {name for name in STATEMENTS if name.startswith("p2-")}
-    assert len(select()) == len(STATEMENTS) == 61
+    assert len(select()) == len(STATEMENTS) == 66
     with pytest.raises(ValueError, match="did you mean 'p1-lemma-1'"):
         select(["p1-lema-1"])
 

@@ -2,7 +2,7 @@ r"""Flow: N steps of a scheme through a field, on the time interval [0, T]."""
 
 from __future__ import annotations
 
-__all__ = ["Flow", "require_flow", "require_tensor"]
+__all__ = ["Flow", "require_flow", "require_tensor", "require_untraced"]
 
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
@@ -78,6 +78,7 @@ class Flow(nn.Module):
 
     def forward(self, y: Tensor, *args: Any, **context: Any) -> Tensor:
         """y_0 -> y_N; further arguments are handed to every layer."""
+        require_untraced(y)
         return self.scheme.final(self.field, self.final_state(y, *args, **context))
 
     def final_state(self, y: Tensor, *args: Any, **context: Any) -> State:
@@ -249,17 +250,22 @@ def require_flow(value: object) -> Flow:
     return value
 
 
+def require_untraced(value: Any) -> None:
+    """Raise a `TypeError` for what torch.fx.symbolic_trace puts in the place of a tensor."""
+    if isinstance(value, torch.fx.Proxy):
+        raise TypeError(
+            "torch.fx.symbolic_trace runs a network without shapes, and a Flow checks them; use torch.export, or "
+            "make_fx of torch.fx.experimental.proxy_tensor, on an example."
+        )
+
+
 def require_tensor(value: Any) -> None:
     """What flows through a network is a tensor.
 
     Raises:
         TypeError: for anything else.
     """
-    if isinstance(value, torch.fx.Proxy):
-        raise TypeError(
-            "torch.fx.symbolic_trace runs a network without shapes, and a Flow checks them; use torch.export, or "
-            "make_fx of torch.fx.experimental.proxy_tensor, on an example."
-        )
+    require_untraced(value)
     if not isinstance(value, Tensor):
         raise TypeError(f"expected a torch.Tensor, got {type(value).__name__}; convert it with torch.as_tensor.")
     if value.layout != torch.strided or value.is_nested:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from liouville.backprop import Backprop
 from liouville.fields.hooks import hook_of
-from liouville.flow import Flow, require_tensor
+from liouville.flow import Flow, require_tensor, require_untraced
 
 Place = Literal["front", "ends", "p", "q"]
 _PLACES = ("front", "ends", "p", "q")
@@ -227,6 +227,7 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, *args: Any, **context: Any) -> Tensor:
         """Scores (classification) or predictions (regression)."""
+        require_untraced(x)
         return self.head(self.features(x, *args, **context))
 
     def with_backprop(self, engine: Backprop) -> Network:

@@ -117,5 +117,6 @@ def test_every_reversible_scheme_is_run():
     for engine in MODES.values():
         for scheme in samples.SCHEMES.values():
             refused = any((engine, scheme) == (e, s) for e, s, _ in REFUSED)
+            refused |= isinstance(scheme, lv.Momentum) and not engine.exact  # its inverse needs the grid
             name = "separable" if isinstance(scheme, lv.SplittingScheme) else "hamiltonian"
             assert fits(engine, scheme, samples.field(name)) != refused

@@ -16,7 +16,10 @@ from liouville.recipes import PRESETS
 from liouville.runs import Run
 
 MODELS = "h1, h2, ms1, ms2, ms3, antisymmetric, verlet, leapfrog, midpoint, resnet"
-SCHEMES = "ForwardEuler, SymplecticEuler, Verlet, Yoshida4, Midpoint, RK4, ImplicitMidpoint, ImplicitSymplecticEuler"
+SCHEMES = (
+    "ForwardEuler, SymplecticEuler, Verlet, Yoshida4, Midpoint, RK4, ImplicitMidpoint, ImplicitSymplecticEuler, "
+    "Momentum, Coupled"
+)
 
 
 def assert_one_line(result, message, code=2):
