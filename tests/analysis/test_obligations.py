@@ -116,6 +116,14 @@ def test_no_bound_is_claimed_or_given_of_what_is_not_known(name):
         certified_radius(lv.Network(lv.Lift(4, 2), flow, nn.Linear(4, 2).double()), randn(3, 2))
 
 
+def test_a_function_on_an_object_that_a_float64_copy_would_not_follow_is_refused():
+    flow = lv.zoo.h1(4, layers=2, T=0.5)
+    forward = flow.field.forward
+    flow.field.forward = lambda *args: 3 * forward(*args)
+    with pytest.raises(NotImplementedError, match=r"forward was replaced on the object field.*subclass"):
+        certify(flow, torch.randn(8, 4))
+
+
 @pytest.mark.parametrize("name", ["a step", "a flow", "a hook", "hidden"])
 def test_no_lower_bound_is_claimed_of_an_unknown_run(name):
     found = certify(UNKNOWN[name](), randn(8, 4))

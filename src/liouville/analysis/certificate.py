@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -102,6 +103,7 @@ def certify(flow: Flow | Network, y: Tensor | None = None) -> Certificate:
 
     Raises:
         ValueError: if y does not fit.
+        NotImplementedError: if a method was replaced on an object whose weights are not float64.
 
     Examples:
         >>> import liouville as lv
@@ -118,6 +120,7 @@ def certify(flow: Flow | Network, y: Tensor | None = None) -> Certificate:
         require_samples(y)
     for name, weight in flow.named_parameters():
         require_floating(weight.dtype, f"the weights {name}")
+    _require_own_functions(flow)
     subject = copy.deepcopy(flow).eval()
     if isinstance(subject, Flow):
         states = probes(subject) if y is None else y.detach()
@@ -131,6 +134,20 @@ def certify(flow: Flow | Network, y: Tensor | None = None) -> Certificate:
     return Certificate(
         "; ".join(_sentence(part) for part in subject.flows()) or "a network without flows", tuple(claims)
     )
+
+
+def _require_own_functions(flow: Flow | Network) -> None:
+    """Raise where a function put on an object would compute with float32 weights in the float64 copy."""
+    if all(p.dtype == torch.float64 for p in flow.parameters()):
+        return
+    for name, module in flow.named_modules():
+        for key, value in vars(module).items():
+            if isinstance(value, FunctionType | MethodType) and hasattr(type(module), key):
+                raise NotImplementedError(
+                    f"{key} was replaced on the object {name or type(module).__name__}, and a certificate measures a "
+                    "copy in float64, which such a function does not follow; write it into a subclass, or give weights "
+                    "of float64."
+                )
 
 
 def _inputs(network: Network, x: Tensor | None) -> dict[nn.Module, Tensor]:
