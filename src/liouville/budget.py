@@ -137,7 +137,7 @@ class BudgetedField(VectorField):
     def theta(self) -> Theta:
         """The field's weights, K rescaled so that U <= budget."""
         theta = self.field.theta()
-        if self.multipliers is not None:
+        if self.multipliers is not None and type(self.field) in _SCALED:  # the class of an object can be changed
             return theta if self.multipliers.is_meta else rescaled(self.field, self._kept(), theta, self.multipliers)
         t = self._factor(_finite(self.field, theta))
         if t is None:
