@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
+import traceback
 import warnings
 from typing import Any
 
@@ -112,12 +113,18 @@ def _compared(
 def _sentence(error: BaseException | None) -> str | None:
     """What the library said, under what torch's exporters made of it; None where it said nothing."""
     while error is not None:
-        if isinstance(error, REFUSALS):
+        if isinstance(error, REFUSALS) and _is_ours(error):
             return str(error)
         if isinstance(error, torch._dynamo.exc.Unsupported) and "NotImplementedError" in str(error):
             return "NotImplementedError"  # a strict export keeps the kind of error, and the rest in pieces
         error = error.__cause__ or error.__context__
     return None
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether the library raised it, and nobody below."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return bool(frames) and str(frames[-1][0].f_globals["__name__"]).startswith("liouville")
 
 
 def _agree(function: Any, oracle: lv.Network, z: Tensor, weights: list[Tensor]) -> bool:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import liouville as lv
 import samples
+from liouville.fields.base import Lipschitz
 from liouville.testing import check_field
 from measure import at, randn
 
@@ -150,6 +151,16 @@ class LowRate(Residual):
     def rate(self, theta):
         return 0.05 * super().rate(theta)
 
+    def lipschitz(self, theta):  # which asks for the rate
+        parts, one_sided = super().lipschitz(theta)
+        return Lipschitz(tuple(20 * L for L in parts), 20 * one_sided)
+
+
+class LowConstants(Residual):
+    def lipschitz(self, theta):
+        parts, one_sided = super().lipschitz(theta)
+        return Lipschitz(tuple(0.05 * L for L in parts), one_sided)
+
 
 class ScalarRate(Residual):
     def rate(self, theta):
@@ -262,7 +273,8 @@ BROKEN = {
     TupleTheta: "NamedTuple",
     WrongAxis: "axis 0",
     RandomTheta: "theta.. is deterministic",
-    LowRate: "lipschitz bounds",
+    LowRate: "spectral radius",
+    LowConstants: "lipschitz bounds",
     ScalarRate: "one number per layer",
     NotSkew: "constant",
     StatedNotSkew: "J is skew",

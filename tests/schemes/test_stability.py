@@ -12,6 +12,7 @@ import torch
 import liouville as lv
 import samples
 from measure import EPS, first_state, randn, step_jacobian
+from schemes.own import Heun
 
 LINEAR = lv.Activation("linear", lambda x: x, lambda x: x * x / 2, torch.ones_like, 1.0, True)
 
@@ -84,15 +85,6 @@ def test_two_stable_layers_can_grow_together():
     for B in A:
         assert torch.linalg.eigvals(B).abs().max() <= 1 + 1e3 * EPS
     assert torch.linalg.eigvals(A[0] @ A[1]).abs().max() > 1.5
-
-
-class Heun(lv.Scheme):
-    order = 2
-
-    def step(self, field, state, theta_j, h):
-        (y,) = state
-        k = field(y, theta_j)
-        return (y + h / 2 * (k + field(y + h * k, theta_j)),)
 
 
 class RK3(lv.Scheme):

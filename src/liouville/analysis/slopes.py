@@ -11,22 +11,21 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from liouville.analysis.facts import plain_field
 from liouville.analysis.untouched import require_untouched
 from liouville.budget import BudgetedField, PartitionedBudgetedField
-from liouville.fields import AntisymmetricField, HamiltonianField, PairField, ResidualField, SeparableHamiltonianField
 from liouville.fields.base import Theta
 from liouville.flow import Flow
 from liouville.multipliers.budgets import factors
 from liouville.multipliers.proof import proved_log_bound
 from liouville.multipliers.scaling import worst
 from liouville.multipliers.search import Found, search, start
-from liouville.multipliers.sectors import Sectors, sectors_of
+from liouville.multipliers.sectors import FIELDS, Sectors, sectors_of
 from liouville.precision import working
 
-_FIELDS = (SeparableHamiltonianField, PairField, HamiltonianField, AntisymmetricField, ResidualField)
-_KNOWN = (Flow, *_FIELDS, BudgetedField, PartitionedBudgetedField)
+_KNOWN: tuple[type[nn.Module], ...] = (Flow, *FIELDS, BudgetedField, PartitionedBudgetedField)
 _USUAL = 100  # steps of the search, fewer for large networks
 _OPERATIONS = 6e9  # of them all: about a second
 _LARGEST = 300.0  # log U beyond which squares are no numbers
@@ -46,7 +45,7 @@ def log_multiplier_bound(flow: Flow, theta: Theta, steps: int | None, backwards:
     try:
         require_untouched(flow, _KNOWN)
         sectors = _sectors(flow, theta, backwards)
-    except (NotImplementedError, ValueError):  # it has today's bound, or the reason why it has none
+    except (NotImplementedError, ValueError):  # it has the bound by norms, or the reason why it has none
         return None
     steps = _affordable(sectors) if steps is None else steps
     if steps < 1:
@@ -73,9 +72,7 @@ def _upwards(value: float, dtype: torch.dtype) -> Tensor:
 
 
 def _sectors(flow: Flow, theta: Theta, backwards: bool) -> Sectors:
-    field: Any = flow.field
-    plain = field.field if isinstance(field, BudgetedField) else field
-    sectors = sectors_of(plain, flow.scheme, theta, flow.h, sized=True)
+    sectors = sectors_of(plain_field(flow.field), flow.scheme, theta, flow.h, sized=True)
     return sectors.inverse() if backwards else sectors
 
 

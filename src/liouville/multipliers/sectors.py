@@ -11,7 +11,7 @@ states is kept, so what follows from it holds for every input and every bias.
 
 from __future__ import annotations
 
-__all__ = ["Sectors", "sectors_of"]
+__all__ = ["FIELDS", "Sectors", "sectors_of"]
 
 import functools
 from collections.abc import Callable
@@ -247,3 +247,5 @@ _VELOCITIES: dict[type[VectorField], Callable[[Any, Theta], tuple[_Velocity, ...
     AntisymmetricField: _antisymmetric,
     ResidualField: _residual,
 }
+FIELDS: tuple[type[VectorField], ...] = tuple(_VELOCITIES)
+"""The fields whose steps are known."""

@@ -9,14 +9,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from liouville.fields.base import Lipschitz, Theta, VectorField
-from liouville.schemes.base import Shear, ShearScheme, State, larger_root
-from liouville.schemes.growth import of_shears
-from liouville.schemes.twostep import warn_of_damping
+from liouville.fields.base import Theta, VectorField
+from liouville.schemes.base import State
+from liouville.schemes.twostep import TwoStep
 
 
 @dataclass(frozen=True)
-class Coupled(ShearScheme):
+class Coupled(TwoStep):
     r"""(a, b) -> (b, a + gain h f(b; theta_j)), both streams started at y_0; y_N is their mean.
 
     With gain = 2 it solves y' = f, and is the two-step midpoint rule with another start. With gain = 1 it is a RevNet
@@ -39,38 +38,11 @@ class Coupled(ShearScheme):
         (2, 1.0)
     """
 
-    order: ClassVar[int] = 2
-    swaps: ClassVar[bool] = True
-    gain: float = 2.0
-
-    @property
-    def order_in_depth(self) -> int:
-        return 1
-
-    def check(self, field: VectorField) -> None:
-        super().check(field)
-        warn_of_damping("the Coupled scheme", field)
+    gain: float = 2.0  # type: ignore[misc]
+    carries: ClassVar[str] = "two streams, of which y_N is the mean"
 
     def init(self, field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
         return y, y.clone()
 
-    def shears(self, field: VectorField, theta_j: Theta, h: float) -> tuple[Shear, ...]:
-        return (Shear(0, lambda y: field(y, theta_j), self.gain * h),)
-
     def final(self, field: VectorField, state: State) -> Tensor:
         return 0.5 * (state[0] + state[1])
-
-    def terminal(self, field: VectorField, y: Tensor) -> State:
-        raise ValueError(
-            "Coupled carries two streams, and their mean y_N does not determine y_0; use flow.final_state and "
-            "flow.inverse_state."
-        )
-
-    def log_growth(self, lipschitz: Lipschitz, h: float) -> Tensor:
-        """asinh(gain h L / 2), of one shear by gain h f."""
-        return of_shears([(0, self.gain)], (lipschitz.whole,), h)
-
-    def amplification(self, z: Tensor) -> Tensor:
-        """The roots of r^2 = 1 + gain z r."""
-        half = 0.5 * self.gain * z
-        return larger_root(half, (half.square() + 1).sqrt())

@@ -1,8 +1,8 @@
-r"""The two-step midpoint scheme: reversible for any field, stable on a piece of the imaginary axis."""
+r"""Two-step schemes, and the midpoint one: reversible for any field, stable on a piece of the imaginary axis."""
 
 from __future__ import annotations
 
-__all__ = ["Midpoint", "warn_of_damping"]
+__all__ = ["Midpoint", "TwoStep"]
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,7 +17,46 @@ from liouville.schemes.limits import warn
 
 
 @dataclass(frozen=True)
-class Midpoint(ShearScheme):
+class TwoStep(ShearScheme):
+    """(a, b) -> (b, a + gain h f(b; theta_j)): a layer moves the older of two states by a function of the newer one.
+
+    Subclasses say how the two start, which of them is the output, and in ``carries`` what they are.
+    """
+
+    order: ClassVar[int] = 2
+    swaps: ClassVar[bool] = True
+    gain: ClassVar[float] = 2.0
+    carries: ClassVar[str]
+
+    @property
+    def order_in_depth(self) -> int:
+        return 1
+
+    def check(self, field: VectorField) -> None:
+        super().check(field)
+        _warn_of_damping(type(self).__name__, field)
+
+    def shears(self, field: VectorField, theta_j: Theta, h: float) -> tuple[Shear, ...]:
+        return (Shear(0, lambda y: field(y, theta_j), self.gain * h),)
+
+    def terminal(self, field: VectorField, y: Tensor) -> State:
+        raise ValueError(
+            f"the two-step {type(self).__name__} scheme carries {self.carries}, and y_N alone does not determine y_0; "
+            "use flow.final_state and flow.inverse_state."
+        )
+
+    def log_growth(self, lipschitz: Lipschitz, h: float) -> Tensor:
+        """asinh(gain h L / 2), of one shear by gain h f."""
+        return of_shears([(0, self.gain)], (lipschitz.whole,), h)
+
+    def amplification(self, z: Tensor) -> Tensor:
+        """The roots of r^2 = 1 + gain z r."""
+        half = 0.5 * self.gain * z
+        return larger_root(half, (half.square() + 1).sqrt())
+
+
+@dataclass(frozen=True)
+class Midpoint(TwoStep):
     r"""y_{j+1} = y_{j-1} + 2 h f(y_j; theta_j), started by one forward Euler step (the leapfrog in time).
 
     The state is the pair (y_{j-1}, y_j), 2n numbers per sample: dy_{j+1}/dy_j alone is not a step of anything. With
@@ -40,42 +79,16 @@ class Midpoint(ShearScheme):
         (2, 1, 1.0)
     """
 
-    order: ClassVar[int] = 2
-    swaps: ClassVar[bool] = True
-
-    @property
-    def order_in_depth(self) -> int:
-        return 1
-
-    def check(self, field: VectorField) -> None:
-        super().check(field)
-        warn_of_damping("the two-step Midpoint scheme", field)
+    carries: ClassVar[str] = "(y_{N-1}, y_N)"
 
     def init(self, field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
         return advanced(y, field(y, theta_0), -h), y
 
-    def shears(self, field: VectorField, theta_j: Theta, h: float) -> tuple[Shear, ...]:
-        return (Shear(0, lambda y: field(y, theta_j), 2 * h),)
-
     def final(self, field: VectorField, state: State) -> Tensor:
         return state[1]
 
-    def terminal(self, field: VectorField, y: Tensor) -> State:
-        raise ValueError(
-            "the two-step Midpoint scheme carries (y_{N-1}, y_N), and y_N alone does not determine y_0; "
-            "use flow.final_state and flow.inverse_state."
-        )
 
-    def log_growth(self, lipschitz: Lipschitz, h: float) -> Tensor:
-        """asinh(h L), of one shear by 2 h f."""
-        return of_shears([(0, 2.0)], (lipschitz.whole,), h)
-
-    def amplification(self, z: Tensor) -> Tensor:
-        """The roots of r^2 = 1 + 2 z r."""
-        return larger_root(z, (z.square() + 1).sqrt())
-
-
-def warn_of_damping(scheme: str, field: VectorField) -> None:
+def _warn_of_damping(scheme: str, field: VectorField) -> None:
     """A `StabilityWarning` unless the field is known to have imaginary rates."""
     spectrum = spectrum_of(field)
     if spectrum == "imaginary":
@@ -85,6 +98,6 @@ def warn_of_damping(scheme: str, field: VectorField) -> None:
     if spectrum == "any":
         damps = f'nothing says that {name} damps nothing (a field of your own can: spectrum = "imaginary")'
     warn(
-        f"{scheme} lets whatever a field damps grow, at any step size, and {damps}; use "
+        f"the two-step {scheme} scheme lets whatever a field damps grow, at any step size, and {damps}; use "
         "ForwardEuler, RK4 or ImplicitMidpoint, or AntisymmetricField with gamma = 0."
     )
