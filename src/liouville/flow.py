@@ -17,6 +17,7 @@ from liouville.backprop.gate import admit
 from liouville.compilers import is_hollow, is_recorded
 from liouville.fields.base import Theta, VectorField
 from liouville.fields.given import bind
+from liouville.fields.once import theta_of
 from liouville.fields.stochastic import StochasticField
 from liouville.precision import FLOATS, require_autocast
 from liouville.schemes.base import ReversibleScheme, Scheme, State
@@ -158,7 +159,7 @@ class Flow(nn.Module):
         self, y: Tensor, args: Sequence[Any], context: Mapping[str, Any], theta: Theta = None
     ) -> tuple[VectorField, State, Theta]:
         """The same with arguments, and theta with those that are tensors."""
-        theta = self.field.theta() if theta is None else theta
+        theta = theta_of(self.field) if theta is None else theta
         _require_theta(theta, self.field)
         self._check(y, theta)
         run = self.field.in_run()

@@ -27,6 +27,7 @@ from liouville.analysis.facts import plain_field
 from liouville.analysis.slopes import log_multiplier_bound
 from liouville.analysis.untouched import require_stated
 from liouville.fields.base import Lipschitz, VectorField
+from liouville.fields.once import theta_of
 from liouville.flow import Flow, require_flow
 from liouville.multipliers.budgets import needs_inverse
 from liouville.precision import require_floating, working
@@ -163,7 +164,7 @@ def _theta(field: VectorField) -> Any:
         if t.is_floating_point() or t.is_complex():
             require_floating(t.dtype, name.removeprefix("field."))
     wide = {name: t.to(working(t.dtype)) for name, t in tensors.items() if t.dtype != working(t.dtype)}
-    return functional_call(_Theta(field), wide, ()) if wide else field.theta()
+    return functional_call(_Theta(field), wide, ()) if wide else theta_of(field)
 
 
 class _Theta(nn.Module):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from liouville.data import Split
+from liouville.fields.once import one_step
 from liouville.flow import Flow
 from liouville.network import evaluation_mode
 from liouville.precision import in_working_precision
@@ -248,9 +249,10 @@ class _Run:
         weights = [p for group in self.optimizer.param_groups for p in group["params"]]
         for p in weights:
             p.grad = None
-        scores = self._scores(x, y)
+        with one_step():
+            scores = self._scores(x, y)
+            penalty = self.settings.penalty(self.network)
         loss = self.task.loss(scores, y)
-        penalty = self.settings.penalty(self.network)
         value, weight = float(loss.detach()), float(penalty.detach())
         self._require_sound(value, x)
         self.processes.backward(loss, penalty)

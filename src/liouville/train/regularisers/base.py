@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ["ConvexRegulariser", "Regulariser", "Term"]
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -77,7 +78,7 @@ class Term(NamedTuple):
 
     def value(self) -> Tensor:
         """c sum rho(r)."""
-        return self.c * torch.stack([self._rho(in_working_precision(r)).sum() for r in self.residuals]).sum()
+        return self.c * _total([self._summed(in_working_precision(r).flatten()) for r in self.residuals])
 
     def bend(self, r: Tensor) -> Tensor:
         """c rho''(r), >= 0."""
@@ -85,10 +86,11 @@ class Term(NamedTuple):
             return torch.full_like(r, 2 * self.c)
         return self.c * self.width**2 * (r.square() + self.width**2).pow(-1.5)
 
-    def _rho(self, r: Tensor) -> Tensor:
+    def _summed(self, r: Tensor) -> Tensor:
         if self.width is None:
-            return r.square()
-        return r.square() / ((r.square() + self.width**2).sqrt() + self.width)  # the difference would cancel
+            return torch.dot(r, r)
+        square = r.square()
+        return (square / ((square + self.width**2).sqrt() + self.width)).sum()  # the difference would cancel
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class ConvexRegulariser(Regulariser):
 
     def value(self, network: nn.Module) -> Tensor:
         values = [term.value() for term in self.terms(network)]
-        return self.weight * torch.stack(values).sum() if values else torch.zeros(())
+        return self.weight * _total(values) if values else torch.zeros(())
 
     def curvature(self, network: nn.Module, direction: Mapping[str, Tensor]) -> dict[str, Tensor]:
         weights = _named(network, direction)
@@ -125,6 +127,10 @@ class ConvexRegulariser(Regulariser):
         # detached, because the zeros that torch 2.6 fills in require gradients
         pulled = (product.detach() for product in _pulled(residuals, weights, bent))
         return dict(zip(direction, pulled, strict=True))
+
+
+def _total(values: Sequence[Tensor]) -> Tensor:
+    return functools.reduce(torch.add, values)
 
 
 def require_weight(name: str, weight: float) -> None:

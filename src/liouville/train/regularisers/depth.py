@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
+from liouville.fields.once import once, theta_of
 from liouville.flow import Flow
 from liouville.names import lookup
 from liouville.train.regularisers.base import ConvexRegulariser, Term
@@ -134,18 +136,34 @@ def _factor(in_depth: float, flow: Flow, scaling: Scaling) -> float:
 
 
 def _jumps(flow: Flow) -> list[Tensor]:
-    return [w.diff(dim=0) for w in _weights(flow)]
+    return [_rows(flow)[0].diff(dim=0)]
 
 
 def _layers(flow: Flow) -> list[Tensor]:
     """Weights that all layers share count once for each."""
-    return [w.expand(flow.layers, *w.shape[1:]) for w in _weights(flow)]
+    own, shared = _rows(flow)
+    return [rows for rows in (own, shared.expand(flow.layers, -1)) if rows.numel()] or [own]
+
+
+def _rows(flow: Flow) -> tuple[Tensor, Tensor]:
+    """All entries of the weights that each layer has for itself, (N, entries), and of those that all share, (1, ...).
+
+    One tensor of each kind, because a penalty of few entries costs what its operations cost, whatever their size.
+    """
+
+    def made() -> tuple[Tensor, Tensor]:
+        weights = _weights(flow)
+        rows = ([w.flatten(1) for w in weights if (len(w) > 1) == own] for own in (True, False))
+        own, shared = (torch.cat(some, 1) if some else weights[0].new_zeros(1, 0) for some in rows)
+        return own, shared
+
+    return once(("rows", flow), made)
 
 
 def _weights(flow: Flow) -> list[Tensor]:
     """theta without what is not trained, buffers and J; a scalar bias counts once, though theta() spreads it out."""
     fixed = {*flow.field.constants, *(() if getattr(flow.field, "train_J", True) else ("J",))}
-    theta = flow.field.theta()
+    theta = theta_of(flow.field)
     weights = [w for name, w in zip(theta._fields, theta, strict=True) if name not in fixed]
     once = [w[..., :1] if w.dim() > 1 and w.stride(-1) == 0 else w for w in weights]
     return list({(w.data_ptr(), w.shape): w for w in once}.values())  # the pair field's b and c may be one number

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 __all__ = ["Penalty"]
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +49,7 @@ class Penalty(Regulariser):
     l1: float = 0.0
     head_smoothness: float = 0.0
     soft_budget: float | None = None
+    _parts: ClassVar[list[ConvexRegulariser]]
 
     def __post_init__(self) -> None:
         lookup({"depth": 0, "hdnn": 0, "sum": 0}, self.scaling, "scaling")
@@ -54,9 +57,13 @@ class Penalty(Regulariser):
             require_weight(name, getattr(self, name))
         if self.soft_budget is not None:
             require_budget(self.soft_budget)
+        object.__setattr__(self, "_parts", self._made())  # each step asks for them
 
     def parts(self) -> list[ConvexRegulariser]:
         """The regularisers that count."""
+        return list(self._parts)
+
+    def _made(self) -> list[ConvexRegulariser]:
         in_depth = (
             Smoothness(self.smoothness, self.scaling),
             Decay(self.decay, self.scaling),
@@ -74,7 +81,7 @@ class Penalty(Regulariser):
     def value(self, network: nn.Module) -> Tensor:
         """The sum of the values."""
         values = [part.value(network) for part in self.parts()]
-        return torch.stack(values).sum() if values else torch.zeros(())
+        return functools.reduce(torch.add, values) if values else torch.zeros(())
 
     def curvature(self, network: nn.Module, direction: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The sum of the products."""
