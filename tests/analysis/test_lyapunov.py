@@ -49,7 +49,7 @@ def test_singular_values_that_are_known_are_found_however_far_apart(n: int, N: i
 
 
 def sums_and_spectra_agree(scheme: str, field: str) -> None:
-    flow = flow_of(scheme, field).double()
+    flow = flow_of(scheme, field).double().eval()
     y = inputs(flow.field)
     A = layer_jacobians(flow, y)
     found = lyapunov_spectrum(flow, y)

@@ -98,7 +98,7 @@ def log_inverse_bound(flow: Flow, steps: int | None = None) -> Tensor:
         True
     """
     flow = require_flow(flow)
-    if not isinstance(flow.scheme, ShearScheme):
+    if not isinstance(flow.scheme, ShearScheme) or flow.scheme.kept_bits:
         raise NotImplementedError(f"no bound of the inverse is known for {type(flow.scheme).__name__}.")
     return _smaller(flow, steps, backwards=needs_inverse(plain_field(flow.field), flow.scheme))
 

@@ -151,7 +151,8 @@ def _spectrum(flow: Flow, route: Route, upper: Claim, found: Measured, number: i
     if route.J is not None:
         text += "; for a canonical J they come in pairs (s, 1/s)"
     measured = {"smallest": found.singular[0], "largest": found.singular[1]}
-    inverts = isinstance(flow.scheme, ShearScheme) or (route.proved and _is_orthogonal(route.J))
+    shears = isinstance(flow.scheme, ShearScheme) and not flow.scheme.kept_bits
+    inverts = shears or (route.proved and _is_orthogonal(route.J))
     if upper.status != "pass" or not inverts:
         why = "no upper bound" if upper.status != "pass" else "the inverse of a layer has no bound here"
         status: Status = "broken" if upper.status == "broken" else "not applicable"

@@ -23,7 +23,10 @@ from liouville.analysis.states import run_of
 from liouville.backprop import slices
 from liouville.fields import HamiltonianField, SecondOrderField, SeparableHamiltonianField
 from liouville.flow import Flow, require_flow
-from liouville.schemes import Midpoint
+from liouville.schemes import Momentum
+from liouville.schemes.twostep import TwoStep
+
+_PAIRS = (TwoStep, Momentum)  # whose state is y and another part as large
 
 
 class EnergyBalance(NamedTuple):
@@ -93,7 +96,7 @@ def structure(flow: Flow) -> Tensor | None:
         [[0.0, -1.0], [1.0, 0.0]]
     """
     field = require_flow(flow).field
-    if isinstance(flow.scheme, Midpoint) or field.feature_axis != -1:
+    if isinstance(flow.scheme, _PAIRS) or field.feature_axis != -1:
         return None
     if isinstance(field, SecondOrderField) and hasattr(field.force, "potential"):
         eye = torch.eye(field.features)
@@ -105,7 +108,7 @@ def structure(flow: Flow) -> Tensor | None:
 
 def _energy(flow: Flow) -> Callable[[Any, Any], Tensor]:
     field: Any = flow.field
-    if not hasattr(field, "energy") or isinstance(flow.scheme, Midpoint):
+    if not hasattr(field, "energy") or isinstance(flow.scheme, _PAIRS):
         raise ValueError(
             f"{type(field).__name__} under {type(flow.scheme).__name__} has no energy; use a Hamiltonian field, or a "
             "second-order field whose force is the gradient of a potential (SymmetricField), with a one-step scheme."

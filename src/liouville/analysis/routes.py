@@ -43,10 +43,10 @@ from liouville.schemes import (
     ForwardEuler,
     ImplicitMidpoint,
     ImplicitSymplecticEuler,
-    Midpoint,
     ShearScheme,
     SplittingScheme,
 )
+from liouville.schemes.twostep import TwoStep
 
 
 class Route(NamedTuple):
@@ -89,7 +89,8 @@ def find_route(flow: Flow, points: Tensor | None = None) -> Route:
     if why := unknown_run(flow):
         return Route("none", why, formula)
     unknown = unknown_velocities(flow.field)
-    if isinstance(scheme, ShearScheme) and (unknown or isinstance(scheme, Midpoint) or not formula):
+    keeps = isinstance(scheme, ShearScheme) and not scheme.kept_bits  # a shear that halves what it moves contracts it
+    if keeps and (unknown or isinstance(scheme, TwoStep) or not formula):
         return Route("det = 1", "", (*formula, functions(flow, points)))
     route = _route(flow, field, formula)
     return Route("none", unknown, route.assumptions) if unknown else route

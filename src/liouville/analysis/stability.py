@@ -30,7 +30,8 @@ from liouville.analysis.states import run_of
 from liouville.backprop import slices
 from liouville.fields.base import Theta
 from liouville.flow import Flow, require_flow
-from liouville.schemes import ImplicitSymplecticEuler, Midpoint, SplittingScheme, State
+from liouville.schemes import ImplicitSymplecticEuler, SplittingScheme, State
+from liouville.schemes.twostep import TwoStep
 
 _WIDEST = 256  # numbers in a state whose step is written as a matrix
 _WORK = 5e8
@@ -209,7 +210,7 @@ def _times(flow: Flow, theta_j: Theta, state: State, v: State) -> State:
 
 
 def _point(flow: Flow, state: State) -> Tensor:
-    return state[1] if isinstance(flow.scheme, Midpoint) else flow.scheme.final(flow.field, state)
+    return flow.scheme.final(flow.field, state)
 
 
 def _verdict(flow: Flow, values: Tensor, imaginary: bool | None, found: Modes | None) -> str:
@@ -245,6 +246,6 @@ def off_axis(flow: Flow, found: Modes | None) -> str:
         reason = "the rates are imaginary at these states"
     if found.growth <= 1 + ROUNDING:
         return f"{reason}, and no mode grows in a step of {name} at these states"
-    damped = isinstance(flow.scheme, Midpoint) and not found.imaginary and found.low < 0
+    damped = isinstance(flow.scheme, TwoStep) and not found.imaginary and found.low < 0
     cause = ", which lets whatever is damped grow" if damped else ""
     return f"{reason}, and a mode grows by up to {found.growth:.4g} in a step of {name} at these states{cause}"
