@@ -142,6 +142,10 @@ BROKEN = {
         "x;y\n1,00,000;2\n",
         ROW.format(1, 2) + "column 1 is not a number: '1,00,000' (commas between",
     ),
+    "a no-break space in a cell": (
+        "x;y\n0.1\u00a0;0.2\n",
+        ROW.format(1, 2) + "column 1 is not a number: '0.1' (a no-break space or another invisible character",
+    ),
     "decimal commas": ("x;y\n0,1;0,2\n", ROW.format(1, 2) + "column 1 is not a number: '0,1' (a comma in it"),
     "decimal commas between commas": ("0,1,0,2\n", ROW.format(1, 1) + "expected 2 values, got 4; decimal commas must"),
     "a word for missing": ("x,y\n0.1,N/A\n", ROW.format(1, 2) + "column 2 is missing ('N/A'); remove or fill"),

@@ -218,7 +218,7 @@ def apart(graph: Pattern) -> str:
         )
         reasons.append(f"{what}, {graph.label(sender)} -> {graph.label(receiver)} for example")
     if alone:
-        hint = " (does the list count from 1?)" if alone[0] == 0 and not graph.names and len(graph) > 1 else ""
+        hint = " (does the list count from 1?)" if alone[0] == 0 and not graph.names and len(alone) < len(graph) else ""
         reasons.append(f"{_listed(graph, alone)} no link{hint}")
     if not reasons:
         reached = {0}

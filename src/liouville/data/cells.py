@@ -22,6 +22,7 @@ _VALUES = "true false yes no wahr falsch vrai faux verdadero falso vero"  # and 
 _WORDS = frozenset(_VALUES.split())
 _MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mai|okt|dez"
 
+_INVISIBLE = "a no-break space or another invisible character"
 _DIGITS = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
 _SPELLINGS = (  # what is unusual, and how to find it; the first that fits is told
     (r"\W*\d+(?:_\d+)+\W*.*", "an underscore within a number"),
@@ -92,6 +93,8 @@ def spelling(cell: str) -> str | None:
         ('a comma in it', 'a per cent sign', None)
     """
     text = cell.strip()
+    if len(text) <= 100 and number(text) is not None and number(cell) is None:
+        return _INVISIBLE
     if len(text) > 100 or number(text) is not None:
         return None
     if re.match(r"[\u2010-\u2015\u2212\ufe63\uff0d]\s*[\d.,]", text):
@@ -100,7 +103,7 @@ def spelling(cell: str) -> str | None:
         if any(c.isnumeric() and not c.isascii() for c in text):
             return "digits that are not ASCII"
         if any(not c.isprintable() or (c.isspace() and c not in _BLANKS) for c in cell):
-            return "a no-break space or another invisible character"
+            return _INVISIBLE
     return next((what for pattern, what in _SPELLINGS if re.fullmatch(pattern, text)), None)
 
 

@@ -100,7 +100,7 @@ class Table:
         if None not in found and numpy.isfinite(values := numpy.array(found)).all():
             return values
         k = next(k for k, value in enumerate(found) if value is None or not math.isfinite(value))
-        raise ValueError(f"{self.where(start + k)}: column {column + 1} {_refusal(cells[k].strip())}")
+        raise ValueError(f"{self.where(start + k)}: column {column + 1} {_refusal(cells[k])}")
 
 
 def read(
@@ -190,17 +190,18 @@ def _trimmed(table: Table, width: int) -> Table:
     return replace(table, width=table.width - 1, header=table.header and table.header[:-1])
 
 
-def _refusal(text: str) -> str:
+def _refusal(cell: str) -> str:
     """Why a cell is no finite number, and what to do."""
+    text = cell.strip()
     if not text:
         return "is empty."
     shown = repr(text if len(text) <= 60 else text[:57] + "...")
-    if number(text) is not None:
+    if number(cell) is not None:
         return f"is {shown}, too large for a number; remove or fill this row."
     if missing(text):
         plain = text if text.casefold().lstrip("+-") in ("nan", "inf", "infinity") else f"missing ({shown})"
         return f"is {plain}; remove or fill this row."
-    return f"is not a number: {shown}{advice(text)}."
+    return f"is not a number: {shown}{advice(cell)}."
 
 
 def _where(name: str, k: int, found: Records) -> str:

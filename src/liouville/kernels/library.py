@@ -15,8 +15,9 @@ import torch
 
 _VERSION = 4
 _MISSING = (
-    "liouville was installed without its native kernel, because no C++ compiler was found; install one (GCC or Clang) "
-    "and run `pip install` again, or `make kernel` in a source tree; every engine but lv.Fused() works without it."
+    "the native kernel is not there: liouville was installed without a C++ compiler, or runs from a source tree where "
+    "it was not built; with GCC or Clang run `pip install` again, or `make kernel` in the tree; every engine but "
+    "lv.Fused() works without it."
 )
 
 
