@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import importlib
 
+from liouville.version import __version__ as __version__
+
 TYPE_CHECKING = False  # not from typing, which takes its time: the command answers Ctrl-C once this file is read
 if TYPE_CHECKING:
     from typing import Any
@@ -81,8 +83,6 @@ if TYPE_CHECKING:
     )
     from liouville.stack import reversible, unwrap
     from liouville.zoo import classifier, regressor
-
-__version__ = "0.1.0"
 
 # Names are imported when they are first used: `liouville --help` need not wait for torch.
 _HOMES = {

@@ -138,7 +138,7 @@ def test_a_training_that_is_told_to_end_saves_what_it_has(name, tmp_path):
 
 
 def test_processes_that_were_started_end_where_the_next_one_is_not(monkeypatch):
-    from liouville.agents import launch
+    from liouville.processes import launcher
 
     started, start = [], subprocess.Popen
 
@@ -148,8 +148,8 @@ def test_processes_that_were_started_end_where_the_next_one_is_not(monkeypatch):
         started.append(start([sys.executable, "-c", "import time; time.sleep(60)"]))
         return started[0]
 
-    monkeypatch.setattr(launch.subprocess, "Popen", popen)
-    assert launch.launch(["train"], 2) == 130 and started[0].poll() is not None
+    monkeypatch.setattr(launcher.subprocess, "Popen", popen)
+    assert launcher.launch(["train"], 2) == 130 and started[0].poll() is not None
 
 
 def test_a_folder_that_is_gone_is_said(tmp_path):

@@ -11,8 +11,8 @@ import torch
 pytest.importorskip("lightning", reason="several processes train through Lightning Fabric")
 
 import liouville as lv
-from liouville.agents.launch import LOOPBACK, keep_store
 from liouville.lightning import Parallel
+from liouville.processes import LOOPBACK, keep_store
 from liouville.train import Processes
 from measure import EPS, near
 from parallel import cases, module, worker

@@ -8,8 +8,8 @@ import torch.distributed as dist
 from torch import nn
 
 import liouville as lv
-from liouville.agents.launch import LOOPBACK
-from liouville.cli import parallel
+from liouville import processes as group
+from liouville.processes import LOOPBACK
 from measure import generator, randn
 from parallel import cases
 
@@ -26,8 +26,8 @@ def main(rank, processes, port, folder):
     }
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    parallel.join()
-    together = parallel.share(cases.dense())
+    group.join()
+    together = group.share(cases.dense())
     found = {name: cases.record(*cases.run(name, together)) for name in cases.CASES}
     found["dropout"] = [dropout(together) for _ in range(2)]
     found["refused"] = refused(together)
@@ -38,7 +38,7 @@ def main(rank, processes, port, folder):
     }
     found["trainer"] = trainer()
     torch.save(found, f"{folder}/{rank}.pt")
-    parallel.leave()
+    group.leave()
 
 
 def dropout(together):
