@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 import liouville as lv
-from liouville.recipes import PRESETS, recipe
+from liouville.runs import PRESETS, recipe
 
 
 @pytest.mark.parametrize("name", lv.data.names())
@@ -29,6 +29,6 @@ def test_presets_and_their_limits() -> None:
     penalty = replace(paper.settings.penalty, head=paper.settings.penalty.head / 2)
     settings = replace(paper.settings, schedule="epoch-count", penalty=penalty)
     assert script == replace(paper, lift="ends", settings=settings)
-    assert recipe("swiss-roll", "h1-64").data["noise"] == 0.0
+    assert recipe("swiss-roll", "h1-64").data_options["noise"] == 0.0
     with pytest.raises(ValueError, match="the preset 'h1-64' is for swiss-roll and double-circles"):
         recipe("peaks", "h1-64")

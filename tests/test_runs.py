@@ -8,21 +8,21 @@ import pytest
 import torch
 
 import liouville as lv
-from liouville.plan import Plan
-from liouville.runs import Run, Writer, describe_data, next_free, require_free
+from liouville.runs import PRESETS, Plan, Run, Writer
+from liouville.runs.folder import next_free, require_free
 
 
 @pytest.fixture
 def parts():
     plan = Plan.of("double-moons").changed(layers=2, epochs=2, data_options={"points": 80}, validation=0.2)
     split = plan.load()
-    return plan, split, plan.network(split)
+    return plan, split, plan.network(split.facts())
 
 
 @pytest.fixture
 def written(parts, tmp_path):
     plan, split, network = parts
-    writer = Writer(tmp_path / "run", plan, split, network)
+    writer = Writer(tmp_path / "run", plan, split.facts(), network)
     history = lv.train.fit(network, split, plan.fit_settings(), on_epoch=writer.epoch)
     writer.finish(network, history)
     return tmp_path / "run", network, history
@@ -32,11 +32,11 @@ def test_what_was_written_is_read_back(parts, written):
     plan, split, _ = parts
     path, network, history = written
     run = Run.open(path)
-    assert run.plan == plan and run.config["data"] == describe_data(split)
+    assert run.plan == plan and run.facts == split.facts()
     assert run.history() == history.records()
     assert {k: run.metrics[k] for k in history.metrics} == history.metrics
     assert (run.metrics["epochs"], run.metrics["stopped"]) == (2, "all epochs done")
-    assert run.tensor("offset") is None
+    assert run.facts.tensor("offset") is None
     assert torch.equal(run.network()(split.x_test), network(split.x_test))
     assert sorted(p.name for p in path.iterdir()) == sorted(
         ["config.json", "history.jsonl", "metrics.json", "model.safetensors"]
@@ -45,7 +45,7 @@ def test_what_was_written_is_read_back(parts, written):
 
 def test_the_history_grows_while_training_goes_on(parts, tmp_path):
     plan, split, network = parts
-    writer = Writer(tmp_path / "run", plan, split, network)
+    writer = Writer(tmp_path / "run", plan, split.facts(), network)
     lengths = []
 
     def watch(history):
@@ -58,7 +58,7 @@ def test_the_history_grows_while_training_goes_on(parts, tmp_path):
 
 def test_what_is_not_finite_becomes_null(parts, tmp_path):
     plan, split, network = parts
-    writer = Writer(tmp_path / "run", plan, split, network)
+    writer = Writer(tmp_path / "run", plan, split.facts(), network)
     history = lv.train.History("accuracy", metrics={"train_loss": float("nan"), "test_loss": float("inf")})
     writer.finish(network, history)
     assert Run.open(tmp_path / "run").metrics["train_loss"] is None
@@ -68,10 +68,10 @@ def test_the_transform_of_raw_inputs_is_kept_to_the_last_bit(tmp_path):
     pytest.importorskip("sklearn")
     split = lv.data.load("wine")
     plan = Plan.of("wine").changed(layers=2)
-    Writer(tmp_path / "run", plan, split, plan.network(split))
+    Writer(tmp_path / "run", plan, split.facts(), plan.network(split.facts()))
     run = Run.open(tmp_path / "run")
     for name in ("offset", "scale"):
-        assert torch.equal(run.tensor(name), getattr(split, name))
+        assert torch.equal(run.facts.tensor(name), getattr(split, name))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_force_removes_the_files_of_a_run_and_no_other(parts, written):
     (path / "figures" / "old.png").write_text("")
     (path / "figures" / "mine.txt").write_text("")
     plan, split, network = parts
-    Writer(path, plan, split, network, force=True)
+    Writer(path, plan, split.facts(), network, force=True)
     left = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()}
     assert left == {"config.json", "history.jsonl", "figures/mine.txt"}
     assert Run.open(path).metrics == {} and Run.open(path).history() == []
@@ -149,7 +149,7 @@ def test_next_free_counts_from_one(tmp_path):
 
 
 def test_every_recipe_survives_json():
-    for preset in lv.recipes.PRESETS:
+    for preset in PRESETS:
         for data in lv.data.names():
             with contextlib.suppress(ValueError):  # not every data set has every preset
                 plan = Plan.of(data, preset)
