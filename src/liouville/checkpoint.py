@@ -136,8 +136,8 @@ class _Content(NamedTuple):
     """What a file holds; texts as they were hashed."""
 
     description: str
-    facts: str | None
     tensors: dict[str, Tensor]
+    facts: str | None = None
 
 
 def save(network: nn.Module, path: str | os.PathLike[str], *, facts: Facts | None = None) -> Path:
@@ -168,8 +168,8 @@ def save(network: nn.Module, path: str | os.PathLike[str], *, facts: Facts | Non
     tensors = arguments | {k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}
     known = facts or getattr(network, "facts", None)
     said = json.dumps(known.as_dict(), sort_keys=True) if isinstance(known, Facts) else None
-    content = _Content(text, said, tensors)
-    header = {"format": FORMAT, "description": text, "sha256": _digest(content)}
+    content = _Content(text, tensors, said)
+    header = {"format": FORMAT, "description": text, "sha256": _digest(*content)}
     if content.facts is not None:
         header |= {"format": WITH_FACTS, "facts": content.facts}
     metadata = {"liouville": json.dumps(header, sort_keys=True)}  # one entry: safetensors does not keep their order
@@ -224,20 +224,20 @@ def _read(path: Path) -> _Content:
             f"{path} is a safetensors file, but not a liouville model (format {header.get('format')!r}, expected "
             f"{FORMAT!r} or {WITH_FACTS!r}); expected a file written by liouville.save."
         )
-    content = _Content(header["description"], facts, tensors)
-    if header.get("sha256") != _digest(content):
+    content = _Content(header["description"], tensors, facts)
+    if header.get("sha256") != _digest(*content):
         raise DamagedModelError(
             f"{path} was changed after it was written: its hash does not match; restore or retrain it."
         )
     return content
 
 
-def _digest(content: _Content) -> str:
-    digest = hashlib.sha256(content.description.encode())
-    if content.facts is not None:
-        digest.update(f"\0facts\0{content.facts}\0".encode())
-    for name in sorted(content.tensors):
-        tensor = content.tensors[name]
+def _digest(description: str, tensors: dict[str, Tensor], facts: str | None = None) -> str:
+    digest = hashlib.sha256(description.encode())
+    if facts is not None:
+        digest.update(f"\0facts\0{facts}".encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
         digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         tensor = tensor.contiguous()
         digest.update(ctypes.string_at(tensor.data_ptr(), tensor.nbytes) if tensor.numel() else b"")

@@ -61,11 +61,11 @@ def test_a_training_that_cannot_say_what_it_does_leaves_no_folder(tmp_path):
 
 
 @pytest.mark.slow
-def test_names_that_the_terminal_s_encoding_lacks_are_escaped(trained, tmp_path):
+def test_names_that_the_terminal_s_encoding_lacks_are_escaped(trained, tmp_path, before):
     import json
     import shutil
 
-    run = shutil.copytree(trained[0], tmp_path / "run")
+    run = before(shutil.copytree(trained[0], tmp_path / "run"))
     config = json.loads((run / "config.json").read_text())
     config["data"]["label_names"] = ["außen", "内"]
     (run / "config.json").write_text(json.dumps(config))

@@ -31,28 +31,34 @@ from liouville.train import History
 
 def config_of(plan: Plan, facts: Facts, network: Network, command: list[str] | None = None) -> dict[str, Any]:
     """What ``config.json`` says, of a network before training."""
-    return {
-        "format": FORMAT,
-        "command": command,
-        "plan": plan.as_dict(),
-        "data": facts.as_dict(),
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "threads": torch.get_num_threads(),
-        "device": str(next(network.parameters()).device),
-        "versions": versions(),
-    }
+    config: dict[str, Any] = without_nan(
+        {
+            "format": FORMAT,
+            "command": command,
+            "plan": plan.as_dict(),
+            "data": facts.as_dict(),
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "threads": torch.get_num_threads(),
+            "device": str(next(network.parameters()).device),
+            "versions": versions(),
+        }
+    )
+    return config
 
 
 def metrics_of(network: Network, history: History, **more: Any) -> dict[str, Any]:
     """What ``metrics.json`` says; ``more`` goes in as it is."""
-    return {
-        **history.metrics,
-        "best_epoch": history.best_epoch,
-        "epochs": len(history.epochs),
-        "stopped": history.stopped,
-        "parameters": sum(p.numel() for p in network.parameters()),
-        **more,
-    }
+    metrics: dict[str, Any] = without_nan(
+        {
+            **history.metrics,
+            "best_epoch": history.best_epoch,
+            "epochs": len(history.epochs),
+            "stopped": history.stopped,
+            "parameters": sum(p.numel() for p in network.parameters()),
+            **more,
+        }
+    )
+    return metrics
 
 
 class Writer:
@@ -81,7 +87,7 @@ class Writer:
         command: list[str] | None = None,
         force: bool = False,
     ) -> None:
-        self.path, self.facts = Path(path), facts
+        self.path, self.facts, self._epochs = Path(path), facts, 0
         require_free(self.path, force)
         config = config_of(plan, facts, network, command)
         self._made = not self.path.exists()
@@ -104,14 +110,16 @@ class Writer:
                 self.path.rmdir()
 
     def epoch(self, history: History) -> None:
-        """Append the last epoch to the history; what `liouville.train.fit` calls ``on_epoch``."""
-        line = json.dumps(without_nan(history.records()[-1]))
+        """Append the epochs that are not written yet; what `liouville.train.fit` calls ``on_epoch``."""
+        lines = [json.dumps(without_nan(history.record(epoch))) + "\n" for epoch in history.epochs[self._epochs :]]
         path = self.path / HISTORY
         with _writing(path), path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.writelines(lines)
+        self._epochs += len(lines)
 
     def finish(self, network: Network, history: History, **more: Any) -> None:
-        """Write the network and the metrics; ``more`` goes into the latter."""
+        """Write the network, the metrics and what is missing of the history; ``more`` goes into the metrics."""
+        self.epoch(history)
         path = self.path / MODEL
         with _writing(path):
             save(network, path, facts=self.facts)
@@ -119,7 +127,7 @@ class Writer:
 
     def _json(self, name: str, value: Mapping[str, Any]) -> None:
         target = self.path / name
-        text = json.dumps(without_nan(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
         with _writing(target), atomic(target) as path:
             path.write_text(text, encoding="utf-8", errors="backslashreplace")  # undecodable words of a command
 
