@@ -71,12 +71,16 @@ class Auto(Backprop):
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
         tensors = (*state, *theta)
         traced = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+        plan = None
         if is_plain_autograd(tensors):
-            choice = self._choose(scheme, field, state, theta, h, traced)
+            plan = _plan(scheme, field, state, theta)
+            choice = self._choose(plan, scheme, field, state, theta, h, traced)
         else:
             choice = Choice(Stored(), "torch.func and forward mode go through the plain loop")
         if not is_watched() and (traced or not hasattr(self, "_last")):
             object.__setattr__(self, "_last", choice)  # to be read by people; no setting, and not compared
+        if plan and isinstance(choice.engine, Fused):
+            return choice.engine.run_plan(plan, scheme, field, state, theta, h)
         return choice.engine.run(scheme, field, state, theta, h)
 
     def choose(self, scheme: Scheme, field: VectorField, y: Tensor) -> Choice:
@@ -84,18 +88,26 @@ class Auto(Backprop):
         run, theta = field.in_run(0), field.theta()
         with torch.no_grad():
             state = scheme.init(run.at_layer(0), y, layer(theta, 0), 1.0)
-        return self._choose(scheme, run, state, theta, 1.0, traced=True)
+        return self._choose(_plan(scheme, run, state, theta), scheme, run, state, theta, 1.0, traced=True)
 
     def __repr__(self) -> str:
         chosen = getattr(self, "_last", None)
         said = super().__repr__()
         return said if chosen is None else f"{said[:-1]}{', ' * (said[-2] != '(')}chose {chosen[0]}: {chosen[1]})"
 
-    def _choose(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float, traced: bool) -> Choice:
+    def _choose(
+        self,
+        plan: ShearPlan | EulerPlan | None,
+        scheme: Scheme,
+        field: VectorField,
+        state: State,
+        theta: Theta,
+        h: float,
+        traced: bool,
+    ) -> Choice:
         N = field.layers
         digits = max(torch.finfo(x.dtype).eps for x in state)
         safe = 64 if digits > 1e-10 else 1024
-        plan = _plan(scheme, field, state, theta)
         if plan and is_built() and not _is_wide_stencil(plan, field):
             exact = traced and safe < N and isinstance(scheme, ShearScheme)  # what is not rebuilt cannot drift
             return Choice(Fused(exact=exact), "there is a native kernel for this scheme and field")

@@ -77,7 +77,12 @@ class Fused(Backprop):
         return super().recorded() if self.exact or portable else self
 
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
-        plan = self._plan(scheme, field)
+        return self.run_plan(self._plan(scheme, field), scheme, field, state, theta, h)
+
+    def run_plan(
+        self, plan: ShearPlan | EulerPlan, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float
+    ) -> State:
+        """The same where the plan of the pair is known already."""
         require_depth(theta, field.layers)
         _require_supported(state, theta)
         axis = field.feature_axis
