@@ -8,6 +8,7 @@ import torch
 import liouville as lv
 from liouville.facts import Facts
 from liouville.runs import Plan
+from runs import own
 
 
 def test_changes_reach_their_places():
@@ -66,6 +67,13 @@ def test_a_network_needs_facts_and_no_data(plan, facts):
 def _drawn(plan, facts):
     generators = (None, None, torch.Generator().manual_seed(plan.seed), torch.Generator().manual_seed(plan.seed + 1))
     return [plan.network(facts, generator) for generator in generators]
+
+
+def test_a_split_states_its_own_facts():
+    split = own.split()
+    given, stated = (Plan(features=8, layers=2).network(known) for known in (split, split.facts()))
+    assert given.facts == stated.facts == split.facts()
+    assert torch.equal(*(torch.nn.utils.parameters_to_vector(net.parameters()) for net in (given, stated)))
 
 
 def test_a_budget_beside_dropout_is_refused_as_by_classifier():
