@@ -110,20 +110,24 @@ class Writer:
                 self.path.rmdir()
 
     def epoch(self, history: History) -> None:
-        """Append the epochs that are not written yet; what `liouville.train.fit` calls ``on_epoch``."""
+        """Append the last epoch to the history; what `liouville.train.fit` calls ``on_epoch``."""
+        self._append(history)
+
+    def finish(self, network: Network, history: History, **more: Any) -> None:
+        """Write the network, the metrics and what is missing of the history; ``more`` goes into the metrics."""
+        self._append(history)
+        path = self.path / MODEL
+        with _writing(path):
+            save(network, path, facts=self.facts)
+        self._json(METRICS, metrics_of(network, history, **more))
+
+    def _append(self, history: History) -> None:
+        """The epochs that are not written yet."""
         lines = [json.dumps(without_nan(history.record(epoch))) + "\n" for epoch in history.epochs[self._epochs :]]
         path = self.path / HISTORY
         with _writing(path), path.open("a", encoding="utf-8") as file:
             file.writelines(lines)
         self._epochs += len(lines)
-
-    def finish(self, network: Network, history: History, **more: Any) -> None:
-        """Write the network, the metrics and what is missing of the history; ``more`` goes into the metrics."""
-        self.epoch(history)
-        path = self.path / MODEL
-        with _writing(path):
-            save(network, path, facts=self.facts)
-        self._json(METRICS, metrics_of(network, history, **more))
 
     def _json(self, name: str, value: Mapping[str, Any]) -> None:
         target = self.path / name
