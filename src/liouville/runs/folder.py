@@ -115,11 +115,11 @@ class Writer:
 
     def finish(self, network: Network, history: History, **more: Any) -> None:
         """Write the network, the metrics and what is missing of the history; ``more`` goes into the metrics."""
-        self._append(history)
         path = self.path / MODEL
         with _writing(path):
             save(network, path, facts=self.facts)
         self._json(METRICS, metrics_of(network, history, **more))
+        self._append(history)  # last: a disk that is full has no room for it, and perhaps for the weights
 
     def _append(self, history: History) -> None:
         """The epochs that are not written yet."""
