@@ -22,7 +22,7 @@ from torch import Tensor
 import liouville as lv
 from liouville.analysis import backward_sensitivity, log_inverse_bound, log_upper_bound
 from liouville.multipliers.sectors import Sectors, sectors_of
-from liouville.recipes import recipe
+from liouville.runs import recipe
 from radius import CASES, trained
 from tables import markdown, plain, write
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import liouville as lv
 from liouville.analysis import certified_radius
 from liouville.analysis.attack import attacked, classes_of
-from liouville.recipes import recipe
+from liouville.runs import recipe
 from tables import markdown, plain, write
 
 PAGE = Path(__file__).parent.parent / "docs" / "certificates.md"

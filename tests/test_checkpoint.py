@@ -15,6 +15,7 @@ from torch import nn
 
 import liouville as lv
 from liouville.checkpoint import _REGISTRY, FORMAT, _digest, describe, load, read_description, register, save
+from liouville.facts import Facts
 
 
 def skew(n: int, *layers: int) -> torch.Tensor:
@@ -184,6 +185,47 @@ def test_changed_description_is_noticed(tmp_path: Path) -> None:
     def change(header, tensors):
         header["description"] = header["description"].replace('"T": 1.0', '"T": 2.0')
 
+    with pytest.raises(ValueError, match="was changed after it was written"):
+        load(edited(path, change))
+
+
+FACTS = Facts("mine", (2,), classes=2, label_names=("low", "high"), offset=(1.0, 2.0), scale=3.0, fingerprint="f")
+
+
+def test_facts_travel_under_the_hash_and_answer_raw_inputs(tmp_path: Path) -> None:
+    network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=2, T=1.0)
+    bare = save(network, tmp_path / "bare")
+    network.facts = FACTS
+    saved = [load(save(network, tmp_path / "own")), load(save(load(bare), tmp_path / "given", facts=FACTS))]
+    raw = torch.tensor([[4.0, 5.0], [-20.0, 3.0]])
+    for again in saved:
+        assert again.facts == FACTS
+        assert torch.equal(again.transform(raw), torch.tensor([[1.0, 1.0], [-7.0, 1 / 3]]))
+        signs = again(again.transform(raw)).squeeze(-1) >= 0
+        assert again.predict(raw.tolist()) == [("low", "high")[int(sign)] for sign in signs]
+        assert torch.equal(again(raw), network(raw))  # which takes inputs as it was trained on
+    with pytest.raises(ValueError, match=r"does not know its data.* network\.facts = split\.facts\(\)"):
+        load(bare).predict(raw)
+
+
+def test_without_facts_a_file_has_the_format_that_earlier_versions_read(tmp_path: Path) -> None:
+    network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=2, T=1.0)
+    for facts, form in ((None, "liouville-1"), (FACTS, "liouville-2")):
+        with safe_open(save(network, tmp_path / "m", facts=facts), framework="pt") as file:
+            assert json.loads(file.metadata()["liouville"])["format"] == form
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header, tensors: header.update(facts=header["facts"].replace('"low"', '"high"')),
+        lambda header, tensors: header.update(facts=header["facts"].replace("3.0", "4.0")),
+        lambda header, tensors: header.pop("facts") and header.update(format="liouville-1"),
+    ],
+)
+def test_changed_facts_are_noticed(tmp_path: Path, change) -> None:
+    network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=2, T=1.0)
+    path = save(network, tmp_path / "m", facts=FACTS)
     with pytest.raises(ValueError, match="was changed after it was written"):
         load(edited(path, change))
 

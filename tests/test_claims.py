@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import liouville as lv
-from liouville.plan import Plan
+from liouville.runs import Plan
 from liouville.train import Penalty, Settings, fit
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -87,7 +87,7 @@ def spectra(split: lv.data.Split, *options: str) -> tuple[list[float], list[floa
     words = dict(zip((o.removeprefix("--") for o in options[::2]), options[1::2], strict=True))
     kinds = {"features": int, "lift": str, "lr": float, "T": float, "budget": float}
     plan = Plan.of("swiss-roll").changed(**{name: kinds[name](value) for name, value in words.items()})
-    network = plan.network(split)
+    network = plan.network(split.facts())
     y, low, high = split.x_train[::60].double(), [], []
 
     def look(_: object) -> None:

@@ -14,7 +14,8 @@ from torch import nn
 
 import liouville as lv
 
-ABSENT = () if importlib.util.find_spec("lightning") else ("liouville.lightning",)  # an extra that tests may lack
+NEEDING = ("liouville.lightning", "liouville.processes.fabric")  # an extra that tests may lack
+ABSENT = () if importlib.util.find_spec("lightning") else NEEDING
 MODULES = sorted(
     m.name
     for m in pkgutil.walk_packages(lv.__path__, "liouville.")

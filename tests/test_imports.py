@@ -61,3 +61,25 @@ def test_every_public_name_can_be_reached_and_unknown_ones_are_refused():
     assert set(lv.__all__) <= set(dir(lv))
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
         _ = lv.Nonsense
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("liouville.plan", ("Plan", "DEVICES", "DTYPES", "INITS", "LIFTS", "engine", "model_options")),
+        ("liouville.recipes", ("PRESETS", "recipe")),
+    ],
+)
+def test_what_has_moved_is_importable_for_one_version_and_says_so(module, names, monkeypatch):
+    import importlib
+
+    import liouville as lv
+
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.warns(DeprecationWarning, match=f"{module} has moved"):
+        moved = importlib.import_module(module)
+    for name in names:
+        assert getattr(moved, name) is getattr(lv.runs, name, None) or getattr(moved, name) is getattr(
+            lv.runs.choices, name
+        )
+    assert moved is getattr(lv, module.rpartition(".")[2])

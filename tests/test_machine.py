@@ -45,24 +45,24 @@ def test_points_that_no_machine_holds_are_refused(name, options):
     ],
 )
 def test_a_plan_counts_what_training_keeps_before_anything_is_made(monkeypatch, changes):
-    plan = lv.plan.Plan.of("swiss-roll").changed(data_options={"points": 200}, **changes)
+    plan = lv.runs.Plan.of("swiss-roll").changed(data_options={"points": 200}, **changes)
     split = plan.load()
     monkeypatch.setattr(machine, "available_memory", lambda: 2**30)
     with pytest.raises(ValueError, match=r"take .* of memory, and 1 GiB is free; take"):
-        plan.network(split)
+        plan.network(split.facts())
 
 
 def test_the_count_of_a_plan_is_the_network_s(monkeypatch):
     seen = []
-    monkeypatch.setattr(lv.plan.record, "require_memory", lambda size, what, advice: seen.append(what))
+    monkeypatch.setattr(lv.runs.plan, "require_memory", lambda size, what, advice: seen.append(what))
     for data, changes in (
         ("swiss-roll", {}),
         ("peaks", {"shared": True}),
         ("swiss-roll", {"model": "h1", "J": "full"}),
     ):
-        plan = lv.plan.Plan.of(data).changed(**changes)
+        plan = lv.runs.Plan.of(data).changed(**changes)
         split = plan.load()
-        network = plan.network(split)
+        network = plan.network(split.facts())
         assert seen[-1].startswith(f"{sum(p.numel() for p in network.parameters()):,} weights")
 
 

@@ -10,9 +10,7 @@ import samples
 from liouville import activations, backprop, fields, kernels, network, operators, schemes
 
 MODULES = (activations, operators, fields, schemes, backprop, kernels, network)
-TESTED_ELSEWHERE = tuple(
-    f"liouville.{m}" for m in ("analysis", "checkpoint", "data", "recipes", "report", "train", "zoo")
-)
+TESTED_ELSEWHERE = tuple(f"liouville.{m}" for m in ("analysis", "checkpoint", "data", "report", "train", "zoo"))
 # concrete to Python, but nothing to instantiate: it has no stages
 BASES = {schemes.SplittingScheme}
 # what the library hands out and nobody makes: no law runs over instances of these, so each names who makes it

@@ -57,13 +57,13 @@ def models() -> list[Model]:
 
 def _answers(opened: Run, x: torch.Tensor) -> torch.Tensor:
     """Probabilities, or the prediction in the target's units."""
-    offset, scale = opened.tensor("offset"), opened.tensor("scale")
+    facts = opened.facts
+    offset, scale = facts.tensor("offset"), facts.tensor("scale")
     x = x if offset is None or scale is None else (x - offset) / scale
     y = opened.network().eval()(x.float()).double().reshape(len(x), -1)
-    classes = opened.config["data"]["classes"]
-    if classes == 0:
-        return y * opened.tensor("target_scale") + opened.tensor("target_offset")
-    return torch.cat((1 - y.sigmoid(), y.sigmoid()), 1) if classes == 2 else y.softmax(1)
+    if not facts.classes:
+        return y * facts.tensor("target_scale") + facts.tensor("target_offset")
+    return torch.cat((1 - y.sigmoid(), y.sigmoid()), 1) if facts.classes == 2 else y.softmax(1)
 
 
 class Flaw(NamedTuple):

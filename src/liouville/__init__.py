@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import importlib
 
+from liouville.version import __version__ as __version__
+
 TYPE_CHECKING = False  # not from typing, which takes its time: the command answers Ctrl-C once this file is read
 if TYPE_CHECKING:
     from typing import Any
@@ -26,8 +28,7 @@ if TYPE_CHECKING:
         fields,
         kernels,
         operators,
-        plan,
-        recipes,
+        processes,
         report,
         runs,
         schemes,
@@ -82,8 +83,6 @@ if TYPE_CHECKING:
     from liouville.stack import reversible, unwrap
     from liouville.zoo import classifier, regressor
 
-__version__ = "0.1.0"
-
 # Names are imported when they are first used: `liouville --help` need not wait for torch.
 _HOMES = {
     "liouville.activations": ("Activation",),
@@ -132,6 +131,7 @@ _HOMES = {
     "liouville.zoo": ("classifier", "regressor"),
     "liouville.checkpoint": ("load", "save"),
 }
+_MOVED = {"plan", "recipes"}  # into runs; for one version
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES = {
     "activations",
@@ -142,8 +142,7 @@ _MODULES = {
     "fields",
     "kernels",
     "operators",
-    "plan",
-    "recipes",
+    "processes",
     "report",
     "runs",
     "schemes",
@@ -213,8 +212,7 @@ __all__ = [
     "kernels",
     "load",
     "operators",
-    "plan",
-    "recipes",
+    "processes",
     "regressor",
     "report",
     "reversible",
@@ -234,7 +232,7 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_HOME[name]), name)
         globals()[name] = value
         return value
-    if name in _MODULES:
+    if name in _MODULES | _MOVED:
         return importlib.import_module(f"liouville.{name}")
     raise AttributeError(f"module 'liouville' has no attribute {name!r}")
 

@@ -1,8 +1,9 @@
 r"""Save and load networks: one safetensors file that holds the weights and a JSON description of what they belong to.
 
 The description is data: names of a registry and numbers. Loading builds the objects that it names and copies the
-weights into them; nothing in a file is executed. A SHA-256 hash over the description and every tensor ties the two
-together, so an edited description or a flipped bit is refused.
+weights into them; nothing in a file is executed. Beside it stand the `Facts` of the data, where they are known. A
+SHA-256 hash over description, facts and every tensor ties them together, so an edited description, another name of a
+class or a flipped bit is refused.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from liouville.activations import ACTIVATIONS, Activation
 from liouville.budget import BudgetedField, PartitionedBudgetedField
 from liouville.documents import parse
+from liouville.facts import Facts
 from liouville.fields import (
     AntisymmetricField,
     DropoutField,
@@ -52,6 +54,7 @@ from liouville.randomness import seeded
 from liouville.schemes import SCHEMES
 
 FORMAT = "liouville-1"
+WITH_FACTS = "liouville-2"  # a format of its own, so that earlier versions say what they lack
 _UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError)
 
 Reader = Callable[[Any], dict[str, Any]]
@@ -129,8 +132,22 @@ def describe(thing: Any, tensors: dict[str, Tensor] | None = None) -> Any:
     return {"type": name} | {k: describe(v, tensors) for k, v in _REGISTRY[name].arguments(thing).items()}
 
 
-def save(network: nn.Module, path: str | os.PathLike[str]) -> Path:
+class _Content(NamedTuple):
+    """What a file holds; texts as they were hashed."""
+
+    description: str
+    tensors: dict[str, Tensor]
+    facts: str | None = None
+
+
+def save(network: nn.Module, path: str | os.PathLike[str], *, facts: Facts | None = None) -> Path:
     """Write a network, or any registered part of one, to ``path``, whole or not at all.
+
+    Args:
+        network: what to write.
+        path: the file.
+        facts: of the data it was trained on, ``split.facts()``, so that the loaded network answers raw inputs;
+            ``network.facts`` if None.
 
     Raises:
         ValueError: if a part is not registered, or its description does not lead back to its weights.
@@ -149,9 +166,14 @@ def save(network: nn.Module, path: str | os.PathLike[str]) -> Path:
     arguments: dict[str, Tensor] = {}
     text = json.dumps(describe(network, arguments), sort_keys=True)
     tensors = arguments | {k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}
-    header = {"format": FORMAT, "description": text, "sha256": _digest(text, tensors)}
+    known = facts or getattr(network, "facts", None)
+    said = json.dumps(known.as_dict(), sort_keys=True) if isinstance(known, Facts) else None
+    content = _Content(text, tensors, said)
+    header = {"format": FORMAT, "description": text, "sha256": _digest(*content)}
+    if content.facts is not None:
+        header |= {"format": WITH_FACTS, "facts": content.facts}
     metadata = {"liouville": json.dumps(header, sort_keys=True)}  # one entry: safetensors does not keep their order
-    _require_loadable(text, tensors)
+    _require_loadable(content)
     with atomic(path) as temporary:
         temporary.write_bytes(serialised(tensors, metadata=metadata))  # an OSError where the disk is full
     return Path(path)
@@ -166,9 +188,9 @@ def load(path: str | os.PathLike[str]) -> Any:
             its weights belong to.
         ValueError: if the file is not a liouville model, or names classes that are not registered.
     """
-    text, tensors = _read(Path(path))
+    content = _read(Path(path))
     try:
-        return _assembled(parse(text, "its description"), tensors).eval()
+        return _assembled(content).eval()
     except _UNFIT as error:
         raise DamagedModelError(f"{path}: its description does not fit its weights ({error}).") from error
     except _UnregisteredError as error:
@@ -179,10 +201,10 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 def read_description(path: str | os.PathLike[str]) -> Any:
     """The description inside a model file, checked against the hash, without building anything."""
-    return parse(_read(Path(path))[0], f"{path}: its description")
+    return parse(_read(Path(path)).description, f"{path}: its description")
 
 
-def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
+def _read(path: Path) -> _Content:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -195,20 +217,25 @@ def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
         raise ValueError(
             f"{path} is not a readable model file ({error}); expected a file written by liouville.save."
         ) from error
-    if header.get("format") != FORMAT or not isinstance(header.get("description"), str):
+    facts = header.get("facts")
+    known = header.get("format") == (FORMAT if facts is None else WITH_FACTS)
+    if not known or not isinstance(header.get("description"), str) or not isinstance(facts, str | None):
         raise ValueError(
             f"{path} is a safetensors file, but not a liouville model (format {header.get('format')!r}, expected "
-            f"{FORMAT!r}); expected a file written by liouville.save."
+            f"{FORMAT!r} or {WITH_FACTS!r}); expected a file written by liouville.save."
         )
-    if header.get("sha256") != _digest(header["description"], tensors):
+    content = _Content(header["description"], tensors, facts)
+    if header.get("sha256") != _digest(*content):
         raise DamagedModelError(
             f"{path} was changed after it was written: its hash does not match; restore or retrain it."
         )
-    return header["description"], tensors
+    return content
 
 
-def _digest(text: str, tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
+def _digest(description: str, tensors: dict[str, Tensor], facts: str | None = None) -> str:
+    digest = hashlib.sha256(description.encode())
+    if facts is not None:
+        digest.update(f"\0facts\0{facts}".encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
@@ -241,18 +268,20 @@ def _build(value: Any, tensors: dict[str, Tensor]) -> Any:
     return _REGISTRY[name].build(**arguments)
 
 
-def _assembled(description: Any, tensors: dict[str, Tensor]) -> nn.Module:
+def _assembled(content: _Content) -> nn.Module:
     with seeded(0):  # initial weights are drawn, and overwritten at once
-        network = _build(description, tensors)
+        network = _build(parse(content.description, "its description"), content.tensors)
     if not isinstance(network, nn.Module):
         raise TypeError(f"it describes a {type(network).__name__}, not a module")
-    _fill(network, {k: v for k, v in tensors.items() if not k.startswith("argument.")})
+    _fill(network, {k: v for k, v in content.tensors.items() if not k.startswith("argument.")})
+    if content.facts is not None:
+        network.facts = Facts.from_dict(parse(content.facts, "its facts"), "facts")  # type: ignore[assignment]
     return network
 
 
-def _require_loadable(text: str, tensors: dict[str, Tensor]) -> None:
+def _require_loadable(content: _Content) -> None:
     try:
-        _assembled(parse(text, "its description"), tensors)
+        _assembled(content)
     except Exception as error:
         raise ValueError(
             f"cannot save this network: rebuilt from its description it would not take its own weights ({error}). "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["NEEDED", "launched", "processes", "require_environment"]
+__all__ = ["NEEDED", "is_first", "launched", "processes", "require_environment", "several"]
 
 import os
 
@@ -23,6 +23,16 @@ def processes() -> int:
     except ValueError:
         return 1
     return (_number("WORLD_SIZE") or 1) if launched() else 1
+
+
+def several() -> bool:
+    """Whether this process is one of several."""
+    return processes() > 1
+
+
+def is_first() -> bool:
+    """Whether this process is alone, or the one of several that has the run folder and talks."""
+    return not several() or os.environ["RANK"] == "0"
 
 
 def require_environment() -> None:

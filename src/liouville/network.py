@@ -2,7 +2,7 @@ r"""Network = lift -> flows and connectors -> head: what surrounds the integrato
 
 from __future__ import annotations
 
-__all__ = ["ChannelsLast", "Connector", "Half", "Lift", "Network", "evaluation_mode"]
+__all__ = ["ChannelsLast", "Connector", "Half", "Lift", "Network", "evaluation_mode", "outputs_of"]
 
 import contextlib
 import copy
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from liouville.backprop import Backprop
+from liouville.facts import Facts
 from liouville.fields.hooks import hook_of
 from liouville.flow import Flow, require_tensor, require_untraced
 
@@ -21,6 +22,7 @@ Place = Literal["front", "ends", "p", "q"]
 _PLACES = ("front", "ends", "p", "q")
 _AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 _MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_AT_ONCE = 1000  # samples, where a whole set is evaluated
 _LEARNED = {0: nn.Linear, 1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
@@ -207,12 +209,17 @@ class Network(nn.Module):
 
     ``network(x, mask=mask)`` gives further arguments to all flows of the body, as `Flow` describes.
 
+    ``facts`` are those of the data that the network is for (``split.facts()``), or None. They are saved with it, and
+    with them `transform` and `predict` answer raw inputs; ``network(x)`` takes inputs as they were trained on.
+
     Examples:
         >>> import liouville as lv
         >>> net = lv.Network(lv.Lift(4), lv.zoo.h2(4, layers=8, T=1.0), nn.Linear(4, 1))
         >>> net(torch.randn(10, 2)).shape
         torch.Size([10, 1])
     """
+
+    facts: Facts | None = None
 
     def __init__(self, lift: nn.Module, body: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -229,6 +236,43 @@ class Network(nn.Module):
         """Scores (classification) or predictions (regression)."""
         require_untraced(x)
         return self.head(self.features(x, *args, **context))
+
+    def transform(self, raw: Any) -> Tensor:
+        """Raw inputs as the network takes them: scaled as its training data were, on its device and in its dtype.
+
+        Args:
+            raw: (samples, *shape), a tensor or whatever `torch.as_tensor` takes.
+
+        Raises:
+            ValueError: samples of another shape, or a network without `facts`.
+        """
+        return self._known().transformed(raw).to(next(self.parameters()))
+
+    def predict(self, raw: Any) -> list[Any] | Tensor:
+        """Answers to raw inputs: the name of a class for each sample, or real targets (samples, targets) in their unit.
+
+        Computed in evaluation mode; `transform` says what raw inputs are.
+
+        Raises:
+            ValueError: as `transform`, or for outputs that do not fit the facts or are not finite.
+
+        Examples:
+            >>> import liouville as lv
+            >>> split = lv.data.load("swiss-roll", points=200)
+            >>> net = lv.classifier("h2", inputs=2, classes=2, features=4, layers=8, T=1.0)
+            >>> net.facts = split.facts()
+            >>> set(net.predict([[0.1, 0.2], [0.5, -1.0]])) <= {"outer spiral", "inner spiral"}
+            True
+        """
+        return self._known().answers(outputs_of(self, self.transform(raw)))
+
+    def _known(self) -> Facts:
+        if self.facts is None:
+            raise ValueError(
+                "this network does not know its data, so raw inputs mean nothing to it; set network.facts = "
+                "split.facts(), before it is saved, or call it with inputs as it was trained on."
+            )
+        return self.facts
 
     def with_backprop(self, engine: Backprop) -> Network:
         """The same network with every flow, those of the lift and the head too, run by another engine. It shares all
@@ -276,6 +320,26 @@ def _with_backprop(module: Any, engine: Backprop, made: dict[nn.Module, nn.Modul
     made[module] = twin = copy.copy(module)
     twin._modules = {name: part and _with_backprop(part, engine, made) for name, part in module._modules.items()}
     return twin
+
+
+@torch.no_grad()
+def outputs_of(network: nn.Module, x: Tensor) -> Tensor:
+    """What a network puts out for a whole set, (samples, outputs) in float64, in evaluation mode.
+
+    Raises:
+        ValueError: inputs that the network does not accept, or an output that is not finite; the row is named.
+    """
+    like = next(network.parameters())
+    try:
+        with evaluation_mode(network):
+            outputs = torch.cat([network(part.to(like)) for part in x.split(_AT_ONCE)])
+    except RuntimeError as error:
+        raise ValueError(f"the network does not accept inputs of shape {tuple(x.shape[1:])}: {error}.") from error
+    outputs = outputs.reshape(len(x), -1).double()
+    if not outputs.isfinite().all():
+        row = int((~outputs.isfinite()).any(1).nonzero()[0]) + 1
+        raise ValueError(f"the network's output is not finite for row {row} (counted from 1); are the inputs raw?")
+    return outputs
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from agents import worker
-from liouville.agents.launch import LOOPBACK, keep_store
+from liouville.processes import LOOPBACK, keep_store
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch", "torch.distributed", "liouville.agents.transport", "liouville.agents.network"])

@@ -10,9 +10,9 @@ from torch import nn
 
 import liouville as lv
 from liouville.agents import spread, to_central
-from liouville.agents.launch import LOOPBACK, connect
 from liouville.agents.transport import AgentFault, Distributed
 from liouville.graphs import adjacency
+from liouville.processes import LOOPBACK, connect
 
 
 def network(graph, model, layers, sizes=1, batch=6):

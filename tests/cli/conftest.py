@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import json
 from dataclasses import dataclass
 
 import pytest
@@ -12,10 +14,24 @@ import torch
 pytest.importorskip("click", reason="the command needs click")
 pytest.importorskip("rich", reason="the command needs rich")
 
+import liouville as lv
 from liouville.__main__ import main
 
 NETWORK = ("--features", "4", "--layers", "4", "--T", "2")
 TINY = (*NETWORK, "--epochs", "2", "--batch", "50", "--validation", "0.1", "-d", "points=200", "--threads", "1")
+
+
+def as_written_before(folder):
+    """The run as versions wrote it whose model files knew nothing of the data."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    del config["data"]["outputs"], config["data"]["fingerprint"]
+    digest = hashlib.sha256(json.dumps(config["data"], sort_keys=True).encode()).hexdigest()
+    file.write_text(json.dumps(config | {"data_sha256": digest}))
+    network = lv.load(folder / "model.safetensors")
+    network.facts = None
+    lv.save(network, folder / "model.safetensors")
+    return folder
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,12 @@ def train(tmp_path):
         return call("train", *TINY, "--no-figures", "--quiet", "--out", tmp_path / out, *words)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def before():
+    """Turns a run into one of an earlier version."""
+    return as_written_before
 
 
 @pytest.fixture(scope="session")

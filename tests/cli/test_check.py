@@ -140,7 +140,17 @@ def test_data_in_the_configuration_that_are_not_the_plan_s_are_broken(liouville,
     config["data"][name] = value
     (run / "config.json").write_text(json.dumps(config))
     result = liouville("check", run)
-    assert result.code == 1 and f"data.{name} in config.json is not that of the plan's data set" in result.err
+    assert result.code == 1 and re.search(rf"data\.{name} is .* in config\.json, .* in the model file", result.err)
+
+
+def test_data_of_an_earlier_run_that_are_not_the_plan_s_are_broken(liouville, run, before):
+    before(run)
+    assert liouville("check", run).code == 0
+    config = json.loads((run / "config.json").read_text())
+    config["data"]["label_names"] = ["inner", "outer"]
+    (run / "config.json").write_text(json.dumps(config))
+    result = liouville("check", run)
+    assert result.code == 1 and "data.label_names in config.json is not that of the plan's data set" in result.err
 
 
 def test_a_J_that_is_no_longer_skew_is_broken(liouville, tmp_path):

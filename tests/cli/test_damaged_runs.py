@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from liouville.cli.check import _label
+import liouville as lv
 from liouville.runs import Run
 
 SWEEPS = Path(__file__).parents[2] / "benchmarks" / "sweeps"
@@ -64,14 +64,14 @@ def test_mutated_files_never_end_in_a_defect(runfiles, folder, liouville):
     ("place", "value", "message"),
     [
         (("data", "label_names"), 5, "data.label_names must be a list or null, got 5."),
-        (("data", "label_names"), ["a"], "1 label_names for 2 classes."),
+        (("data", "label_names"), ["a"], "data: 1 label_names for 2 classes."),
         (("data", "label_names"), ["\x1b[2J", "b"], "data.label_names[0] must be text of printable characters"),
         (("data", "classes"), -1, "data.classes must be 0 for a regression, or a number of classes, got -1."),
         (("data", "classes"), True, "data.classes must be"),
         (("data", "shape"), [10**12], "data.shape[0] must be a whole number from 1 to 2^31, got 1000000000000."),
         (("data", "shape"), [], "data.shape must be the sizes of one sample, 1 to 4 of them, got a list of 0."),
         (("data", "offset"), "word", 'data.offset must be a number, or a list of numbers or null, got "word".'),
-        (("data", "offset"), [1.0, 2.0], "data.offset and data.scale belong together, one is null."),
+        (("data", "offset"), [1.0, 2.0], "data: offset and scale belong together, one is null."),
         (("data",), [], "data must be an object, got a list of 0."),
         (("format",), "liouville-run-9", "has the format 'liouville-run-9'"),
     ],
@@ -86,9 +86,9 @@ def test_predict_names_what_is_wrong_in_config_json(folder, liouville, place, va
 @pytest.mark.parametrize(
     ("offset", "scale", "message"),
     [
-        ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], "data.offset must be a number, or numbers for samples of 2, got 3."),
-        ([0.0, 0.0], [1.0, 0.0], "data.scale has a 0, and inputs are divided by it."),
-        ([[1.0], [1.0]], [1.0, 1.0], "data.offset must be a number, or numbers for samples of 2, got 2 x 1."),
+        ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], "data: offset must be a number, or numbers for samples of 2, got 3."),
+        ([0.0, 0.0], [1.0, 0.0], "data: scale has a 0, and inputs are divided by it."),
+        ([[1.0], [1.0]], [1.0, 1.0], "data: offset must be a number, or numbers for samples of 2, got 2 x 1."),
     ],
 )
 def test_a_transform_that_does_not_fit_the_samples_is_refused(folder, liouville, offset, scale, message):
@@ -98,8 +98,38 @@ def test_a_transform_that_does_not_fit_the_samples_is_refused(folder, liouville,
     assert result.code == 2 and message in result.err, result
 
 
-def test_an_edited_transform_is_followed_and_said(folder, liouville):
-    assert not Run.open(folder / "run").edited
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"offset": 1.0, "scale": 2.0},
+        {"label_names": ["inner spiral", "outer spiral"]},
+        {"column_names": ["y", "x"]},
+        {"classes": 0, "outputs": 1, "label_names": None},
+        {"fingerprint": None},
+    ],
+    ids=str,
+)
+def test_what_was_edited_is_found_without_data_and_the_model_file_is_followed(folder, liouville, monkeypatch, changes):
+    def load(*words, **options):
+        raise AssertionError("data were loaded")
+
+    run = folder / "run"
+    sound = liouville("predict", run, folder / "points.csv")
+    for name, value in changes.items():
+        edit(folder, "data", name, value)
+    with monkeypatch.context() as patch:
+        patch.setattr(lv.data, "load", load)
+        result = liouville("predict", run, folder / "points.csv")
+    names = ", ".join(name for name in Run.open(run).network().facts.as_dict() if name in changes)
+    assert (result.code, result.out) == (0, sound.out)
+    assert f"says of the data ({names}) was changed after it was written; the answers follow the mod" in result.err
+    result = liouville("check", run)
+    assert result.code == 1 and "in config.json, " in result.err and "in the model file" in result.err
+
+
+def test_of_an_earlier_version_an_edited_transform_is_followed_and_said(folder, liouville, before):
+    opened = Run.open(before(folder / "run"))
+    assert not opened.edited(opened.network())
     edit(folder, "data", "offset", 1.0)
     edit(folder, "data", "scale", 2.0)
     result = liouville("predict", folder / "run", folder / "points.csv")
@@ -110,7 +140,8 @@ def test_an_edited_transform_is_followed_and_said(folder, liouville):
     ("offset", "scale"),
     [(0.0, [1.0, 2.0]), ([[1.0], [2.0]], 1.0), ([0.0, 1.0, 2.0], [1.0]), (1.7e308, -1.7e308), ([[[0.0]]], 1.0)],
 )
-def test_a_target_transform_gives_one_finite_number_for_each_output(folder, liouville, offset, scale):
+def test_a_target_transform_gives_one_finite_number_for_each_output(folder, liouville, before, offset, scale):
+    before(folder / "run")
     values = {"classes": 0, "label_names": None, "target_offset": offset, "target_scale": scale}
     for name, value in values.items():
         edit(folder, "data", name, value)
@@ -118,16 +149,25 @@ def test_a_target_transform_gives_one_finite_number_for_each_output(folder, liou
     assert (result.code, result.out) == (2, "") and "do not give 1 finite value(s) for a row." in result.err, result
 
 
-def test_a_run_of_levels_and_one_of_an_earlier_version_are_what_they_claim_to_be(tmp_path, liouville):
+def test_a_run_of_levels_and_one_of_an_earlier_version_are_what_they_claim_to_be(tmp_path, liouville, before):
     words = "--data iris --layers 2 --levels 2 --epochs 1 --quiet --no-figures"
     assert liouville("train", *words.split(), "--out", tmp_path / "run").code == 0
+    assert label(tmp_path / "run").status == "pass"
+    before(tmp_path / "run")
+    assert label(tmp_path / "run").status == "pass"
     file = tmp_path / "run" / "config.json"
     config = json.loads(file.read_text())
     del config["data"]["column_names"], config["data_sha256"]  # as it was written before there were any
     file.write_text(json.dumps(config))
-    run = Run.open(tmp_path / "run")
-    claim = _label(run, run.network(), run.plan.load())
-    assert claim.status == "pass", claim
+    assert label(tmp_path / "run").status == "pass"
+    config["data"]["scale"][0] *= 2
+    file.write_text(json.dumps(config))
+    assert label(tmp_path / "run").note == "data.scale in config.json is not that of the plan's data set"
+
+
+def label(run):
+    (claim,) = [claim for claim in Run.open(run).certificate().claims if claim.name == "label"]
+    return claim
 
 
 @pytest.mark.parametrize(

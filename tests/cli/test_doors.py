@@ -61,11 +61,11 @@ def test_a_training_that_cannot_say_what_it_does_leaves_no_folder(tmp_path):
 
 
 @pytest.mark.slow
-def test_names_that_the_terminal_s_encoding_lacks_are_escaped(trained, tmp_path):
+def test_names_that_the_terminal_s_encoding_lacks_are_escaped(trained, tmp_path, before):
     import json
     import shutil
 
-    run = shutil.copytree(trained[0], tmp_path / "run")
+    run = before(shutil.copytree(trained[0], tmp_path / "run"))
     config = json.loads((run / "config.json").read_text())
     config["data"]["label_names"] = ["außen", "内"]
     (run / "config.json").write_text(json.dumps(config))
@@ -138,7 +138,7 @@ def test_a_training_that_is_told_to_end_saves_what_it_has(name, tmp_path):
 
 
 def test_processes_that_were_started_end_where_the_next_one_is_not(monkeypatch):
-    from liouville.agents import launch
+    from liouville.processes import launcher
 
     started, start = [], subprocess.Popen
 
@@ -148,8 +148,8 @@ def test_processes_that_were_started_end_where_the_next_one_is_not(monkeypatch):
         started.append(start([sys.executable, "-c", "import time; time.sleep(60)"]))
         return started[0]
 
-    monkeypatch.setattr(launch.subprocess, "Popen", popen)
-    assert launch.launch(["train"], 2) == 130 and started[0].poll() is not None
+    monkeypatch.setattr(launcher.subprocess, "Popen", popen)
+    assert launcher.launch(["train"], 2) == 130 and started[0].poll() is not None
 
 
 def test_a_folder_that_is_gone_is_said(tmp_path):

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 import liouville as lv
-import liouville.plan
+import liouville.runs
 from liouville.__main__ import main
 from liouville.cli.errors import guarded
 from liouville.data import SOURCES
-from liouville.recipes import PRESETS
-from liouville.runs import Run
+from liouville.runs import PRESETS, Run
 
 MODELS = "h1, h2, ms1, ms2, ms3, antisymmetric, verlet, leapfrog, midpoint, resnet"
 SCHEMES = (
@@ -208,14 +207,14 @@ def test_nan_in_the_data_is_refused(train, monkeypatch):
         split.x_train[7, 1] = float("nan")
         liouville.data.check(split)
 
-    monkeypatch.setattr(liouville.plan.record.data, "load", spoiled)
+    monkeypatch.setattr(liouville.runs.plan.data, "load", spoiled)
     message = "x_train has NaN or infinite values in 1 of 100 rows, the first is row 7; remove or fill these rows."
     assert_one_line(train(), message)
 
 
 def test_an_unexpected_exception_asks_for_a_report_and_shows_the_traceback_on_request(train, tmp_path, monkeypatch):
     monkeypatch.delenv("LIOUVILLE_DEBUG", raising=False)
-    monkeypatch.setattr(liouville.plan.Plan, "load", lambda self: {}["defect"])
+    monkeypatch.setattr(liouville.runs.Plan, "load", lambda self: {}["defect"])
     sentence = (
         "this is a defect of liouville (KeyError: 'defect'). Run the same command with LIOUVILLE_DEBUG=1 in the "
         "environment and report what it prints."
@@ -231,7 +230,7 @@ def test_exhausted_memory_and_interruption_have_their_own_codes(train, monkeypat
         def load(self):
             raise error
 
-        monkeypatch.setattr(liouville.plan.Plan, "load", load)
+        monkeypatch.setattr(liouville.runs.Plan, "load", load)
         return train()
 
     memory = "the memory is exhausted; use fewer samples, a smaller --batch, or --engine checkpointed."

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from liouville.plan import Plan
-from liouville.runs import Run
+from liouville.runs import Plan, Run
 from liouville.train import GaussNewton, Settings
 
 WORDS = ("train", "--layers", 4, "--T", 2, "-d", "points=200", "--threads", 1, "--no-figures", "--quiet")

@@ -9,7 +9,7 @@ from liouville.cli.output import table
 from liouville.data import SOURCES
 from liouville.experiments import EXPERIMENTS
 from liouville.kernels import ENGINES
-from liouville.recipes import PRESETS
+from liouville.runs import PRESETS
 from liouville.schemes import SCHEMES
 from liouville.zoo import MODELS
 

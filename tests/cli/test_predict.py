@@ -132,14 +132,19 @@ def test_regression_answers_in_the_units_of_the_targets(liouville, tables, tmp_p
     assert result.code == 2 and "is a regression; there are no probabilities." in result.err
 
 
-def test_a_model_file_in_its_run_is_that_run_and_alone_gives_raw_outputs(liouville, trained, points, tmp_path):
-    model = trained[0] / "model.safetensors"
-    assert liouville("predict", model, points).out == liouville("predict", trained[0], points).out
-    shutil.copy(model, tmp_path / "alone.safetensors")
-    result = liouville("predict", tmp_path / "alone.safetensors", points)
-    assert result.code == 0 and rows(result.out)[0] == ["output_0"] and "without its run" in result.err
-    result = liouville("predict", tmp_path / "alone.safetensors", points, "--probabilities")
-    assert result.code == 2 and "give the folder" in result.err
+def test_a_model_file_answers_as_its_run_does_and_without_facts_gives_raw_outputs(liouville, trained, points, tmp_path):
+    model, alone = trained[0] / "model.safetensors", tmp_path / "alone.safetensors"
+    shutil.copy(model, alone)
+    answers = liouville("predict", trained[0], points, "--probabilities")
+    for file in (model, alone):
+        assert liouville("predict", file, points, "--probabilities") == answers
+    network = lv.load(model)
+    network.facts = None
+    lv.save(network, alone)
+    result = liouville("predict", alone, points)
+    assert result.code == 0 and rows(result.out)[0] == ["output_0"] and "does not know its data" in result.err
+    result = liouville("predict", alone, points, "--probabilities")
+    assert result.code == 2 and "give a run" in result.err
 
 
 BROKEN = {
@@ -249,9 +254,8 @@ def test_an_output_that_cannot_be_written_is_one_sentence(liouville, trained, po
     assert (result.code, result.err) == (2, f"liouville: error: cannot write {tmp_path}: it is a folder.\n")
 
 
-def test_the_transform_is_read_from_config_json(liouville, trained, points, tmp_path):
-    run = tmp_path / "copy"
-    shutil.copytree(trained[0], run)
+def test_the_transform_of_an_earlier_run_is_read_from_config_json(liouville, trained, points, tmp_path, before):
+    run = before(shutil.copytree(trained[0], tmp_path / "copy"))
     config = json.loads((run / "config.json").read_text())
     config["data"] |= {"offset": [10.0, 0.0], "scale": [2.0, 1.0]}
     (run / "config.json").write_text(json.dumps(config))

@@ -345,8 +345,8 @@ def test_without_pandas_the_extra_is_named_and_arrays_are_still_read(predict, mo
     assert predict(npy(numpy.array(VALUES))).code == 0
 
 
-def test_names_of_classes_cannot_command_a_spreadsheet(predict, trained, tmp_path):
-    shutil.copytree(trained[0], tmp_path / "run")
+def test_names_of_classes_cannot_command_a_spreadsheet(predict, trained, tmp_path, before):
+    before(shutil.copytree(trained[0], tmp_path / "run"))
     config = (tmp_path / "run" / "config.json").read_text()
     config = config.replace('"outer spiral"', '"=cmd()"')
     (tmp_path / "run" / "config.json").write_text(config)

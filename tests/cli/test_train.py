@@ -11,8 +11,7 @@ import torch
 
 import liouville as lv
 from liouville.cli.train import train as command
-from liouville.plan import DEVICES, DTYPES, INITS, LIFTS, Plan
-from liouville.runs import Run, Writer
+from liouville.runs import DEVICES, DTYPES, INITS, LIFTS, Plan, Run, Writer
 from liouville.train import settings
 
 
@@ -200,7 +199,7 @@ def test_levels_end_with_the_depth_that_was_asked_for_and_are_in_every_record(tr
     assert [record["layers"] for record in run.history()] == [2, 2, 4, 4, 8, 8]
     assert run.metrics["work"] == sum(level["work"] for level in run.metrics["levels"])
     plan = run.plan
-    assert plan == Plan.from_dict(plan.as_dict()) and plan.network(plan.load()).body.layers == 2
+    assert plan == Plan.from_dict(plan.as_dict()) and plan.network(plan.load().facts()).body.layers == 2
 
 
 def test_a_run_without_levels_records_its_work(trained):

@@ -11,11 +11,13 @@ import torch
 pytest.importorskip("lightning", reason="several processes train through Lightning Fabric")
 
 import liouville as lv
-from liouville.agents.launch import LOOPBACK, keep_store
+from liouville import runs
 from liouville.lightning import Parallel
+from liouville.processes import LOOPBACK, keep_store
 from liouville.train import Processes
 from measure import EPS, near
 from parallel import cases, module, worker
+from runs import own
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch", "liouville.agents.transport", "lightning", "torch.distributed.fsdp"])
@@ -94,6 +96,16 @@ def test_masks_differ_between_processes_and_the_weights_do_not(found):
         assert torch.equal(weights, found[0]["dropout"][0][0]) and torch.equal(weights, again)
         seeds.add(seed)
     assert len(seeds) == len(found) and found[0]["dropout"][0][1] == 5
+
+
+def test_a_run_is_called_by_all_and_the_first_has_the_folder(found):
+    alone = cases.weights(runs.train(own.PLAN.changed(dtype="float64"), own.split()).network())
+    for rank, got in enumerate(found):
+        weights, path, processes = got["run"]
+        assert (path is None) == (rank > 0) and processes == len(found)
+        assert torch.equal(weights, found[0]["run"][0])
+        torch.testing.assert_close(weights, alone, rtol=1e-10, atol=1e-10)  # 12 steps; the laws above are sharper
+    assert torch.equal(cases.weights(runs.Run.open(found[0]["run"][1]).network()), found[0]["run"][0])
 
 
 def test_batch_normalisation_is_refused(found):

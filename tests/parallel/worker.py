@@ -8,10 +8,12 @@ import torch.distributed as dist
 from torch import nn
 
 import liouville as lv
-from liouville.agents.launch import LOOPBACK
-from liouville.cli import parallel
+from liouville import processes as group
+from liouville import runs
+from liouville.processes import LOOPBACK
 from measure import generator, randn
 from parallel import cases
+from runs import own
 
 
 def main(rank, processes, port, folder):
@@ -26,8 +28,8 @@ def main(rank, processes, port, folder):
     }
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    parallel.join()
-    together = parallel.share(cases.dense())
+    group.join()
+    together = group.share(cases.dense())
     found = {name: cases.record(*cases.run(name, together)) for name in cases.CASES}
     found["dropout"] = [dropout(together) for _ in range(2)]
     found["refused"] = refused(together)
@@ -37,8 +39,9 @@ def main(rank, processes, port, folder):
         for how, penalty in cases.SHARDED.items()
     }
     found["trainer"] = trainer()
+    found["run"] = kept(together, f"{folder}/run")
     torch.save(found, f"{folder}/{rank}.pt")
-    parallel.leave()
+    group.leave()
 
 
 def dropout(together):
@@ -47,6 +50,12 @@ def dropout(together):
     network.head = nn.Sequential(nn.Dropout(0.3), network.head).double()
     lv.train.fit(network, cases.split(), cases.settings(), processes=together)
     return cases.weights(network), together.seed(5)
+
+
+def kept(together, out):
+    """A run into a folder, called in every process alike: the weights, and where they were written."""
+    run = runs.train(own.PLAN.changed(dtype="float64"), own.split(), out, processes=together)
+    return cases.weights(run.network()), run.path and str(run.path), run.metrics["processes"]
 
 
 def refused(together):

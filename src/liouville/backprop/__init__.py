@@ -4,11 +4,10 @@ An engine decides what is kept between forward and backward, never what is compu
 its formulas, and all weights as stacked tensors; a layer is a slice of them.
 """
 
-from liouville.backprop.base import Backprop, layer, slices
+from liouville.backprop.base import Backprop, Stored, layer, slices
 from liouville.backprop.checkpointed import Checkpointed
 from liouville.backprop.drift import DriftWarning
 from liouville.backprop.reversible import Reversible
-from liouville.backprop.storing import Stored
 
 __all__ = [
     "Backprop",

@@ -2,7 +2,7 @@ r"""What an engine is, and the slices of the weights that a layer gets."""
 
 from __future__ import annotations
 
-__all__ = ["Backprop", "layer", "require_depth", "slices"]
+__all__ = ["Backprop", "Stored", "layer", "require_depth", "slices"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -36,9 +36,22 @@ class Backprop(ABC):
     def recorded(self) -> Backprop:
         """What runs in place of this engine while a recorder (`liouville.compilers`) writes operations down: the plain
         loop, which is the same map and gradient, and needs nothing of this library where the recording is run."""
-        from liouville.backprop.storing import Stored
-
         return Stored()
+
+
+@dataclass(frozen=True, repr=False)
+class Stored(Backprop):
+    """Ordinary autograd: every layer's intermediates are kept. Memory grows like N; nothing is computed twice.
+
+    Examples:
+        >>> Stored() == Stored()
+        True
+    """
+
+    def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
+        for j, theta_j in enumerate(slices(theta, field.layers)):
+            state = scheme.step(field.at_layer(j), state, theta_j, h)
+        return state
 
 
 def slices(theta: Theta, layers: int) -> Iterator[Theta]:

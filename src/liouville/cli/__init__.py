@@ -6,7 +6,6 @@ __all__ = ["liouville", "run"]
 
 import click
 
-from liouville import __version__
 from liouville.cli.agents import agents
 from liouville.cli.check import check
 from liouville.cli.errors import guarded
@@ -17,6 +16,7 @@ from liouville.cli.sensitivities import sensitivities
 from liouville.cli.train import train
 from liouville.cli.verify import verify_command
 from liouville.names import suggestion
+from liouville.version import __version__
 
 
 class _Group(click.Group):

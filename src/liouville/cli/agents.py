@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from liouville.cli import parallel
-from liouville.cli.errors import BadInput, Interrupted
+from liouville.cli.exits import BadInput, Interrupted
 from liouville.cli.options import INTEGERS, SectionedCommand, convert_data_options, section
 from liouville.cli.output import say, table
-from liouville.environment import require_environment
+from liouville.environment import launched, require_environment
 from liouville.names import spelled
 
 if TYPE_CHECKING:
@@ -71,8 +71,6 @@ def agents(nproc: int | None, host: str, force: bool, **options: Any) -> int:
     Every node talks to its neighbours only, forwards and backwards. The messages and bytes of a layer are printed
     beside what a dense network would send. Start several processes with --nproc, or with torchrun.
     """
-    from liouville.agents.launch import launch, launched
-
     require_environment()
     options |= {"host": host} | {name: spelled(options[name], known) for name, known in _NAMES.items()}
     if not launched():
@@ -80,6 +78,8 @@ def agents(nproc: int | None, host: str, force: bool, **options: Any) -> int:
         _require_fits(made, options, nproc or 1)
         parallel.require_cores(nproc, force)
         if nproc and nproc > 1:
+            from liouville.processes import launch
+
             sys.stdout.flush()
             code = launch(sys.argv[1:], nproc, host, grace=2 * options["timeout"])
             if code == Interrupted.exit_code:
@@ -99,7 +99,6 @@ def _run(options: dict[str, Any]) -> None:
     import torch
 
     from liouville.agents import AgentFault
-    from liouville.agents.launch import launched
 
     try:
         _train(options, leader=not launched() or os.environ["RANK"] == "0")
@@ -119,9 +118,9 @@ def _train(options: dict[str, Any], leader: bool) -> None:
     import torch
 
     from liouville.agents import Simulation, check, spread
-    from liouville.agents.launch import connect, launched
     from liouville.agents.training import Training, accuracy, train
     from liouville.agents.transport import Distributed
+    from liouville.processes import connect
     from liouville.train.objective import Task
 
     torch.set_num_threads(1)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from liouville.cli.errors import BadInput
+from liouville.cli.exits import BadInput
 from liouville.data.cells import is_name, number
 from liouville.data.delimited import Table
 from liouville.data.headers import UNNAMED, counted, listed, plain

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DEBUG", "BadInput", "Broken", "Failed", "Interrupted", "guarded"]
+__all__ = ["DEBUG", "guarded"]
 
 import os
 import traceback
@@ -12,35 +12,13 @@ from typing import Any
 
 import click
 
+from liouville.cli import parallel
+from liouville.cli.exits import BadInput, Interrupted
 from liouville.cli.wording import in_options
 from liouville.names import suggestion
 
 DEBUG = "LIOUVILLE_DEBUG"
 _EXPECTED = (ValueError, OSError, ImportError, ArithmeticError, NotImplementedError)
-
-
-class BadInput(click.ClickException):
-    """Something that was given does not fit."""
-
-    exit_code = 2
-
-
-class Broken(click.ClickException):
-    """A claim about a network that does not hold."""
-
-    exit_code = 1
-
-
-class Failed(click.ClickException):
-    """A training that diverged, or lost one of its processes."""
-
-    exit_code = 1
-
-
-class Interrupted(click.ClickException):
-    """The user stopped it."""
-
-    exit_code = 130
 
 
 def guarded(command: Callable[[], object], options: Collection[str] = ()) -> int:
@@ -95,8 +73,6 @@ def _text(error: BaseException) -> str:
 
 
 def _report(message: str, code: int) -> int:
-    from liouville.cli import parallel
-
     return parallel.report(f"liouville: {' '.join(message.split())}\n", code)
 
 

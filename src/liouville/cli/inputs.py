@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from liouville.cli import arrays
-from liouville.cli.errors import BadInput
+from liouville.cli.exits import BadInput
 from liouville.data import content
 
 Shape = Sequence[int | None]  # of one sample; None: any number

@@ -31,7 +31,7 @@ def list_command(kind: str | None) -> None:
 
 
 def _models() -> Rows:
-    from liouville.plan import model_options
+    from liouville.runs.choices import model_options
     from liouville.zoo import MODELS
 
     own = {name: {f"--{k}": v for k, v in model_options(name).items() if k in ("J", "gamma")} for name in MODELS}
@@ -54,7 +54,7 @@ def _schemes() -> Rows:
 
 
 def _presets() -> Rows:
-    from liouville.recipes import PRESETS
+    from liouville.runs import PRESETS
 
     return list(PRESETS.items())
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from liouville.cli.errors import BadInput
+from liouville.cli.exits import BadInput
 
 _YES_NO = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
 

@@ -1,4 +1,4 @@
-r"""Processes that train together: started by ``--nproc``, or by torchrun on one machine or several.
+r"""The command in several processes: one of them talks, and each ends in a way that its launcher understands.
 
 The first process, that of rank 0, has the run folder and talks; the others follow in silence. Where all of them, or
 any other one, fail, one of them says so.
@@ -6,7 +6,7 @@ any other one, fail, one of them says so.
 
 from __future__ import annotations
 
-__all__ = ["deafen", "follow", "is_first", "join", "leave", "report", "several", "share"]
+__all__ = ["deafen", "follow", "listen", "report", "require_cores"]
 
 import os
 import signal
@@ -14,28 +14,12 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from liouville.cli.errors import BadInput, Failed, Interrupted
-from liouville.environment import processes
+from liouville.cli.exits import BadInput, Failed, Interrupted
+from liouville.environment import several
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from liouville.train import Processes
-
-_TIMEOUT = 600.0  # seconds that a process may keep the others waiting
 _HEARING = 1.0  # seconds that the others leave to the first process to say what happened
-
-
-def several() -> bool:
-    """Whether this process was started as one of several."""
-    return processes() > 1
-
-
-def is_first() -> bool:
-    """Whether this process is alone, or the one of several that talks."""
-    return not several() or os.environ["RANK"] == "0"
 
 
 def require_cores(nproc: int | None, force: bool) -> None:
@@ -52,46 +36,18 @@ def require_cores(nproc: int | None, force: bool) -> None:
         )
 
 
-def join() -> None:
-    """Find the other processes, if there are any; SIGTERM then ends a run as Ctrl-C does, with what it has saved."""
-    if not several():
-        return
-    import torch
-
-    from liouville.agents.launch import connect
-
-    place = int(os.environ.get("LOCAL_RANK", "0"))
-    gpus = place < torch.cuda.device_count()
-    if gpus:
-        torch.cuda.set_device(place)
-    connect(_TIMEOUT, "cpu:gloo,cuda:nccl" if gpus else "gloo")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+def listen() -> None:
+    """One of several processes: SIGTERM ends a run as Ctrl-C does, with what it has saved."""
+    if several():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _interrupt)
 
 
-def share(network: nn.Module) -> Processes:
-    """The processes that `join` found, for a network on the device that this one has."""
-    from liouville.train import Processes
-
-    if not several():
-        return Processes()
-    try:
-        from liouville.lightning import Parallel
-    except ModuleNotFoundError as error:
-        raise BadInput(f"several processes train through Lightning Fabric. {error}") from error
-    from lightning.fabric import Fabric
-    from lightning.fabric.plugins.environments import TorchElasticEnvironment
-
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    fabric = Fabric(
-        accelerator=next(network.parameters()).device.type,
-        devices=here,
-        num_nodes=int(os.environ["WORLD_SIZE"]) // here,
-        strategy="ddp",
-        plugins=TorchElasticEnvironment(),
-    )
-    fabric.launch()
-    return Parallel(fabric)
+def deafen() -> None:
+    """What is left to do, do to its end: whoever started several processes ends them all when one has failed."""
+    if several():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def follow(run: Callable[[], Any]) -> None:
@@ -102,22 +58,6 @@ def follow(run: Callable[[], Any]) -> None:
         _end(Interrupted.exit_code)
     except (ArithmeticError, ConnectionError) as error:
         raise Failed(str(error)) from error
-
-
-def leave() -> None:
-    """Training is over; from here on nobody waits for anybody."""
-    if several():
-        import torch
-
-        torch.distributed.destroy_process_group()
-
-
-def deafen() -> None:
-    """What is left to do, do to its end: whoever started several processes ends them all when one has failed."""
-    if not several():
-        return
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def report(line: str, code: int) -> int:

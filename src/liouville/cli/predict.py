@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from liouville.cli.errors import BadInput
+from liouville.cli.exits import BadInput
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from liouville.facts import Facts
+    from liouville.network import Network
     from liouville.runs import Run
 
 
@@ -50,22 +52,24 @@ def predict(run: str, inputs: str, out: str | None, probabilities: bool, ids: tu
     import torch
 
     from liouville.cli.inputs import read_inputs
+    from liouville.network import outputs_of
 
     torch.set_flush_denormal(True)
-    source, network = _open(run)
-    if source is None:
+    network = _open(run)
+    facts: Facts | None = getattr(network, "facts", None)
+    if facts is None:
         if probabilities:
-            raise BadInput(f"{run} is a model file without its run, which says what the outputs mean; give the folder.")
+            raise BadInput(f"{run} is a model file that does not know its data, nor what its outputs mean; give a run.")
         _note(
-            f"{run} is a model file without its run: inputs are taken as they are, and the network's raw outputs are "
-            "given."
+            f"{run} is a model file that does not know its data: inputs are taken as they are, and the network's raw "
+            "outputs are given."
         )
-    known = None if source is None else source.config["data"].get("column_names")
-    read = read_inputs(inputs, _shape(source, network), known=known, header=header, ids=ids)
+    known, shape = (None, _shape(network)) if facts is None else (facts.column_names, facts.shape)
+    read = read_inputs(inputs, shape, known=known, header=header, ids=ids)
     for note in read.notes:
         _note(note)
-    outputs = _apply(source, network, read.samples, run)
-    names, columns = _columns(source, outputs, probabilities)
+    outputs = outputs_of(network, read.samples if facts is None else network.transform(read.samples))
+    names, columns = _columns(facts, outputs, probabilities, run)
     text = _csv([*read.names, *names], [*map(_copied, read.copied), *columns])
     if out is None:
         click.echo(text, nl=False, file=sys.stdout)
@@ -77,10 +81,11 @@ def _note(text: str) -> None:
     click.echo(f"liouville: note: {text}", err=True)
 
 
-def _open(name: str) -> tuple[Run | None, Any]:
-    """The run and its network; no run where a model file lies alone."""
+def _open(name: str) -> Any:
+    """The network of a run or of a model file."""
     from liouville.checkpoint import load
-    from liouville.runs import CONFIG, MODEL, Run
+    from liouville.runs import Run
+    from liouville.runs.run import CONFIG, MODEL
 
     path = Path(name)
     if path.is_dir():
@@ -89,27 +94,27 @@ def _open(name: str) -> tuple[Run | None, Any]:
         raise FileNotFoundError(f"there is no run folder or model file {name}.")
     if path.name == MODEL and (path.parent / CONFIG).is_file():
         return _answering(Run.open(path.parent))
-    return None, load(path)
+    return load(path)
 
 
-def _answering(run: Run) -> tuple[Run, Any]:
-    run.require_answers()
-    if run.edited:
+def _answering(run: Run) -> Network:
+    """Its network, once what its files say of the data is compared."""
+    network = run.network()
+    if edited := run.edited(network):
+        followed = "what it says now" if network.facts == run.facts else "the model file"
         _note(
-            f"what {run.path}'s config.json says of the data was changed after it was written; the answers follow what "
-            "it says now."
+            f"what {run.path}'s config.json says of the data ({', '.join(edited)}) was changed after it was written; "
+            f"the answers follow {followed}."
         )
-    return run, run.network()
+    return network
 
 
-def _shape(run: Run | None, network: nn.Module) -> list[int | None]:
-    """The shape of one sample, as far as it is known."""
+def _shape(network: nn.Module) -> list[int | None]:
+    """The shape of one sample, as far as a network says it that does not know its data."""
     from torch import nn
 
     from liouville.network import Lift
 
-    if run is not None:
-        return list(run.config["data"]["shape"])
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             return [module.in_channels, None, None]
@@ -124,55 +129,23 @@ def _shape(run: Run | None, network: nn.Module) -> list[int | None]:
     )
 
 
-def _apply(run: Run | None, network: nn.Module, raw: Tensor, name: str) -> Tensor:
-    import torch
-
-    like = next(network.parameters())
-    offset, scale = (run.tensor("offset"), run.tensor("scale")) if run is not None else (None, None)
-    x = raw if offset is None or scale is None else (raw - offset) / scale
-    network.eval()
-    try:
-        with torch.no_grad():
-            outputs = torch.cat([network(part.to(like)) for part in x.split(1000)])
-    except RuntimeError as error:
-        raise ValueError(
-            f"the network of {name} does not accept inputs of shape {tuple(x.shape[1:])}: {error}."
-        ) from error
-    outputs = outputs.reshape(len(x), -1).double()
-    if not outputs.isfinite().all():
-        row = int((~outputs.isfinite()).any(1).nonzero()[0]) + 1
-        raise ValueError(f"the network's output is not finite for row {row} (counted from 1); are the inputs raw?")
-    return outputs
-
-
-def _columns(run: Run | None, outputs: Tensor, probabilities: bool) -> tuple[list[str], list[list[str]]]:
+def _columns(facts: Facts | None, outputs: Tensor, probabilities: bool, run: str) -> tuple[list[str], list[list[str]]]:
     """Names and columns of the answer."""
-    from liouville.train import Task
-
     width = outputs.shape[1]
-    if run is None:
+    if facts is None:
         return [f"output_{k}" for k in range(width)], _texts(outputs)
-    classes = run.config["data"].get("classes")
-    if classes == 0:
-        if probabilities:
-            raise BadInput(f"{run.path} is a regression; there are no probabilities.")
-        offset, scale = run.tensor("target_offset"), run.tensor("target_scale")
-        fits = all(t is None or (t.ndim < 3 and {t.numel(), *t.shape[-1:]} <= {1, width}) for t in (offset, scale))
-        values = outputs if offset is None or scale is None or not fits else outputs * scale + offset
-        if not fits or not values.isfinite().all():
-            raise ValueError(
-                f"{run.path} does not fit together: data.target_scale and data.target_offset of its config.json do "
-                f"not give {width} finite value(s) for a row."
-            )
-        return ["prediction"] if width == 1 else [f"prediction_{k}" for k in range(width)], _texts(values)
-    if not isinstance(classes, int) or width != (1 if classes == 2 else classes):
-        raise ValueError(f"{run.path} does not fit together: {classes} classes, but a network of {width} output(s).")
-    task = Task("logistic" if classes == 2 else "softmax", classes)
-    names = [_harmless(str(n)) for n in run.config["data"].get("label_names") or range(classes)]
-    predictions = [names[k] for k in task.labels(outputs).tolist()]
-    if not probabilities:
-        return ["prediction"], [predictions]
-    return ["prediction", *(f"p({n})" for n in names)], [predictions, *_texts(task.probabilities(outputs))]
+    if probabilities and not facts.classes:
+        raise BadInput(f"{run} is a regression; there are no probabilities.")
+    try:
+        answers = facts.answers(outputs)
+        shares = _texts(facts.probabilities(outputs)) if probabilities else []
+    except ValueError as error:
+        raise ValueError(f"{run} does not fit together: {error}") from error
+    if not isinstance(answers, list):
+        return ["prediction"] if width == 1 else [f"prediction_{k}" for k in range(width)], _texts(answers)
+    names = [_harmless(str(n)) for n in facts.label_names or range(facts.classes)]
+    shown = [f"p({n})" for n in names] if probabilities else []
+    return ["prediction", *shown], [[_harmless(str(answer)) for answer in answers], *shares]
 
 
 def _texts(values: Tensor) -> list[list[str]]:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from liouville.cli.errors import DEBUG, BadInput, Interrupted
+from liouville.cli.errors import DEBUG
+from liouville.cli.exits import BadInput, Interrupted
 from liouville.cli.output import say, table
 
 if TYPE_CHECKING:

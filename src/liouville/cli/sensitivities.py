@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from liouville.cli.check import find_run, samples_of, split_of
-from liouville.cli.errors import BadInput
+from liouville.cli.check import find_run, split_of
+from liouville.cli.exits import BadInput
 from liouville.cli.output import say, table
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from liouville.flow import Flow
+    from liouville.runs import Run
 
 
 @click.command(short_help="Norms by depth and Lyapunov spectrum of a network, measured.")
@@ -67,6 +68,7 @@ def _measured(run: str, data: str | None, options: tuple[str, ...], samples: int
 
     from liouville.checkpoint import load
     from liouville.flow import Flow
+    from liouville.runs.certifying import samples_of
 
     folder, file = find_run(run)
     network = load(file).double().eval()
@@ -77,11 +79,27 @@ def _measured(run: str, data: str | None, options: tuple[str, ...], samples: int
             "takes each by itself."
         )
     split = split_of(folder, data, options)
-    if isinstance(network, Flow) or split is None:
+    if isinstance(network, Flow) or (folder is None and split is None):
         raise BadInput("a file alone has no inputs to measure at; give a network's file and --data, or a run folder.")
     with torch.no_grad():
-        y = network.lift(samples_of(network, split)[:samples])
-    return flow, y, Path(run).name if folder is not None else file.stem
+        if split is not None:
+            x = samples_of(network, split)[:samples]
+        else:
+            assert folder is not None
+            x = _probes(folder, samples).to(next(network.parameters()))
+        return flow, network.lift(x), Path(run).name if folder is not None else file.stem
+
+
+def _probes(run: Run, samples: int) -> Tensor:
+    """Inputs for a run on data of one's own, which its folder does not hold."""
+    import torch
+
+    click.echo(
+        f"liouville: note: {run.path} was trained on data of one's own, which it does not hold: measured at {samples} "
+        "normally distributed inputs; --data measures over a data set.",
+        err=True,
+    )
+    return torch.randn((samples, *run.facts.shape), generator=torch.Generator().manual_seed(0))
 
 
 def _show(flow: Flow, found: Tensor, spectrum: Tensor, name: str) -> None:

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 __all__ = ["train"]
 
-import dataclasses
-import functools
+import contextlib
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from liouville.cli import parallel
-from liouville.cli.errors import BadInput, Failed, Interrupted
+from liouville.cli.exits import BadInput, Failed, Interrupted
 from liouville.cli.options import INTEGERS, SectionedCommand, convert_data_options, section
 from liouville.cli.output import say, table
-from liouville.environment import require_environment
+from liouville.environment import is_first, require_environment, several
 
 if TYPE_CHECKING:
     from liouville.data import Split
     from liouville.network import Network
-    from liouville.plan import Plan
-    from liouville.runs import Writer
-    from liouville.train import History, Processes
+    from liouville.processes import Processes
+    from liouville.runs import Plan, Run
+    from liouville.train import History
 
 _data, _network, _training, _machine, _output = (
     section(name) for name in ("Data", "Network", "Training", "Machine", "Output")
@@ -115,52 +114,66 @@ def train(
     """
     require_environment()
     parallel.require_cores(nproc, force)
-    if nproc and nproc > 1 and not parallel.several():
-        from liouville.agents.launch import launch
+    if nproc and nproc > 1 and not several():
+        from liouville.processes import launch
 
         return launch(sys.argv[1:], nproc)
     watch = _Watch()
-    import torch
+    import torch  # noqa: F401 (by itself, to know how long it takes)
 
-    from liouville import runs
-    from liouville.train import Terminal, silent
+    from liouville.runs.execute import settled
+    from liouville.runs.folder import require_free
 
     watch.lap("import")
-    torch.set_flush_denormal(True)
     folder = Path(out) if out is not None else None
-    if folder is not None and parallel.is_first():
-        runs.require_free(folder, force)
+    if folder is not None and is_first():
+        require_free(folder, force)
     plan = _plan(data, data_options, preset, like, changes)
-    run = _method(plan)
-    parallel.join()
+    _require_one_process(plan)
+    with settled(plan) as plan:
+        return _run(plan, folder, force, quiet, not no_figures, svg, watch)
+
+
+def _run(plan: Plan, folder: Path | None, force: bool, quiet: bool, figures: bool, svg: bool, watch: _Watch) -> int:
+    from liouville import processes
+    from liouville.runs.execute import run, trained
+    from liouville.runs.folder import next_free
+    from liouville.train import Terminal, silent
+
+    processes.join()
+    parallel.listen()
     split = plan.load()
-    network = plan.network(split)
-    processes = parallel.share(network)
-    if processes.size > 1:
-        run = functools.partial(run, processes=processes)
-    if not parallel.is_first():
-        parallel.follow(lambda: run(network, split, plan.fit_settings()))
-        parallel.leave()
+    network = plan.network(split.facts())
+    together = processes.share(network)
+    if not is_first():
+        parallel.follow(lambda: trained(plan, network, split, processes=together))
+        processes.leave()
         return 0
     if folder is None:
-        folder = runs.next_free("runs", f"{plan.data}-{plan.model}")
-    writer = runs.Writer(folder, plan, split, network, command=_command_line(), force=force)
+        folder = next_free("runs", f"{plan.data}-{plan.model}")
     watch.lap("data")
     if not quiet:
-        try:
-            say(_describe(plan, split, network, processes))
-        except OSError:  # nobody would see what comes: nothing is trained, and no folder blocks the next try
-            writer.discard()
-            raise
-    history = _train(run, network, split, plan, writer, silent if quiet else Terminal(), processes.size)
-    parallel.leave()
+        say(_describe(plan, split, network, together))
+    with _told():
+        done = run(
+            plan,
+            network,
+            split,
+            folder,
+            progress=silent if quiet else Terminal(),
+            force=force,
+            processes=together,
+            command=_command_line(),
+            on_stop=parallel.deafen,
+        )
+    processes.leave()
     watch.lap("train")
-    drawn: list[Path] = [] if no_figures else _draw(network, split, history, writer, svg, quiet)
+    drawn = _draw(done, folder, svg, quiet) if figures else []
     watch.lap("figures")
     if quiet:
         say(str(folder))
     else:
-        _report(folder, network, history, drawn, watch.laps, split)
+        _report(done, folder, drawn, watch.laps)
     return 0
 
 
@@ -179,24 +192,22 @@ class _Watch:
 def _plan(
     data: str | None, data_options: tuple[str, ...], preset: str | None, like: str | None, changes: dict[str, Any]
 ) -> Plan:
-    import torch
-
     from liouville.data import SOURCES
     from liouville.names import lookup, spelled
-    from liouville.plan import Plan
-    from liouville.recipes import PRESETS
-    from liouville.runs import Run
+    from liouville.runs import PRESETS, Plan, Run
 
     data, preset = spelled(data, SOURCES), spelled(preset, PRESETS)
     if like is not None and preset is not None:
         raise BadInput("--like and --preset both say where to start from; give one of them.")
     base = Run.open(like).plan if like is not None else Plan.of(_given(data, "swiss-roll"), _given(preset, "default"))
-    name = _given(data, base.data)
+    name = base.data if data is None else data
+    if name is None:
+        raise BadInput(
+            f"{like} was trained on data of one's own, which no name loads: give --data, or in Python "
+            "runs.train(runs.Run.open(...).plan, split)."
+        )
     options = convert_data_options(lookup(SOURCES, name, "data set").loader, data_options)
-    plan = base.changed(data=name, data_options=options, **_as_spelled(changes))
-    if plan.threads is not None:
-        torch.set_num_threads(plan.threads)
-    return plan.changed(threads=torch.get_num_threads())
+    return base.changed(data=name, data_options=options, **_as_spelled(changes))
 
 
 def _given(word: str | None, default: str) -> str:
@@ -209,7 +220,7 @@ def _as_spelled(changes: dict[str, Any]) -> dict[str, Any]:
     from liouville.activations import ACTIVATIONS
     from liouville.kernels import ENGINES
     from liouville.names import spelled
-    from liouville.plan import DEVICES, DTYPES, INITS, LIFTS
+    from liouville.runs import DEVICES, DTYPES, INITS, LIFTS
     from liouville.schemes import SCHEMES
     from liouville.train.settings import HEADS, OPTIMIZERS, SAFEGUARDS, SCHEDULES
     from liouville.zoo import MODELS
@@ -222,69 +233,41 @@ def _as_spelled(changes: dict[str, Any]) -> dict[str, Any]:
     return {name: spelled(value, known.get(name, ())) for name, value in changes.items()}
 
 
-def _method(plan: Plan) -> Any:
-    """What trains: stochastic gradients or Gauss-Newton, on one level or several."""
-    from liouville.train import GaussNewton, fit, gauss_newton, multilevel
+def _require_one_process(plan: Plan) -> None:
+    """Refuse before the processes wait for each other."""
+    from liouville.train import GaussNewton
 
-    second = isinstance(plan.settings, GaussNewton)
-    if second and parallel.several():
+    if isinstance(plan.settings, GaussNewton) and several():
         raise BadInput(
             "gauss-newton trains in one process; leave out --nproc and torchrun, or take --optimizer adam, adamw "
             "or sgd."
         )
-    if plan.levels > 1:
-        return functools.partial(multilevel, levels=plan.levels)
-    return gauss_newton if second else fit
 
 
-def _train(
-    run: Any, network: Network, split: Split, plan: Plan, writer: Writer, progress: Any, processes: int
-) -> History:
-    """Train; whatever ends it early, the best weights so far are in the run folder."""
-    from liouville.train import DivergenceError, History, MultilevelHistory
-
-    history = History("accuracy" if split.classes else "r2")
-
-    def on_epoch(now: History) -> None:
-        nonlocal history
-        history = now
-        writer.epoch(now)
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What ended a training, as the command says it."""
+    from liouville import runs
+    from liouville.train import DivergenceError
 
     try:
-        history = run(network, split, plan.fit_settings(), progress=progress, on_epoch=on_epoch)
-    except (DivergenceError, ConnectionError) as error:
-        parallel.deafen()
-        writer.finish(network, history, stopped=str(error), processes=processes)
-        raise Failed(f"{error} {_rescued(history, writer)}") from error
-    except KeyboardInterrupt:
-        stopped = f"interrupted in epoch {len(history.epochs) + 1} of {plan.epochs}"
-        writer.finish(network, history, stopped=stopped, processes=processes)
-        raise Interrupted(f"{stopped}. {_rescued(history, writer)}") from None
-    except Exception as error:
-        if history.best_epoch:
-            writer.finish(network, history, stopped=str(error), processes=processes)
-        else:
-            writer.discard()
-        raise
-    more: dict[str, Any] = {"processes": processes}
-    if isinstance(history, MultilevelHistory):
-        levels = [dataclasses.asdict(level) for level in history.levels]
-        more |= {"levels": levels, "levels_left_out": history.skipped}
-    writer.finish(network, history, **more)
-    return history
+        yield
+    except runs.Interrupted as stopped:
+        raise Interrupted(str(stopped)) from None
+    except runs.Failed as stopped:
+        if isinstance(stopped.__cause__, DivergenceError | ConnectionError):
+            raise Failed(str(stopped)) from stopped
+        assert stopped.__cause__ is not None
+        raise stopped.__cause__ from stopped
 
 
-def _rescued(history: History, writer: Writer) -> str:
-    if history.best_epoch:
-        return f"The best weights so far, those of epoch {history.best_epoch}, are in {writer.path}."
-    return f"No epoch was completed, so the initial weights are in {writer.path}."
-
-
-def _draw(network: Network, split: Split, history: History, writer: Writer, svg: bool, quiet: bool) -> list[Path]:
+def _draw(done: Run, folder: Path, svg: bool, quiet: bool) -> list[Path]:
     from liouville.report import draw_all
+    from liouville.runs.folder import figures
 
+    network, history, split = _in_memory(done)
     try:
-        return draw_all(network, split, history, writer.figures(), svg=svg)
+        return draw_all(network, split, history, figures(folder), svg=svg)
     except ImportError as error:
         if not quiet:
             click.echo(f"liouville: note: no figures: {error}.", err=True)
@@ -302,9 +285,13 @@ def _describe(plan: Plan, split: Split, network: Network, processes: Processes) 
     )
 
 
-def _report(
-    folder: Path, network: Network, history: History, drawn: list[Path], laps: dict[str, float], split: Split
-) -> None:
+def _in_memory(done: Run) -> tuple[Network, History, Split]:
+    assert done.trained is not None
+    return done.trained
+
+
+def _report(done: Run, folder: Path, drawn: list[Path], laps: dict[str, float]) -> None:
+    network, history, split = _in_memory(done)
     name = history.score_name
     rows = []
     for part, note in (("train", ""), ("validation", f"best epoch {history.best_epoch}"), ("test", "read once, now")):

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from liouville.facts import Facts, as_numbers, fingerprint
+
 
 class Holdout(NamedTuple):
     """Training data in two: the points to fit, and the points to choose by. It holds no test point."""
@@ -87,6 +89,29 @@ class Split:
         if self.offset is not None and self.scale is not None:
             x = (x - self.offset.to(x)) / self.scale.to(x)
         return x.to(self.x_train.dtype)
+
+    def facts(self) -> Facts:
+        """What is known of these data without having them; it reads every number, for the fingerprint.
+
+        Examples:
+            >>> x = torch.tensor([[0.0], [1.0]])
+            >>> Split(x, x, x, x, "line", 0, offset=torch.tensor(10.0), scale=torch.tensor(2.0)).facts().scale
+            2.0
+        """
+        targets = 1 if self.y_train.ndim == 1 else self.y_train.shape[1]
+        transform = {name: getattr(self, name) for name in ("offset", "scale", "target_offset", "target_scale")}
+        return Facts(
+            name=self.name,
+            shape=tuple(self.x_train.shape[1:]),
+            classes=self.classes,
+            outputs=0 if self.classes else targets,
+            label_names=self.label_names and tuple(self.label_names),
+            column_names=self.column_names and tuple(self.column_names),
+            train_samples=len(self.x_train),
+            test_samples=len(self.x_test),
+            fingerprint=fingerprint((self.x_train, self.y_train, self.x_test, self.y_test)),
+            **{name: None if t is None else as_numbers(t) for name, t in transform.items()},
+        )
 
     def holdout(self, fraction: float, generator: torch.Generator | None) -> Holdout:
         """Take ``round(fraction * samples)`` random samples out of the training part, for validation.

@@ -28,7 +28,7 @@ from liouville.experiments.comparing import spread
 from liouville.experiments.experiment import Experiment, Rendering, Table
 from liouville.experiments.paired import Paired
 from liouville.experiments.records import Record
-from liouville.plan import Plan
+from liouville.runs import Plan
 from liouville.train import DivergenceError, History, Settings, evaluate, fit, task_of
 
 DATA = ("swiss-roll", "double-circles", "peaks", "digits")
@@ -89,7 +89,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     )
     split, settings = plan.load(), plan.fit_settings()
     assert isinstance(settings, Settings)
-    ours = plan.network(split)
+    ours = plan.network(split.facts())
     history = fit(ours, split, settings)
     number, seconds = parameters(ours), history.metrics["seconds"]
     found = {OURS: _row(history.metrics["test_accuracy"], ours, history)}
@@ -102,7 +102,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
         found[f"{name}, equal parameters"] = _best(functools.partial(of_width, width), split, theirs, rates)
         in_time = _in_time(functools.partial(of_width, WIDTH), split, theirs, seconds)
         found[f"{name}, equal time"] = _best(functools.partial(of_width, WIDTH), split, in_time, rates)
-    plain = functools.partial(plan.changed(engine="stored").network, split)
+    plain = functools.partial(plan.changed(engine="stored").network, split.facts())
     found[ROWS[-1]] = _best(plain, split, _in_time(plain, split, settings, seconds), (settings.lr,))
     return {"rows": found}
 

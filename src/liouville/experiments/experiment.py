@@ -6,7 +6,7 @@ that was interrupted goes on where it was, and a page can be made again without 
 
 from __future__ import annotations
 
-__all__ = ["Experiment", "Picture", "Rendering", "Table"]
+__all__ = ["Experiment", "Picture", "Record", "Rendering", "Table"]
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -17,7 +17,27 @@ if TYPE_CHECKING:
     from matplotlib.animation import Animation
     from matplotlib.figure import Figure
 
-    from liouville.experiments.records import Record
+
+@dataclass(frozen=True)
+class Record:
+    """One case, what came out of it, and how it was made.
+
+    Args:
+        case: what was run.
+        values: what came out; ``{"diverged": sentence}`` where training diverged.
+        seconds: it took.
+        made: the commit of the code and the versions of what it stands on.
+    """
+
+    case: Any
+    values: Mapping[str, Any]
+    seconds: float
+    made: Mapping[str, str]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether training came to no end."""
+        return "diverged" in self.values
 
 
 @dataclass(frozen=True)

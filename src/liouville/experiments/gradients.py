@@ -25,8 +25,8 @@ from liouville.experiments.experiment import Experiment, Picture, Rendering, Tab
 from liouville.experiments.gradient_figures import by_iteration, loss_gradients
 from liouville.experiments.gradient_watch import Watch
 from liouville.experiments.records import Record
-from liouville.plan import Plan
 from liouville.randomness import seeded
+from liouville.runs import Plan
 from liouville.train import Penalty, Settings, fit
 from liouville.train.optimizers import Adam
 
@@ -113,7 +113,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     split, settings = plan.load(), plan.fit_settings()
     assert isinstance(settings, Settings)
     if config.network in PUBLISHED:
-        network = plan.network(split)
+        network = plan.network(split.facts())
         watch = Watch(network.lift, network.body, split, config.every)
         history = fit(network, split, settings, callbacks=[watch])
     else:

@@ -23,7 +23,7 @@ from liouville.experiments.records import Record
 from liouville.fields import Normal
 from liouville.network import Network
 from liouville.randomness import seeded
-from liouville.recipes import recipe
+from liouville.runs import recipe
 from liouville.train import History, evaluate, fit
 from liouville.train.objective import task_of
 
@@ -107,7 +107,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     split = load("mnist", train=config.train, test=min(config.train, 10_000))
     network, column = network_of(config), COLUMNS[config.column]
     if config.procedure == OURS:
-        preset = recipe("mnist", "pixelwise").settings
+        preset: Any = recipe("mnist", "pixelwise").settings  # of gradients
         metrics = fit(network, split, replace(preset, epochs=config.epochs, seed=config.seed)).metrics
     elif config.procedure == PAPERS:
         settings = papers_images.settings(column, config.epochs, config.seed)

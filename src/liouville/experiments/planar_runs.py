@@ -17,7 +17,7 @@ from typing import Any, TypedDict
 
 import torch
 
-from liouville.plan import Plan
+from liouville.runs import Plan
 from liouville.train import Settings, evaluate, fit
 from liouville.train.objective import task_of
 
@@ -143,7 +143,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     plan = plan_of(config)
     split = plan.load()
     held = split.holdout(HELD_OUT, torch.Generator().manual_seed(config.seed))
-    network, settings = plan.network(split), plan.fit_settings()
+    network, settings = plan.network(split.facts()), plan.fit_settings()
     if not isinstance(settings, Settings):
         raise TypeError(f"the procedures train by gradients, got {type(settings).__name__}.")
     metrics = fit(network, replace(split, x_train=held.x_train, y_train=held.y_train), settings).metrics

@@ -20,8 +20,8 @@ from liouville.experiments.comparing import beside, percents, spread, verdict
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
 from liouville.experiments.records import Record
 from liouville.network import Network
-from liouville.plan import Plan
 from liouville.report import features_at_depths, features_in_motion
+from liouville.runs import Plan
 from liouville.train import Settings, fit, task_of
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     """Train; seed 0 of our settings leaves its model for the pictures."""
     plan = plan_of(config)
     split = plan.load()
-    network, settings = plan.network(split), plan.fit_settings()
+    network, settings = plan.network(split.facts()), plan.fit_settings()
     assert isinstance(settings, Settings)
     metrics = fit(network, split, settings).metrics
     values: dict[str, Any] = {"accuracy": metrics["test_accuracy"]}

@@ -11,42 +11,14 @@ __all__ = ["Record", "Store", "provenance", "rounded"]
 import functools
 import json
 import os
-import platform
-import subprocess
-import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
-import torch
-
-import liouville
 from liouville.documents import Rule, conform, parse
-from liouville.experiments.experiment import Experiment
+from liouville.experiments.experiment import Experiment, Record
 from liouville.files import without_nan
-
-
-@dataclass(frozen=True)
-class Record:
-    """One case, what came out of it, and how it was made.
-
-    Args:
-        case: what was run.
-        values: what came out; ``{"diverged": sentence}`` where training diverged.
-        seconds: it took.
-        made: the commit of the code and the versions of what it stands on.
-    """
-
-    case: Any
-    values: Mapping[str, Any]
-    seconds: float
-    made: Mapping[str, str]
-
-    @property
-    def diverged(self) -> bool:
-        """Whether training came to no end."""
-        return "diverged" in self.values
+from liouville.provenance import commit, versions
 
 
 class _Line(TypedDict):
@@ -143,23 +115,4 @@ def rounded(value: float) -> float:
 @functools.cache
 def provenance() -> dict[str, str]:
     """The commit of the code, where it is a checkout, and the versions of what it stands on."""
-    return {
-        "commit": _commit(),
-        "liouville": liouville.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "platform": f"{sys.platform} {platform.machine()}",
-    }
-
-
-def _commit() -> str:
-    """The commit of the package's folder, with a + where its files differ from it; ``"none"`` outside a checkout."""
-    git = ["git", "-C", str(Path(__file__).parent.parent)]
-    try:
-        head, changed = (
-            subprocess.run([*git, *words], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-            for words in (["rev-parse", "--short=10", "HEAD"], ["status", "--porcelain", "--", "."])
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "none"
-    return head + ("+" if changed else "")
+    return {"commit": commit(), **versions()}

@@ -28,7 +28,7 @@ from liouville.experiments.comparing import spread
 from liouville.experiments.experiment import Experiment, Rendering, Table
 from liouville.experiments.paired import Paired, pairs
 from liouville.experiments.records import Record
-from liouville.plan import Plan
+from liouville.runs import Plan
 from liouville.train import Settings, evaluate, fit, task_of
 
 DATA = ("digits", "breast-cancer", "wine", "iris", "diabetes")
@@ -92,7 +92,7 @@ def _ours(config: Config, split: Split, grid: Sequence[Mapping[str, Any]]) -> tu
     found: list[tuple[float, float, nn.Module, str]] = []
     for options in grid:
         plan = Plan.of(config.data).changed(seed=config.seed, **options, **({"validation": HELD} if options else {}))
-        network, settings = plan.network(split), plan.fit_settings()
+        network, settings = plan.network(split.facts()), plan.fit_settings()
         assert isinstance(settings, Settings)
         metrics = fit(network, split, settings, test=False).metrics
         name = task_of(network, split).score_name

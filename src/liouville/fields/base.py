@@ -15,16 +15,13 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from liouville.fields.prolongation import prolongation
 from liouville.fields.signatures import Signature, named
-
-if TYPE_CHECKING:
-    from liouville.schemes.base import Scheme
 
 Spectrum = Literal["imaginary", "damped", "any"]
 Theta = Any  # a NamedTuple of tensors; each field declares its own
@@ -149,8 +146,8 @@ class VectorField(nn.Module, ABC):
         """
         return None
 
-    def check_scheme(self, scheme: Scheme) -> None:
-        """Raise a `ValueError` that says what to use instead where ``scheme`` does not fit this field.
+    def check_scheme(self, scheme: Any) -> None:
+        """Raise a `ValueError` that says what to use instead where a `liouville.Scheme` does not fit this field.
 
         `Scheme.check` asks it; a field that fits every scheme for its kind leaves it as it is.
         """

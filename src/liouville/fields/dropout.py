@@ -6,7 +6,7 @@ __all__ = ["DropoutField", "PartitionedDropoutField", "dropout"]
 
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +14,6 @@ from torch import Tensor
 from liouville.fields.base import Lipschitz, Spectrum, Theta, VectorField, spectrum_of
 from liouville.fields.partitioned import PartitionedField
 from liouville.fields.stochastic import StochasticField
-
-if TYPE_CHECKING:
-    from liouville.schemes.base import Scheme
 
 
 def dropout(field: VectorField, probability: float) -> StochasticField:
@@ -101,7 +98,7 @@ class DropoutField(StochasticField):
         parts = tuple(L / (1 - self.probability) for L in own.parts)
         return Lipschitz(parts, functools.reduce(torch.maximum, parts))
 
-    def check_scheme(self, scheme: Scheme) -> None:
+    def check_scheme(self, scheme: Any) -> None:
         self.field.check_scheme(scheme)
 
     def extra_repr(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["SecondOrderField"]
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,9 +13,6 @@ from torch import Tensor
 from liouville.fields.base import Lipschitz, Spectrum, Theta, VectorField, is_closed, spectrum_of
 from liouville.fields.partitioned import PartitionedField
 from liouville.fields.residual import SemidefiniteField, SymmetricField
-
-if TYPE_CHECKING:
-    from liouville.schemes.base import Scheme
 
 _REAL = (SymmetricField, SemidefiniteField)  # whose eigenvalues are real
 
@@ -89,7 +86,7 @@ class SecondOrderField(PartitionedField):
         """I."""
         return torch.eye(p.shape[-1]).to(p).expand(*p.shape, -1) if self.feature_axis == -1 else None
 
-    def check_scheme(self, scheme: Scheme) -> None:
+    def check_scheme(self, scheme: Any) -> None:
         """Stages of p and q are needed, and for the start "half" those of symplectic Euler."""
         stages = getattr(scheme, "stages", None)
         if stages is None:

@@ -11,12 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from liouville.backprop.base import Backprop, layer
+from liouville.backprop.base import Backprop, Stored, layer
 from liouville.backprop.checkpointed import Checkpointed
 from liouville.backprop.contract import is_autocast, is_plain_autograd
 from liouville.backprop.gate import Manner, observed
 from liouville.backprop.reversible import Reversible
-from liouville.backprop.storing import Stored
 from liouville.backprop.trial import bytes_per_layer
 from liouville.compilers import is_watched
 from liouville.fields.base import Theta, VectorField

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
-from liouville.backprop.base import Backprop, require_depth
+from liouville.backprop.base import Backprop, Stored, require_depth
 from liouville.backprop.contract import differentiable_once, is_autocast, is_plain_autograd, require_plain_autograd
 from liouville.backprop.drift import warn_once
 from liouville.backprop.range import Range, Reach, reach
-from liouville.backprop.storing import Stored
 from liouville.compilers import is_watched
 from liouville.fields.base import Theta, VectorField
 from liouville.fields.stochastic import original

@@ -1,5 +1,6 @@
 """Training: the learning problem of both papers, its penalties, by stochastic gradients or by second derivatives."""
 
+from liouville.processes.sharing import Processes
 from liouville.train.callback import Callback
 from liouville.train.diagnosis import DivergenceError
 from liouville.train.full import Expansion, FullObjective, Objective
@@ -10,7 +11,6 @@ from liouville.train.monitor import GradientMonitor, GradientRecord, GradientWar
 from liouville.train.multilevel import Level, MultilevelHistory, multilevel
 from liouville.train.newton import Head, HeadSolution, steihaug
 from liouville.train.objective import Task, task_of
-from liouville.train.processes import Processes
 from liouville.train.progress import Progress, Terminal, silent
 from liouville.train.refine import refine
 from liouville.train.regularisers import (

@@ -17,6 +17,7 @@ from liouville.fields.once import one_step
 from liouville.flow import Flow
 from liouville.network import evaluation_mode
 from liouville.precision import in_working_precision
+from liouville.processes.sharing import Processes
 from liouville.randomness import seeded
 from liouville.train.alternate import Features, fresh_head, require_network, train_head
 from liouville.train.augment import augmented
@@ -25,7 +26,6 @@ from liouville.train.diagnosis import DivergenceError, diagnose
 from liouville.train.history import Epoch, History
 from liouville.train.objective import Task, require_trainable, task_of
 from liouville.train.optimizers import Adam, AdamW
-from liouville.train.processes import Processes
 from liouville.train.progress import Progress, silent
 from liouville.train.settings import Settings
 

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from liouville.analysis import margin
 from liouville.data import Split
 from liouville.flow import Flow
+from liouville.processes.sharing import Processes
 from liouville.train.gaussnewton import gauss_newton
 from liouville.train.history import History
 from liouville.train.loop import fit, optimizer_of
-from liouville.train.processes import Processes
 from liouville.train.progress import Progress, silent
 from liouville.train.refine import refine
 from liouville.train.settings import GaussNewton, Settings

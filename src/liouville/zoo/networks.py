@@ -23,6 +23,7 @@ from liouville.names import lookup
 from liouville.network import ChannelsLast, Connector, Half, Lift, Network, Place
 from liouville.operators import Conv, Dense
 from liouville.randomness import seeded
+from liouville.schemes import Scheme
 from liouville.zoo.papers import MODELS, Builder, ms1, verlet
 
 LiftChoice = Place | Literal["linear"] | None
@@ -59,6 +60,7 @@ def classifier(
     layers: int | Sequence[int],
     T: float,
     *,
+    scheme: Scheme | None = None,
     lift: LiftChoice = None,
     conv: Images | None = None,
     dropout_rate: float = 0.0,
@@ -76,6 +78,7 @@ def classifier(
         features: n; for images and their like, several numbers make several flows with a `Connector` between them.
         layers: N, or one number per flow.
         T: final time of each flow.
+        scheme: replaces the model's own, for example ``liouville.RK4()``.
         lift: for vectors: where `Lift` puts the data (``"ends"`` by default; ``"q"`` for `verlet` and `ms1`), or
             ``"linear"``, a learned map.
         conv: for signals, images and volumes: `Images()` or another choice; required there, refused for vectors.
@@ -93,8 +96,8 @@ def classifier(
     """
     if classes < 2:
         raise ValueError(f"classes must be at least 2, got {classes}; use regressor for real-valued targets.")
-    outputs = 1 if classes == 2 else classes
-    return _network(model, inputs, outputs, features, layers, T, lift, conv, dropout_rate, budget, generator, backprop)
+    outputs, around = 1 if classes == 2 else classes, (scheme, lift, conv, dropout_rate, budget, generator, backprop)
+    return _network(model, inputs, outputs, features, layers, T, *around)
 
 
 def regressor(
@@ -105,6 +108,7 @@ def regressor(
     layers: int | Sequence[int],
     T: float,
     *,
+    scheme: Scheme | None = None,
     lift: LiftChoice = None,
     conv: Images | None = None,
     dropout_rate: float = 0.0,
@@ -118,7 +122,8 @@ def regressor(
         >>> regressor("ms2", inputs=10, outputs=1, features=16, layers=8, T=1.0)(torch.randn(5, 10)).shape
         torch.Size([5, 1])
     """
-    return _network(model, inputs, outputs, features, layers, T, lift, conv, dropout_rate, budget, generator, backprop)
+    around = (scheme, lift, conv, dropout_rate, budget, generator, backprop)
+    return _network(model, inputs, outputs, features, layers, T, *around)
 
 
 def _network(
@@ -128,6 +133,7 @@ def _network(
     features: int | Sequence[int],
     layers: int | Sequence[int],
     T: float,
+    scheme: Scheme | None,
     lift: LiftChoice,
     conv: Images | None,
     dropout_rate: float,
@@ -144,7 +150,10 @@ def _network(
     seed = None if generator is None else int(torch.randint(2**62, (), generator=generator))
     with contextlib.nullcontext() if seed is None else seeded(seed):
         operator = Dense() if conv is None else Conv(conv.kernel, _dims(inputs, conv))
-        flows = [build(n, N, T, operator=operator, backprop=backprop) for n, N in zip(widths, depths, strict=True)]
+        own = backprop if scheme is None else Stored()  # which runs every scheme
+        flows = [build(n, N, T, operator=operator, backprop=own) for n, N in zip(widths, depths, strict=True)]
+        if scheme is not None:
+            flows = [Flow(f.field, scheme, f.T, backprop) for f in flows]
         if budget is not None and dropout_rate:
             raise ValueError("a budget bounds the velocities as they are, without dropout; give one of the two.")
         if budget is not None:

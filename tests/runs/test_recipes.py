@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from dataclasses import replace
 
 import pytest
 
 import liouville as lv
-from liouville.recipes import PRESETS, recipe
+from liouville.runs import PRESETS, Plan, recipe
 
 
 @pytest.mark.parametrize("name", lv.data.names())
@@ -29,6 +31,18 @@ def test_presets_and_their_limits() -> None:
     penalty = replace(paper.settings.penalty, head=paper.settings.penalty.head / 2)
     settings = replace(paper.settings, schedule="epoch-count", penalty=penalty)
     assert script == replace(paper, lift="ends", settings=settings)
-    assert recipe("swiss-roll", "h1-64").data["noise"] == 0.0
+    assert recipe("swiss-roll", "h1-64").data_options["noise"] == 0.0
     with pytest.raises(ValueError, match="the preset 'h1-64' is for swiss-roll and double-circles"):
         recipe("peaks", "h1-64")
+
+
+def test_every_recipe_survives_json():
+    for preset in PRESETS:
+        for data in lv.data.names():
+            with contextlib.suppress(ValueError):  # not every data set has every preset
+                plan = Plan.of(data, preset)
+                assert Plan.from_dict(json.loads(json.dumps(plan.as_dict()))) == plan
+
+
+def test_a_recipe_is_the_plan_of_its_data_set() -> None:
+    assert recipe("peaks", "hdnn") == Plan.of("peaks", "hdnn") and recipe("peaks").data == "peaks"

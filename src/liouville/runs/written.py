@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from liouville.data import SOURCES
 from liouville.documents import Name, conform
-from liouville.plan.choices import INITS
+from liouville.runs.choices import INITS
 from liouville.train import GaussNewton, Settings
 from liouville.zoo import MODELS
 
@@ -41,7 +41,7 @@ def conforming(plan: type, value: Mapping[str, Any]) -> tuple[dict[str, Any], di
     mine = {k: v for k, v in settings.items() if k != "optimizer"} if second else settings
     conform(mine, GaussNewton if second else Settings, "plan.settings")
     conform({k: v for k, v in init.items() if k != "name"}, INITS.get(init["name"], Any), "plan.init")
-    source = SOURCES.get(value["data"])
+    source = SOURCES.get(value["data"] or "")
     makers = {"data_options": source.loader if source else None, "options": MODELS.get(value["model"])}
     for name, maker in makers.items():
         hints = typing.get_type_hints(maker) if maker else {}

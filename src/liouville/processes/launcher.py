@@ -6,7 +6,7 @@ transport is encrypted or authenticated: whoever can connect can read, and can s
 
 from __future__ import annotations
 
-__all__ = ["LOOPBACK", "connect", "keep_store", "launch", "launched"]
+__all__ = ["LOOPBACK", "connect", "keep_store", "launch"]
 
 import ipaddress
 import os
@@ -20,7 +20,7 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from liouville.environment import NEEDED, launched
+from liouville.environment import NEEDED
 
 LOOPBACK = "127.0.0.1"
 _ENDING = 5.0  # seconds

@@ -7,19 +7,28 @@ processes add up to that of one. What surrounds the network, penalties among it,
 
 from __future__ import annotations
 
-__all__ = ["Parallel"]
+__all__ = ["Parallel", "launched"]
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from liouville.train import Processes
+from liouville.processes.sharing import Processes
+
+try:
+    from lightning.fabric import Fabric
+    from lightning.fabric.plugins.environments import TorchElasticEnvironment
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "several processes train through Lightning Fabric. Lightning is not installed; run pip install "
+        "'liouville[lightning]'."
+    ) from error
 
 
 class Parallel(Processes):
@@ -68,6 +77,20 @@ class Parallel(Processes):
         """The processes' gradients of the loss add up, but DDP takes the mean, which is right for the penalty."""
         with _named_loss():
             self.fabric.backward(self.size * loss + penalty)
+
+
+def launched(accelerator: str) -> Fabric:
+    """A Fabric over the processes that the environment of torchrun, or of ``--nproc``, describes."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=here,
+        num_nodes=int(os.environ["WORLD_SIZE"]) // here,
+        strategy="ddp",
+        plugins=TorchElasticEnvironment(),
+    )
+    fabric.launch()
+    return fabric
 
 
 @contextlib.contextmanager

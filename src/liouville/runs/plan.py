@@ -6,33 +6,32 @@ plan gives the same bits on the same machine with the same number of threads.
 
 from __future__ import annotations
 
-__all__ = ["Plan"]
+__all__ = ["RECIPES", "Plan"]
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import torch
 
 from liouville import data
-from liouville.budget import budgeted
-from liouville.data import Split
-from liouville.fields import (
-    Initial,
-    Smooth,
-)
+from liouville.data import SOURCES, Split
+from liouville.facts import Facts
+from liouville.fields import Initial, Smooth
 from liouville.machine import require_memory
 from liouville.names import lookup
 from liouville.network import Network
-from liouville.plan.choices import DEVICES, DTYPES, INITS, LIFTS, engine, model_options, require_option
-from liouville.plan.words import flow_in_words, training_in_words
-from liouville.plan.written import conforming
-from liouville.recipes import recipe
+from liouville.runs.choices import DEVICES, DTYPES, INITS, LIFTS, engine, model_options, require_option
+from liouville.runs.words import flow_in_words, training_in_words
+from liouville.runs.written import conforming
 from liouville.schemes import SCHEMES
 from liouville.train import GaussNewton, Penalty, Settings
 from liouville.train.settings import OPTIMIZERS
 from liouville.zoo import MODELS, Images, classifier, regressor
+
+RECIPES: dict[str, Callable[[str], Plan]] = {}
+"""By preset, the function from the name of a data set to its plan; `liouville.runs.recipes` puts them in."""
 
 _MOST_THREADS = 1024  # more than any machine has; OpenMP ends the process where it cannot start them
 
@@ -42,7 +41,7 @@ class Plan:
     """One training run: data, network, settings, machine.
 
     Args:
-        data: a name of ``liouville.data.SOURCES``.
+        data: a name of ``liouville.data.SOURCES``; None for data of one's own, which no name loads.
         data_options: of its loader.
         model, features, layers, T, lift, conv: as for `liouville.classifier`; ``layers`` are those trained last.
         levels: how many depths `liouville.train.multilevel` goes through, each twice the one before; 1 trains at
@@ -64,11 +63,11 @@ class Plan:
 
     Examples:
         >>> plan = Plan.of("double-moons").changed(layers=4, epochs=2)
-        >>> plan.network(plan.load()).body.layers
+        >>> plan.network(plan.load().facts()).body.layers
         4
     """
 
-    data: str = "swiss-roll"
+    data: str | None = "swiss-roll"
     data_options: Mapping[str, Any] = field(default_factory=dict)
     model: str = "h2"
     features: int | tuple[int, ...] = 4
@@ -90,7 +89,10 @@ class Plan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        lookup(data.SOURCES, self.data, "data set")
+        if self.data is not None:
+            lookup(SOURCES, self.data, "data set")
+        elif self.data_options:
+            raise ValueError(f"data of one's own have no options, got {dict(self.data_options)}; leave them out.")
         lookup(MODELS, self.model, "model")
         for value, known, what in (
             (self.scheme, SCHEMES, "scheme"),
@@ -116,10 +118,13 @@ class Plan:
 
     @classmethod
     def of(cls, data: str = "swiss-roll", preset: str = "default") -> Plan:
-        """The plan of a data set's recipe."""
-        base = recipe(data, preset)
-        shared = {f.name: getattr(base, f.name) for f in fields(base) if f.name not in ("data", "activation")}
-        return cls(data=data, data_options=dict(base.data), options={"activation": base.activation}, **shared)
+        """The plan of a data set's recipe.
+
+        Raises:
+            ValueError: for an unknown name, or a preset that the data set does not have.
+        """
+        lookup(SOURCES, data, "data set")
+        return lookup(RECIPES, preset, "preset")(data)
 
     def changed(self, **values: Any) -> Plan:
         """This plan with some values replaced.
@@ -162,50 +167,59 @@ class Plan:
         return replace(self, **changes)
 
     def load(self) -> Split:
-        """The data, in the plan's floating-point type."""
+        """The data, in the plan's floating-point type.
+
+        Raises:
+            ValueError: they are one's own, which no name loads; or as `liouville.data.load`.
+        """
+        if self.data is None:
+            raise ValueError(
+                "this plan is for data of one's own, which no name loads; give the Split: runs.train(plan, split)."
+            )
         return data.load(self.data, dtype=DTYPES[self.dtype], **self.data_options)
 
-    def network(self, split: Split) -> Network:
+    def network(self, facts: Facts | Split, generator: torch.Generator | None = None) -> Network:
         """The network with its initial weights, on the plan's device and in its type; with levels, the shallowest.
+
+        Args:
+            facts: of the data that it is for, ``split.facts()``, which the network keeps; a `Split` states its own.
+            generator: source of the initial weights; one with the plan's ``seed`` if None.
 
         Raises:
             ValueError: the parts do not fit together, or training them takes more memory than there is.
         """
-        device = self._device(split)
+        facts = facts.facts() if isinstance(facts, Split) else facts
+        device = self._device(facts)
         if device == "cpu":
-            self._require_memory(split)
-        return self._assembled(split, self._first_layers()).to(device=device, dtype=DTYPES[self.dtype])
+            self._require_memory(facts)
+        network = self._assembled(facts, self._first_layers(), generator)
+        network.facts = facts
+        return network.to(device=device, dtype=DTYPES[self.dtype])
 
-    def _assembled(self, split: Split, layers: int | tuple[int, ...]) -> Network:
-        generator = torch.Generator().manual_seed(self.seed)
-        shape = tuple(split.x_train.shape[1:])
+    def _assembled(
+        self, facts: Facts, layers: int | tuple[int, ...], generator: torch.Generator | None = None
+    ) -> Network:
+        shape = facts.shape
         if len(shape) not in (1, 3):
             raise ValueError(f"inputs must be vectors or images (channels, height, width), got {shape}.")
-        inputs = shape[0] if len(shape) == 1 else shape
-        make = classifier if split.classes else regressor
-        outputs = split.classes or (split.y_train.shape[1] if split.y_train.ndim == 2 else 1)
-        network = make(
+        make = classifier if facts.classes else regressor
+        return make(
             functools.partial(MODELS[self.model], init=self.init, **self.options),
-            inputs,
-            outputs,
+            shape[0] if len(shape) == 1 else shape,
+            facts.classes or facts.outputs,
             self.features,
             layers,
             self.T,
+            scheme=None if self.scheme is None else SCHEMES[self.scheme](),
             lift=self.lift,  # type: ignore[arg-type]
             conv=(self.conv or Images()) if len(shape) == 3 else None,
             dropout_rate=self.dropout,
-            generator=generator,
+            budget=self.budget,
+            generator=generator or torch.Generator().manual_seed(self.seed),
+            backprop=engine(self.engine),
         )
-        for flow in network.flows():
-            flow.scheme = SCHEMES[self.scheme]() if self.scheme is not None else flow.scheme
-            if self.budget is not None:
-                flow.field = budgeted(flow, self.budget).field
-            flow.backprop = engine(self.engine)
-            flow.scheme.check(flow.field)
-            flow.backprop.check(flow.scheme, flow.field)
-        return network
 
-    def _require_memory(self, split: Split) -> None:
+    def _require_memory(self, facts: Facts) -> None:
         """Raise where training keeps more bytes than there are: weights, gradients, what the optimiser has of them.
 
         The weights are counted on networks of one and two layers a flow, before the network itself is made.
@@ -214,14 +228,14 @@ class Plan:
         depths = (self.layers,) * flows if isinstance(self.layers, int) else self.layers
         shallow = (1,) * len(depths)
         deeper = [(*shallow[:i], 2, *shallow[i + 1 :]) for i in range(len(depths))]
-        first, *more = (_weights(self._assembled(split, N if flows > 1 else N[0])) for N in (shallow, *deeper))
+        first, *more = (_weights(self._assembled(facts, N if flows > 1 else N[0])) for N in (shallow, *deeper))
         weights = first + sum((N - 1) * (count - first) for N, count in zip(depths, more, strict=True))
         copies = 8 if isinstance(self.settings, GaussNewton) else 3 if self.settings.optimizer == "sgd" else 4
         what = f"{weights:,} weights, their gradients and what the optimizer keeps of them"
         size = DTYPES[self.dtype].itemsize
         require_memory(weights * copies * size, what, "take fewer layers or features")
         if self.engine in ("stored", "batch-last") and isinstance(self.features, int):
-            batch = min(self.settings.batch or len(split.x_train), len(split.x_train))
+            batch = min(self.settings.batch or facts.train_samples, facts.train_samples)
             what = f"the states of {batch:,} samples after each of {sum(depths):,} layers"
             advice = "take a smaller batch, or the engine checkpointed"
             require_memory(batch * sum(depths) * self.features * size, what, advice)
@@ -289,11 +303,11 @@ class Plan:
             )
         return self.layers // times if isinstance(self.layers, int) else tuple(N // times for N in self.layers)
 
-    def _device(self, split: Split) -> str:
+    def _device(self, facts: Facts) -> str:
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("this machine, or this build of torch, has no CUDA device; use the device 'cpu'.")
         if self.device == "auto":
-            return "cuda" if split.x_train.ndim == 4 and torch.cuda.is_available() else "cpu"
+            return "cuda" if len(facts.shape) == 3 and torch.cuda.is_available() else "cpu"
         return self.device
 
 

@@ -1,28 +1,26 @@
 """Run folders: written whole or not at all, read back, refused by name when something is wrong with them."""
 
-import contextlib
-import dataclasses
 import json
 
 import pytest
 import torch
 
 import liouville as lv
-from liouville.plan import Plan
-from liouville.runs import Run, Writer, describe_data, next_free, require_free
+from liouville.runs import Plan, Run, Writer
+from liouville.runs.folder import next_free, require_free
 
 
 @pytest.fixture
 def parts():
     plan = Plan.of("double-moons").changed(layers=2, epochs=2, data_options={"points": 80}, validation=0.2)
     split = plan.load()
-    return plan, split, plan.network(split)
+    return plan, split, plan.network(split.facts())
 
 
 @pytest.fixture
 def written(parts, tmp_path):
     plan, split, network = parts
-    writer = Writer(tmp_path / "run", plan, split, network)
+    writer = Writer(tmp_path / "run", plan, split.facts(), network)
     history = lv.train.fit(network, split, plan.fit_settings(), on_epoch=writer.epoch)
     writer.finish(network, history)
     return tmp_path / "run", network, history
@@ -32,11 +30,11 @@ def test_what_was_written_is_read_back(parts, written):
     plan, split, _ = parts
     path, network, history = written
     run = Run.open(path)
-    assert run.plan == plan and run.config["data"] == describe_data(split)
+    assert run.plan == plan and run.facts == split.facts()
     assert run.history() == history.records()
     assert {k: run.metrics[k] for k in history.metrics} == history.metrics
     assert (run.metrics["epochs"], run.metrics["stopped"]) == (2, "all epochs done")
-    assert run.tensor("offset") is None
+    assert run.facts.tensor("offset") is None
     assert torch.equal(run.network()(split.x_test), network(split.x_test))
     assert sorted(p.name for p in path.iterdir()) == sorted(
         ["config.json", "history.jsonl", "metrics.json", "model.safetensors"]
@@ -45,7 +43,7 @@ def test_what_was_written_is_read_back(parts, written):
 
 def test_the_history_grows_while_training_goes_on(parts, tmp_path):
     plan, split, network = parts
-    writer = Writer(tmp_path / "run", plan, split, network)
+    writer = Writer(tmp_path / "run", plan, split.facts(), network)
     lengths = []
 
     def watch(history):
@@ -58,7 +56,7 @@ def test_the_history_grows_while_training_goes_on(parts, tmp_path):
 
 def test_what_is_not_finite_becomes_null(parts, tmp_path):
     plan, split, network = parts
-    writer = Writer(tmp_path / "run", plan, split, network)
+    writer = Writer(tmp_path / "run", plan, split.facts(), network)
     history = lv.train.History("accuracy", metrics={"train_loss": float("nan"), "test_loss": float("inf")})
     writer.finish(network, history)
     assert Run.open(tmp_path / "run").metrics["train_loss"] is None
@@ -68,10 +66,10 @@ def test_the_transform_of_raw_inputs_is_kept_to_the_last_bit(tmp_path):
     pytest.importorskip("sklearn")
     split = lv.data.load("wine")
     plan = Plan.of("wine").changed(layers=2)
-    Writer(tmp_path / "run", plan, split, plan.network(split))
+    Writer(tmp_path / "run", plan, split.facts(), plan.network(split.facts()))
     run = Run.open(tmp_path / "run")
     for name in ("offset", "scale"):
-        assert torch.equal(run.tensor(name), getattr(split, name))
+        assert torch.equal(run.facts.tensor(name), getattr(split, name))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +133,7 @@ def test_force_removes_the_files_of_a_run_and_no_other(parts, written):
     (path / "figures" / "old.png").write_text("")
     (path / "figures" / "mine.txt").write_text("")
     plan, split, network = parts
-    Writer(path, plan, split, network, force=True)
+    Writer(path, plan, split.facts(), network, force=True)
     left = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()}
     assert left == {"config.json", "history.jsonl", "figures/mine.txt"}
     assert Run.open(path).metrics == {} and Run.open(path).history() == []
@@ -146,29 +144,3 @@ def test_next_free_counts_from_one(tmp_path):
     for k in (1, 2, 4):
         (tmp_path / f"a-{k}").touch()
     assert next_free(tmp_path, "a") == tmp_path / "a-3"
-
-
-def test_every_recipe_survives_json():
-    for preset in lv.recipes.PRESETS:
-        for data in lv.data.names():
-            with contextlib.suppress(ValueError):  # not every data set has every preset
-                plan = Plan.of(data, preset)
-                assert Plan.from_dict(json.loads(json.dumps(plan.as_dict()))) == plan
-
-
-def test_changes_reach_their_places():
-    base = Plan.of("peaks")
-    plan = base.changed(model="ms2", gamma=0.5, lr=0.3, smoothness=0.1, head_decay=0.2, init="normal", seed=4, T=None)
-    assert plan.T == base.T and plan.options == {**base.options, "gamma": 0.5} and plan.init == lv.Normal()
-    penalty = dataclasses.replace(base.settings.penalty, smoothness=0.1, head=0.2)
-    assert plan.settings == dataclasses.replace(base.settings, lr=0.3, penalty=penalty, seed=4)
-    assert plan.fit_settings().seed == 4
-    assert plan.changed(model="h2").options == base.options and plan.changed(activation="relu").options["gamma"] == 0.5
-    assert base.changed(data_options={"test": 50}).changed(data_options={"train": 90}).data_options == {
-        **base.data_options,
-        "test": 50,
-        "train": 90,
-    }
-    assert base.changed(data_options={"test": 50}).changed(data="ellipses").data_options == {}
-    with pytest.raises(ValueError, match="has no option 'nonsense'; no model has it"):
-        plan.changed(nonsense=1)

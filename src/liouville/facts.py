@@ -1,0 +1,228 @@
+"""Facts: what is known of data without having it; enough to build a network, to scale raw inputs, to name answers.
+
+A `liouville.data.Split` states its own (``split.facts()``). They travel with the network: under the hash of its model
+file, and once more in a run's ``config.json``.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Facts", "Written", "as_numbers", "fingerprint"]
+
+import ctypes
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, NotRequired, TypedDict
+
+import torch
+from torch import Tensor
+
+from liouville.documents import Count, Name, Numbers, Rule, Size, conform
+from liouville.task import Task
+
+Nested = float | tuple["Nested", ...]
+_TRANSFORMS = (("offset", "scale"), ("target_offset", "target_scale"))
+
+
+class Written(TypedDict):
+    """Facts as JSON; what is not required is missing in runs of earlier versions."""
+
+    name: Name
+    shape: Annotated[list[Size], Rule("the sizes of one sample, 1 to 4 of them", lambda v: 1 <= len(v) <= 4)]
+    classes: Annotated[int, Rule("0 for a regression, or a number of classes", lambda n: n == 0 or 2 <= n <= 2**24)]
+    outputs: NotRequired[Count]
+    label_names: list[Name] | None
+    column_names: NotRequired[list[Name] | None]
+    train_samples: Count
+    test_samples: Count
+    offset: Numbers | None
+    scale: Numbers | None
+    target_offset: Numbers | None
+    target_scale: Numbers | None
+    fingerprint: NotRequired[Name | None]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of data without having it.
+
+    Args:
+        name: what the data set is called.
+        shape: of one sample.
+        classes: how many; 0 for real targets.
+        outputs: real targets of one sample; 0 where there are classes.
+        label_names: one name for each class, or None.
+        column_names: one name for each feature of a table, or None.
+        train_samples, test_samples: how many there are.
+        offset, scale: how raw inputs became x: x = (raw - offset) / scale, numbers that broadcast to one sample; None
+            where inputs are as they were.
+        target_offset, target_scale: the same for real targets.
+        fingerprint: SHA-256 over every number of the data; None if nobody took it.
+
+    Raises:
+        ValueError: parts of another kind, or that do not fit each other, names that cannot be printed, a scale of 0.
+
+    Examples:
+        >>> facts = Facts("flowers", (4,), classes=2, label_names=("red", "blue"), offset=1.0, scale=2.0)
+        >>> facts.transformed(torch.ones(1, 4)).tolist(), facts.answers(torch.tensor([[-1.0], [2.0]]))
+        ([[0.0, 0.0, 0.0, 0.0]], ['red', 'blue'])
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    classes: int
+    outputs: int = 0
+    label_names: tuple[str, ...] | None = None
+    column_names: tuple[str, ...] | None = None
+    train_samples: int = 0
+    test_samples: int = 0
+    offset: Nested | None = None
+    scale: Nested | None = None
+    target_offset: Nested | None = None
+    target_scale: Nested | None = None
+    fingerprint: str | None = None
+
+    def __post_init__(self) -> None:
+        conform(self.as_dict(), Written)
+        for problem in self._problems():
+            raise ValueError(problem)
+
+    def _problems(self) -> Iterator[str]:
+        if bool(self.classes) == bool(self.outputs):
+            yield f"either classes or outputs are 0, got {self.classes} classes and {self.outputs} outputs."
+        if self.label_names is not None and len(self.label_names) != self.classes:
+            yield f"{len(self.label_names)} label_names for {self.classes} classes."
+        names = self.column_names
+        if names is not None and ((len(names),) != self.shape or len(set(names)) < len(names)):
+            yield f"column_names must be different names, one for each of {self.shape[-1]} columns."
+        for offset, scale in _TRANSFORMS:
+            if (getattr(self, offset) is None) != (getattr(self, scale) is None):
+                yield f"{offset} and {scale} belong together, one is null."
+        for name in ("offset", "scale"):
+            value = self.tensor(name)
+            if value is not None and not _broadcasts(value, self.shape):
+                wanted, got = (" x ".join(map(str, sizes)) for sizes in (self.shape, value.shape))
+                yield f"{name} must be a number, or numbers for samples of {wanted}, got {got}."
+        for name in ("scale", "target_scale"):
+            value = self.tensor(name)
+            if value is not None and not value.all():
+                yield f"{name} has a 0, and inputs are divided by it."
+
+    def tensor(self, name: str) -> Tensor | None:
+        """``offset``, ``scale``, ``target_offset`` or ``target_scale`` in float64; None without one."""
+        value = getattr(self, name)
+        return None if value is None else torch.tensor(value, dtype=torch.float64)
+
+    def transformed(self, raw: Any) -> Tensor:
+        """Raw inputs on the scale that was trained on, (raw - offset) / scale, in float64.
+
+        Raises:
+            ValueError: samples of another shape.
+        """
+        x = torch.as_tensor(raw).to(torch.float64)
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"{self.name} has samples of shape {self.shape}, got {tuple(x.shape[1:])}.")
+        offset, scale = self.tensor("offset"), self.tensor("scale")
+        return x if offset is None or scale is None else (x - offset.to(x)) / scale.to(x)
+
+    def answers(self, outputs: Tensor) -> list[Any] | Tensor:
+        """What a network's outputs (samples, outputs) say: names of classes, or targets in their unit, in float64.
+
+        Classes without names are called 0, 1, ...
+
+        Raises:
+            ValueError: another number of outputs than there can be.
+        """
+        if not self.classes:
+            return self._in_their_unit(outputs.double())
+        names = self.label_names or range(self.classes)
+        return [names[k] for k in Task.of(self.classes, outputs.shape[1]).labels(outputs).tolist()]
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """(samples, classes) from a network's outputs.
+
+        Raises:
+            ValueError: real targets, which have none, or as for `answers`.
+        """
+        if not self.classes:
+            raise ValueError(f"{self.name} is a regression; there are no probabilities.")
+        return Task.of(self.classes, outputs.shape[1]).probabilities(outputs)
+
+    def _in_their_unit(self, outputs: Tensor) -> Tensor:
+        width, (offset, scale) = outputs.shape[1], map(self.tensor, _TRANSFORMS[1])
+        if width != self.outputs:
+            raise ValueError(f"{self.outputs} real target(s) of a sample, but a network of {width} output(s).")
+        if offset is None or scale is None:
+            return outputs
+        fits = all(t.ndim < 3 and {t.numel(), *t.shape[-1:]} <= {1, width} for t in (offset, scale))
+        values = outputs * scale.to(outputs) + offset.to(outputs) if fits else outputs
+        if not fits or not values.isfinite().all():
+            raise ValueError(f"target_scale and target_offset do not give {width} finite value(s) for a row.")
+        return values
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON value that `from_dict` turns into equal facts."""
+        return {name: _as_lists(value) for name, value in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], name: str = "data", file: object = None) -> Facts:
+        """The facts that `as_dict` wrote; ``name`` and ``file`` are what an error calls them.
+
+        Raises:
+            ValueError: they are damaged.
+
+        Examples:
+            >>> facts = Facts("line", (1,), classes=0, outputs=1, offset=(0.5,), scale=(2.0,))
+            >>> Facts.from_dict(facts.as_dict()) == facts
+            True
+        """
+        conform(value, Written, name, file)
+        known = {f.name for f in dataclasses.fields(cls)}
+        given = {key: _as_tuples(v) for key, v in value.items() if key in known}
+        given.setdefault("outputs", 0 if given["classes"] else 1)
+        try:
+            return cls(**given)
+        except ValueError as error:
+            raise ValueError(f"{f'{file} is damaged: ' if file is not None else ''}{name}: {error}") from error
+
+
+def fingerprint(tensors: Iterable[Tensor]) -> str:
+    """SHA-256 over type, shape and every bit of some tensors.
+
+    Examples:
+        >>> x = torch.zeros(2)
+        >>> fingerprint([x]) == fingerprint([x.clone()]), fingerprint([x]) == fingerprint([x + 1])
+        (True, False)
+    """
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        tensor = tensor.detach().cpu().contiguous()
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
+        if tensor.numel():
+            digest.update((ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr()))
+    return digest.hexdigest()
+
+
+def as_numbers(tensor: Tensor) -> Nested:
+    """A tensor as nested tuples, which compare and which JSON can hold.
+
+    Examples:
+        >>> as_numbers(torch.tensor([1.0, 2.0])), as_numbers(torch.tensor(3.0))
+        ((1.0, 2.0), 3.0)
+    """
+    numbers: Nested = _as_tuples(tensor.tolist())
+    return numbers
+
+
+def _broadcasts(value: Tensor, shape: tuple[int, ...]) -> bool:
+    sizes = zip(reversed(value.shape), reversed(shape), strict=False)
+    return value.ndim <= len(shape) and all(mine in (1, size) for mine, size in sizes)
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value

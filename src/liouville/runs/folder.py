@@ -1,0 +1,209 @@
+"""The run folder: what a training run leaves behind, each file whole or not at all (the history grows line by line).
+
+``config.json`` says what was run, and suffices to run it again; ``history.jsonl`` has a line per epoch, written while
+training goes on; ``metrics.json`` has what was measured at the end; ``model.safetensors`` the network; ``figures/``
+the pictures.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Writer", "config_of", "figures", "metrics_of", "next_free", "require_free"]
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from liouville.checkpoint import save
+from liouville.facts import Facts
+from liouville.files import atomic, without_nan
+from liouville.network import Network
+from liouville.provenance import versions
+from liouville.runs.plan import Plan
+from liouville.runs.run import CERTIFICATE, CONFIG, FIGURES, FORMAT, HISTORY, METRICS, MODEL, Run
+from liouville.train import History
+
+
+def config_of(plan: Plan, facts: Facts, network: Network, command: list[str] | None = None) -> dict[str, Any]:
+    """What ``config.json`` says, of a network before training."""
+    config: dict[str, Any] = without_nan(
+        {
+            "format": FORMAT,
+            "command": command,
+            "plan": plan.as_dict(),
+            "data": facts.as_dict(),
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "threads": torch.get_num_threads(),
+            "device": str(next(network.parameters()).device),
+            "versions": versions(),
+        }
+    )
+    return config
+
+
+def metrics_of(network: Network, history: History, **more: Any) -> dict[str, Any]:
+    """What ``metrics.json`` says; ``more`` goes in as it is."""
+    metrics: dict[str, Any] = without_nan(
+        {
+            **history.metrics,
+            "best_epoch": history.best_epoch,
+            "epochs": len(history.epochs),
+            "stopped": history.stopped,
+            "parameters": sum(p.numel() for p in network.parameters()),
+            **more,
+        }
+    )
+    return metrics
+
+
+class Writer:
+    """A run folder that is being written.
+
+    Args:
+        path: the folder; it is made, and its parents too.
+        plan: what will be run.
+        facts: of the data.
+        network: before training.
+        command: the words that were typed, if any.
+        force: replace the run that ``path`` holds; whatever else lies in that folder stays.
+
+    Raises:
+        FileExistsError: ``path`` is not an empty folder, and ``force`` does not help.
+        OSError: the folder cannot be written to.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        plan: Plan,
+        facts: Facts,
+        network: Network,
+        *,
+        command: list[str] | None = None,
+        force: bool = False,
+    ) -> None:
+        self.path, self.facts, self._epochs = Path(path), facts, 0
+        require_free(self.path, force)
+        config = config_of(plan, facts, network, command)
+        self._made = not self.path.exists()
+        try:
+            with _writing(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                _remove_run(self.path)
+            self._json(CONFIG, config)
+            with _writing(self.path / HISTORY):
+                (self.path / HISTORY).write_text("")
+        except OSError:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """Take back what was written of a run that came to nothing, and the folder if it was made for it."""
+        with contextlib.suppress(OSError):
+            _remove_run(self.path)
+            if self._made:
+                self.path.rmdir()
+
+    def epoch(self, history: History) -> None:
+        """Append the last epoch to the history; what `liouville.train.fit` calls ``on_epoch``."""
+        self._append(history)
+
+    def finish(self, network: Network, history: History, **more: Any) -> None:
+        """Write the network, the metrics and what is missing of the history; ``more`` goes into the metrics."""
+        path = self.path / MODEL
+        with _writing(path):
+            save(network, path, facts=self.facts)
+        self._json(METRICS, metrics_of(network, history, **more))
+        self._append(history)  # last: a disk that is full has no room for it, and perhaps for the weights
+
+    def _append(self, history: History) -> None:
+        """The epochs that are not written yet."""
+        lines = [json.dumps(without_nan(history.record(epoch))) + "\n" for epoch in history.epochs[self._epochs :]]
+        path = self.path / HISTORY
+        with _writing(path), path.open("a", encoding="utf-8") as file:
+            file.writelines(lines)
+        self._epochs += len(lines)
+
+    def _json(self, name: str, value: Mapping[str, Any]) -> None:
+        target = self.path / name
+        text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        with _writing(target), atomic(target) as path:
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")  # undecodable words of a command
+
+
+def figures(run: Path) -> Path:
+    """The folder for a run's figures, made now."""
+    folder = run / FIGURES
+    with _writing(folder):
+        folder.mkdir(exist_ok=True)
+    return folder
+
+
+def next_free(parent: str | os.PathLike[str], stem: str) -> Path:
+    """``parent/stem-k`` with the smallest k = 1, 2, ... that does not exist."""
+    k = 1
+    while os.path.lexists(path := Path(parent) / f"{stem}-{k}"):
+        k += 1
+    return path
+
+
+def require_free(path: Path, force: bool = False) -> None:
+    """Raise where a run must not be written to ``path``: it holds something already.
+
+    Raises:
+        FileExistsError: a file, a folder with something in it, or, with ``force``, one that is not a run.
+        OSError: the folder cannot be read.
+        ValueError: a name that is no text, under which the network could be written and not be read.
+    """
+    if any("\ud800" <= c <= "\udfff" for c in str(path)):
+        raise ValueError(f"the name {str(path)!r} is not in UTF-8, as that of a run must be; choose another --out.")
+    with _writing(path):
+        if not os.path.lexists(path):
+            return
+        if not path.is_dir():
+            raise FileExistsError(f"{path} is not a folder; choose another --out.")
+        if not any(path.iterdir()):
+            return
+    if not force:
+        raise FileExistsError(f"{path} exists already; choose another --out, or replace it with --force.")
+    try:
+        Run.open(path)
+    except (OSError, ValueError) as error:
+        raise FileExistsError(f"{path} is not a run, so --force leaves it alone; choose another --out.") from error
+
+
+def _remove_run(path: Path) -> None:
+    """Remove the files of a run by name; anything else in the folder is somebody's, and stays."""
+    for name in (CERTIFICATE, MODEL, METRICS, HISTORY, CONFIG):
+        (path / name).unlink(missing_ok=True)
+    figures = path / FIGURES
+    if figures.is_dir() and not figures.is_symlink():
+        for file in (*figures.glob("*.png"), *figures.glob("*.svg")):
+            file.unlink()
+        with contextlib.suppress(OSError):
+            figures.rmdir()
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn an error of the operating system into one sentence that names the file and says what to do."""
+    try:
+        yield
+    except FileExistsError as error:
+        if error.errno is None:
+            raise
+        raise OSError(f"cannot write {path}: {error.filename} is a file; choose another --out.") from error
+    except OSError as error:
+        advice = "free some space, or choose another --out" if _full(error) else "choose another --out"
+        raise OSError(f"cannot write {path}: {error.strerror or error}; {advice}.") from error
+    except RecursionError as error:
+        raise OSError("cannot write a run in so many folders of folders; choose another --out.") from error
+
+
+def _full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -1,0 +1,126 @@
+r"""The learning problem of both papers: a mean loss over the samples, by the kind of target."""
+
+from __future__ import annotations
+
+__all__ = ["Task"]
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from liouville.precision import in_working_precision
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is minimised and what is reported.
+
+    Args:
+        kind: ``"logistic"``: two classes, one score; ``"softmax"``: K classes, K scores; ``"least-squares"``:
+            real-valued targets.
+        classes: number of classes; 0 for real-valued targets.
+
+    Examples:
+        >>> task = Task("logistic", 2)
+        >>> round(float(task.loss(torch.zeros(4, 1), torch.tensor([0, 1, 0, 1]))), 4)
+        0.6931
+    """
+
+    kind: Literal["logistic", "softmax", "least-squares"]
+    classes: int
+
+    @classmethod
+    def of(cls, classes: int, outputs: int) -> Task:
+        """The task of data with so many classes (0: real targets), for a network with so many outputs.
+
+        Raises:
+            ValueError: they do not fit each other.
+
+        Examples:
+            >>> Task.of(2, outputs=1).kind, Task.of(2, outputs=2).kind, Task.of(0, outputs=3).kind
+            ('logistic', 'softmax', 'least-squares')
+        """
+        if not classes:
+            return cls("least-squares", 0)
+        if classes == 2 and outputs == 1:
+            return cls("logistic", 2)
+        if outputs != classes:
+            raise ValueError(f"{classes} classes, but a network of {outputs} output(s).")
+        return cls("softmax", classes)
+
+    @property
+    def score_name(self) -> str:
+        """``accuracy`` for classes, ``r2`` (the share of the variance explained) for real targets."""
+        return "accuracy" if self.classes else "r2"
+
+    def loss(self, scores: Tensor, y: Tensor) -> Tensor:
+        """Mean cross-entropy, or half the mean squared error summed over outputs; in float32 for scores of 16 bits."""
+        scores = in_working_precision(scores)
+        if self.kind == "logistic":
+            return F.binary_cross_entropy_with_logits(scores.squeeze(-1), y.to(scores.dtype))
+        if self.kind == "softmax":
+            return F.cross_entropy(scores, y)
+        return 0.5 * (scores - y.view_as(scores)).square().flatten(1).sum(1).mean()
+
+    def gradient(self, scores: Tensor, y: Tensor) -> Tensor:
+        r"""L'(scores), the derivative of `loss` in closed form.
+
+        Per sample p - y with p = sigmoid(score) (logistic), p - e_y with p = softmax(scores), and score - y (least
+        squares), each divided by the number of samples.
+
+        Args:
+            scores: (samples, outputs).
+            y: targets.
+
+        Examples:
+            >>> Task("logistic", 2).gradient(torch.zeros(2, 1), torch.tensor([0, 1]))
+            tensor([[ 0.2500],
+                    [-0.2500]])
+        """
+        if self.kind == "logistic":
+            return (scores.sigmoid() - y.view_as(scores)) / len(scores)
+        if self.kind == "softmax":
+            return (scores.softmax(-1) - F.one_hot(y, scores.shape[-1])) / len(scores)
+        return (scores - y.view_as(scores)) / len(scores)
+
+    def curvature(self, scores: Tensor, v: Tensor) -> Tensor:
+        r"""L''(scores) v, the positive semidefinite second derivative of `loss` in closed form; it knows no targets.
+
+        Per sample p (1 - p) v with p = sigmoid(score) (logistic), p v - p (p^T v) with p = softmax(scores), and v
+        (least squares), each divided by the number of samples.
+
+        Args:
+            scores, v: (samples, outputs).
+
+        Examples:
+            >>> Task("logistic", 2).curvature(torch.zeros(1, 1), torch.ones(1, 1))
+            tensor([[0.2500]])
+        """
+        if self.kind == "logistic":
+            p = scores.sigmoid()
+            return p * (1 - p) * v / len(scores)
+        if self.kind == "softmax":
+            pv = scores.softmax(-1) * v
+            return (pv - scores.softmax(-1) * pv.sum(-1, keepdim=True)) / len(scores)
+        return v / len(scores)
+
+    def labels(self, scores: Tensor) -> Tensor:
+        """The predicted class: score >= 0 for two classes, the largest score for more."""
+        return (scores.squeeze(-1) >= 0).long() if self.kind == "logistic" else scores.argmax(-1)
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """(samples, classes), rows that add up to 1."""
+        if self.kind == "softmax":
+            return scores.softmax(-1)
+        p = scores.sigmoid().reshape(-1, 1)
+        return torch.cat((1 - p, p), 1)
+
+    def score(self, scores: Tensor, y: Tensor) -> float:
+        """Accuracy in [0, 1], or r2 <= 1."""
+        if self.classes:
+            return float((self.labels(scores) == y).double().mean())
+        scores, y = in_working_precision(scores), y.view_as(scores)
+        return float(1 - (scores - y).square().sum() / (y - y.mean(0)).square().sum())
