@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 __all__ = [
+    "BATCH",
     "CHECKPOINT",
+    "DEPTHS",
+    "EXACT",
     "GPT",
+    "HELD",
+    "MAPS",
+    "MEASURED",
+    "ROOM",
     "SCHEMES",
+    "TOKENS",
     "WAYS",
+    "WIDTH",
     "Block",
     "Run",
     "causal",
@@ -26,14 +35,23 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from liouville.backprop import Backprop, Reversible
 from liouville.stack import reversible
 from liouville.train import linear_cross_entropy
 
 BYTES = 256
+EXACT = Reversible(exact=True, compensated=True)  # as `reversible` takes it
 SCHEMES = ("momentum", "bdia", "midpoint", "leapfrog", "coupled")
 CHECKPOINT = "checkpoint"
 WAYS = ("plain", CHECKPOINT, *SCHEMES)
 """The plain loop, torch's checkpoint of every block, and `liouville.reversible` with each of its schemes."""
+
+MAPS = ("plain", *SCHEMES)
+"""What is another network: checkpointing is the plain one."""
+
+DEPTHS, WIDTH, TOKENS = (6, 24, 96), 32, 64
+BATCH, MEASURED, HELD = 2, 4, 32  # sequences of a step of training, of a measured one, and held out
+ROOM = 8_000_000  # bytes, for the largest batch
 
 Run = Callable[[Tensor, Tensor], Tensor]
 
@@ -86,13 +104,13 @@ class GPT(nn.Module):
         return linear_cross_entropy(self.norm(hidden), self.embed.weight, targets)
 
 
-def ways(blocks: nn.ModuleList) -> dict[str, Run]:
-    """How to run the blocks, by the names of `WAYS`."""
-    found: dict[str, Run] = {
+def ways(blocks: nn.ModuleList, backprop: Backprop = EXACT) -> dict[str, Run]:
+    """How to run the blocks, by the names of `WAYS`; the reversible ones by an engine."""
+    by_hand: dict[str, Run] = {
         "plain": functools.partial(plain, blocks),
-        "checkpoint": functools.partial(checkpointed, blocks),
+        CHECKPOINT: functools.partial(checkpointed, blocks),
     }
-    return found | {name: reversible(blocks, name) for name in SCHEMES}
+    return by_hand | {name: reversible(blocks, name, backprop=backprop) for name in SCHEMES}
 
 
 def plain(blocks: nn.ModuleList, x: Tensor, mask: Tensor) -> Tensor:
