@@ -46,9 +46,9 @@ from liouville.experiments.small_gpt import (
 from liouville.experiments.step_costs import Step, peak, timed
 from liouville.train import DivergenceError
 
-STEPS = (200, 100, 40)  # of training, by depth
+STEPS = (200, 80, 30)  # of training, by depth
 RATE = 3e-3
-TIMED, REPEATS = 3, 3  # seeds at most of a measured step, and how often each is taken
+TIMED, REPEATS = 2, 3  # seeds at most of a measured step, and how often each is taken
 FEWEST, MOST = 2, 4  # batches between which the memory of a sample is measured
 _COST = {"loss": 2e-3, "engine": 5e-3, "step": 0.1, "room": 0.3}  # seconds a block and step
 
