@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 import liouville as lv
-from liouville.experiments.language import Config, _largest, cases, held_out, render, run, train
-from liouville.experiments.records import Record
+from liouville.experiments.language import EXPERIMENT, Config, _largest, cases, held_out, render, run, train
+from liouville.experiments.page import _markdown
+from liouville.experiments.records import Record, Store
 from liouville.experiments.small_gpt import GPT, MAPS, SCHEMES, TOKENS, WAYS, Block, causal, text, ways, windows
 from liouville.experiments.step_costs import peak, timed
 
@@ -143,6 +145,13 @@ def test_what_is_told_is_what_was_recorded(tmp_path) -> None:
     assert "6 blocks momentum, coupled, midpoint, leapfrog; 24 blocks momentum, coupled, midpoint" in text
     assert "At 6 blocks less: coupled 55%; not less: momentum 101%, bdia 102%, midpoint 103%, leapfrog 104%" in text
     assert "plain 0.50 to 0.50" in text and "2.50 to 2.50 times at 6 blocks" in text
+
+
+def test_the_page_on_checkpointing_has_the_tables_of_the_committed_records(tmp_path) -> None:
+    docs = Path(__file__).parent.parent.parent / "docs"
+    records = Store(EXPERIMENT, docs / "reproduce" / "language").current(quick=False)
+    text = (docs / "reversible-or-checkpointing.md").read_text(encoding="utf-8")
+    assert all(_markdown(table) in text for table in render(records, tmp_path).tables)
 
 
 def test_blocks_are_residual() -> None:
