@@ -15,21 +15,16 @@ from __future__ import annotations
 
 import argparse
 import copy
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._pytree import tree_leaves
-from torch.utils.checkpoint import checkpoint
 
 import liouville as lv
 import tables
-from liouville.compilers import Bystander
+from liouville.experiments.small_gpt import Block, causal, checkpointed, plain
+from liouville.experiments.step_costs import Step, peak, timed
 
 WIDTH, HEADS, TOKENS, BATCH, DEPTHS = 64, 4, 64, 4, (12, 24)
 EXACT, FLOATING = lv.Reversible(exact=True, compensated=True), lv.Reversible()
@@ -43,46 +38,6 @@ ARMS: dict[str, tuple[str | lv.Scheme, lv.Backprop]] = {
     "coupled": ("coupled", FLOATING),
     "Checkpointed() of the plain map": (lv.ForwardEuler(), lv.Checkpointed()),
 }
-
-
-class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
-
-    def __init__(self, width: int = WIDTH) -> None:
-        super().__init__()
-        self.before, self.behind = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.read, self.write = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        heads = self.read(self.before(x)).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
-        seen = nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask)
-        x = x + self.write(seen.transpose(1, 2).flatten(2))
-        return x + self.mlp(self.behind(x))
-
-
-class Alive(Bystander):
-    """Bytes of the storages that came up inside and are alive: now, and at most."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.peak = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out, known = func(*args, **(kwargs or {})), len(self.made)
-        inside = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-        for t in tree_leaves(out):
-            if isinstance(t, Tensor) and t.untyped_storage().data_ptr() not in inside:
-                ref = StorageWeakRef(t.untyped_storage())
-                self.made.setdefault(ref.cdata, (ref, t.untyped_storage().nbytes()))
-        if len(self.made) > known:
-            self.made = {key: held for key, held in self.made.items() if not held[0].expired()}
-            self.peak = max(self.peak, sum(size for _, size in self.made.values()))
-        return out
-
-
-Step = Callable[[], None]
 
 
 def main() -> None:
@@ -122,7 +77,7 @@ def main() -> None:
 
 def steps(depth: int) -> dict[str, Step]:
     """One training step of each contestant, on one model."""
-    blocks, x, mask = model(depth), torch.randn(BATCH, TOKENS, WIDTH), causal()
+    blocks, x, mask = model(depth), torch.randn(BATCH, TOKENS, WIDTH), causal(TOKENS)
     arms: dict[str, Callable[[], Tensor]] = {
         "plain": lambda: plain(blocks, x, mask),
         "torch checkpoint of every block": lambda: checkpointed(blocks, x, mask, 1),
@@ -142,46 +97,13 @@ def steps(depth: int) -> dict[str, Step]:
 
 def model(depth: int) -> nn.ModuleList:
     torch.manual_seed(0)
-    return nn.ModuleList(Block() for _ in range(depth))
-
-
-def causal() -> Tensor:
-    return torch.ones(TOKENS, TOKENS, dtype=torch.bool).tril()
-
-
-def plain(blocks: nn.ModuleList, x: Tensor, mask: Tensor) -> Tensor:
-    for block in blocks:
-        x = block(x, mask)
-    return x
-
-
-def checkpointed(blocks: nn.ModuleList, x: Tensor, mask: Tensor, every: int) -> Tensor:
-    for first in range(0, len(blocks), every):
-        x = checkpoint(plain, blocks[first : first + every], x, mask, use_reentrant=False)
-    return x
-
-
-def peak(step: Step) -> int:
-    with Alive() as alive:
-        step()
-    return alive.peak
-
-
-def timed(contestants: dict[str, Step], repeats: int) -> dict[str, float]:
-    """Medians of the CPU seconds of a step, in turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(repeats):
-        for name, step in contestants.items():
-            start = time.process_time()
-            step()
-            seconds[name].append(time.process_time() - start)
-    return {name: statistics.median(each) for name, each in seconds.items()}
+    return nn.ModuleList(Block(WIDTH, HEADS) for _ in range(depth))
 
 
 def errors(depth: int) -> dict[str, tuple[float, ...]]:
     """Of the float32 gradient against float64, its own and that of `Stored`; then output and gradient off plain."""
     single = model(depth)
-    double, x, mask = copy.deepcopy(single).double(), torch.randn(BATCH, TOKENS, WIDTH), causal()
+    double, x, mask = copy.deepcopy(single).double(), torch.randn(BATCH, TOKENS, WIDTH), causal(TOKENS)
     out, truth = gradient(lambda: plain(double, x.double(), mask), double)
     found = {}
     for name, (scheme, engine) in ARMS.items():

@@ -32,6 +32,7 @@ EXPERIMENTS: dict[str, str] = {
     "tables": "tables",
     "scarcity": "scarcity",
     "noise": "noise",
+    "language": "language",
 }
 
 

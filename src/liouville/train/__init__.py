@@ -30,6 +30,7 @@ from liouville.train.regularisers import (
 )
 from liouville.train.settings import GaussNewton, Settings
 from liouville.train.varpro import ReducedObjective
+from liouville.train.vocabulary import linear_cross_entropy
 
 __all__ = [
     "L1",
@@ -69,6 +70,7 @@ __all__ = [
     "fit",
     "gauss_newton",
     "head_decay",
+    "linear_cross_entropy",
     "multilevel",
     "optimizer_of",
     "refine",
