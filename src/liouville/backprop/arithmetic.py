@@ -153,7 +153,7 @@ class Grid(Arithmetic):
         return (self._rounded(x.detach(), 1.0 / self.spacing),)
 
     def value(self, part: Part) -> Tensor:
-        x = part[0].to(self.dtype).mul_(self.spacing)
+        x = part[0].to(self._working(self.spacing)).mul_(self.spacing)
         self._note(x, 1.0 / self.spacing)
         return x.to(self.output)
 
@@ -168,7 +168,7 @@ class Grid(Arithmetic):
     def damp(self, part: Part, halvings: int, sign: int) -> tuple[Part, Tensor | None]:
         """A shift; the bits that it drops are kept, 8 / halvings entries to a byte."""
         x = part[0]
-        kept = pack(x & ((1 << halvings) - 1), halvings) if halvings else None
+        kept = pack(x, halvings) if halvings else None
         x.bitwise_right_shift_(halvings)
         return (x.neg_() if sign < 0 else x,), kept
 
@@ -196,8 +196,14 @@ class Grid(Arithmetic):
         self.furthest = torch.zeros_like(self.furthest)  # type: ignore[arg-type]
         return False
 
+    def _working(self, factor: float) -> torch.dtype:
+        """In what the grid is met: float32 does for states that are no finer, where it holds the factor exactly."""
+        mantissa, exponent = math.frexp(factor)
+        short = abs(exponent) < 100 and (mantissa * 2**24).is_integer()
+        return torch.promote_types(self.output, torch.float32) if short else self.dtype
+
     def _rounded(self, x: Tensor, factor: float) -> Tensor:
-        scaled = _times(x, factor, self.dtype)
+        scaled = _times(x, factor, self._working(factor))
         self._note(scaled, 1.0)
         return scaled.round_().to(self.integer)
 

@@ -18,6 +18,7 @@ __all__ = [
     "kind_of",
     "operations",
     "require_declared",
+    "require_no_other_way",
     "require_plain_autograd",
     "rewind",
     "streams",
@@ -107,6 +108,21 @@ def require_declared(result: Tensor, inputs: Sequence[Tensor], field: Any, j: in
             f"layer {j} of {kind_of(field)} depends on a parameter that does not come through {advice(field).door}; "
             f"its gradient would be missing. {advice(field).parameter}"
         )
+
+
+def require_no_other_way(inputs: Sequence[Tensor]) -> None:
+    """Let it be an error to differentiate, towards ``inputs``, what a layer may have kept beside its result."""
+    for x in inputs:
+        if x.requires_grad:
+            x.register_hook(_ends_here)
+
+
+def _ends_here(gradient: Tensor) -> None:
+    raise RuntimeError(
+        "a tensor that a layer keeps beside its result (an auxiliary loss, what a hook has recorded) is being "
+        "differentiated, and its way back ends at that layer, so that the gradient would be wrong; detach it, or use "
+        "Stored(), the plain loop."
+    )
 
 
 class Advice(NamedTuple):
