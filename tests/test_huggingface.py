@@ -25,7 +25,8 @@ def llama(**more):
 
 def gpt2():
     return _seeded(
-        transformers.GPT2LMHeadModel, transformers.GPT2Config(n_embd=16, n_layer=LAYERS, n_head=4, n_positions=64, **SMALL)
+        transformers.GPT2LMHeadModel,
+        transformers.GPT2Config(n_embd=16, n_layer=LAYERS, n_head=4, n_positions=64, **SMALL),
     )
 
 
@@ -41,7 +42,11 @@ def _seeded(kind, config):
         return kind(config).double().train()
 
 
-MODELS = {"llama": (llama, "model", "layers"), "gpt2": (gpt2, "transformer", "h"), "bert": (bert, "bert.encoder", "layer")}
+MODELS = {
+    "llama": (llama, "model", "layers"),
+    "gpt2": (gpt2, "transformer", "h"),
+    "bert": (bert, "bert.encoder", "layer"),
+}
 models = pytest.mark.parametrize("name", MODELS)
 
 
@@ -103,7 +108,8 @@ def test_a_cache_generates_the_same_tokens(name):
     model = built(name, scheme="momentum").eval()
     start = batch()["input_ids"][:1, :5]
     cached, uncached = (
-        model.generate(start, max_new_tokens=8, do_sample=False, use_cache=use, pad_token_id=0) for use in (True, False)
+        model.generate(start, max_new_tokens=8, min_new_tokens=8, do_sample=False, use_cache=use, pad_token_id=0)
+        for use in (True, False)
     )
     assert torch.equal(cached, uncached) and cached.shape == (1, 13)
 
@@ -114,7 +120,7 @@ def test_what_a_stack_has_not_got_is_refused(name):
     for what in ("output_hidden_states", "output_attentions"):
         with pytest.raises(ValueError, match="asks for what every layer returns"):
             model(**batch(), **{what: True})
-    model.gradient_checkpointing_enable()
+    model.activation_checkpointing_enable()
     with pytest.warns(UserWarning, match="gradient checkpointing is on inside"):
         model(**batch())
 
@@ -122,9 +128,9 @@ def test_what_a_stack_has_not_got_is_refused(name):
 def test_a_filled_cache_is_refused_in_training():
     model = built("llama", scheme="momentum")
     with torch.no_grad():
-        filled = model(batch()["input_ids"], use_cache=True).past_key_values
+        filled = model(batch()["input_ids"], use_cache=True).cache
     with pytest.raises(ValueError, match="holds 12 tokens"):
-        model(batch()["input_ids"], past_key_values=filled)
+        model(batch()["input_ids"], cache=filled)
 
 
 # ---- trainers --------------------------------------------------------------------------------------------------
@@ -143,9 +149,18 @@ class Tokens(torch.utils.data.Dataset):
 
 def trained_by_transformers(model, folder, **more):
     pytest.importorskip("accelerate")
-    settings = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 0.01, "max_steps": 4}
+    settings = {
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "learning_rate": 0.01,
+        "max_steps": 4,
+    }
     arguments = transformers.TrainingArguments(
-        output_dir=str(folder), report_to=[], use_cpu=True, disable_tqdm=True, **{"save_strategy": "no", **settings, **more}
+        output_dir=str(folder),
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        **{"save_strategy": "no", **settings, **more},
     )
     trainer = transformers.Trainer(model=model, args=arguments, train_dataset=Tokens())
     trainer.train()
@@ -186,7 +201,12 @@ def test_lightning_trains_a_model_of_transformers():
 
     loader = torch.utils.data.DataLoader(Tokens(), batch_size=4)
     found, expected = built("llama", scheme="momentum"), built("llama", scheme="momentum", backprop=lv.Stored())
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     lightning.Trainer(max_epochs=1, accelerator="cpu", **quiet).fit(Module(found), loader)
     optimizer = torch.optim.SGD(expected.parameters(), lr=0.1)
     for rows in loader:

@@ -95,12 +95,12 @@ def rebuilt(monkeypatch):
 @deep
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_deep_stacks_too(scheme, layers, rebuilt):
-    """To 1e-13, float64, and not one entry is rebuilt otherwise."""
+    """To 1e-13, or 5 roundings a layer, in float64; and not one entry is rebuilt otherwise."""
     blocks, x = residual_mlp(layers), randn(2, 8)
     expected = gradients(lv.reversible(blocks, scheme, backprop=lv.Stored()), x)
     assert rebuilt() is None
     for a, b in zip(gradients(lv.reversible(blocks, scheme), x), expected, strict=True):
-        assert size(a - b) <= 1e-13 * max(1.0, size(b))
+        assert size(a - b) <= max(1e-13, 5 * layers * EPS) * max(1.0, size(b))
     assert rebuilt() == 0
 
 

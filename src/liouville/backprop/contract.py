@@ -12,6 +12,7 @@ __all__ = [
     "advice",
     "autocast_now",
     "differentiable_once",
+    "impure",
     "is_autocast",
     "is_declared",
     "is_plain_autograd",
@@ -22,6 +23,7 @@ __all__ = [
     "require_plain_autograd",
     "rewind",
     "streams",
+    "unwritten",
     "watched",
 ]
 
@@ -74,15 +76,22 @@ def watched(field: Any, device: torch.device, largest: float = math.inf) -> Iter
     Of a buffer of more than ``largest`` entries the version is looked at only, which needs no memory.
     """
     start = streams(device)
+    with unwritten(field, largest):
+        yield
+        if any(not torch.equal(a, b) for a, b in zip(start, streams(device), strict=True)):
+            raise RuntimeError(
+                f"random numbers were drawn from torch's global stream while the layers of {kind_of(field)} ran; "
+                f"evaluated again they would differ, and the gradient would be wrong. {advice(field).noise}"
+            )
+
+
+@contextlib.contextmanager
+def unwritten(field: Any, largest: float = math.inf) -> Iterator[None]:
+    """Raise a `RuntimeError` if what runs inside changes a buffer, as `watched` does."""
     buffers: dict[str, tuple[Tensor, Tensor | int]] = {
         name: (b, b.detach().clone() if b.numel() <= largest else b._version) for name, b in field.named_buffers()
     }
     yield
-    if any(not torch.equal(a, b) for a, b in zip(start, streams(device), strict=True)):
-        raise RuntimeError(
-            f"random numbers were drawn from torch's global stream while the layers of {kind_of(field)} ran; "
-            f"evaluated again they would differ, and the gradient would be wrong. {advice(field).noise}"
-        )
     now = dict(field.named_buffers())
     changed = [name for name, (b, value) in buffers.items() if now.get(name) is not b or not _is_still(b, value)]
     if changed:
@@ -141,6 +150,14 @@ def advice(field: Any) -> Advice:
 
 
 _ADVICE = Advice()
+
+
+def impure(field: Any) -> str:
+    """A layer that is not the same twice, in a sentence."""
+    return (
+        f"{kind_of(field)} gives another velocity each time it is asked (random numbers of its own, running "
+        f"statistics: {advice(field).impure})"
+    )
 
 
 def kind_of(field: Any) -> str:

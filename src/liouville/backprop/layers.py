@@ -87,9 +87,7 @@ class Layers(ABC):
         """The parts in front of layer j."""
 
     @abstractmethod
-    def backward(
-        self, parts: list[Part], costate: list[Tensor], j: int, theta_j: Theta, sums: Sums
-    ) -> list[Part]:
+    def backward(self, parts: list[Part], costate: list[Tensor], j: int, theta_j: Theta, sums: Sums) -> list[Part]:
         """The parts in front of layer j. The costate is taken there too, in place, and the gradients of those weights
         that require one are added to ``sums``, in their order."""
 
@@ -132,9 +130,7 @@ class Shears(Layers):
             return part
         return self.arithmetic.restore(part, shear.halvings, shear.sign, self.left.pop() if shear.halvings else None)
 
-    def backward(
-        self, parts: list[Part], costate: list[Tensor], j: int, theta_j: Theta, sums: Sums
-    ) -> list[Part]:
+    def backward(self, parts: list[Part], costate: list[Tensor], j: int, theta_j: Theta, sums: Sums) -> list[Part]:
         if self.scheme.swaps:
             parts = parts[::-1]
             costate.reverse()
@@ -202,9 +198,7 @@ class Inverses(Layers):
         with torch.no_grad(), self.autocast():
             return [(x,) for x in self.scheme.inverse(self.field.at_layer(j), self.leave(parts), theta_j, self.h)]
 
-    def backward(
-        self, parts: list[Part], costate: list[Tensor], j: int, theta_j: Theta, sums: Sums
-    ) -> list[Part]:
+    def backward(self, parts: list[Part], costate: list[Tensor], j: int, theta_j: Theta, sums: Sums) -> list[Part]:
         parts = self.inverse(parts, j, theta_j)
         inputs = [x.detach().requires_grad_() for x in self.leave(parts)]
         leaves = [w for w in theta_j if w.requires_grad]

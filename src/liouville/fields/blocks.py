@@ -7,7 +7,7 @@ declares to the engine; the arguments of the run are taken from the row.
 
 from __future__ import annotations
 
-__all__ = ["Blocks", "Row", "Rows"]
+__all__ = ["STATE", "Blocks", "Row", "Rows"]
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -80,6 +80,8 @@ class _Call(NamedTuple):
 
 
 _TENSOR = object()
+STATE = object()
+"""Among the keywords of a call, in the place of x: blocks may take it by name."""
 
 
 class Blocks(Bound):
@@ -137,7 +139,8 @@ class Blocks(Bound):
         args, context = self.calls[self.j].filled(theta_j)
         block = self.blocks[self.j]
         with self._noise(block, x.device), self._unharmed(x) as given:
-            out = block(given, *args, **context)
+            name = next((key for key, value in context.items() if value is STATE), None)
+            out = block(*args, **{**context, name: given}) if name else block(given, *args, **context)
         return self._moved(out, x) - x
 
     # as a force, x'' = f(x): what splitting schemes step through
