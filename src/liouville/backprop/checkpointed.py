@@ -148,7 +148,10 @@ class _Seen:
         for a, b in zip(now, self.ends.setdefault(first, now), strict=True):
             off, size = torch.finfo(b.dtype).eps ** 0.5, float(b.abs().max()) if b.numel() else 0.0
             if a is not b and not torch.allclose(a, b, off, off * size, equal_nan=True):
-                raise RuntimeError(f"a block gave something else when it was computed again: {impure(self.field)}.")
+                raise RuntimeError(
+                    "a block gave something else when it was computed again: an argument has changed, or "
+                    f"{impure(self.field)}."
+                )
         return state
 
 

@@ -169,6 +169,9 @@ class Blocks(Bound):
     @contextlib.contextmanager
     def _unharmed(self, x: Tensor) -> Iterator[Tensor]:
         """x for a block that must not change it in place."""
+        if x.is_inference():  # it has no version to tell by
+            yield x.clone()
+            return
         given, version = x.view_as(x), x._version
         try:
             yield given
