@@ -142,7 +142,7 @@ class Grid(Arithmetic):
         self.dtype = torch.promote_types(self.output, torch.float64 if wide else torch.float32)
         self.integer = torch.int64 if self.dtype == torch.float64 else torch.int32
         self.range = Range(state, self.dtype, _WIDE_BITS if wide and self.output != torch.float64 else None)
-        self.furthest: Tensor | None = torch.zeros((), dtype=self.dtype, device=state[0].device)
+        self.ends: list[Tensor] | None = []  # of what was met, in units of the grid; None once the range is known
 
     @property
     def spacing(self) -> float:
@@ -183,17 +183,17 @@ class Grid(Arithmetic):
         return part[0].sum().reshape(1)
 
     def in_range(self, found: Callable[[], Reach]) -> bool:
-        furthest = 0.0 if self.furthest is None else float(self.furthest)
+        furthest = float(torch.stack(self.ends).abs().max()) if self.ends else 0.0
         before = self.spacing
         if furthest < self.range.limit:
-            if self.furthest is not None:
+            if self.ends is not None:
                 self.range.settle(found)
             if self.spacing == before:
-                self.furthest = None  # the way back meets the same numbers
+                self.ends = None  # the way back meets the same numbers
                 return True
         else:
             self.range.widen(found, math.isfinite(furthest))
-        self.furthest = torch.zeros_like(self.furthest)  # type: ignore[arg-type]
+        self.ends = []
         return False
 
     def _working(self, factor: float) -> torch.dtype:
@@ -209,9 +209,8 @@ class Grid(Arithmetic):
 
     def _note(self, x: Tensor, unit: float) -> None:
         """Twice the limit would still fit into the integers: a sum of two numbers within it cannot wrap around."""
-        if self.furthest is not None and x.numel():
-            furthest = torch.linalg.vector_norm(x, torch.inf)
-            torch.maximum(self.furthest, furthest.mul_(unit), out=self.furthest)
+        if self.ends is not None and x.numel():
+            self.ends += [end.to(self.dtype).mul_(unit) for end in torch.aminmax(x)]
 
 
 def sample(x: Tensor) -> Tensor:

@@ -64,7 +64,8 @@ class _Walk:
     def row(self, j: int, tensors: Sequence[Tensor], needed: Sequence[bool]) -> Row:
         """What layer j reads: its block's own parameters, and the arguments as leaves."""
         own = self.own[j]
-        if any(a is not b for a, b in zip(own, self.run.layers.field.own(j), strict=True)):
+        now = self.run.layers.field.own(j)
+        if len(own) != len(now) or any(a is not b for a, b in zip(own, now, strict=True)):
             raise RuntimeError(
                 f"the parameters of block {j} of {kind_of(self.run.layers.field)} are others than in the forward pass, "
                 "as after torch.func.functional_call; give it Stored(), which does not evaluate a block again."

@@ -107,7 +107,10 @@ def _is_still(b: Tensor, value: Tensor | int) -> bool:
 
 def is_declared(result: Tensor, inputs: Sequence[Tensor]) -> bool:
     """Whether autograd carries gradients from ``result`` to ``inputs`` at most."""
-    return not result.requires_grad or all(any(leaf is x for x in inputs) for leaf in _leaves(result))
+    if not result.requires_grad:
+        return True
+    known = {id(x) for x in inputs}
+    return all(id(leaf) in known for leaf in _leaves(result))
 
 
 def require_declared(result: Tensor, inputs: Sequence[Tensor], field: Any, j: int) -> None:
@@ -222,17 +225,16 @@ def _leaves(result: Tensor) -> Iterator[Tensor]:
     if result.grad_fn is None:
         yield result
     for node in _nodes(result):
-        if hasattr(node, "variable"):
+        if not node.next_functions and hasattr(node, "variable"):
             yield node.variable
 
 
 def _nodes(result: Tensor) -> Iterator[Any]:
-    seen: set[Any] = set()
-    nodes = [result.grad_fn]
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+    nodes = [] if result.grad_fn is None else [result.grad_fn]
+    seen: set[Any] = set(nodes)
+    for node in nodes:  # which grows
         yield node
-        nodes.extend(before for before, _ in node.next_functions)
+        for before, _ in node.next_functions:
+            if before is not None and before not in seen:
+                seen.add(before)
+                nodes.append(before)

@@ -101,7 +101,8 @@ class Blocks(Bound):
     ) -> None:
         self.original, self.blocks, self.seed, self.j = owner, blocks, seed, 0
         self.layers = len(blocks)
-        own = [tuple(block.parameters()) for block in blocks]
+        self.places = [_places(block) for block in blocks]
+        own = [self.own(j) for j in range(self.layers)]
         rows, self.calls = [], []
         for j, (params, call) in enumerate(zip(own, calls, strict=True)):
             leaves, tensors, spec = _flat(call, j, self.layers)
@@ -132,7 +133,8 @@ class Blocks(Bound):
 
     def own(self, j: int) -> tuple[Tensor, ...]:
         """The parameters that block j reads now."""
-        return tuple(self.blocks[j].parameters())
+        found = (held[name] for held, name in self.places[j] if held.get(name) is not None)
+        return tuple({id(p): p for p in found}.values())
 
     def __call__(self, x: Tensor, theta_j: Theta) -> Tensor:
         """f_j(x) = block_j(x) - x."""
@@ -205,6 +207,12 @@ class Blocks(Bound):
                 "after it."
             )
         return out
+
+
+def _places(block: nn.Module) -> list[tuple[Mapping[str, Any], str]]:
+    """Where the parameters of a block stand: found once, and quickly read again."""
+    parts = [part._parameters for part in block.modules()]
+    return [(held, name) for held in parts for name, p in held.items() if p is not None]
 
 
 def _said(out: Any) -> str:
