@@ -52,7 +52,7 @@ TUNED = ("momentum, 8 bits", "momentum, 4 bits")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=16, help="of fine-tuning; 0 for none")
+    parser.add_argument("--steps", type=int, default=8, help="of fine-tuning; 0 for none")
     parser.add_argument("--page", type=Path, help="write the tables into this page")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
