@@ -1,6 +1,7 @@
 """`liouville.reversible`: the same scheme under `Stored`, parameters in place, and what is refused."""
 
 import copy
+import math
 import pickle
 import sys
 import types
@@ -11,6 +12,8 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 import liouville as lv
+from liouville.backprop import chain
+from liouville.backprop.layers import Shears
 from measure import EPS, near, randn
 from stacks import STACKS, Block, Residual, convolutions, residual_mlp, tokens, transformer
 
@@ -63,14 +66,42 @@ def test_gradients_equal_stored(name, scheme, engine):
     compare(gradients(lv.reversible(blocks, scheme, backprop=engine), x, **context), expected, len(blocks))
 
 
-@pytest.mark.parametrize("layers", [30, pytest.param(96, marks=pytest.mark.slow)])
+DEEP = [12, 30, *(pytest.param(n, marks=pytest.mark.slow) for n in (96, 512))]
+deep = pytest.mark.parametrize("layers", DEEP)
+
+
+@pytest.fixture
+def rebuilt(monkeypatch):
+    """How many entries of the first state the backward pass rebuilt otherwise than they were."""
+    first, again = [], []
+    enter, back = Shears.enter, chain._Walk.back
+
+    def entered(self, state):
+        parts = enter(self, state)
+        first[:] = [x.clone() for part in parts for x in part]
+        return parts
+
+    def went(self, j, *rest):
+        out = back(self, j, *rest)
+        if j == 0:
+            again[:] = [x.clone() for part in self.parts for x in part]
+        return out
+
+    monkeypatch.setattr(Shears, "enter", entered)
+    monkeypatch.setattr(chain._Walk, "back", went)
+    return lambda: sum(int((a != b).sum()) for a, b in zip(first, again, strict=True)) if again else None
+
+
+@deep
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_deep_stacks_too(scheme, layers):
-    """To 1e-13, float64; every backward pass verifies that no element is rebuilt otherwise."""
+def test_deep_stacks_too(scheme, layers, rebuilt):
+    """To 1e-13, or 5 roundings a layer, in float64; and not one entry is rebuilt otherwise."""
     blocks, x = residual_mlp(layers), randn(2, 8)
     expected = gradients(lv.reversible(blocks, scheme, backprop=lv.Stored()), x)
+    assert rebuilt() is None
     for a, b in zip(gradients(lv.reversible(blocks, scheme), x), expected, strict=True):
-        assert size(a - b) <= 1e-13 * max(1.0, size(b))
+        assert size(a - b) <= max(1e-13, 5 * layers * EPS) * max(1.0, size(b))
+    assert rebuilt() == 0
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -456,23 +487,35 @@ def test_a_wrong_rebuild_is_noticed_also_where_the_input_needs_no_gradient(monke
             lv.reversible(residual_mlp())(x).sum().backward()
 
 
-@pytest.mark.parametrize(
-    "dtype, autocast",
-    [(torch.float32, False), (torch.bfloat16, False), (torch.float16, False), (torch.float32, True)],
-)
+TYPES = {"float32": (torch.float32, False), "bfloat16": (torch.bfloat16, False), "float16": (torch.float16, False)}
+TYPES["autocast"] = torch.float32, True
+
+
+@pytest.mark.parametrize("layers", [12, *(pytest.param(n, marks=pytest.mark.slow) for n in (30, 96, 512))])
+@pytest.mark.parametrize("name", TYPES)
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_errors_are_no_larger_than_those_of_stored(scheme, dtype, autocast):
-    """Against float64, at most 1.15 times, and to the coarsest rounding where both are exact."""
-    blocks, x = residual_mlp(24), tokens()
-    expected = gradients(lv.reversible(blocks, scheme, backprop=lv.Stored()), x)[:-1]
-    blocks, x = blocks.to(dtype), x.to(dtype)
-    off = []
-    for engine in (WIDE, lv.Stored()):
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            found = gradients(lv.reversible(blocks, scheme, backprop=engine), x)[:-1]
-        flat = [torch.cat([t.double().flatten() for t in each]) for each in (found, expected)]
-        off.append(float((flat[0] - flat[1]).norm() / flat[1].norm()))
-    assert off[0] <= 1.15 * off[1], off
+def test_errors_are_no_larger_than_those_of_stored(scheme, name, layers, rebuilt):
+    """Of gradients against float64, by the geometric mean over inputs: one ratio scatters between 0.4 and 2.
+
+    And not one entry is rebuilt otherwise.
+    """
+    dtype, autocast = TYPES[name]
+    single, logs = residual_mlp(layers).to(dtype), []
+    for seed in range(1, 5 if layers in (12, 512) else 13):
+        x, off = tokens(seed=seed), []
+        expected = _flat(residual_mlp(layers), scheme, lv.Stored(), x)
+        for engine in (WIDE, lv.Stored()):
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                off.append(size(_flat(single, scheme, engine, x.to(dtype)) - expected))
+        logs += [math.log(off[0] / off[1])] if math.isfinite(off[1]) else []
+        assert rebuilt() == 0
+    assert sum(logs) / len(logs) <= math.log(1.15)
+
+
+def _flat(blocks, scheme, engine, x):
+    """Output and gradients in float64; of a loss that half precision does not overflow."""
+    found = gradients(lv.reversible(blocks, scheme, backprop=engine), x, loss=lambda out: torch.sin(out.double()).sum())
+    return torch.cat([t.double().flatten() for t in found[:-1]])
 
 
 @pytest.mark.slow

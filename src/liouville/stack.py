@@ -19,7 +19,7 @@ from liouville.backprop import Backprop, Checkpointed, Reversible, Stored
 from liouville.backprop.contract import Advice
 from liouville.fields.blocks import Blocks
 from liouville.schemes import Coupled, Midpoint, Momentum, Scheme, SymplecticEuler
-from liouville.turns import Turns, require_calls, require_no_recording
+from liouville.turns import Turns, require_calls, require_no_recording, taken_apart
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -146,8 +146,9 @@ class ReversibleBlocks(nn.ModuleList):
         stack.training = self.training
         return stack
 
-    def forward(self, x: Tensor, *args: Any, **context: Any) -> Tensor:
-        """The output of the stack, shaped like x."""
+    def forward(self, *args: Any, **context: Any) -> Tensor:
+        """The output of the stack, shaped like x, its first argument (or that named x or hidden_states)."""
+        x, args, context = taken_apart(args, context)
         return self.run(x, list(self._modules.values()), [(args, context)] * len(self))
 
     def run(self, x: Tensor, blocks: Sequence[nn.Module], calls: Sequence[tuple[Any, Any]]) -> Tensor:

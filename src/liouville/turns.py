@@ -6,7 +6,7 @@ Whatever else is done with a placeholder is an error: between two layers there a
 
 from __future__ import annotations
 
-__all__ = ["Turns", "require_calls", "require_no_recording"]
+__all__ = ["Turns", "require_calls", "require_no_recording", "taken_apart"]
 
 import enum
 import sys
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from liouville.fields.blocks import STATE
 from liouville.fields.given import PerLayer
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.layout, slice, enum.Enum)
@@ -68,15 +69,13 @@ class _Layer:
         object.__setattr__(self, "_turns", turns)
         object.__setattr__(self, "_block", block)
 
-    def __call__(self, x: Any = None, *args: Any, **context: Any) -> Any:
+    def __call__(self, *args: Any, **context: Any) -> Any:
         if self._turns is None:
             raise RuntimeError(
                 "one layer of a reversible stack by itself is x + f(x), which is not what the stack makes of it; call "
                 "the stack, or lv.unwrap(stack)[i] for the plain layer."
             )
-        if x is None:
-            x = context.pop("hidden_states", None)
-        return self._turns.take(self._block, x, args, context)
+        return self._turns.take(self._block, *taken_apart(args, context))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._block, name)
@@ -101,6 +100,16 @@ class _Pending(Tensor):
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **(kwargs or {}))
         raise RuntimeError(_BETWEEN)
+
+
+def taken_apart(args: tuple[Any, ...], context: dict[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """The hidden states of a call, the first argument or one by name, and what else there is."""
+    if args:
+        return args[0], args[1:], context
+    for name in ("hidden_states", "x"):
+        if name in context:
+            return context[name], args, {**context, name: STATE}
+    return None, args, context
 
 
 _BETWEEN = (
@@ -138,7 +147,7 @@ def _admitted(call: tuple[Any, Any]) -> tuple[Any, Any]:
 
 
 def _leaf(x: Any) -> Any:
-    if isinstance(x, (Tensor, PerLayer, *_PLAIN)) or callable(x):
+    if isinstance(x, (Tensor, PerLayer, *_PLAIN)) or callable(x) or x is STATE:
         return x
     length = getattr(x, "get_seq_length", None)
     if length is not None:

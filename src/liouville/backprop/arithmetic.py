@@ -142,7 +142,7 @@ class Grid(Arithmetic):
         self.dtype = torch.promote_types(self.output, torch.float64 if wide else torch.float32)
         self.integer = torch.int64 if self.dtype == torch.float64 else torch.int32
         self.range = Range(state, self.dtype, _WIDE_BITS if wide and self.output != torch.float64 else None)
-        self.furthest: Tensor | None = torch.zeros((), dtype=self.dtype, device=state[0].device)
+        self.ends: list[Tensor] | None = []  # of what was met, in units of the grid; None once the range is known
 
     @property
     def spacing(self) -> float:
@@ -153,7 +153,7 @@ class Grid(Arithmetic):
         return (self._rounded(x.detach(), 1.0 / self.spacing),)
 
     def value(self, part: Part) -> Tensor:
-        x = part[0].to(self.dtype).mul_(self.spacing)
+        x = part[0].to(self._working(self.spacing)).mul_(self.spacing)
         self._note(x, 1.0 / self.spacing)
         return x.to(self.output)
 
@@ -168,7 +168,7 @@ class Grid(Arithmetic):
     def damp(self, part: Part, halvings: int, sign: int) -> tuple[Part, Tensor | None]:
         """A shift; the bits that it drops are kept, 8 / halvings entries to a byte."""
         x = part[0]
-        kept = pack(x & ((1 << halvings) - 1), halvings) if halvings else None
+        kept = pack(x, halvings) if halvings else None
         x.bitwise_right_shift_(halvings)
         return (x.neg_() if sign < 0 else x,), kept
 
@@ -183,29 +183,34 @@ class Grid(Arithmetic):
         return part[0].sum().reshape(1)
 
     def in_range(self, found: Callable[[], Reach]) -> bool:
-        furthest = 0.0 if self.furthest is None else float(self.furthest)
+        furthest = float(torch.stack(self.ends).abs().max()) if self.ends else 0.0
         before = self.spacing
         if furthest < self.range.limit:
-            if self.furthest is not None:
+            if self.ends is not None:
                 self.range.settle(found)
             if self.spacing == before:
-                self.furthest = None  # the way back meets the same numbers
+                self.ends = None  # the way back meets the same numbers
                 return True
         else:
             self.range.widen(found, math.isfinite(furthest))
-        self.furthest = torch.zeros_like(self.furthest)  # type: ignore[arg-type]
+        self.ends = []
         return False
 
+    def _working(self, factor: float) -> torch.dtype:
+        """In what the grid is met: float32 does for states that are no finer, where it holds the factor exactly."""
+        mantissa, exponent = math.frexp(factor)
+        short = abs(exponent) < 100 and (mantissa * 2**24).is_integer()
+        return torch.promote_types(self.output, torch.float32) if short else self.dtype
+
     def _rounded(self, x: Tensor, factor: float) -> Tensor:
-        scaled = _times(x, factor, self.dtype)
+        scaled = _times(x, factor, self._working(factor))
         self._note(scaled, 1.0)
         return scaled.round_().to(self.integer)
 
     def _note(self, x: Tensor, unit: float) -> None:
         """Twice the limit would still fit into the integers: a sum of two numbers within it cannot wrap around."""
-        if self.furthest is not None and x.numel():
-            furthest = torch.linalg.vector_norm(x, torch.inf)
-            torch.maximum(self.furthest, furthest.mul_(unit), out=self.furthest)
+        if self.ends is not None and x.numel():
+            self.ends += [end.to(self.dtype).mul_(unit) for end in torch.aminmax(x)]
 
 
 def sample(x: Tensor) -> Tensor:

@@ -8,22 +8,22 @@ import torch
 from torch import Tensor
 
 
-def pack(low: Tensor, bits: int) -> Tensor:
-    """Whole numbers below 2^bits, bits in 1, 2, 4, 8, as bytes: 8 / bits of them in each.
+def pack(x: Tensor, bits: int) -> Tensor:
+    """The lowest ``bits`` bits of whole numbers, bits in 1, 2, 4, 8, as bytes: those of 8 / bits numbers in each.
 
     Examples:
-        >>> pack(torch.tensor([1, 2, 3]), 4).tolist()
+        >>> pack(torch.tensor([1, 2, 3 + 64]), 4).tolist()
         [49, 2]
     """
-    flat, each = low.flatten().to(torch.uint8), 8 // bits
+    flat, each = x.flatten().to(torch.uint8), 8 // bits  # the last byte of each
     if each == 1:
         return flat
     if flat.numel() % each:
         flat = torch.cat((flat, flat.new_zeros(-flat.numel() % each)))
-    columns = flat.view(each, -1)
-    packed = columns[0].clone()
-    for i in range(1, each):
-        packed |= columns[i] << (i * bits)
+    *low, high = flat.view(each, -1)
+    packed = high << (8 - bits)
+    for i, column in enumerate(low):
+        packed |= (column & ((1 << bits) - 1)) << (i * bits)
     return packed
 
 

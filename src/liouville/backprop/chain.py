@@ -20,6 +20,7 @@ from torch import Tensor
 from liouville.backprop import drift
 from liouville.backprop.arithmetic import Part
 from liouville.backprop.contract import differentiable_once, kind_of, require_plain_autograd, watched
+from liouville.backprop.layers import Sums
 from liouville.backprop.passes import Kept, Run
 from liouville.fields.blocks import Row, Rows
 from liouville.schemes.base import State
@@ -63,7 +64,8 @@ class _Walk:
     def row(self, j: int, tensors: Sequence[Tensor], needed: Sequence[bool]) -> Row:
         """What layer j reads: its block's own parameters, and the arguments as leaves."""
         own = self.own[j]
-        if any(a is not b for a, b in zip(own, self.run.layers.field.own(j), strict=True)):
+        now = self.run.layers.field.own(j)
+        if len(own) != len(now) or any(a is not b for a, b in zip(own, now, strict=True)):
             raise RuntimeError(
                 f"the parameters of block {j} of {kind_of(self.run.layers.field)} are others than in the forward pass, "
                 "as after torch.func.functional_call; give it Stored(), which does not evaluate a block again."
@@ -74,10 +76,10 @@ class _Walk:
     def back(self, j: int, costate: list[Tensor], row: Row, left: list[Tensor], anchor: list[Tensor]) -> Sequence[Any]:
         """Undo and differentiate layer j: the gradients of its row; the costate changes in place."""
         run, kept = self.run, self.fingerprints
-        sums = [torch.zeros_like(w) if w.requires_grad else None for w in row]
+        sums = _Own(sum(w.requires_grad for w in row))
         with torch.no_grad(), run.shield():
             run.layers.left = left
-            self.parts = run.layers.backward(self.parts, costate, j, row, [g for g in sums if g is not None])
+            self.parts = run.layers.backward(self.parts, costate, j, row, sums)
             assert self.probes is not None
             if j == run.depth - 1:
                 self.probes.repeat(run.layers.seen[::-1], kept["velocity", run.depth])
@@ -85,7 +87,22 @@ class _Walk:
                 self.probes.compare(j, run.fingerprints(self.parts), kept["probe", j])
             if anchor:
                 self.parts = run.parts(anchor, len(costate))
-        return sums
+        found = iter(sums.found)
+        return [next(found) if w.requires_grad else None for w in row]
+
+
+class _Own(Sums):
+    """The gradients of one layer, which go on as they are; None for a weight that had no part in it."""
+
+    keeps = True
+
+    def __init__(self, number: int) -> None:
+        self.found: list[Tensor | None] = [None] * number
+
+    def add(self, gradients: Sequence[Tensor | None], factor: float) -> None:
+        """Never in place: two of them may share memory."""
+        new = [g if g is None or factor == 1 else g * factor for g in gradients]
+        self.found = [b if a is None else a if b is None else a + b for a, b in zip(self.found, new, strict=True)]
 
 
 class _Start(torch.autograd.Function):

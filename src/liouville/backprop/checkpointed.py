@@ -22,13 +22,23 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from liouville.backprop.arithmetic import sample
 from liouville.backprop.base import Backprop, slices
-from liouville.backprop.contract import autocast_now, is_autocast, is_plain_autograd, require_declared, rewind, streams
+from liouville.backprop.contract import (
+    autocast_now,
+    impure,
+    is_autocast,
+    is_plain_autograd,
+    require_declared,
+    rewind,
+    streams,
+    unwritten,
+)
 from liouville.backprop.gate import observed, require_recomputable
 from liouville.backprop.trial import bytes_per_layer
 from liouville.compilers import is_watched
 from liouville.fields.base import Theta, VectorField
-from liouville.fields.blocks import Rows
+from liouville.fields.blocks import Blocks, Rows
 from liouville.schemes.base import Scheme, State
 
 
@@ -43,8 +53,9 @@ class Checkpointed(Backprop):
     Raises:
         ValueError: if ``every`` is less than 1.
         RuntimeError: if a layer, computed again, would not be the same: if it changes a buffer, or draws random numbers
-            that `torch.utils.checkpoint` does not replay; in the backward pass, if a layer reads a parameter that does
-            not come through ``theta()``; under torch.func.grad and its kin.
+            that `torch.utils.checkpoint` does not replay (for a user's blocks noticed in the backward pass); in the
+            backward pass, if a layer reads a parameter that does not come through ``theta()``; under torch.func.grad
+            and its kin.
 
     Examples:
         >>> Checkpointed(every=8)
@@ -89,7 +100,10 @@ def _best(scheme: Scheme, field: VectorField, state: State, theta: Theta, h: flo
     N = field.layers
     if field.has_effects or is_watched() or state[0].is_meta or not is_plain_autograd((*state, *theta)):
         return math.ceil(math.sqrt(N))
-    own, kept = sum(x.nbytes for x in state), bytes_per_layer(scheme, field, state, theta, h)
+    own = sum(x.nbytes for x in state)
+    if not own:  # an empty batch
+        return N
+    kept = bytes_per_layer(scheme, field, state, theta, h)
     if kept.unmeasured:
         return math.ceil(math.sqrt(N))
     return max(1, min(N, round(math.sqrt(N * own / max(kept.size, own)))))
@@ -98,18 +112,47 @@ def _best(scheme: Scheme, field: VectorField, state: State, theta: Theta, h: flo
 def _by_torch(scheme: Scheme, field: VectorField, state: State, rows: Sequence[Theta], h: float, every: int) -> State:
     from torch.utils.checkpoint import checkpoint  # a slow import in older releases of torch
 
-    layers = list(enumerate(rows))
+    layers, seen = list(enumerate(rows)), _Seen(field) if isinstance(field, Blocks) else None
 
     def segment(first: int, *state: Tensor) -> State:
         for j, theta_j in layers[first : first + every]:
             state = scheme.step(field.at_layer(j), state, theta_j, h)
-        return state
+        return seen.again(first, state) if seen else state
 
     if torch.compiler.is_compiling():  # shown a layer, it knows every number that a segment will meet; no result
         scheme.step(field.at_layer(0), state, layers[0][1], h)
-    for first in range(0, field.layers, every):
-        state = checkpoint(segment, first, *state, use_reentrant=False)
+    with seen.watched() if seen else contextlib.nullcontext():
+        for first in range(0, field.layers, every):
+            state = checkpoint(segment, first, *state, use_reentrant=False)
     return state
+
+
+class _Seen:
+    """Where segments of blocks, which no gate has looked at, ended the first time that they were evaluated."""
+
+    def __init__(self, field: Blocks) -> None:
+        self.field = field
+        self.ends: dict[int, list[Tensor]] = {}
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """For the forward pass: no buffer may change, and segments will be computed again to their ends."""
+        from torch.utils.checkpoint import set_checkpoint_early_stop
+
+        with unwritten(self.field, 2**12), set_checkpoint_early_stop(False):
+            yield
+
+    def again(self, first: int, state: State) -> State:
+        """The same state, which must end where it did."""
+        now = [sample(x.detach()) for x in state]
+        for a, b in zip(now, self.ends.setdefault(first, now), strict=True):
+            off, size = torch.finfo(b.dtype).eps ** 0.5, float(b.abs().max()) if b.numel() else 0.0
+            if a is not b and not torch.allclose(a, b, off, off * size, equal_nan=True):
+                raise RuntimeError(
+                    "a block gave something else when it was computed again: an argument has changed, or "
+                    f"{impure(self.field)}."
+                )
+        return state
 
 
 class _Segment(NamedTuple):

@@ -12,15 +12,18 @@ __all__ = [
     "advice",
     "autocast_now",
     "differentiable_once",
+    "impure",
     "is_autocast",
     "is_declared",
     "is_plain_autograd",
     "kind_of",
     "operations",
     "require_declared",
+    "require_no_other_way",
     "require_plain_autograd",
     "rewind",
     "streams",
+    "unwritten",
     "watched",
 ]
 
@@ -73,15 +76,22 @@ def watched(field: Any, device: torch.device, largest: float = math.inf) -> Iter
     Of a buffer of more than ``largest`` entries the version is looked at only, which needs no memory.
     """
     start = streams(device)
+    with unwritten(field, largest):
+        yield
+        if any(not torch.equal(a, b) for a, b in zip(start, streams(device), strict=True)):
+            raise RuntimeError(
+                f"random numbers were drawn from torch's global stream while the layers of {kind_of(field)} ran; "
+                f"evaluated again they would differ, and the gradient would be wrong. {advice(field).noise}"
+            )
+
+
+@contextlib.contextmanager
+def unwritten(field: Any, largest: float = math.inf) -> Iterator[None]:
+    """Raise a `RuntimeError` if what runs inside changes a buffer, as `watched` does."""
     buffers: dict[str, tuple[Tensor, Tensor | int]] = {
         name: (b, b.detach().clone() if b.numel() <= largest else b._version) for name, b in field.named_buffers()
     }
     yield
-    if any(not torch.equal(a, b) for a, b in zip(start, streams(device), strict=True)):
-        raise RuntimeError(
-            f"random numbers were drawn from torch's global stream while the layers of {kind_of(field)} ran; "
-            f"evaluated again they would differ, and the gradient would be wrong. {advice(field).noise}"
-        )
     now = dict(field.named_buffers())
     changed = [name for name, (b, value) in buffers.items() if now.get(name) is not b or not _is_still(b, value)]
     if changed:
@@ -97,7 +107,10 @@ def _is_still(b: Tensor, value: Tensor | int) -> bool:
 
 def is_declared(result: Tensor, inputs: Sequence[Tensor]) -> bool:
     """Whether autograd carries gradients from ``result`` to ``inputs`` at most."""
-    return not result.requires_grad or all(any(leaf is x for x in inputs) for leaf in _leaves(result))
+    if not result.requires_grad:
+        return True
+    known = {id(x) for x in inputs}
+    return all(id(leaf) in known for leaf in _leaves(result))
 
 
 def require_declared(result: Tensor, inputs: Sequence[Tensor], field: Any, j: int) -> None:
@@ -107,6 +120,21 @@ def require_declared(result: Tensor, inputs: Sequence[Tensor], field: Any, j: in
             f"layer {j} of {kind_of(field)} depends on a parameter that does not come through {advice(field).door}; "
             f"its gradient would be missing. {advice(field).parameter}"
         )
+
+
+def require_no_other_way(inputs: Sequence[Tensor]) -> None:
+    """Let it be an error to differentiate, towards ``inputs``, what a layer may have kept beside its result."""
+    for x in inputs:
+        if x.requires_grad:
+            x.register_hook(_ends_here)
+
+
+def _ends_here(gradient: Tensor) -> None:
+    raise RuntimeError(
+        "a tensor that a layer keeps beside its result (an auxiliary loss, what a hook has recorded) is being "
+        "differentiated, and its way back ends at that layer, so that the gradient would be wrong; detach it, or use "
+        "Stored(), the plain loop."
+    )
 
 
 class Advice(NamedTuple):
@@ -125,6 +153,14 @@ def advice(field: Any) -> Advice:
 
 
 _ADVICE = Advice()
+
+
+def impure(field: Any) -> str:
+    """A layer that is not the same twice, in a sentence."""
+    return (
+        f"{kind_of(field)} gives another velocity each time it is asked (random numbers of its own, running "
+        f"statistics: {advice(field).impure})"
+    )
 
 
 def kind_of(field: Any) -> str:
@@ -189,17 +225,16 @@ def _leaves(result: Tensor) -> Iterator[Tensor]:
     if result.grad_fn is None:
         yield result
     for node in _nodes(result):
-        if hasattr(node, "variable"):
+        if not node.next_functions and hasattr(node, "variable"):
             yield node.variable
 
 
 def _nodes(result: Tensor) -> Iterator[Any]:
-    seen: set[Any] = set()
-    nodes = [result.grad_fn]
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+    nodes = [] if result.grad_fn is None else [result.grad_fn]
+    seen: set[Any] = set(nodes)
+    for node in nodes:  # which grows
         yield node
-        nodes.extend(before for before, _ in node.next_functions)
+        for before, _ in node.next_functions:
+            if before is not None and before not in seen:
+                seen.add(before)
+                nodes.append(before)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liouville.backprop.contract import advice
+from liouville.backprop.contract import impure
 from liouville.backprop.layers import Layers
 from liouville.fields.base import Theta, VectorField
 from liouville.fields.stochastic import original
@@ -80,24 +80,21 @@ def judge(probes: Probes, layers: Layers, theta: Theta, dtype: torch.dtype, anch
     if probes.size.is_meta:  # shapes have no values, which could have drifted
         return
     field, errors = original(layers.field), probes.errors()
-    impure = (
-        f"{type(field).__name__} gives another velocity each time it is asked (random numbers of its own, running "
-        f"statistics: {advice(field).impure})"
-    )
     if layers.arithmetic.exact:
         if any(errors.values()):
             raise RuntimeError(
-                f"the exact inversion did not restore every bit. Either {impure}, or an operation of torch is not "
-                "deterministic here; call torch.use_deterministic_algorithms(True), or use Reversible()."
+                f"the exact inversion did not restore every bit. Either {impure(field)}, or an operation of torch is "
+                "not deterministic here; call torch.use_deterministic_algorithms(True), or use Reversible()."
             )
         return
     if not float(probes.impurity) <= 1:
-        raise RuntimeError(f"the last layer gave another velocity in the backward pass: {impure}.")
+        raise RuntimeError(f"the last layer gave another velocity in the backward pass: {impure(field)}.")
     half, last = torch.finfo(dtype).eps ** 0.5, layers.field.layers - 1
     if not errors[last] <= half:
         raise RuntimeError(
             f"the last layer could not be undone: the state rebuilt in front of it is off by {errors[last]:.2g} of its "
-            f"size. Either {impure}, or its steps are far too large{_margin(layers, theta)}. Stored() needs no inverse."
+            f"size. Either {impure(field)}, or its steps are far too large{_margin(layers, theta)}. Stored() needs no "
+            "inverse."
         )
     lost = max((j for j, e in errors.items() if not e <= half), default=None)
     if lost is not None:

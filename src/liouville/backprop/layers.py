@@ -2,7 +2,7 @@ r"""One layer forwards, and backwards: undone and differentiated. `Shears` does 
 
 from __future__ import annotations
 
-__all__ = ["Inverses", "Layers", "Shears"]
+__all__ = ["Inverses", "Layers", "Shears", "Sums"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -13,11 +13,28 @@ import torch
 from torch import Tensor
 
 from liouville.backprop.arithmetic import Arithmetic, Part, sample
-from liouville.backprop.contract import is_declared, require_declared
+from liouville.backprop.contract import is_declared, require_declared, require_no_other_way
 from liouville.backprop.range import Reach, reach
 from liouville.compilers import advanced_
 from liouville.fields.base import Theta
+from liouville.fields.blocks import Blocks
 from liouville.schemes.base import ReversibleScheme, Shear, ShearScheme, State
+
+
+class Sums:
+    """Where the gradients of the weights go: added to memory that there is."""
+
+    keeps = False
+    """Whether gradients are kept as they come."""
+
+    def __init__(self, into: Sequence[Tensor]) -> None:
+        self.into = into
+
+    def add(self, gradients: Sequence[Tensor | None], factor: float) -> None:
+        """Add factor times these."""
+        for total, gradient in zip(self.into, gradients, strict=True):
+            if gradient is not None:
+                advanced_(total, gradient, factor)
 
 
 class Layers(ABC):
@@ -44,7 +61,7 @@ class Layers(ABC):
     ) -> None:
         self.scheme, self.field, self.h, self.arithmetic = scheme, field, h, arithmetic
         self.traced, self.autocast = traced, autocast
-        self.graph = arithmetic.repeats
+        self.graph = arithmetic.repeats or isinstance(field, Blocks)
         self.seen: list[Tensor] = []
         self.left: list[Tensor] = []
 
@@ -70,9 +87,7 @@ class Layers(ABC):
         """The parts in front of layer j."""
 
     @abstractmethod
-    def backward(
-        self, parts: list[Part], costate: list[Tensor], j: int, theta_j: Theta, sums: Sequence[Tensor]
-    ) -> list[Part]:
+    def backward(self, parts: list[Part], costate: list[Tensor], j: int, theta_j: Theta, sums: Sums) -> list[Part]:
         """The parts in front of layer j. The costate is taken there too, in place, and the gradients of those weights
         that require one are added to ``sums``, in their order."""
 
@@ -115,9 +130,7 @@ class Shears(Layers):
             return part
         return self.arithmetic.restore(part, shear.halvings, shear.sign, self.left.pop() if shear.halvings else None)
 
-    def backward(
-        self, parts: list[Part], costate: list[Tensor], j: int, theta_j: Theta, sums: Sequence[Tensor]
-    ) -> list[Part]:
+    def backward(self, parts: list[Part], costate: list[Tensor], j: int, theta_j: Theta, sums: Sums) -> list[Part]:
         if self.scheme.swaps:
             parts = parts[::-1]
             costate.reverse()
@@ -135,7 +148,7 @@ class Shears(Layers):
                 v = out.detach()
                 self._see(v, j)
                 if out.requires_grad:
-                    _pull_back(out, costate[moved], step, (x, *leaves), (costate[1 - moved], *sums))
+                    _pull_back(out, costate[moved], step, (x, *leaves), costate[1 - moved], sums)
             parts[moved] = self._undone(parts[moved], parts[1 - moved], v, shear)
             if shear.damps:
                 costate[moved].mul_(shear.sign * 2.0**-shear.halvings)
@@ -160,6 +173,7 @@ class Shears(Layers):
             self.graph = True  # a field that differentiates by itself may make a leaf of an x that is none
             return self._velocity(velocity, part, j, theta_j)
         require_declared(v, (x, *theta_j), self.field, j)
+        require_no_other_way((x,))
         return v.detach()
 
 
@@ -177,15 +191,14 @@ class Inverses(Layers):
             return self.forward(parts, j, theta_j)
         for x in state:
             require_declared(x, (*before, *theta_j), self.field, j)
+        require_no_other_way(before)
         return [(x.detach(),) for x in state]
 
     def inverse(self, parts: list[Part], j: int, theta_j: Theta) -> list[Part]:
         with torch.no_grad(), self.autocast():
             return [(x,) for x in self.scheme.inverse(self.field.at_layer(j), self.leave(parts), theta_j, self.h)]
 
-    def backward(
-        self, parts: list[Part], costate: list[Tensor], j: int, theta_j: Theta, sums: Sequence[Tensor]
-    ) -> list[Part]:
+    def backward(self, parts: list[Part], costate: list[Tensor], j: int, theta_j: Theta, sums: Sums) -> list[Part]:
         parts = self.inverse(parts, j, theta_j)
         inputs = [x.detach().requires_grad_() for x in self.leave(parts)]
         leaves = [w for w in theta_j if w.requires_grad]
@@ -194,18 +207,17 @@ class Inverses(Layers):
         gradients = torch.autograd.grad(state, [*inputs, *leaves], costate, allow_unused=True)
         for g, x in zip(costate, gradients, strict=False):
             g.zero_() if x is None else g.copy_(x)
-        _add(gradients[len(inputs) :], sums, 1.0)
+        sums.add(gradients[len(inputs) :], 1.0)
         return parts
 
 
-def _pull_back(v: Tensor, g: Tensor, step: float, inputs: Sequence[Tensor], sums: Sequence[Tensor]) -> None:
-    """sums += step * (dv / d inputs)^T g."""
+def _pull_back(v: Tensor, g: Tensor, step: float, inputs: Sequence[Tensor], costate: Tensor, sums: Sums) -> None:
+    """costate += step * (dv / dx)^T g, inputs = (x, *weights), and likewise the sums of the weights."""
     if v.dtype != g.dtype:  # as autograd would: the costate of step * v, rounded to the velocity's own precision
         g, step = (g * step).to(v.dtype), 1.0
-    _add(torch.autograd.grad(v, inputs, g, allow_unused=True), sums, step)
-
-
-def _add(gradients: Sequence[Tensor | None], sums: Sequence[Tensor], factor: float) -> None:
-    for total, gradient in zip(sums, gradients, strict=True):
-        if gradient is not None:
-            advanced_(total, gradient, factor)
+    elif sums.keeps:  # scaled once and not once for each weight; and never g itself, which changes in place
+        g, step = g * step, 1.0
+    first, *others = torch.autograd.grad(v, inputs, g, allow_unused=True)
+    if first is not None:
+        advanced_(costate, first, step)
+    sums.add(others, step)

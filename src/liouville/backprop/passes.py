@@ -14,7 +14,7 @@ from torch import Tensor
 from liouville.backprop import drift
 from liouville.backprop.arithmetic import Part
 from liouville.backprop.contract import is_autocast
-from liouville.backprop.layers import Layers
+from liouville.backprop.layers import Layers, Sums
 from liouville.fields.base import Theta
 from liouville.fields.blocks import Rows
 from liouville.schemes.base import State
@@ -74,7 +74,7 @@ class Run:
         probes = drift.Probes(self.fingerprints(parts))
         costate = [torch.empty_like(x).copy_(g) for x, g in zip(self.layers.leave(parts), costate, strict=True)]
         for j in reversed(range(self.depth)):
-            rows = [g[j if len(g) > 1 else 0] for g in sums]
+            rows = Sums([g[j if len(g) > 1 else 0] for g in sums])
             self.layers.left = list(kept.get(("left", j), ()))
             parts = self.layers.backward(parts, costate, j, weights.layer(j), rows)
             if j == self.depth - 1:

@@ -7,7 +7,7 @@ declares to the engine; the arguments of the run are taken from the row.
 
 from __future__ import annotations
 
-__all__ = ["Blocks", "Row", "Rows"]
+__all__ = ["STATE", "Blocks", "Row", "Rows"]
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -80,6 +80,8 @@ class _Call(NamedTuple):
 
 
 _TENSOR = object()
+STATE = object()
+"""Among the keywords of a call, in the place of x: blocks may take it by name."""
 
 
 class Blocks(Bound):
@@ -99,7 +101,8 @@ class Blocks(Bound):
     ) -> None:
         self.original, self.blocks, self.seed, self.j = owner, blocks, seed, 0
         self.layers = len(blocks)
-        own = [tuple(block.parameters()) for block in blocks]
+        self.places = [_places(block) for block in blocks]
+        own = [self.own(j) for j in range(self.layers)]
         rows, self.calls = [], []
         for j, (params, call) in enumerate(zip(own, calls, strict=True)):
             leaves, tensors, spec = _flat(call, j, self.layers)
@@ -130,14 +133,16 @@ class Blocks(Bound):
 
     def own(self, j: int) -> tuple[Tensor, ...]:
         """The parameters that block j reads now."""
-        return tuple(self.blocks[j].parameters())
+        found = (held[name] for held, name in self.places[j] if held.get(name) is not None)
+        return tuple({id(p): p for p in found}.values())
 
     def __call__(self, x: Tensor, theta_j: Theta) -> Tensor:
         """f_j(x) = block_j(x) - x."""
         args, context = self.calls[self.j].filled(theta_j)
         block = self.blocks[self.j]
         with self._noise(block, x.device), self._unharmed(x) as given:
-            out = block(given, *args, **context)
+            name = next((key for key, value in context.items() if value is STATE), None)
+            out = block(*args, **{**context, name: given}) if name else block(given, *args, **context)
         return self._moved(out, x) - x
 
     # as a force, x'' = f(x): what splitting schemes step through
@@ -166,6 +171,9 @@ class Blocks(Bound):
     @contextlib.contextmanager
     def _unharmed(self, x: Tensor) -> Iterator[Tensor]:
         """x for a block that must not change it in place."""
+        if x.is_inference():  # it has no version to tell by
+            yield x.clone()
+            return
         given, version = x.view_as(x), x._version
         try:
             yield given
@@ -199,6 +207,12 @@ class Blocks(Bound):
                 "after it."
             )
         return out
+
+
+def _places(block: nn.Module) -> list[tuple[Mapping[str, Any], str]]:
+    """Where the parameters of a block stand: found once, and quickly read again."""
+    parts = [part._parameters for part in block.modules()]
+    return [(held, name) for held in parts for name, p in held.items() if p is not None]
 
 
 def _said(out: Any) -> str:
