@@ -98,8 +98,7 @@ def field_jacobians(flow: Flow, run: Run) -> Tensor:
     if isinstance(flow.scheme, SplittingScheme):
         upper, lower = local.half(0, parts[1]), local.half(1, parts[0])
         return torch.cat((_right(upper, lower.shape[-1]), F.pad(lower, (0, upper.shape[-1]))), -2)
-    two_step = isinstance(flow.scheme, Midpoint)
-    return local.whole(parts[1] if two_step else torch.cat(parts, flow.field.feature_axis))
+    return local.whole(flow.scheme.final(flow.field, tuple(parts)))
 
 
 class Local:

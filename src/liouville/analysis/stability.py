@@ -209,7 +209,7 @@ def _times(flow: Flow, theta_j: Theta, state: State, v: State) -> State:
 
 
 def _point(flow: Flow, state: State) -> Tensor:
-    return state[1] if isinstance(flow.scheme, Midpoint) else flow.scheme.final(flow.field, state)
+    return flow.scheme.final(flow.field, state)
 
 
 def _verdict(flow: Flow, values: Tensor, imaginary: bool | None, found: Modes | None) -> str:
