@@ -112,9 +112,10 @@ class AntisymmetricField(ActivatedField):
 
     def factors(self, theta: AntisymmetricTheta) -> tuple[Factors, ...]:
         """I and A - factor gamma I."""
-        one = torch.eye(self.features).to(theta.A)[None]
+        A = theta.A
+        one = torch.eye(self.features, dtype=A.dtype, device=A.device)[None]
         diffusion = self.factor * self.gamma * one
-        return (Factors((one,), theta.A - diffusion, theta.b, theta.A.detach().abs() + diffusion.abs()),)
+        return (Factors((one,), A - diffusion, theta.b, A.detach().abs() + diffusion.abs()),)
 
     def _mean(self, outputs: int, inputs: int) -> Tensor:
         """W - W^T = [[0, -I], [I, 0]], a quarter turn (of all but the middle feature where their number is odd)."""

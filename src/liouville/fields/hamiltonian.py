@@ -300,8 +300,9 @@ class SeparableHamiltonianField(PartitionedField, ActivatedField):
         if self.X is None and abs(self.sign) == 1.0:
             left = [(-self.sign * theta.K_q.mT,), (self.sign * theta.K_p.mT,)]
         else:
-            X = self.sign * torch.eye(self.p_features) if self.X is None else self.X
-            left = [(-X.mT.to(theta.K_q), theta.K_q.mT), (X.to(theta.K_p), theta.K_p.mT)]
+            K, n_p = theta.K_p, self.p_features
+            X = self.sign * torch.eye(n_p, dtype=K.dtype, device=K.device) if self.X is None else self.X.to(K)
+            left = [(-X.mT, theta.K_q.mT), (X, K.mT)]
         return Factors(left[0], theta.K_q, theta.b_q), Factors(left[1], theta.K_p, theta.b_p)
 
     def energy(self, y: Tensor, theta_j: SeparableTheta) -> Tensor:

@@ -106,8 +106,9 @@ class PairField(PartitionedField, ActivatedField):
 
     def factors(self, theta: PairTheta) -> tuple[Factors, ...]:
         """-I and K^T; I and K."""
-        p, q = (torch.eye(n).to(theta.K)[None] for n in (self.p_features, self.features - self.p_features))
-        return Factors((-p,), theta.K.mT, theta.c), Factors((q,), theta.K, theta.b)
+        K, n_p = theta.K, self.p_features
+        p, q = (torch.eye(n, dtype=K.dtype, device=K.device)[None] for n in (n_p, self.features - n_p))
+        return Factors((-p,), K.mT, theta.c), Factors((q,), K, theta.b)
 
     def rate(self, theta: PairTheta) -> Tensor:
         """s_max ||K|| of each layer."""

@@ -80,7 +80,8 @@ class ResidualField(ActivatedField):
 
     def factors(self, theta: ResidualTheta) -> tuple[Factors, ...]:
         """I and K."""
-        return (Factors((torch.eye(self.features).to(theta.K)[None],), theta.K, theta.b),)
+        one = torch.eye(self.features, dtype=theta.K.dtype, device=theta.K.device)[None]
+        return (Factors((one,), theta.K, theta.b),)
 
     def _mean(self, outputs: int, inputs: int) -> None:
         """Around 0: a mean of either sign would make every layer grow, or every layer decay."""

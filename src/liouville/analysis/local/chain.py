@@ -10,6 +10,7 @@ __all__ = ["Chain", "Step", "chain_of"]
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -43,6 +44,11 @@ class Velocity:
     B_size: Tensor
     R_size: Tensor
     peak: float
+
+    @cached_property
+    def in_columns(self) -> tuple[Tensor, Tensor]:
+        """B and R, rounded to the dtype of columns."""
+        return self.B.float(), self.R.float()
 
 
 @dataclass(frozen=True)
