@@ -15,9 +15,8 @@ from liouville.analysis.local.search import Search
 from liouville.network import Network
 
 _BATCH = 64
-_NUMBERS = 2**21  # of all columns of one round, 8 MiB
-_MOST = 1024  # columns of the box; half as many where it would have more than twice as many
-_ROUNDS = 4
+_NUMBERS = 2**21  # of all columns of one round, 8 MiB; beyond them a sample has one guess a round
+_MOST = 1024  # columns of the box; half as many where it would have twice as many or more
 
 
 @torch.no_grad()
@@ -43,20 +42,21 @@ def local_radius(network: Network, x: Tensor) -> Tensor:
     if not bool(x.isfinite().all()):
         raise ValueError("an input holds a number that is not finite, so it has no radius.")
     n, d = chain.lift.shape
-    most = _MOST if sum(chain.added) <= 2 * _MOST else _MOST // 2
-    widest = max(n, *chain.added) * (d + columns_of(n, chain.added, most))
-    samples = max(1, min(_BATCH, _NUMBERS // (4 * widest)))
-    found = [_radii(network, chain, part, most) for part in x.split(samples) if len(part)]
+    most = _MOST if sum(chain.added) < 2 * _MOST else _MOST // 2
+    numbers = max(n, *chain.added) * (d + columns_of(n, chain.added, most))
+    alone = 4 * _BATCH * numbers > _NUMBERS
+    samples = max(1, min(_BATCH, _NUMBERS // numbers // (1 if alone else 4)))
+    found = [_radii(network, chain, part, most, alone) for part in x.split(samples) if len(part)]
     return torch.cat(found) if found else x.new_zeros(0, dtype=torch.float64)
 
 
-def _radii(network: Network, chain: Chain, x: Tensor, most: int) -> Tensor:
+def _radii(network: Network, chain: Chain, x: Tensor, most: int, alone: bool) -> Tensor:
     run = reference(chain, x.double())
     scores = network(x)
     if not bool(scores.isfinite().all()):
         raise ValueError("a score is not a finite number, so no input has a radius.")
     own = classes_of(scores)
-    radius, at, within = _largest(run, own, most)
+    radius, at, within = _largest(run, own, most, alone)
     _require_inside(scores, at, "at a given input")
     direction = random_like(x.double())
     there = (x.double() + 0.999 * radius[:, None] * direction / direction.norm(dim=1, keepdim=True)).to(x.dtype)
@@ -65,13 +65,13 @@ def _radii(network: Network, chain: Chain, x: Tensor, most: int) -> Tensor:
     return radius
 
 
-def _largest(run: Reference, own: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
+def _largest(run: Reference, own: Tensor, most: int, alone: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The radius of each sample, and bounds of the scores, (2, c, S), at the sample itself and in its ball."""
     linear = linear_radius(run, own).nan_to_num(1.0).clamp(1e-30, 1e6)
     leads, radius = lead(run.scores.mT, own), torch.zeros_like(linear)
-    search, everyone = Search(linear, leads > 0), torch.arange(len(own), device=own.device)
+    search, everyone = Search(linear, leads > 0, alone), torch.arange(len(own), device=own.device)
     at = within = linear.new_zeros(2, len(run.scores), 0)
-    for k in range(_ROUNDS):
+    for k in range(search.rounds):
         (open_,) = search.open.nonzero(as_tuple=True)
         tries = len(search.guesses) if len(open_) else 0
         first = everyone if k == 0 else everyone[:0]  # a ball of radius 0 about everyone, beside the guesses
