@@ -126,7 +126,9 @@ class Box:
         """
         block = self._columns[:, self._ball : stop]
         sizes = self._sizes(block).sum(0)
-        shares = (sizes / sizes.sum(0).clamp(min=LEAST)).nan_to_num(0.0).sum(1)  # one order for all samples: it is faster
+        shares = (
+            (sizes / sizes.sum(0).clamp(min=LEAST)).nan_to_num(0.0).sum(1)
+        )  # one order for all samples: it is faster
         block.copy_(block.index_select(1, shares.argsort(descending=True)))
         G = self._columns[:, start:stop]
         n, count, samples = G.shape
