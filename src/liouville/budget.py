@@ -3,9 +3,9 @@ r"""A budget C: weights that are rescaled, whatever training does to them, so th
     theta = t^(1/k) raw theta,        t in (0, 1] the largest number with U(theta) <= C
 
 U is an upper bound as in `liouville.analysis.log_upper_bound`: a function of the weights alone, so it is kept for every
-input. k is 2 where the velocity's derivative is quadratic in K (the Hamiltonian fields), else 1 (`VectorField.scaling`);
-biases are left alone.
-For a composition of shears every singular value of every dState_N/dState_j then lies in [1/C, C].
+input. k is 2 where the velocity's derivative is quadratic in K (the Hamiltonian fields), else 1; biases are left alone
+(`VectorField.scaling`). For a composition of shears every singular value of every dState_N/dState_j then lies in
+[1/C, C].
 
 Which bound: by *multipliers* where the steps are known (`liouville.multipliers.sectors`), one number for every
 activation, which are parameters of the field and trained beside the weights (`liouville.multipliers.scaling`); whatever

@@ -1,10 +1,10 @@
-r"""The set centre + ball v + box w + e, |v|_2 <= 1, |w|_inf <= 1, |e| <= errors, of every sample: a zonotope and a ball.
+r"""The set centre + ball v + box w + e of every sample, |v|_2 <= 1, |w|_inf <= 1, |e| <= errors entry by entry.
 
 The columns of ball and box are float32 numbers: those that are stored are the set, whatever they were meant to be, and
 what an operation on them rounds is added to it (`liouville.analysis.local.rounding`). The centre is in float64.
 
 Roundings are kept as errors of every entry for some steps, and then become columns of the box. Columns are kept until
-there are too many; then the smaller half of the box's is replaced by n columns along its principal axes that enclose it.
+there are too many; then the smaller half of the box's is replaced by n along its principal axes that enclose it.
 """
 
 from __future__ import annotations
@@ -126,10 +126,8 @@ class Box:
         """
         block = self._columns[:, self._ball : stop]
         sizes = self._sizes(block).sum(0)
-        shares = (
-            (sizes / sizes.sum(0).clamp(min=LEAST)).nan_to_num(0.0).sum(1)
-        )  # one order for all samples: it is faster
-        block.copy_(block.index_select(1, shares.argsort(descending=True)))
+        shares = (sizes / sizes.sum(0).clamp(min=LEAST)).nan_to_num(0.0).sum(1)
+        block.copy_(block.index_select(1, shares.argsort(descending=True)))  # one order for all samples: it is faster
         G = self._columns[:, start:stop]
         n, count, samples = G.shape
         G = G.reshape(-1, samples).mT.contiguous().view(samples, n, count).double()  # in this order it is fast

@@ -28,7 +28,7 @@ def local_radius(network: Network, x: Tensor) -> Tensor:
 
     Args:
         network: a dense network of splitting schemes through separable or pair fields, or of forward Euler through
-            general Hamiltonian or antisymmetric fields.
+            general Hamiltonian, antisymmetric or residual fields.
         x: inputs, (B, d).
 
     Raises:

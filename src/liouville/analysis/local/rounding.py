@@ -97,7 +97,8 @@ def _of_shape(chain: Chain, B_size: Tensor, rows: int, m: int, n: int) -> list[R
     a = 1.01 * (B_size.sum(-1, keepdim=True) * (beta * of_values + at_zero(sigma) * of_secant + tiny) + tiny)
     passed, per_reach = sigma.lipschitz * B_size, 1.01 * (unit + 4 * UNIT)
     numbers = per_reach, per_reach + 1.01 * columns, argument, columns
-    return [Rounding(*of, *numbers, on) for *of, on in zip(A, a, A + 1.01 * columns * passed, passed, strict=True)]
+    stacks = zip(A, a, A + 1.01 * columns * passed, passed, strict=True)
+    return [Rounding(of, always, of_spread, *numbers, on) for of, always, of_spread, on in stacks]
 
 
 def g(k: int, unit: float) -> float:

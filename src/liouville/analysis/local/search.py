@@ -51,10 +51,8 @@ class Search:
         for k, (s, taken) in enumerate(zip(self.guesses, f, strict=True)):
             better, worse = (taken < 1) & (s > self.held), (taken >= 1) & (s < self.failed)
             self.held, self._at_held = torch.where(better, s, self.held), torch.where(better, taken, self._at_held)
-            self.failed, self._at_failed = (
-                torch.where(worse, s, self.failed),
-                torch.where(worse, taken, self._at_failed),
-            )
+            self.failed, at = torch.where(worse, s, self.failed), torch.where(worse, taken, self._at_failed)
+            self._at_failed = at
             near = taken < _FAR
             point = torch.stack((s, 1 / (taken / s - 1).clamp(min=1e-6)))
             self._before, self._last = torch.where(near, self._last, self._before), torch.where(near, point, self._last)
