@@ -8,7 +8,7 @@ holds if f < 1. Where f is not far above 1 the excess x is close to a hyperbola,
 a, b > 0: proportional to small radii, soon faster. Two enclosures give a and b, one of them a with b = `_BEND`; then
 f(s) = 1 is the smaller root of (b - 1) s^2 - (a + b) s + a = 0. The first round spans what roots are; the others lie
 about that root, nearer to it each time. Guesses that leave the bracket between the largest share that held and the
-smallest that did not are replaced by a power law between those. Where an enclosure costs more than the calls that it
+smallest that did not are replaced by others across it. Where an enclosure costs more than the calls that it
 takes, a round is one guess.
 """
 
@@ -21,6 +21,7 @@ from torch import Tensor
 
 _FIRST = (0.03, 0.12, 0.5)
 _AROUND = ((0.9, 0.98), (0.98, 0.995))  # of the root, in the second round and in all others, beside the power law
+_SPREAD = (0.25, 0.5, 0.75)  # of the bracket, in logarithms, where there is no root in it
 _ALONE, _SHY = 0.08, 0.995  # the first guess, and what share of a root, where a round is one
 _BEND = 0.8
 _CLOSE = 1.01  # what held this near to the root, or twice as near to what did not, ends the search of a sample
@@ -41,7 +42,7 @@ class Search:
         self._at_held, self._at_failed = torch.zeros_like(like), torch.full_like(like, torch.inf)
         self._last = self._before = like.new_full((2, *like.shape), torch.nan)  # s and 1 / x
         self.guesses = like.new_tensor((_ALONE,) if alone else _FIRST)[:, None].repeat(1, len(like))
-        self.open, self.rounds, self._alone, self._round = open, 7 if alone else 4, alone, 0
+        self.open, self.rounds, self._alone, self._round = open, 7 if alone else 5, alone, 0
 
     def learn(self, f: Tensor) -> Tensor:
         """Take in what the guesses' balls take of the lead, (tries, S), NaN where none was tried; which one of them is
@@ -72,11 +73,13 @@ class Search:
         between = self.held * (self.failed / self.held) ** power
         between = torch.where(self.held > 0, between, 0.3 * self.failed)
         inside = (root > 1.004 * self.held) & (root < 0.997 * self.failed)
-        root = torch.where(inside, root, between)
         if self._alone:
             self.guesses = torch.where(inside, _SHY * root, between)[None]
         else:
-            around = root.new_tensor(_AROUND[min(self._round, len(_AROUND)) - 1])
-            self.guesses = torch.cat((root * around[:, None], between[None]))
+            around = root.new_tensor(_AROUND[min(self._round, len(_AROUND)) - 1])[:, None]
+            spread = root.new_tensor(_SPREAD)[:, None]
+            low = torch.where(self.held > 0, self.held, 0.03 * self.failed)
+            across = low * (self.failed / low) ** spread
+            self.guesses = torch.where(inside, torch.cat((root * around, between[None])), across)
         settled = two & inside & (root < _CLOSE * self.held)
         self.open = self.open & ~settled & (self.failed > (2 * _CLOSE - 1) * self.held)
