@@ -104,3 +104,13 @@ def test_the_guess_of_a_scale_is_from_below_and_near(seed):
     largest = float(torch.linalg.eigvalsh(root[:, None] * G * root)[-1])
     found = estimate(sectors, multipliers, 5.0)
     assert found <= largest * (1 + 1e-12) and found >= 0.99 * largest
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [1e8, 1e10, 1e12])
+@pytest.mark.parametrize("model", ["h2", "h1"])
+def test_weights_of_any_size_have_a_bound(model, size):
+    """Beside such products what balances a multiplier is less than their rounding: a singular matrix ended the run."""
+    for seed in range(3):
+        flow = lv.zoo.MODELS[model](4, 6, 3.0, init=lv.Normal(size), generator=generator(seed)).double()
+        assert float(log_upper_bound(flow, 3)) <= float(log_upper_bound(flow, 0))
