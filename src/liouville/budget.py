@@ -3,8 +3,9 @@ r"""A budget C: weights that are rescaled, whatever training does to them, so th
     theta = t^(1/k) raw theta,        t in (0, 1] the largest number with U(theta) <= C
 
 U is an upper bound as in `liouville.analysis.log_upper_bound`: a function of the weights alone, so it is kept for every
-input. k is 2 where the velocity's derivative is quadratic in K (the Hamiltonian fields), else 1; biases are left alone.
-For a composition of shears every singular value of every dState_N/dState_j then lies in [1/C, C].
+input. k is 2 where the velocity's derivative is quadratic in K (the Hamiltonian fields), else 1; biases are left alone
+(`VectorField.scaling`). For a composition of shears every singular value of every dState_N/dState_j then lies in
+[1/C, C].
 
 Which bound: by *multipliers* where the steps are known (`liouville.multipliers.sectors`), one number for every
 activation, which are parameters of the field and trained beside the weights (`liouville.multipliers.scaling`); whatever
@@ -22,16 +23,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from liouville.fields import (
-    AntisymmetricField,
-    HamiltonianField,
-    PairField,
-    PartitionedField,
-    ResidualField,
-    SeparableHamiltonianField,
-    VectorField,
-)
-from liouville.fields.base import Lipschitz, Spectrum, Theta, is_closed, spectrum_of
+from liouville import fields
+from liouville.fields import PartitionedField, VectorField
+from liouville.fields.base import Lipschitz, Scaling, Spectrum, Theta, is_closed, spectrum_of
 from liouville.flow import Flow, require_flow
 from liouville.multipliers.budgets import Budget, fitted, rescaled
 from liouville.multipliers.sectors import sectors_of
@@ -39,14 +33,6 @@ from liouville.precision import rounding_of, working
 from liouville.schemes.base import Scheme
 from liouville.schemes.growth import log_growth
 
-# which weights are rescaled, and the power with which the Lipschitz constants follow them
-_SCALED: dict[type[VectorField], tuple[tuple[str, ...], int]] = {
-    SeparableHamiltonianField: (("K_p", "K_q"), 2),
-    HamiltonianField: (("K",), 2),
-    PairField: (("K",), 1),
-    AntisymmetricField: (("A",), 1),
-    ResidualField: (("K",), 1),
-}
 Bound = Literal["multipliers", "norms"]
 _ROUNDING = 1e-5  # of log C, kept free: norms in float32 are off by less
 _STRETCH = 40.0  # the search for log t goes down by so much at a time
@@ -103,9 +89,8 @@ class BudgetedField(VectorField):
         super().__init__(field.features, field.layers)
         if not 1 < budget < math.inf:
             raise ValueError(f"the budget must be above 1 and finite (it bounds singular values), got {budget}.")
-        damped = type(field) is AntisymmetricField and field.gamma
-        if damped or not (type(field) in _SCALED or is_closed(field, "scaled")):
-            known = ", ".join(kind.__name__ for kind in _SCALED)
+        if _scaling(field) is None and not is_closed(field, "scaled"):
+            known = ", ".join(name for name, kind in vars(fields).items() if getattr(kind, "scaling", None) is not None)
             raise ValueError(
                 f"a budget needs one of {known}, with gamma = 0, or a field of your own that states "
                 f"scaled(theta, factor); got {type(field).__name__}."
@@ -137,15 +122,17 @@ class BudgetedField(VectorField):
     def theta(self) -> Theta:
         """The field's weights, K rescaled so that U <= budget."""
         theta = self.field.theta()
-        if self.multipliers is not None and type(self.field) in _SCALED:  # the class of an object can be changed
-            return theta if self.multipliers.is_meta else rescaled(self.field, self._kept(), theta, self.multipliers)
+        scaling = _scaling(self.field)
+        if self.multipliers is not None and scaling:  # the class of an object can be changed
+            if self.multipliers.is_meta:
+                return theta
+            return rescaled(self.field, self._kept(scaling), theta, self.multipliers)
         t = self._factor(_finite(self.field, theta))
         if t is None:
             return theta
-        if type(self.field) not in _SCALED:
+        if scaling is None:
             return self.field.scaled(theta, t)
-        names, power = _SCALED[type(self.field)]
-        return theta._replace(**{name: _scaled(getattr(theta, name), t, power) for name in names})
+        return theta._replace(**{name: _scaled(getattr(theta, name), t, scaling.power) for name in scaling.weights})
 
     def forward(self, y: Tensor, theta_j: Theta) -> Tensor:
         """The field's own."""
@@ -175,9 +162,8 @@ class BudgetedField(VectorField):
     def extra_repr(self) -> str:
         return f"budget={self.budget:g}, scheme={self.scheme}, T={self.T:g}"
 
-    def _kept(self) -> Budget:
-        names, power = _SCALED[type(self.field)]
-        return Budget(self.scheme, self.T / self.layers, self.budget, names, power)
+    def _kept(self, scaling: Scaling) -> Budget:
+        return Budget(self.scheme, self.T / self.layers, self.budget, scaling.weights, scaling.power)
 
     def _bound(self, asked: Bound | None) -> Bound:
         if asked not in (None, "multipliers", "norms"):
@@ -197,7 +183,9 @@ class BudgetedField(VectorField):
         """Multipliers for the weights as they are, rescaled to keep the budget by their norms."""
         theta = self.field.theta()
         scale = self._factor(_finite(self.field, theta))
-        values = fitted(self.field, self._kept(), theta, 1.0 if scale is None else float(scale))
+        scaling = _scaling(self.field)
+        assert scaling is not None  # as their steps are known
+        values = fitted(self.field, self._kept(scaling), theta, 1.0 if scale is None else float(scale))
         return nn.Parameter(values.to(theta[0]))
 
     def _factor(self, lipschitz: Lipschitz) -> Tensor | None:
@@ -249,6 +237,11 @@ class PartitionedBudgetedField(BudgetedField, PartitionedField):
     def q_jacobian(self, p: Tensor, theta: Theta) -> Tensor | None:
         """The field's own."""
         return self.field.q_jacobian(p, theta)
+
+
+def _scaling(field: VectorField) -> Scaling | None:
+    """What the field's own class states; a subclass that states nothing of it may compute anything."""
+    return field.scaling if "scaling" in vars(type(field)) else None
 
 
 def _scaled(K: Tensor, t: Tensor, power: int) -> Tensor:

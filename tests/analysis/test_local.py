@@ -15,7 +15,7 @@ from liouville.analysis.local import local_radius
 from liouville.analysis.local.box import Box
 from liouville.analysis.local.chain import chain_of
 from liouville.analysis.local.enclosure import enclosed, reference
-from liouville.analysis.local.rounding import rounding
+from liouville.analysis.local.rounding import roundings
 from liouville.analysis.local.secant import PAD, UNIT, at_zero, secant
 from measure import generator, randn
 
@@ -29,6 +29,7 @@ MODELS = {
     "ms3": lambda **k: lv.zoo.ms3(4, 6, 1.5, **k),
     "h1": lambda **k: lv.zoo.h1(4, 6, 1.5, **k),
     "h1-full": lambda **k: lv.zoo.h1(3, 6, 1.0, J="full", **k),
+    "resnet": lambda **k: lv.zoo.resnet(4, 6, 1.5, **k),
     "ms2": lambda **k: lv.zoo.ms2(4, 6, 1.5, gamma=0.2, **k),
     "shared-graph": lambda **k: lv.zoo.h2(4, 6, 1.0, operator=lv.Graph([(0, 1)]), shared=True, **k),
     "budget": lambda **k: lv.budgeted(lv.zoo.h2(4, 6, 2.0, **k), 3.0),
@@ -70,18 +71,31 @@ def test_the_shipped_activations_bend_where_the_enclosure_says():
         assert bool((sign * second >= -1e-13).all()), name
 
 
-def test_fewer_columns_enclose_what_more_of_them_spanned():
+@pytest.mark.parametrize("size", [1e-20, 1.0, 1e20])
+def test_fewer_columns_enclose_what_more_of_them_spanned(size):
+    """Up to what float64 rounds here: the columns are float32 numbers, which lose ten million times as much."""
     g = generator(2)
     for rank in (1, 3, 4):
         columns = torch.randn(4, rank, generator=g, dtype=torch.float64) @ torch.randn(rank, 40, generator=g).double()
-        box = Box(torch.zeros(4, 1, 1, dtype=torch.float64), 40)
-        empty = box.image(torch.zeros(40, 4, dtype=torch.float64), slice(0, 4))
-        box.move(slice(0, 4), columns, empty, torch.ones(40, 1, dtype=torch.float64))
+        box = Box(torch.zeros(4, 1, 1, dtype=torch.float64), 60)
+        empty = box.image(torch.zeros(40, 4), slice(0, 4))
+        box.move(slice(0, 4), (size * columns).float(), empty, torch.ones(40, 1))
+        stored = box._columns[:, 1:41, 0].double()
         w = 2 * torch.rand(40, 500, generator=g, dtype=torch.float64) - 1
-        points = columns @ torch.cat((w, w.sign()), 1)
-        new = box._columns[:, box._first : box._enclosed(box._first, box._used), 0]
-        inside = torch.linalg.lstsq(new, points, driver="gelsd").solution
-        assert float(inside.abs().max()) <= 1 + 1e-9 and torch.allclose(new @ inside, points, atol=1e-12)
+        points = stored @ torch.cat((w, w.sign()), 1)
+        new = box._columns[:, 1 : box._enclosed(1, box._used), 0].double()
+        inside = torch.linalg.solve(new, points)
+        assert new.shape == (4, 4) and float(inside.abs().max()) <= 1 + 1e-10
+
+
+def test_errors_are_gathered_in_columns_that_are_no_smaller():
+    box = Box(torch.zeros(3, 1, 2, dtype=torch.float64), 6)
+    errors = torch.tensor([[1e-9, 3.0], [0.1, 1e-40], [1 / 3, 7e-8]], dtype=torch.float64)
+    box.errors(slice(0, 3)).add_(errors)
+    box.gather()
+    found = box._columns[:, 1 : box._used].double().diagonal(dim1=0, dim2=1).mT
+    assert bool((found >= errors).all()) and bool((found <= errors * (1 + 1e-6) + 1e-29).all())
+    assert not bool(box.errors(slice(0, 3)).any())
 
 
 @pytest.mark.parametrize(
@@ -119,7 +133,7 @@ def test_a_step_rounds_no_more_than_is_said_and_not_a_thousandth_of_it(build, ac
         y[:, step.to] = 0
     v, start, moved = step.velocity, y.double().mT, flow(y).double().mT[step.to]
     exact = start[step.to] + v.B @ chain.activation(v.R @ start[step.of] + v.b[:, None])
-    bounds, inside = rounding(chain, step), v.R_size @ start[step.of].abs() + v.b.abs()[:, None]
+    bounds, inside = roundings(chain)[0], v.R_size @ start[step.of].abs() + v.b.abs()[:, None]
     claimed = bounds.per_inside @ inside + bounds.always + bounds.per_reach * exact.abs()
     share = (moved - exact).abs() / claimed
     assert 1e-3 < float(share.max()) <= 1

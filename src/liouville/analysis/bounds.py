@@ -4,20 +4,23 @@ r"""Upper bounds of sensitivities from the weights alone: for every input, also 
 
 and each factor is bounded by the norms of the layer's weights and s_max >= |sigma'|. For a composition of shears the
 inverse of each factor has the same norm as the factor, so *every* singular value lies in [1/U_j, U_j]. The norms are
-evaluated in the dtype of the weights, in float32 for 16 bits.
+evaluated in the dtype of the weights, in float32 for 16 bits; what that rounds is `rounding_of_norms`. A bound by
+multipliers is proved with its rounding, so `proved_bound` adds nothing to it.
 """
 
 from __future__ import annotations
 
 __all__ = [
+    "ProvedBound",
     "log_exponential_bound",
     "log_inverse_bound",
     "log_layer_bounds",
     "log_upper_bound",
-    "rounding_of_bound",
+    "proved_bound",
+    "rounding_of_norms",
 ]
 
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -98,29 +101,73 @@ def log_inverse_bound(flow: Flow, steps: int | None = None) -> Tensor:
         True
     """
     flow = require_flow(flow)
+    return _smaller(flow, steps, backwards=_inverse_is_apart(flow))
+
+
+class ProvedBound(NamedTuple):
+    """log U with all roundings of its evaluation, and how much of it they are, relative to U.
+
+    Args:
+        log_u: rounded up.
+        way: ``"norms"`` or ``"multipliers"``.
+        rounding: what was added to log U; 0 by multipliers, whose proof has its own.
+    """
+
+    log_u: float
+    way: Literal["norms", "multipliers"]
+    rounding: float
+
+
+@torch.no_grad()
+def proved_bound(flow: Flow, backwards: bool = False) -> ProvedBound:
+    """The smaller of the two bounds of `log_upper_bound`, or of `log_inverse_bound`, once each is rounded up.
+
+    Raises:
+        NotImplementedError: as for these.
+
+    Examples:
+        >>> import liouville as lv
+        >>> proved_bound(lv.zoo.h2(4, layers=64, T=4.0)).way
+        'multipliers'
+    """
+    flow = require_flow(flow)
+    norms, multipliers = _both(flow, None, backwards and _inverse_is_apart(flow))
+    rounding = rounding_of_norms(flow)
+    by_norms = ProvedBound(float(norms) + rounding, "norms", rounding)
+    if multipliers is None or not float(multipliers) < by_norms.log_u:
+        return by_norms
+    return ProvedBound(float(multipliers), "multipliers", 0.0)
+
+
+def _inverse_is_apart(flow: Flow) -> bool:
+    """Whether the inverse of a composition of shears may have another norm than it."""
     if not isinstance(flow.scheme, ShearScheme) or flow.scheme.kept_bits:
         raise NotImplementedError(f"no bound of the inverse is known for {type(flow.scheme).__name__}.")
-    return _smaller(flow, steps, backwards=needs_inverse(plain_field(flow.field), flow.scheme))
+    return needs_inverse(plain_field(flow.field), flow.scheme)
 
 
 def _smaller(flow: Flow, steps: int | None, backwards: bool) -> Tensor:
-    flow = require_flow(flow)
+    norms, multipliers = _both(require_flow(flow), steps, backwards)
+    return norms if multipliers is None or not float(multipliers.detach()) < float(norms.detach()) else multipliers
+
+
+def _both(flow: Flow, steps: int | None, backwards: bool) -> tuple[Tensor, Tensor | None]:
+    """log U by norms and, where it is known, by multipliers."""
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 0):
         raise ValueError(f"steps must be a whole number of at least 0, got {steps!r}.")
     norms = log_layer_bounds(flow).clamp(min=0.0).sum()
-    found = None if steps == 0 else log_multiplier_bound(flow, _theta(flow.field), steps, backwards)
-    return norms if found is None or not float(found.detach()) < float(norms.detach()) else found
+    return norms, None if steps == 0 else log_multiplier_bound(flow, _theta(flow.field), steps, backwards)
 
 
-def rounding_of_bound(flow: Flow) -> float:
-    """How far `log_upper_bound` may be off, evaluated in the dtype of the weights: relative, and so of U.
+def rounding_of_norms(flow: Flow) -> float:
+    """How far log U by norms may be off, evaluated in the dtype of the weights.
 
     LAPACK's norms of n x n matrices are good to 10 n eps of themselves, and the bound of a layer takes up to ten of
     them, each of which moves its logarithm by no more than itself; then N of those are summed.
 
     Examples:
         >>> import liouville as lv
-        >>> rounding_of_bound(lv.zoo.h2(4, layers=8, T=1.0).double()) < 1e-10
+        >>> rounding_of_norms(lv.zoo.h2(4, layers=8, T=1.0).double()) < 1e-10
         True
     """
     weights = [w for w in flow.parameters() if w.dim() > 1]

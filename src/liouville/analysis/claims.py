@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from liouville.analysis.advice import step_size
-from liouville.analysis.bounds import log_inverse_bound, log_upper_bound, rounding_of_bound
+from liouville.analysis.bounds import proved_bound
 from liouville.analysis.claim import Claim, Status
 from liouville.analysis.facts import Assumption, activation_facts, activation_of, plain_field
 from liouville.analysis.measured import NORMS, Measured, measure
@@ -126,23 +126,22 @@ def _upper_bound(flow: Flow, dtype: torch.dtype, route: Route, found: Measured, 
         status: Status = "broken" if any(fact.claimed and not fact.holds for fact in facts) else "not applicable"
         return Claim("upper bound", text, status, "norms", facts, measured=measured, note=_failed(facts), flow=number)
     try:
-        rounding = rounding_of_bound(flow)
-        log_u, by_norms = float(log_upper_bound(flow)), float(log_upper_bound(flow, steps=0))
+        log_u, way, rounding = proved_bound(flow)
     except NotImplementedError as error:
         return Claim("upper bound", text, "not applicable", measured=measured, note=str(error), flow=number)
-    way, log_u = "multipliers" if log_u < by_norms else "norms", log_u + rounding
     if not log_u <= 700:
         note, bound = "the bound is too large for a number", {"log U": log_u}
-        return Claim("upper bound", text, "not applicable", "norms", facts, bound, measured, note, number)
+        return Claim("upper bound", text, "not applicable", way, facts, bound, measured, note, number)
     U = math.exp(log_u)
     if found.largest["2"] > U * (1 + 1e-6) + found.rounding:
         note = "a measured norm exceeds the bound"
-        return Claim("upper bound", text, "broken", "norms", facts, {"U": U}, measured, note, number)
+        return Claim("upper bound", text, "broken", way, facts, {"U": U}, measured, note, number)
     if why := unknown_run(flow) or unknown_velocities(flow.field):
         note = f"{why}; if what it states of itself is right, U is {U:.4g}, which nothing measured contradicts"
         return Claim("upper bound", text, "not applicable", "stated", facts, {}, measured, note, number)
     added = found.rounding / torch.finfo(torch.float64).eps * torch.finfo(dtype).eps
-    note = f"{way}; rounded up by {rounding:.1g} of itself, while {name_of(dtype)} may add {added:.1g} to a norm"
+    own = f"rounded up by {rounding:.1g} of itself" if rounding else "proved with its rounding"
+    note = f"{way}; {own}, while {name_of(dtype)} may add {added:.1g} to a norm"
     return Claim("upper bound", text, "pass", way, facts, {"U": U}, measured, note, number)
 
 
@@ -160,7 +159,7 @@ def _spectrum(flow: Flow, route: Route, upper: Claim, found: Measured, number: i
     U = upper.bound["U"]
     least = 1 / U
     if needs_inverse(plain_field(flow.field), flow.scheme):
-        least = math.exp(-float(log_inverse_bound(flow)) - rounding_of_bound(flow))
+        least = math.exp(-proved_bound(flow, backwards=True).log_u)
     off = found.singular[0] < (1 - 1e-6) * least - found.rounding
     note = "a measured singular value is below 1/U'" if off else _NO_DIRECTION
     bound = {"smallest": least, "largest": U}

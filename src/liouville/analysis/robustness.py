@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from liouville.activations import ACTIVATIONS
-from liouville.analysis.bounds import log_upper_bound, rounding_of_bound
+from liouville.analysis.bounds import proved_bound
 from liouville.analysis.facts import activation_of, is_shipped, plain_field
 from liouville.analysis.local import local_radius
 from liouville.analysis.precise import precisely
@@ -128,7 +128,7 @@ def _bound(module: nn.Module) -> float:
     if type(module) is nn.Sequential:
         return float(torch.tensor([_bound(part) for part in module], dtype=torch.float64).prod())
     if type(module) is Flow:
-        return _entry(module) * math.exp(min(float(log_upper_bound(module)) + rounding_of_bound(module), 709.0))
+        return _entry(module) * math.exp(min(proved_bound(module).log_u, 709.0))
     if type(module) is Connector:
         return _bound(module.map)  # pooling without overlap and zero features stretch nothing
     if isinstance(module, nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d) and _sees_once(module):

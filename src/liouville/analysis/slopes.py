@@ -22,7 +22,8 @@ from liouville.multipliers.budgets import factors
 from liouville.multipliers.proof import proved_log_bound
 from liouville.multipliers.scaling import worst
 from liouville.multipliers.search import Found, search, start
-from liouville.multipliers.sectors import FIELDS, Sectors, sectors_of
+from liouville.multipliers.sectors import Sectors, sectors_of
+from liouville.multipliers.steps import FIELDS
 from liouville.precision import working
 
 _KNOWN: tuple[type[nn.Module], ...] = (Flow, *FIELDS, BudgetedField, PartitionedBudgetedField)

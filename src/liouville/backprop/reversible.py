@@ -86,7 +86,7 @@ class Reversible(Backprop):
                 f"{self!r} needs a scheme made of shears, SymplecticEuler, Verlet, Yoshida4 or Midpoint; got "
                 f"{type(scheme).__name__}. Use Reversible(), with anchors if it drifts."
             )
-        if isinstance(scheme, ShearScheme) and scheme.kept_bits and not self.exact:
+        if scheme.kept_bits and not self.exact:
             raise ValueError(
                 f"the inverse of {scheme!r} multiplies by {2**scheme.kept_bits}, and rounding errors with it, in every "
                 "layer; use Reversible(exact=True, compensated=True), which keeps the bits that its steps drop, "

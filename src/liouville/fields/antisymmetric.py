@@ -13,7 +13,7 @@ from torch import Tensor
 from liouville.activations import Activation
 from liouville.compilers import advanced
 from liouville.fields.activated import ActivatedField
-from liouville.fields.base import Lipschitz, Spectrum
+from liouville.fields.base import Factors, Lipschitz, Scaling, Spectrum
 from liouville.fields.initial import Initial, Smooth
 from liouville.operators import Dense, Operator
 
@@ -84,6 +84,11 @@ class AntisymmetricField(ActivatedField):
         diffusion = self.factor * self.gamma
         return self._where_monotone("imaginary" if not diffusion else "damped" if diffusion > 0 else "any")
 
+    @property
+    def scaling(self) -> Scaling | None:  # type: ignore[override]
+        """A alone, which diffusion does not follow."""
+        return None if self.gamma else Scaling(("A",), 1)
+
     def theta(self) -> AntisymmetricTheta:
         """A = factor (W - W^T), b."""
         W = self._constrained(self.W)
@@ -104,6 +109,13 @@ class AntisymmetricField(ActivatedField):
             return None
         M = A - self.factor * self.gamma * torch.eye(self.features).to(A)
         return self.slope(M, y, theta.b).unsqueeze(-1) * M.unsqueeze(-3)
+
+    def factors(self, theta: AntisymmetricTheta) -> tuple[Factors, ...]:
+        """I and A - factor gamma I."""
+        A = theta.A
+        one = torch.eye(self.features, dtype=A.dtype, device=A.device)[None]
+        diffusion = self.factor * self.gamma * one
+        return (Factors((one,), A - diffusion, theta.b, A.detach().abs() + diffusion.abs()),)
 
     def _mean(self, outputs: int, inputs: int) -> Tensor:
         """W - W^T = [[0, -I], [I, 0]], a quarter turn (of all but the middle feature where their number is odd)."""

@@ -8,7 +8,17 @@ any engine is one function of a state and a few tensors.
 
 from __future__ import annotations
 
-__all__ = ["Lipschitz", "Spectrum", "Theta", "VectorField", "is_closed", "require_sample_ndim", "spectrum_of"]
+__all__ = [
+    "Factors",
+    "Lipschitz",
+    "Scaling",
+    "Spectrum",
+    "Theta",
+    "VectorField",
+    "is_closed",
+    "require_sample_ndim",
+    "spectrum_of",
+]
 
 import copy
 import functools
@@ -43,6 +53,25 @@ class Lipschitz(NamedTuple):
         return functools.reduce(torch.maximum, self.parts)
 
 
+class Factors(NamedTuple):
+    """left_1 left_2 ... sigma(R y + b), a velocity of all layers: stacks (N or 1, ...) of matrices and of b.
+
+    R_size: entrywise, the sum of the sizes of the terms that R is computed by; None: R is a weight, and |R| is it.
+    """
+
+    left: tuple[Tensor, ...]
+    R: Tensor
+    b: Tensor
+    R_size: Tensor | None = None
+
+
+class Scaling(NamedTuple):
+    """The entries ``weights`` of theta times t^(1/power) have t times the Lipschitz constants."""
+
+    weights: tuple[str, ...]
+    power: int
+
+
 class VectorField(nn.Module, ABC):
     """y' = f(y; theta_j), one frozen weight theta_j per layer.
 
@@ -60,6 +89,7 @@ class VectorField(nn.Module, ABC):
     feature_axis: int = -1
     constants: Collection[str] = ()  # the entries of theta() that are buffers, and no weights
     has_effects: bool = False  # whether a velocity does more than it returns, such as sending messages
+    scaling: Scaling | None = None  # which weights a budget rescales; None: see `scaled`
     sample_ndim: int | None = None
     """How many trailing axes of a state are one sample: 1 for vectors, 1 + dims for signals and images, 2 for sequences
     (tokens, features). None where nobody has said so: then one leading axis is a batch, and several are not known to
@@ -134,9 +164,21 @@ class VectorField(nn.Module, ABC):
         """Other weights, whose Lipschitz constants are at most ``factor``, in (0, 1], times those of ``theta``;
         differentiable in both. What a budget needs of a field of your own, beside `lipschitz`.
         """
-        raise NotImplementedError(
-            f"{type(self).__name__} states no rescaling of its weights; override scaled(theta, factor) to get budgets."
-        )
+        if self.scaling is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} states no rescaling of its weights; override scaled(theta, factor) to get "
+                "budgets."
+            )
+        root = factor ** (1 / self.scaling.power)
+        return theta._replace(**{name: root.to(w) * w for name in self.scaling.weights for w in [getattr(theta, name)]})
+
+    def factors(self, theta: Theta) -> tuple[Factors, ...] | None:
+        """The velocities, p_dot and q_dot or one of y, as matrices around sigma; None where they are not of this form.
+
+        ``theta`` may be in any dtype, and what is returned is in it. Read for dense weights and graphs only, and of the
+        library's own classes: a proof is about what is known to run (`liouville.multipliers.steps`).
+        """
+        return None
 
     def jacobian(self, y: Tensor, theta: Theta) -> Tensor | None:
         """df/dy in closed form, (..., B, n, n), at y (..., B, n), weights of one layer or stacked; None without one.

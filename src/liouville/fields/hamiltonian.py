@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from liouville.activations import Activation
 from liouville.fields.activated import ActivatedField, weighted
-from liouville.fields.base import Lipschitz, Spectrum
+from liouville.fields.base import Factors, Lipschitz, Scaling, Spectrum
 from liouville.fields.initial import Initial, Smooth
 from liouville.fields.partitioned import PartitionedField
 from liouville.names import lookup
@@ -110,6 +110,7 @@ class HamiltonianField(ActivatedField):
 
     J: Tensor
     J_raw: nn.Parameter
+    scaling = Scaling(("K",), 2)
 
     def __init__(
         self,
@@ -170,6 +171,10 @@ class HamiltonianField(ActivatedField):
         K = self.operator.matrix(theta.K)
         return None if K is None else weighted(self.structure(theta) @ K.mT, self.slope(K, y, theta.b), K)
 
+    def factors(self, theta: GeneralTheta | GeneralThetaJ) -> tuple[Factors, ...]:
+        """J, K^T and K."""
+        return (Factors((self.structure(theta).to(theta.K), theta.K.mT), theta.K, theta.b),)
+
     def structure(self, theta_j: GeneralTheta | GeneralThetaJ) -> Tensor:
         """J of this layer."""
         return theta_j.J if isinstance(theta_j, GeneralThetaJ) else self.J
@@ -217,6 +222,7 @@ class SeparableHamiltonianField(PartitionedField, ActivatedField):
     """
 
     X: Tensor | None
+    scaling = Scaling(("K_p", "K_q"), 2)
 
     def __init__(
         self,
@@ -287,6 +293,17 @@ class SeparableHamiltonianField(PartitionedField, ActivatedField):
             return None
         left = K.mT if self.X is None else self.X @ K.mT
         return weighted(self.sign * left, self.slope(K, p, theta.b_p), K)
+
+    def factors(self, theta: SeparableTheta) -> tuple[Factors, ...]:
+        """-X^T, K_q^T and K_q; X, K_p^T and K_p. X = I and X = -I are signs alone, as in the velocities."""
+        left: list[tuple[Tensor, ...]]
+        if self.X is None and abs(self.sign) == 1.0:
+            left = [(-self.sign * theta.K_q.mT,), (self.sign * theta.K_p.mT,)]
+        else:
+            K, n_p = theta.K_p, self.p_features
+            X = self.sign * torch.eye(n_p, dtype=K.dtype, device=K.device) if self.X is None else self.X.to(K)
+            left = [(-X.mT, theta.K_q.mT), (X, K.mT)]
+        return Factors(left[0], theta.K_q, theta.b_q), Factors(left[1], theta.K_p, theta.b_p)
 
     def energy(self, y: Tensor, theta_j: SeparableTheta) -> Tensor:
         """H = 1^T sigma_int(K_p p + b_p) + 1^T sigma_int(K_q q + b_q), one number per sample."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from liouville.activations import Activation
 from liouville.fields.activated import ActivatedField
-from liouville.fields.base import Lipschitz, Spectrum
+from liouville.fields.base import Factors, Lipschitz, Scaling, Spectrum
 from liouville.fields.initial import Initial, Smooth
 from liouville.fields.partitioned import PartitionedField
 from liouville.operators import Dense, Operator
@@ -49,6 +49,8 @@ class PairField(PartitionedField, ActivatedField):
         >>> PairField(5, layers=3, p_features=2).theta().K.shape
         torch.Size([3, 3, 2])
     """
+
+    scaling = Scaling(("K",), 1)
 
     def __init__(
         self,
@@ -101,6 +103,12 @@ class PairField(PartitionedField, ActivatedField):
         """D K, D = diag(sigma'(K p + b))."""
         K = self.operator.matrix(theta.K)
         return None if K is None else self.slope(K, p, theta.b).unsqueeze(-1) * K.unsqueeze(-3)
+
+    def factors(self, theta: PairTheta) -> tuple[Factors, ...]:
+        """-I and K^T; I and K."""
+        K, n_p = theta.K, self.p_features
+        p, q = (torch.eye(n, dtype=K.dtype, device=K.device)[None] for n in (n_p, self.features - n_p))
+        return Factors((-p,), K.mT, theta.c), Factors((q,), K, theta.b)
 
     def rate(self, theta: PairTheta) -> Tensor:
         """s_max ||K|| of each layer."""

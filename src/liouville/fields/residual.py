@@ -11,7 +11,7 @@ from torch import Tensor
 
 from liouville.activations import Activation
 from liouville.fields.activated import ActivatedField, weighted
-from liouville.fields.base import Lipschitz, Spectrum
+from liouville.fields.base import Factors, Lipschitz, Scaling, Spectrum
 from liouville.fields.initial import Initial, Smooth
 from liouville.operators import Dense, Operator
 
@@ -46,6 +46,8 @@ class ResidualField(ActivatedField):
         torch.Size([8, 4, 4])
     """
 
+    scaling = Scaling(("K",), 1)
+
     def __init__(
         self,
         features: int,
@@ -75,6 +77,11 @@ class ResidualField(ActivatedField):
         """D K, D = diag(sigma'(K y + b))."""
         K = self.operator.matrix(theta.K)
         return None if K is None else self.slope(K, y, theta.b).unsqueeze(-1) * K.unsqueeze(-3)
+
+    def factors(self, theta: ResidualTheta) -> tuple[Factors, ...]:
+        """I and K."""
+        one = torch.eye(self.features, dtype=theta.K.dtype, device=theta.K.device)[None]
+        return (Factors((one,), theta.K, theta.b),)
 
     def _mean(self, outputs: int, inputs: int) -> None:
         """Around 0: a mean of either sign would make every layer grow, or every layer decay."""

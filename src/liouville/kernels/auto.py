@@ -108,8 +108,9 @@ class Auto(Backprop):
         N = field.layers
         digits = max(torch.finfo(x.dtype).eps for x in state)
         safe = 64 if digits > 1e-10 else 1024
+        shears = isinstance(scheme, ShearScheme)
         if plan and is_built() and not _is_wide_stencil(plan, field):
-            exact = traced and safe < N and isinstance(scheme, ShearScheme)  # what is not rebuilt cannot drift
+            exact = traced and safe < N and shears  # what is not rebuilt cannot drift
             return Choice(Fused(exact=exact), "there is a native kernel for this scheme and field")
         if not traced:
             return Choice(Stored(), "no gradient is asked for")
@@ -127,8 +128,7 @@ class Auto(Backprop):
         fits = f"{fits}, more than {_amount(self.memory)}"
         if not isinstance(scheme, ReversibleScheme):
             return Choice(Checkpointed(), f"{fits}, and {type(scheme).__name__} has no inverse")
-        shears = isinstance(scheme, ShearScheme)
-        if isinstance(scheme, ShearScheme) and scheme.kept_bits:
+        if scheme.kept_bits:
             return Choice(Reversible(exact=True, compensated=True), f"{fits}; the bits that its steps drop are kept")
         if digits > 1e-4:
             short = "states of 16 bits cannot be rebuilt by rounded sums"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 __all__ = ["Worst", "estimate", "solved", "worst"]
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -67,17 +68,22 @@ def _largest(sectors: Sectors, columns: slice, multipliers: Tensor, budget: floa
     half = ((R @ B) * sectors.layout.later(columns)) * (s * multipliers)[:, None]
     half = torch.addmm(torch.addmm(half, B.mT, B, alpha=0.5), V.mT, V, alpha=0.5 * excess) * root * root[:, None]
     A = half + half.mT
-    v = torch.cos(torch.arange(len(root), dtype=torch.float64))  # any fixed vector without symmetry
-    basis, diagonal, beside = (v / v.norm())[None], [], []
-    for _ in range(min(_LANCZOS, len(root))):
-        v = A @ basis[-1]
-        along = basis @ v
-        v = torch.addmv(v, basis.mT, along, alpha=-1)
-        diagonal.append(along[-1])
-        beside.append(v.norm())
-        basis = torch.cat((basis, (v / beside[-1])[None]))
-    T = torch.diag(torch.stack(diagonal))
-    T[1:, :-1].diagonal().copy_(torch.stack(beside[:-1]))
+    before, v = None, torch.cos(torch.arange(len(root), dtype=torch.float64))  # any fixed vector without symmetry
+    v, off = v / v.norm(), 0.0
+    diagonal, beside = [], []
+    for _ in range(min(_LANCZOS, len(root))):  # orthogonal to the last two: what is lost to rounding is found again
+        w = torch.mv(A, v)
+        diagonal.append(float(w.dot(v)))
+        w.add_(v, alpha=-diagonal[-1])
+        if before is not None:
+            w.add_(before, alpha=-off)
+        off = math.sqrt(float(w.dot(w)))
+        beside.append(off)
+        if not off > 0:
+            break
+        before, v = v, w.div_(off)
+    T = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
+    T[1:, :-1].diagonal().copy_(torch.tensor(beside[:-1], dtype=torch.float64))
     return float(torch.linalg.eigvalsh(T)[-1])
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from liouville.multipliers.recursion import gradient, recursion, windows
 from liouville.multipliers.sectors import Sectors
 
+_DOMINANCE = 0.5 * (1 + 1e-8)  # where rounding would eat up what is beyond a half
 _RATE = 0.2  # of Adam in log lambda, falling to 0
 _DECAY = 0.9  # of both its averages
 _SHARP = 30.0  # directions whose norm is within a few per cent of the largest share the gradient
@@ -40,9 +41,9 @@ def start(sectors: Sectors) -> Tensor:
         H = B.mT @ PB
         size = PB.norm(dim=0)
         size = size.clamp(min=1e-6 * float(size.max()) + 1e-150)
-        found.append(size / rows[step] + 0.5 * H.abs().sum(1))
+        found.append(size / rows[step] + _DOMINANCE * H.abs().sum(1))
         V = PB + (R * (sectors.slope * found[-1])[:, None]).mT
-        P = P + V @ torch.linalg.solve(torch.diag(2 * found[-1]) - H, V.mT)
+        P = P + V @ torch.linalg.solve_ex(torch.diag(2 * found[-1]) - H, V.mT)[0]  # no number: there is no bound
     return torch.cat(found[::-1])
 
 

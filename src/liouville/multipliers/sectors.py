@@ -6,40 +6,29 @@ Two states of a run, and so their difference y, obey exactly
 
 for a step y += h V sigma(K y + b) with B_k = h V, R_k = K: every quotient (sigma(u + r) - sigma(u)) / r of an
 activation with 0 <= sigma' <= s lies in [0, s], kinks included. Every Jacobian has this form too. Nothing else of the
-states is kept, so what follows from it holds for every input and every bias.
+states is kept, so what follows from it holds for every input and every bias. `liouville.multipliers.steps` has V, K, h.
 """
 
 from __future__ import annotations
 
-__all__ = ["FIELDS", "Sectors", "sectors_of"]
+__all__ = ["Sectors", "sectors_of"]
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from liouville.activations import logistic, relu, softplus, tanh
-from liouville.fields import (
-    AntisymmetricField,
-    HamiltonianField,
-    PairField,
-    PartitionedField,
-    ResidualField,
-    SeparableHamiltonianField,
-    VectorField,
-)
+from liouville.activations import Activation, logistic, relu, softplus, tanh
+from liouville.fields import VectorField
 from liouville.fields.base import Theta
-from liouville.operators import Dense, Graph
-from liouville.schemes import ForwardEuler, Scheme, SymplecticEuler, Verlet, Yoshida4
+from liouville.multipliers.steps import steps_of
+from liouville.schemes import Scheme
 
 _ACTIVATIONS = (tanh, relu, softplus, logistic)  # 0 <= sigma' <= s is proved of these functions
-_SPLITTINGS = (SymplecticEuler, Verlet, Yoshida4)
 _WINDOW = 128  # a Cholesky factor of so many rows costs as much as the calls around it
 
 
@@ -136,14 +125,6 @@ class Sectors:
         return (x + path[:, -1]).square().sum() + 2 * (multipliers * w) @ inner
 
 
-class _Velocity(NamedTuple):
-    """left_1 left_2 ... sigma(R y + b) of all layers: stacks (N or 1, ...)."""
-
-    left: tuple[Tensor, ...]
-    R: Tensor
-    R_size: Tensor | None = None
-
-
 def sectors_of(field: VectorField, scheme: Scheme, theta: Theta, h: float, sized: bool = False) -> Sectors:
     """What is known of the steps of ``scheme`` through ``field`` with the weights ``theta``; differentiable in them.
 
@@ -157,95 +138,39 @@ def sectors_of(field: VectorField, scheme: Scheme, theta: Theta, h: float, sized
         NotImplementedError: unless the field, its operator and activation and the scheme are exactly ones of these.
 
     Examples:
+        >>> from liouville.fields import SeparableHamiltonianField
+        >>> from liouville.schemes import SymplecticEuler
         >>> field = SeparableHamiltonianField(4, layers=3)
         >>> sectors_of(field, SymplecticEuler(), field.theta(), 0.1).B.shape
         torch.Size([4, 12])
     """
-    inner: Any = field
-    if type(field) not in _VELOCITIES or type(inner.operator) not in (Dense, Graph):
-        raise NotImplementedError(f"no steps are known of {type(field).__name__}.")
-    if inner.activation not in _ACTIVATIONS:
-        raise NotImplementedError(f"no bounds of the slopes are proved of {inner.activation}.")
     wide = type(theta)(*(w.to("cpu", torch.float64) if w.dim() > 2 else w for w in theta))  # all but biases
-    velocities = _VELOCITIES[type(field)](inner, wide)
-    if type(scheme) in _SPLITTINGS and isinstance(field, PartitionedField):
-        halves = dict(zip("pq", velocities, strict=True))
-        stages: Any = scheme
-        parts = [(halves[half], half, c * h) for half, c in stages.stages]
-    elif type(scheme) is ForwardEuler:
-        names = "pq" if isinstance(field, PartitionedField) else "y"
-        parts = [(velocity, half, h) for half, velocity in zip(names, velocities, strict=True)]
-    else:
-        raise NotImplementedError(f"no steps are known of {type(scheme).__name__} through {type(field).__name__}.")
-    widths = [velocity.R.shape[1] for velocity, _, _ in parts]
-    layer = (sum(widths),) if type(scheme) is ForwardEuler else tuple(widths)
-    B = _beside(field, [(h * _product(v.left), half) for v, half, h in parts], to=True)
-    R = _beside(field, [(v.R.mT, half) for v, half, _ in parts], to=False).mT
+    parts, at_once = steps_of(field, scheme, wide, h)
+    sigma: Activation = field.activation  # type: ignore[assignment]
+    if sigma not in _ACTIVATIONS:
+        raise NotImplementedError(f"no bounds of the slopes are proved of {sigma}.")
+    widths = tuple(part.factors.R.shape[-2] for part in parts)
+    B = _beside(field, [(part.length * _product(part.factors.left), part.to) for part in parts])
+    R = _beside(field, [(part.factors.R.mT, part.of) for part in parts]).mT
     sizes = None
     if sized:
-        left = [(abs(h) * _product(tuple(x.detach().abs() for x in v.left)), half) for v, half, h in parts]
-        right = [((v.R.detach().abs() if v.R_size is None else v.R_size).mT, half) for v, half, _ in parts]
-        sizes = _beside(field, left, to=True), _beside(field, right, to=False).mT
-    return Sectors(B, R, inner.activation.lipschitz, _layout(layer * field.layers), sizes)
+        left = [(abs(part.length) * _product(tuple(x.detach().abs() for x in part.factors.left))) for part in parts]
+        right = [R.detach().abs() if size is None else size for _, R, _, size in (part.factors for part in parts)]
+        to, of = [part.to for part in parts], [part.of for part in parts]
+        sizes = (
+            _beside(field, list(zip(left, to, strict=True))),
+            _beside(field, [(size.mT, rows) for size, rows in zip(right, of, strict=True)]).mT,
+        )
+    layer = (sum(widths),) if at_once else widths
+    return Sectors(B, R, sigma.lipschitz, _layout(layer * field.layers), sizes)
 
 
-def _beside(field: VectorField, stacks: list[tuple[Tensor, str]], to: bool) -> Tensor:
-    """(n, p) from stacks (N or 1, features of a half, m): layer after layer, and in each the stages in order."""
-    placed = [F.pad(stack, (0, 0, *_places(field, half, to))) for stack, half in stacks]
+def _beside(field: VectorField, stacks: list[tuple[Tensor, slice]]) -> Tensor:
+    """(n, p) from stacks (N or 1, features of a half, m): layer after layer, and in each the parts in order."""
+    placed = [F.pad(stack, (0, 0, rows.start, field.features - rows.stop)) for stack, rows in stacks]
     wide = placed[0] if len(placed) == 1 else torch.cat(placed, 2)
     return wide.expand(field.layers, -1, -1).permute(1, 0, 2).reshape(field.features, -1)
 
 
-def _places(field: VectorField, half: str, to: bool) -> tuple[int, int]:
-    """How many features lie before and after the half that is moved, or the one that is read."""
-    if not isinstance(field, PartitionedField):
-        return 0, 0
-    n_p = field.p_features
-    return (0, field.features - n_p) if (half == "p") == to else (n_p, 0)
-
-
 def _product(factors: tuple[Tensor, ...]) -> Tensor:
     return factors[0] if len(factors) == 1 else factors[0] @ factors[1]
-
-
-def _separable(field: SeparableHamiltonianField, theta: Theta) -> tuple[_Velocity, ...]:
-    """p' = -X^T K_q^T sigma(K_q q + b_q), q' = X K_p^T sigma(K_p p + b_p)."""
-    if field.X is None:
-        minus, plus = (-field.sign * theta.K_q.mT,), (field.sign * theta.K_p.mT,)
-        return _Velocity(minus, theta.K_q), _Velocity(plus, theta.K_p)
-    X = field.X.to(theta.K_p)
-    return _Velocity((-X.mT, theta.K_q.mT), theta.K_q), _Velocity((X, theta.K_p.mT), theta.K_p)
-
-
-def _pair(field: PairField, theta: Theta) -> tuple[_Velocity, ...]:
-    """p' = -sigma(K^T q + c), q' = sigma(K p + b)."""
-    p, q = (torch.eye(n).to(theta.K)[None] for n in (field.p_features, field.features - field.p_features))
-    return _Velocity((-p,), theta.K.mT), _Velocity((q,), theta.K)
-
-
-def _hamiltonian(field: HamiltonianField, theta: Theta) -> tuple[_Velocity, ...]:
-    """y' = J K^T sigma(K y + b)."""
-    return (_Velocity((field.structure(theta).to(theta.K), theta.K.mT), theta.K),)
-
-
-def _antisymmetric(field: AntisymmetricField, theta: Theta) -> tuple[_Velocity, ...]:
-    """y' = sigma((A - factor gamma I) y + b)."""
-    one = torch.eye(field.features).to(theta.A)[None]
-    damping = field.factor * field.gamma * one
-    return (_Velocity((one,), theta.A - damping, theta.A.detach().abs() + damping.abs()),)
-
-
-def _residual(field: ResidualField, theta: Theta) -> tuple[_Velocity, ...]:
-    """y' = sigma(K y + b)."""
-    return (_Velocity((torch.eye(field.features).to(theta.K)[None],), theta.K),)
-
-
-_VELOCITIES: dict[type[VectorField], Callable[[Any, Theta], tuple[_Velocity, ...]]] = {
-    SeparableHamiltonianField: _separable,
-    PairField: _pair,
-    HamiltonianField: _hamiltonian,
-    AntisymmetricField: _antisymmetric,
-    ResidualField: _residual,
-}
-FIELDS: tuple[type[VectorField], ...] = tuple(_VELOCITIES)
-"""The fields whose steps are known."""

@@ -95,6 +95,11 @@ class Scheme(ABC):
 class ReversibleScheme(Scheme):
     """A scheme whose step is a bijection of the state, with the inverse in closed form or by the same solver."""
 
+    @property
+    def kept_bits(self) -> int:
+        """How many bits of each entry a layer drops that its inverse needs: those of all halvings of its shears."""
+        return 0
+
     @abstractmethod
     def inverse(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
         """The state before one layer, from the state behind it."""
@@ -133,11 +138,6 @@ class ShearScheme(ReversibleScheme):
     """
 
     swaps: ClassVar[bool] = False
-
-    @property
-    def kept_bits(self) -> int:
-        """How many bits of each entry a layer drops that its inverse needs: those of all halvings of its shears."""
-        return 0
 
     @abstractmethod
     def shears(self, field: VectorField, theta_j: Theta, h: float) -> tuple[Shear, ...]:

@@ -29,7 +29,7 @@ def check_rate_and_lipschitz(field: VectorField, state: State, theta: Theta, lay
         _require_per_layer(field, bound, "each part of lipschitz")
     if rate is None and constants is None:
         return
-    if constants is not None and is_closed(field, "scaled"):
+    if constants is not None and (is_closed(field, "scaled") or (is_closed(field, "scaling") and field.scaling)):
         _check_scaled(field, theta, constants)
     for j, theta_j in enumerate(layers):
         for sample in range(len(state[0])):

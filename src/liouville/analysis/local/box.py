@@ -1,13 +1,15 @@
-r"""The set centre + ball v + box w, |v|_2 <= 1, |w|_inf <= 1, of every sample: a zonotope beside a ball.
+r"""The set centre + ball v + box w + e of every sample, |v|_2 <= 1, |w|_inf <= 1, |e| <= errors entry by entry.
 
-Columns are kept until there are too many; then the smaller half of the box's is replaced by n columns along its
-principal axes that enclose it. Roundings have columns of their own, all replaced and more often: they are small, and so
-is what that loses.
+The columns of ball and box are float32 numbers: those that are stored are the set, whatever they were meant to be, and
+what an operation on them rounds is added to it (`liouville.analysis.local.rounding`). The centre is in float64.
+
+Roundings are kept as errors of every entry for some steps, and then become columns of the box. Columns are kept until
+there are too many; then the smaller half of the box's is replaced by n along its principal axes that enclose it.
 """
 
 from __future__ import annotations
 
-__all__ = ["Box", "columns_of"]
+__all__ = ["COLUMN", "LEAST", "Box", "columns_of"]
 
 from collections.abc import Sequence
 
@@ -16,103 +18,128 @@ from torch import Tensor
 
 from liouville.analysis.local.secant import UNIT
 
-_ROUNDINGS = 8  # n columns each, between two replacements
+COLUMN = 2.0**-24  # the half unit of columns
+LEAST = 1e-30  # far more than all columns of a row lose where they are smaller than the normal numbers of float32
 
 
 def columns_of(n: int, added: Sequence[int], most: int) -> int:
-    """Columns that a box of n features has room for, where steps add so many each and it may have about ``most``."""
+    """Columns that a box of n features has room for, where so many are added at a time and it may have ``most``."""
     return min(sum(added), max(most, 2 * (n + max(added, default=0))))
 
 
 class Box:
-    """Columns (n, columns, S): [centre | ball | roundings | box].
+    """Columns (n, columns, S): [ball | box], the centre (n, S) and the errors (n, S).
 
     Args:
-        ball: its columns, (n, d, S).
+        ball: its columns, (n, d, S), in float64.
         room: for how many columns of the box.
     """
 
     def __init__(self, ball: Tensor, room: int) -> None:
         n, d, samples = ball.shape
-        self._first = 1 + d + (1 + _ROUNDINGS) * n  # of the box
-        self._parts = [1, d]
-        self._rounded, self._used = 1 + d, self._first
-        self._columns = ball.new_zeros(n, self._first + room, samples)
-        self._columns[:, 1 : 1 + d] = ball
-        self._extent = ball.new_zeros(n, samples)
-        self._rows: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self._ball = self._used = d
+        self._columns = ball.new_empty(n, d + room, samples, dtype=torch.float32)
+        self._scratch = self._columns.new_empty(2, self._columns.numel())  # fresh memory costs more than work in it
+        self._columns[:, :d] = ball
+        self._centre, self._extent, self._errors = ball.new_zeros(3, n, samples)
+        self._rows: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+        self.largest = ball.new_zeros(samples)  # a bound of every |D| so far
         self._measure()
 
-    def _of(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """The columns' rows, all of them allocated, and their extent."""
+    def _of(self, rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The columns' rows, all of them allocated, their centre, extent and errors."""
         key = rows.start, rows.stop
         if key not in self._rows:
-            self._rows[key] = self._columns[rows], self._extent[rows]
+            self._rows[key] = self._columns[rows], self._centre[rows], self._extent[rows], self._errors[rows]
         return self._rows[key]
+
+    def centre(self, rows: slice) -> Tensor:
+        """Written to by whoever moves it."""
+        return self._of(rows)[1]
 
     def extent(self, rows: slice) -> Tensor:
         """A bound of |D|, and of the sum of the sizes of its terms; written to by whoever lets it grow."""
-        return self._of(rows)[1]
+        return self._of(rows)[2]
+
+    def errors(self, rows: slice) -> Tensor:
+        """How far entries may be off besides, counted in `extent` too; written to by whoever adds some."""
+        return self._of(rows)[3]
 
     def image(self, R: Tensor, of: slice) -> Tensor:
-        """R times the columns, (m, used, S); the centre is the first."""
+        """R times the columns, (m, used, S), in the dtype of R."""
         part = self._of(of)[0][:, : self._used]
-        return torch.mm(R, part.view(len(part), -1)).view(len(R), self._used, -1)
+        if R.dtype != part.dtype or len(R) > len(self._columns):
+            part = part.to(R.dtype)
+            return torch.mm(R, part.view(len(part), -1)).view(len(R), self._used, -1)
+        T = self._scratch[0, : len(R) * part[0].numel()].view(len(R), -1)
+        return torch.mm(R, part.view(len(part), -1), out=T).view(len(R), self._used, -1)
 
     def radius(self, T: Tensor) -> Tensor:
-        """The largest deviation from the centre of rows T of an image: a 2-norm over the ball, sums over the rest."""
-        _, ball, rest = T.split([*self._parts, T.shape[1] - sum(self._parts)], 1)
-        return ball.square().sum(1).sqrt_().add_(rest.abs().sum(1))  # vector_norm is slower on this axis
+        """The largest deviation from the centre of rows T of an image: a 2-norm over the ball, sums over the rest.
+
+        In float64, with a relative rounding of at most g(columns + 8, `COLUMN`).
+        """
+        ball, rest = T.split([self._ball, T.shape[1] - self._ball], 1)
+        sizes = rest.abs() if T.dtype != torch.float32 or len(T) > len(self._columns) else self._sizes(rest)
+        return ball.double().square().sum(1).sqrt_().add_(sizes.sum(1))  # vector_norm is slower on this axis
+
+    def _sizes(self, columns: Tensor) -> Tensor:
+        return torch.abs(columns, out=self._scratch[1, : columns.numel()].view(columns.shape))
 
     def move(self, to: slice, B: Tensor, T: Tensor, half: Tensor) -> None:
-        """columns[to] += B T, and columns B, as long as ``half``, (m, S)."""
+        """columns[to] += B T, and columns B, as long as ``half``, (m, S); all of them in float32."""
         rows, m = self._of(to)[0], B.shape[1]
-        part = rows[:, : T.shape[1]]
-        part.view(len(part), -1).addmm_(B, T.view(len(T), -1))
-        if self._used + m > self._columns.shape[1]:
-            self._used = self._enclosed(self._first, self._used, keep=(self._used - self._first) // 2)
-            self._measure()
-        torch.mul(B[:, :, None], half, out=rows[:, self._used : self._used + m])
-        self._used += m
+        rows[:, : T.shape[1]].view(len(rows), -1).addmm_(B, T.view(len(T), -1))
+        new = self._new(m)
+        if len(rows) < len(self._columns):
+            self._columns[:, new] = 0.0
+        torch.mul(B[:, :, None], half, out=rows[:, new])
 
-    def spread(self, to: slice, error: Tensor) -> None:
-        """Entries of ``to`` may be off by ``error`` each."""
-        (rows, extent), count = self._of(to), len(error)
-        if self._rounded + count > self._first:
-            self._rounded = self._enclosed(sum(self._parts), self._first)
+    def gather(self) -> None:
+        """Make columns of the errors."""
+        block = self._columns[:, self._new(len(self._errors))].zero_()
+        block.diagonal(dim1=0, dim2=1).copy_(((1 + 2 * COLUMN) * self._errors + LEAST).mT)
+        self._errors.zero_()
+
+    def _new(self, count: int) -> slice:
+        """So many unused columns, once there is room for them."""
+        if self._used + count > self._columns.shape[1]:
+            self._used = self._enclosed((self._used + self._ball) // 2, self._used)
             self._measure()
-        block = rows[:, self._rounded : self._rounded + count]
-        block.diagonal(dim1=0, dim2=1).copy_(error.mT)
-        self._rounded += count
-        extent.add_(error)
+        self._used += count
+        return slice(self._used - count, self._used)
 
     def _measure(self) -> None:
+        self.largest = torch.maximum(self.largest, self._extent.amax(0))
         columns = self._columns[:, : self._used]
-        torch.add(self.radius(columns), columns[:, 0].abs(), out=self._extent)
+        share = 1 + 2 * (columns.shape[1] + 8) * COLUMN
+        torch.add(self.radius(columns).mul_(share).add_(self._errors), self._centre.abs(), out=self._extent)
 
-    def _enclosed(self, start: int, stop: int, keep: int = 0) -> int:
-        r"""Of columns start ... stop keep the largest, and replace the others by n; where the next one goes.
+    def _enclosed(self, start: int, stop: int) -> int:
+        r"""Sort the box's columns by their share of all and replace those from start to stop by n; where the next goes.
 
         G w = U (U^-1 G w) with U from the eigenvectors of G G^T, orthogonal up to E = |I - U U^T|: entries of U^-1 g
-        are at most |U^T g| + |U^T| 1 * 2 ||E|| max |g|, the Neumann series of (U U^T)^-1. Columns that have overflowed
-        stay without a bound: they enclose as well in any U.
+        are at most |U^T g| + |U^T| 1 * 2 ||E|| max |g|, the Neumann series of (U U^T)^-1. The columns U diag(lengths)
+        are rounded to float32, off by F with |F| <= u |U| lengths; they enclose as much if every length is longer by
+        2 |U^T| |F| 1, for then y' = U^-1 (p - F y') / lengths has a solution in the box for every p. Columns that have
+        overflowed stay without a bound: they enclose as well in any U.
         """
-        if keep:
-            block = self._columns[:, start:stop]
-            order = block.abs().sum(0).argsort(0, descending=True)
-            block.copy_(block.gather(1, order.expand_as(block)))
-            start += keep
-        G = self._columns[:, start:stop].permute(2, 0, 1).contiguous()
-        n, count = G.shape[1:]
+        block = self._columns[:, self._ball : stop]
+        sizes = self._sizes(block).sum(0)
+        shares = (sizes / sizes.sum(0).clamp(min=LEAST)).nan_to_num(0.0).sum(1)
+        block.copy_(block.index_select(1, shares.argsort(descending=True)))  # one order for all samples: it is faster
+        G = self._columns[:, start:stop]
+        n, count, samples = G.shape
+        G = G.reshape(-1, samples).mT.contiguous().view(samples, n, count).double()  # in this order it is fast
         square = G @ G.mT
         known = square.isfinite().all((1, 2), keepdim=True)  # any U will do where LAPACK would fail
         U = torch.linalg.eigh(torch.where(known, square, 0.0))[1]
         identity = torch.eye(n, dtype=U.dtype, device=U.device)
         room = (identity - U @ U.mT).abs().sum(-1).amax(-1) + 2 * (n + 2) * UNIT * n
-        sizes = G.abs().sum(-1)
+        sizes, absolute = G.abs().sum(-1), U.abs()
         lengths = (U.mT @ G).abs().sum(-1) * (1 + 2 * (n + count + 8) * UNIT)
-        lengths = lengths + 2 * (n + 2) * UNIT * (U.mT.abs() @ sizes.unsqueeze(-1)).squeeze(-1)
-        lengths = lengths + 2.02 * room[:, None] * sizes.amax(-1, keepdim=True) * U.abs().sum(-2)
-        self._columns[:, start:stop] = 0.0
+        lengths = lengths + 2 * (n + 2) * UNIT * (absolute.mT @ sizes.unsqueeze(-1)).squeeze(-1)
+        lengths = lengths + 2.02 * room[:, None] * sizes.amax(-1, keepdim=True) * absolute.sum(-2) + n * LEAST
+        lengths = lengths + 4.04 * COLUMN * (absolute.mT @ (absolute @ lengths.unsqueeze(-1))).squeeze(-1)
         self._columns[:, start : start + n] = (U * lengths.unsqueeze(-2)).permute(1, 2, 0)
         return start + n

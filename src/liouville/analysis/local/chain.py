@@ -8,8 +8,9 @@ from __future__ import annotations
 
 __all__ = ["Chain", "Step", "chain_of"]
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,27 +18,17 @@ from torch import Tensor, nn
 
 from liouville.activations import ACTIVATIONS, Activation
 from liouville.analysis.untouched import require_untouched
-from liouville.backprop import Checkpointed, Reversible, Stored, slices
+from liouville.backprop import Checkpointed, Reversible, Stored
 from liouville.budget import BudgetedField, PartitionedBudgetedField
-from liouville.fields import (
-    AntisymmetricField,
-    HamiltonianField,
-    PairField,
-    PartitionedField,
-    SeparableHamiltonianField,
-    VectorField,
-)
-from liouville.fields.base import Theta
+from liouville.fields import VectorField
 from liouville.flow import Flow
 from liouville.kernels import Auto, BatchLast, Fused
+from liouville.multipliers.steps import FIELDS, Part, steps_of
 from liouville.network import Half, Lift, Network
-from liouville.operators import Dense, Graph
 from liouville.precision import name_of
-from liouville.schemes import ForwardEuler, SymplecticEuler, Verlet, Yoshida4
 
 _BUDGETED = (BudgetedField, PartitionedBudgetedField)
 _ENGINES = (Stored, Checkpointed, Reversible, Fused, BatchLast, Auto)
-_SPLITTINGS = (SymplecticEuler, Verlet, Yoshida4)
 _SELECTIONS = (nn.Identity, nn.Flatten, nn.Dropout)
 
 
@@ -53,6 +44,11 @@ class Velocity:
     B_size: Tensor
     R_size: Tensor
     peak: float
+
+    @cached_property
+    def in_columns(self) -> tuple[Tensor, Tensor]:
+        """B and R, rounded to the dtype of columns."""
+        return self.B.float(), self.R.float()
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ def chain_of(network: Network) -> Chain:
     Raises:
         NotImplementedError: if a part of it is not known here; the sentence names it.
     """
-    known = (Network, nn.Sequential, Flow, Lift, nn.Linear, Half, *_SELECTIONS, *_BUDGETED, *_VELOCITIES)
+    known = (Network, nn.Sequential, Flow, Lift, nn.Linear, Half, *_SELECTIONS, *_BUDGETED, *FIELDS)
     require_untouched(network, known)
     parts = list(_parts(network.body))
     flows = [part for part in parts if isinstance(part, Flow)]  # one may run more than once
@@ -125,80 +121,36 @@ def _plain(field: VectorField) -> Any:
 
 def _steps(flow: Flow) -> Iterator[Step]:
     """All steps of a flow, its scheme and field known by exact type."""
-    scheme: Any = flow.scheme
     field, engine = _plain(flow.field), flow.backprop
     if type(engine) not in _ENGINES or getattr(engine, "exact", False) or getattr(engine, "compensated", False):
         raise NotImplementedError(f"{engine!r} computes on another grid, for which no local radius is known.")
-    if type(field) not in _VELOCITIES or type(field.operator) not in (Dense, Graph):
-        raise NotImplementedError(f"no local radius is known for {type(field).__name__} with {field.operator!r}.")
-    splits = type(scheme) in _SPLITTINGS and isinstance(field, PartitionedField)
-    if not splits and (type(scheme) is not ForwardEuler or isinstance(field, PartitionedField)):
-        raise NotImplementedError(f"no local radius is known for {scheme!r} through {type(field).__name__}.")
-    velocities = _VELOCITIES[type(field)]
-    for theta_j in slices(flow.field.theta(), flow.layers):
-        if splits:
-            p, q = slice(0, field.p_features), slice(field.p_features, field.features)
-            halves = dict(zip("pq", zip((p, q), (q, p), velocities(field, theta_j), strict=True), strict=True))
-            for half, c in scheme.stages:
-                to, of, velocity = halves[half]
-                yield Step(to, of, _scaled(velocity, c * flow.h))
-        else:
-            everything = slice(0, field.features)
-            yield Step(everything, everything, _scaled(velocities(field, theta_j)[0], flow.h))
+    theta = flow.field.theta()
+    parts, at_once = steps_of(field, flow.scheme, type(theta)(*(w.double() for w in theta)), flow.h)
+    if at_once and len(parts) > 1:  # the halves would be moved one after the other
+        raise NotImplementedError(f"no local radius is known for {flow.scheme!r} through {type(field).__name__}.")
+    stacks = [_velocities(part, flow.layers) for part in parts]
+    for layer in zip(*stacks, strict=True):
+        yield from (Step(part.to, part.of, velocity) for part, velocity in zip(parts, layer, strict=True))
 
 
-def _scaled(v: Velocity, step: float) -> Velocity:
-    return Velocity(step * v.B, v.R, v.b, abs(step) * v.B_size, v.R_size, v.peak * max(1.0, abs(step)))
-
-
-def _velocity(left: tuple[Tensor, ...], R: Tensor, b: Tensor, R_size: Tensor | None = None) -> Velocity:
-    """B as the product of some matrices, and the product of their entrywise sizes."""
-    B, peak = left[-1].double(), 0.0
+def _velocities(part: Part, layers: int) -> Iterator[Velocity]:
+    """Of every layer: B as the product of some matrices, and the product of their entrywise sizes."""
+    *before, B = part.factors.left
     size = B.abs()
-    for factor in reversed(left[:-1]):
-        peak = max(peak, float(size.sum(1).amax()))
-        B, size = factor.double() @ B, factor.double().abs() @ size
-    R = R.double()
-    peak = max(peak, float(size.sum(1).amax()))
-    return Velocity(B, R, b.double(), size, R.abs() if R_size is None else R_size, peak)
+    peak = size.sum(-1).amax(-1)
+    for factor in reversed(before):
+        B, size = factor @ B, factor.abs() @ size
+        peak = torch.maximum(peak, size.sum(-1).amax(-1))
+    _, R, b, R_size = part.factors
+    step = abs(part.length)
+    stacks = (part.length * B, R, b, step * size, R.abs() if R_size is None else R_size)
+    whole = [stack.expand(layers, *stack.shape[-own:]) for stack, own in zip(stacks, (2, 2, 1, 2, 2), strict=True)]
+    peaks = (peak * max(1.0, step)).expand(layers).tolist()
+    return (Velocity(*of) for of in zip(*whole, peaks, strict=True))
 
 
 def _eye(like: Tensor, *shape: int) -> Tensor:
     return torch.eye(*shape, dtype=like.dtype, device=like.device)
-
-
-def _separable(field: SeparableHamiltonianField, theta: Theta) -> tuple[Velocity, ...]:
-    """p' = -X^T K_q^T sigma(K_q q + b_q), q' = X K_p^T sigma(K_p p + b_p)."""
-    n_p, n_q = field.p_features, field.features - field.p_features
-    X = _eye(theta.K_p, n_q, n_p) * field.sign if field.X is None else field.X
-    return _velocity((-X.mT, theta.K_q.mT), theta.K_q, theta.b_q), _velocity((X, theta.K_p.mT), theta.K_p, theta.b_p)
-
-
-def _pair(field: PairField, theta: Theta) -> tuple[Velocity, ...]:
-    """p' = -sigma(K^T q + c), q' = sigma(K p + b)."""
-    n_p, n_q = field.p_features, field.features - field.p_features
-    one = _eye(theta.K, max(n_p, n_q))
-    return _velocity((-one[:n_p, :n_p],), theta.K.mT, theta.c), _velocity((one[:n_q, :n_q],), theta.K, theta.b)
-
-
-def _hamiltonian(field: HamiltonianField, theta: Theta) -> tuple[Velocity, ...]:
-    """y' = J K^T sigma(K y + b)."""
-    return (_velocity((field.structure(theta), theta.K.mT), theta.K, theta.b),)
-
-
-def _antisymmetric(field: AntisymmetricField, theta: Theta) -> tuple[Velocity, ...]:
-    """y' = sigma((A - factor gamma I) y + b)."""
-    one, A = _eye(theta.A, field.features), theta.A.double()
-    diffusion = field.factor * field.gamma * one.double()
-    return (_velocity((one,), A - diffusion, theta.b, A.abs() + diffusion),)
-
-
-_VELOCITIES: dict[type[VectorField], Callable[[Any, Theta], tuple[Velocity, ...]]] = {
-    SeparableHamiltonianField: _separable,
-    PairField: _pair,
-    HamiltonianField: _hamiltonian,
-    AntisymmetricField: _antisymmetric,
-}
 
 
 def _lift(lift: nn.Module, features: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -7,9 +7,10 @@ its own precision from any x' with |x' - x| <= eps has states y_k + D_k with D_k
 
 and a step maps that set into another of the same form: z = R (y + D) + b lies in an interval, a `secant` turns
 sigma(z) into c z + middle +- half, and half adds columns B to the box. What the run, the reference and this pass round
-is bounded entrywise (`rounding`) and added as a diagonal.
+is bounded entrywise (`rounding`) and added as an error of every entry.
 
-Layout: features first, then columns, samples last, so that R and B act by one product each.
+Layout: features first, then columns, samples last, so that R and B act by one product each. Most of the time goes into
+calls, whatever the number of samples: several balls about each of them are enclosed at once.
 """
 
 from __future__ import annotations
@@ -23,30 +24,39 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from liouville.analysis.local.box import Box, columns_of
+from liouville.analysis.local.box import COLUMN, LEAST, Box, columns_of
 from liouville.analysis.local.chain import Chain, Step
-from liouville.analysis.local.rounding import Rounding, g, half_unit, least, rounding
+from liouville.analysis.local.rounding import Rounding, g, half_unit, least, roundings
 from liouville.analysis.local.secant import UNIT, secant, size
 
 
 class Visit(NamedTuple):
-    """A step of the run from the centres: u, sigma(u), sigma'(u), |R||y| + |b| and the |y| that moved; samples last."""
+    """A step of the run from the centres, samples last.
+
+    Args:
+        u, value, slope: u, sigma(u), sigma'(u).
+        argument, moved: what roundings at the centre add to u, and to the state that it moves.
+    """
 
     u: Tensor
     value: Tensor
     slope: Tensor
-    size: Tensor
+    argument: Tensor
     moved: Tensor
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The run from the centres: what its steps hold in one tensor, (rows, S), so that samples are picked at once."""
+    """The run from the centres: what its steps hold in one tensor, (rows, S), so that samples are picked at once.
+
+    ``largest``, (S,), bounds all numbers on the way: of |R||y| + |b| and of |y|.
+    """
 
     chain: Chain
     roundings: list[Rounding]
     x: Tensor
     packed: Tensor
+    largest: Tensor
     final: Tensor
     scores: Tensor
 
@@ -58,22 +68,24 @@ class Reference:
 
     def of(self, index: Tensor) -> Reference:
         """The same for some of the samples, or some of them several times."""
-        picked = [t.index_select(-1, index) for t in (self.x, self.packed, self.final, self.scores)]
+        picked = [t.index_select(-1, index) for t in (self.x, self.packed, self.largest, self.final, self.scores)]
         return Reference(self.chain, self.roundings, *picked)
 
 
 def reference(chain: Chain, x: Tensor) -> Reference:
     """The network in float64 at x, (S, d)."""
     y = torch.addmm(chain.lift_bias[:, None], chain.lift, x.mT)
-    rows = []
-    for step in chain.steps:
+    largest, rows, bounds = y.abs().amax(0), [], roundings(chain)
+    for step, rounds in zip(chain.steps, bounds, strict=True):
         v = step.velocity
         u = torch.addmm(v.b[:, None], v.R, y[step.of])
         value, size = chain.activation(u), torch.addmm(v.b.abs()[:, None], v.R_size, y[step.of].abs())
-        y[step.to].addmm_(v.B, value)
-        rows += [u, value, chain.activation.derivative(u), size, y[step.to].abs()]
+        moved = y[step.to].addmm_(v.B, value).abs()
+        largest = torch.maximum(largest, torch.cat((size, moved)).amax(0))
+        moved = torch.addmm(rounds.always, rounds.per_inside, size).add_(moved, alpha=rounds.per_reach)
+        rows += [u, value, chain.activation.derivative(u), rounds.argument * size + LEAST, moved]
     scores = torch.addmm(chain.head_bias[:, None], chain.head, y)
-    return Reference(chain, [rounding(chain, step) for step in chain.steps], x.mT, torch.cat(rows), y, scores)
+    return Reference(chain, bounds, x.mT, torch.cat(rows), largest, y, scores)
 
 
 def linear_radius(run: Reference, own: Tensor) -> Tensor:
@@ -121,50 +133,61 @@ def enclosed(run: Reference, radius: Tensor, own: Tensor, most: int) -> Ends:
     box, reach = _start(run, radius, most)
     numbers = [reach]
     for step, visit, rounds in zip(run.chain.steps, run.visits(), run.roundings, strict=True):
-        numbers += _advance(run.chain, box, step, visit, rounds)
+        numbers.append(_advance(run.chain, box, step, visit, rounds))
     return _ends(run, box, own, torch.cat(numbers).amax(0))
 
 
 def _start(run: Reference, radius: Tensor, most: int) -> tuple[Box, Tensor]:
-    """The lifted ball with the roundings of the lift where it multiplies; a bound of the numbers it comes to."""
+    """The lifted ball with the roundings of the lift where it multiplies, and of its columns; how large it comes to."""
     chain = run.chain
     n, d = chain.lift.shape
     reach = chain.lift.abs() @ (run.x.abs() + radius) + chain.lift_bias.abs()[:, None]
     share = g(d + 4, UNIT) + (0.0 if chain.lift_is_exact else g(d + 2, half_unit[chain.dtype]))
-    box = Box(chain.lift[:, :, None] * radius, columns_of(n, chain.added, most))
-    box.spread(slice(0, n), share * reach + least(chain.dtype, d))
+    gathered = [n for rounds in run.roundings if rounds.gathers]
+    box = Box(chain.lift[:, :, None] * radius, columns_of(n, [*chain.added, *gathered], most))
+    of_columns = 2 * COLUMN * chain.lift.norm(dim=1, keepdim=True) * radius
+    error = share * reach + of_columns + least(chain.dtype, d)
+    box.errors(slice(0, n)).add_(error)
+    box.extent(slice(0, n)).add_(error)
     return box, reach
 
 
-def _advance(chain: Chain, box: Box, step: Step, visit: Visit, rounds: Rounding) -> tuple[Tensor, Tensor]:
-    """One step of the set; bounds of the numbers that runs have on the way."""
-    v, to = step.velocity, step.to
-    T = box.image(v.R, step.of)
-    inside = torch.addmm(visit.size, v.R_size, box.extent(step.of))
-    radius = box.radius(T).mul_(1 + g(T.shape[1] + 8, UNIT)).add_(inside, alpha=rounds.argument)
-    z = visit.u + T[:, 0]
+def _advance(chain: Chain, box: Box, step: Step, visit: Visit, rounds: Rounding) -> Tensor:
+    """One step of the set; a bound of what R adds to a number that runs have inside sigma."""
+    v, to, (B, R) = step.velocity, step.to, step.velocity.in_columns
+    T, extent, errors = box.image(R, step.of), box.extent(to), box.errors(to)
+    spread, off = v.R_size @ box.extent(step.of), v.R_size @ box.errors(step.of)
+    radius = box.radius(T).mul_(1 + g(T.shape[1] + 8, COLUMN)).add_(visit.argument).add_(off)
+    radius.add_(spread, alpha=rounds.argument + rounds.of_columns)
+    z = torch.addmm(visit.u, v.R, box.centre(step.of))
     slope, shift, half = secant(chain.activation, z, radius, visit.slope)
     shift.sub_(visit.value).addcmul_(slope, z)
-    T.mul_(slope[:, None])
-    T[:, 0] = shift
-    box.move(to, v.B, T, half)
-    reach = visit.moved + box.extent(to).addmm_(v.B_size, shift.abs_().add_(half).addcmul_(slope, radius))
-    box.spread(to, torch.addmm(rounds.always, rounds.per_inside, inside).add_(reach, alpha=rounds.per_reach))
-    return inside, reach
+    box.move(to, B, T.mul_(slope.float()[:, None]), half.float())
+    box.centre(to).addmm_(v.B, shift)
+    extent.addmm_(v.B_size, shift.abs_().add_(half).addcmul_(slope, radius))
+    error = torch.addmm(visit.moved, rounds.per_spread, spread).add_(extent, alpha=rounds.per_extent)
+    extent.add_(error)
+    errors.addmm_(rounds.passed_on, off).add_(error)
+    if rounds.gathers:
+        box.gather()
+    return spread
 
 
-def _ends(run: Reference, box: Box, own: Tensor, numbers: Tensor) -> Ends:
+def _ends(run: Reference, box: Box, own: Tensor, spread: Tensor) -> Ends:
     """The scores; without bounds where a number on the way may overflow in the network's own precision."""
     chain, unit = run.chain, half_unit[run.chain.dtype]
     everything = slice(0, len(run.final))
-    T = box.image(chain.head, everything)
+    T, centre = box.image(chain.head, everything), chain.head @ box.centre(everything)
+    off = chain.head.abs() @ box.errors(everything)
     terms, share = chain.head.shape[1], 1 + g(T.shape[1] + 8, UNIT)
-    reach = chain.head.abs() @ (run.final.abs() + box.extent(everything)) + chain.head_bias.abs()[:, None]
-    error = 1.01 * (g(terms + 3, unit) + g(2 * terms + 8, UNIT)) * reach + least(chain.dtype, terms)
+    extent = box.extent(everything)
+    reach = chain.head.abs() @ (run.final.abs() + extent) + chain.head_bias.abs()[:, None]
+    error = 1.01 * (g(terms + 3, unit) + g(2 * terms + 8, UNIT)) * reach + least(chain.dtype, terms) + off
+    numbers = run.largest + torch.stack((spread, box.largest, extent.amax(0))).amax(0)
     (alpha, beta), peak = size(chain.activation), max(1.0, *(step.velocity.peak for step in chain.steps))
     largest = torch.stack((numbers, (alpha * numbers + beta) * peak, reach.amax(0))).amax(0)
     error = torch.where(largest < torch.finfo(chain.dtype).max / 4, error, torch.inf)
-    scores, around = run.scores + T[:, 0], box.radius(T) * share + error
+    scores, around = run.scores + centre, box.radius(T) * share + error
     if len(scores) == 1:
         lead = (torch.where(own.bool(), 1.0, -1.0) * scores - around)[0]
     else:

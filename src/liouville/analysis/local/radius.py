@@ -15,9 +15,8 @@ from liouville.analysis.local.search import Search
 from liouville.network import Network
 
 _BATCH = 64
-_NUMBERS = 2**19  # of all samples' columns in one image, 4 MiB
-_MOST = 1024  # columns of the box
-_TRIES = 7
+_NUMBERS = 2**21  # of all columns of one round, 8 MiB; beyond them a sample has one guess a round
+_MOST = 1024  # columns of the box; half as many where it would have twice as many or more
 
 
 @torch.no_grad()
@@ -29,7 +28,7 @@ def local_radius(network: Network, x: Tensor) -> Tensor:
 
     Args:
         network: a dense network of splitting schemes through separable or pair fields, or of forward Euler through
-            general Hamiltonian or antisymmetric fields.
+            general Hamiltonian, antisymmetric or residual fields.
         x: inputs, (B, d).
 
     Raises:
@@ -43,44 +42,55 @@ def local_radius(network: Network, x: Tensor) -> Tensor:
     if not bool(x.isfinite().all()):
         raise ValueError("an input holds a number that is not finite, so it has no radius.")
     n, d = chain.lift.shape
-    widest = max(n, *chain.added) * (d + 9 * n + columns_of(n, chain.added, _MOST))
-    samples = max(1, min(_BATCH, _NUMBERS // widest))
-    found = [_radii(network, chain, part) for part in x.split(samples) if len(part)]
+    most = _MOST if sum(chain.added) < 2 * _MOST else _MOST // 2
+    numbers = max(n, *chain.added) * (d + columns_of(n, chain.added, most))
+    alone = 4 * _BATCH * numbers > _NUMBERS
+    samples = max(1, min(_BATCH, _NUMBERS // numbers // (1 if alone else 4)))
+    found = [_radii(network, chain, part, most, alone) for part in x.split(samples) if len(part)]
     return torch.cat(found) if found else x.new_zeros(0, dtype=torch.float64)
 
 
-def _radii(network: Network, chain: Chain, x: Tensor) -> Tensor:
+def _radii(network: Network, chain: Chain, x: Tensor, most: int, alone: bool) -> Tensor:
     run = reference(chain, x.double())
     scores = network(x)
     if not bool(scores.isfinite().all()):
         raise ValueError("a score is not a finite number, so no input has a radius.")
     own = classes_of(scores)
-    still = enclosed(run, torch.zeros_like(run.x[0]), own, _MOST)
-    _require_inside(scores, still.scores, "at a given input")
-    radius, bounds = _largest(run, own, still.scores)
+    radius, at, within = _largest(run, own, most, alone)
+    _require_inside(scores, at, "at a given input")
     direction = random_like(x.double())
     there = (x.double() + 0.999 * radius[:, None] * direction / direction.norm(dim=1, keepdim=True)).to(x.dtype)
     near = (there.double() - x.double()).norm(dim=1) <= radius  # rounding may leave a small ball
-    _require_inside(network(torch.where(near[:, None], there, x)), bounds, "within a radius")
+    _require_inside(network(torch.where(near[:, None], there, x)), within, "within a radius")
     return radius
 
 
-def _largest(run: Reference, own: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor]:
-    """The radius of each sample, and the bounds of the scores of its ball, (2, c, S); where it is 0, those given."""
+def _largest(run: Reference, own: Tensor, most: int, alone: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The radius of each sample, and bounds of the scores, (2, c, S), at the sample itself and in its ball."""
     linear = linear_radius(run, own).nan_to_num(1.0).clamp(1e-30, 1e6)
     leads, radius = lead(run.scores.mT, own), torch.zeros_like(linear)
-    search = Search(linear, leads > 0)
-    for _ in range(_TRIES):
-        (index,) = search.open.nonzero(as_tuple=True)
-        if not len(index):
+    search, everyone = Search(linear, leads > 0, alone), torch.arange(len(own), device=own.device)
+    at = within = linear.new_zeros(2, len(run.scores), 0)
+    for k in range(search.rounds):
+        (open_,) = search.open.nonzero(as_tuple=True)
+        tries = len(search.guesses) if len(open_) else 0
+        first = everyone if k == 0 else everyone[:0]  # a ball of radius 0 about everyone, beside the guesses
+        if not len(first) and not tries:
             break
-        tried = search.guess[index] * linear[index]
-        ends = enclosed(run.of(index), tried, own[index], _MOST)
-        taken = torch.full_like(linear, torch.nan)
-        taken[index] = torch.where(ends.lead.isfinite(), 1 - ends.lead / leads[index], torch.inf)
-        better = search.learn(taken)[index] & (ends.lead > 0)
-        radius[index[better]], bounds[:, :, index[better]] = tried[better], ends.scores[:, :, better]
-    return radius, bounds
+        index = torch.cat((first, open_.repeat(tries)))
+        tried = (search.guesses * linear)[:, open_][:tries]
+        ends = enclosed(run.of(index), torch.cat((0.0 * linear[first], tried.flatten())), own[index], most)
+        if k == 0:
+            at, within = ends.scores[:, :, : len(first)], ends.scores[:, :, : len(first)].clone()
+        if tries:
+            of_tries, scores = (t[..., len(first) :].unflatten(-1, (tries, -1)) for t in (ends.lead, ends.scores))
+            taken = torch.full_like(search.guesses, torch.nan)
+            taken[:, open_] = torch.where(of_tries.isfinite(), 1 - of_tries / leads[open_], torch.inf)
+            best = search.learn(taken)[open_]
+            better = (best >= 0) & (of_tries.gather(0, best.clamp(min=0)[None])[0] > 0)
+            column, sample = best[better], open_[better]
+            radius[sample], within[:, :, sample] = tried[column, better.nonzero()[:, 0]], scores[:, :, column, better]
+    return radius, at, within
 
 
 def _require_inside(scores: Tensor, bounds: Tensor, where: str) -> None:

@@ -1,27 +1,36 @@
-r"""What the network, the reference run and the enclosure round in a step: one matrix and one vector, found once.
+r"""What the network, the reference run and the enclosure round in a step: matrices and vectors, found once.
 
 By the standard constants g(k) = k u / (1 - k u) of sums of k products, in any order, fused or not; u is the half unit
-of the network's dtype, U = 2^-53 that of float64, in which the reference and the enclosure are computed, and sigma is
-within `secant.ULP` half units. With ``inside``, a bound of |R||y'| + |b| over the set, ``reach``, one of |y'| after
-the step, and L >= |sigma'|, the entries that a step moves are off by at most
+of the network's dtype, U = 2^-53 that of float64, in which the reference, centres and secants are computed, V = 2^-24
+that of columns, and sigma is within `secant.ULP` half units. With ``size`` a bound of |R||y| + |b| at the centre's run,
+``spread`` = |R| extent one of |R| applied to all terms of the set, ``inside`` = size + spread, ``reach`` one of |y'|
+after the step, and L >= |sigma'|, the entries that a step moves are off by at most
 
-    A inside + a + (u + 4 U) reach,        entrywise,
+    A inside + a + (u + 4 U) reach + A_V spread + V' extent,        entrywise.
 
-of which the sum inside sigma contributes |B| L (g(n + 3) + its float64 counterpart), sigma and the products with B a
-share of |sigma| <= alpha inside + beta, and the secant and its columns a share of |sigma(0)| + L inside: no interval,
-slope or middle is larger than a few times that.
+Of the sum inside sigma A has |B| L (g(n + 3) + its float64 counterpart); sigma and the products with B add a share of
+|sigma| <= alpha inside + beta; the secant and its centre a share of |sigma(0)| + L inside: no interval, slope or middle
+is larger than a few times that. Columns have rounding of their own, relative to what is in them and not to the states:
+R, B, slopes and lengths are rounded to float32, and one entry of columns[to] + B diag(slope) R columns[of] or of
+B diag(half), half <= L spread, is a sum of m + 1 terms of products with sums of n: A_V = |B| L g_V(m + n + 16), V' its
+g_V. Sums of sizes along a row of columns are off by g_V(their number) of themselves.
+
+Errors e that are there already add at most |R| e to an argument and |B| L |R| e to what a step moves. So they grow by
+the norm of I + |B| L |R| a step, which forgets signs; before that has made them `_GROWTH` times larger they are made
+columns, which do not.
 """
 
 from __future__ import annotations
 
-__all__ = ["Rounding", "g", "half_unit", "least", "rounding"]
+__all__ = ["Rounding", "g", "half_unit", "least", "roundings"]
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from liouville.analysis.local.chain import Chain, Step
+from liouville.analysis.local.box import COLUMN, LEAST
+from liouville.analysis.local.chain import Chain
 from liouville.analysis.local.secant import PAD, ULP, UNIT, at_zero, size
 
 half_unit = {torch.float32: 2.0**-24, torch.float64: UNIT}
@@ -33,29 +42,63 @@ class Rounding(NamedTuple):
     Args:
         per_inside: A, (len(y[to]), m).
         always: a, (len(y[to]), 1).
+        per_spread: A + A_V.
         per_reach: u + 4 U.
+        per_extent: u + 4 U + V'.
         argument: how far an argument of sigma is from what it would be without rounding here, over ``inside``.
+        of_columns: how far besides, over ``spread``.
+        passed_on: |B| L.
+        gathers: whether errors are made columns after this step.
     """
 
     per_inside: Tensor
     always: Tensor
+    per_spread: Tensor
     per_reach: float
+    per_extent: float
     argument: float
+    of_columns: float
+    passed_on: Tensor
+    gathers: bool = False
 
 
-def rounding(chain: Chain, step: Step) -> Rounding:
-    """The bounds of a step; 1.01 covers that they are computed in float64 themselves."""
-    v, sigma, unit = step.velocity, chain.activation, half_unit[chain.dtype]
-    m, n = v.R.shape
-    products = m + n + len(v.B) + 8
-    argument = g(2 * n + 16, UNIT)
+_GROWTH = 6.0
+
+
+def roundings(chain: Chain) -> list[Rounding]:
+    """The bounds of all steps; 1.01 covers that they are computed in float64 themselves."""
+    alike: dict[tuple[int, ...], list[int]] = {}  # steps of one shape, which are done at once
+    for k, step in enumerate(chain.steps):
+        alike.setdefault((*step.velocity.B.shape, step.velocity.R.shape[1]), []).append(k)
+    found: dict[int, Rounding] = {}
+    for (rows, m, n), steps in alike.items():
+        B_size = torch.stack([chain.steps[k].velocity.B_size for k in steps])
+        found.update(zip(steps, _of_shape(chain, B_size, rows, m, n), strict=True))
+    products = [found[k].passed_on @ step.velocity.R_size for k, step in enumerate(chain.steps)]
+    growth = torch.stack([(P.sum(0).amax() * P.sum(1).amax()).sqrt() for P in products])  # of their 2-norms
+    total, bounds = 1.0, []
+    for k, grown in enumerate((1 + growth).tolist()):
+        total *= grown
+        bounds.append(found[k]._replace(gathers=total > _GROWTH))
+        total = 1.0 if total > _GROWTH else total
+    return bounds
+
+
+def _of_shape(chain: Chain, B_size: Tensor, rows: int, m: int, n: int) -> list[Rounding]:
+    """Of steps with |B| in the stack ``B_size``."""
+    sigma, unit = chain.activation, half_unit[chain.dtype]
+    products = m + n + rows + 8
+    argument, columns = g(2 * n + 16, UNIT), g(m + n + 16, COLUMN)
     of_sums = sigma.lipschitz * (g(n + 3, unit) + argument)
     of_values = ULP * unit + g(products, unit) + g(products, UNIT)
     of_secant = (PAD + 8 * (m + 8)) * UNIT  # 8 (|sigma(0)| + L inside) bound the sizes of all terms that B multiplies
     (alpha, beta), tiny = size(sigma), least(chain.dtype, m + n)
-    A = 1.01 * v.B_size * (of_sums + alpha * of_values + sigma.lipschitz * of_secant)
-    a = 1.01 * (v.B_size.sum(1, keepdim=True) * (beta * of_values + at_zero(sigma) * of_secant + tiny) + tiny)
-    return Rounding(A, a, 1.01 * (unit + 4 * UNIT), argument)
+    A = 1.01 * (of_sums + alpha * of_values + sigma.lipschitz * of_secant) * B_size
+    a = 1.01 * (B_size.sum(-1, keepdim=True) * (beta * of_values + at_zero(sigma) * of_secant + tiny) + tiny)
+    passed, per_reach = sigma.lipschitz * B_size, 1.01 * (unit + 4 * UNIT)
+    numbers = per_reach, per_reach + 1.01 * columns, argument, columns
+    stacks = zip(A, a, A + 1.01 * columns * passed, passed, strict=True)
+    return [Rounding(of, always, of_spread, *numbers, on) for of, always, of_spread, on in stacks]
 
 
 def g(k: int, unit: float) -> float:
@@ -64,8 +107,5 @@ def g(k: int, unit: float) -> float:
 
 
 def least(dtype: torch.dtype, terms: int) -> float:
-    """What a sum of so many products is off by besides, where they are smaller than the normal numbers.
-
-    Larger in float64 than it need be, so that the columns of such errors are not such numbers, which are slow.
-    """
-    return max(torch.finfo(dtype).tiny, 1e-280) * (terms + 8)
+    """What a sum of so many products is off by besides, where they, or columns, are smaller than the normal numbers."""
+    return max(torch.finfo(dtype).tiny, LEAST) * (terms + 8)

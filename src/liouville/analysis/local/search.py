@@ -1,4 +1,4 @@
-r"""The search for the largest ball that holds: few enclosures, each at a guess from the last two.
+r"""The search for the largest ball that holds: few rounds of a few enclosures, each at a guess from the last two.
 
 In shares s of the linearised network's radius, a ball takes f(s) = s (1 + x(s)) of the lead of its centre's class, and
 holds if f < 1. Where f is not far above 1 the excess x is close to a hyperbola,
@@ -6,8 +6,10 @@ holds if f < 1. Where f is not far above 1 the excess x is close to a hyperbola,
     1 / x = a / s - b,
 
 a, b > 0: proportional to small radii, soon faster. Two enclosures give a and b, one of them a with b = `_BEND`; then
-f(s) = 1 is the smaller root of (b - 1) s^2 - (a + b) s + a = 0. Guesses that leave the bracket between the largest
-share that held and the smallest that did not are replaced by a power law between those.
+f(s) = 1 is the smaller root of (b - 1) s^2 - (a + b) s + a = 0. The first round spans what roots are; the others lie
+about that root, nearer to it each time. Guesses that leave the bracket between the largest share that held and the
+smallest that did not are replaced by others across it. Where an enclosure costs more than the calls that it
+takes, a round is one guess.
 """
 
 from __future__ import annotations
@@ -17,51 +19,67 @@ __all__ = ["Search"]
 import torch
 from torch import Tensor
 
-_FIRST = 0.08
+_FIRST = (0.03, 0.12, 0.5)
+_AROUND = ((0.9, 0.98), (0.98, 0.995))  # of the root, in the second round and in all others, beside the power law
+_SPREAD = (0.25, 0.5, 0.75)  # of the bracket, in logarithms, where there is no root in it
+_ALONE, _SHY = 0.08, 0.995  # the first guess, and what share of a root, where a round is one
 _BEND = 0.8
-_SHY = 0.995  # of the guess is tried: a ball that is only just too large gives no radius
-_CLOSE = 1.01  # a guess so near to what held, or twice as far what did not, ends the search of a sample
+_CLOSE = 1.01  # what held this near to the root, or twice as near to what did not, ends the search of a sample
 _FAR = 2.0  # the excess is no hyperbola where f is larger
 
 
 class Search:
-    """Of every sample, the shares that held and did not; `guess` is what to try next.
+    """Of every sample, the shares that held and did not; `guesses` are what to try next, (tries, S).
 
     Args:
         like: a tensor of one number per sample, for its dtype and device.
         open: which samples to search for.
+        alone: whether a round is one guess.
     """
 
-    def __init__(self, like: Tensor, open: Tensor) -> None:
+    def __init__(self, like: Tensor, open: Tensor, alone: bool = False) -> None:
         self.held, self.failed = torch.zeros_like(like), torch.ones_like(like)
         self._at_held, self._at_failed = torch.zeros_like(like), torch.full_like(like, torch.inf)
         self._last = self._before = like.new_full((2, *like.shape), torch.nan)  # s and 1 / x
-        self.guess = torch.full_like(like, _FIRST)
-        self.open = open
+        self.guesses = like.new_tensor((_ALONE,) if alone else _FIRST)[:, None].repeat(1, len(like))
+        self.open, self.rounds, self._alone, self._round = open, 7 if alone else 5, alone, 0
 
     def learn(self, f: Tensor) -> Tensor:
-        """Take in what the guesses' balls take of the lead, (S,), NaN where none was tried; which ones are held now."""
-        s, known = self.guess, ~f.isnan()
-        better, worse = (f < 1) & (s > self.held), (f >= 1) & (s < self.failed)
-        self.held, self._at_held = torch.where(better, s, self.held), torch.where(better, f, self._at_held)
-        self.failed, self._at_failed = torch.where(worse, s, self.failed), torch.where(worse, f, self._at_failed)
-        near = known & (f < _FAR)
-        point = torch.stack((s, 1 / (f / s - 1).clamp(min=1e-6)))
-        self._before, self._last = torch.where(near, self._last, self._before), torch.where(near, point, self._last)
-        self._guess(better)
-        return better
+        """Take in what the guesses' balls take of the lead, (tries, S), NaN where none was tried; which one of them is
+        held now, (S,), -1 where it is none of these.
+        """
+        which = torch.full_like(self.open, -1, dtype=torch.long)
+        for k, (s, taken) in enumerate(zip(self.guesses, f, strict=True)):
+            better, worse = (taken < 1) & (s > self.held), (taken >= 1) & (s < self.failed)
+            self.held, self._at_held = torch.where(better, s, self.held), torch.where(better, taken, self._at_held)
+            self.failed, at = torch.where(worse, s, self.failed), torch.where(worse, taken, self._at_failed)
+            self._at_failed = at
+            near = taken < _FAR
+            point = torch.stack((s, 1 / (taken / s - 1).clamp(min=1e-6)))
+            self._before, self._last = torch.where(near, self._last, self._before), torch.where(near, point, self._last)
+            which.masked_fill_(better, k)
+        self._round += 1
+        self._guess()
+        return which
 
-    def _guess(self, better: Tensor) -> None:
+    def _guess(self) -> None:
         (s, y), (s_2, y_2) = self._last, self._before
         a = (y - y_2) / (1 / s - 1 / s_2)
         b = a / s - y
         two = (a > 0) & (b > -0.5)
         a, b = torch.where(two, a, s * (y + _BEND)), torch.where(two, b, _BEND)
         root = 2 * a / (a + b + ((a + b).square() - 4 * (b - 1) * a).clamp(min=0).sqrt())
-        power = (-self._at_held.log() / (self._at_failed / self._at_held).log()).nan_to_num(0.5).clamp(0.15, 0.6)
+        power = (-self._at_held.log() / (self._at_failed / self._at_held).log()).nan_to_num(0.5).clamp(0.15, 0.8)
         between = self.held * (self.failed / self.held) ** power
         between = torch.where(self.held > 0, between, 0.3 * self.failed)
-        inside = (_SHY * root > 1.002 * self.held) & (_SHY * root < 0.997 * self.failed)
-        self.guess = torch.where(inside, _SHY * root, between)
-        settled = better & two & (root < _CLOSE * self.held)
+        inside = (root > 1.004 * self.held) & (root < 0.997 * self.failed)
+        if self._alone:
+            self.guesses = torch.where(inside, _SHY * root, between)[None]
+        else:
+            around = root.new_tensor(_AROUND[min(self._round, len(_AROUND)) - 1])[:, None]
+            spread = root.new_tensor(_SPREAD)[:, None]
+            low = torch.where(self.held > 0, self.held, 0.03 * self.failed)
+            across = low * (self.failed / low) ** spread
+            self.guesses = torch.where(inside, torch.cat((root * around, between[None])), across)
+        settled = two & inside & (root < _CLOSE * self.held)
         self.open = self.open & ~settled & (self.failed > (2 * _CLOSE - 1) * self.held)

@@ -43,15 +43,14 @@ def secant(sigma: Activation, v: Tensor, radius: Tensor, slope: Tensor) -> Secan
     Args:
         slope: about sigma'(v), for intervals that are too short for a chord.
     """
-    left, right = v - radius, v + radius
-    ends = torch.stack((left, right))
-    values = sigma(ends)
-    first, last = values.unbind()
+    ends = torch.stack((v - radius, v + radius))
+    values, (left, right) = sigma(ends), ends
+    first, last = values
     c = (last - first).add_(slope, alpha=_SHORT).div_(radius.mul(2.0).add_(_SHORT)).clamp_(0.0, sigma.lipschitz)
     inner = _TURNS[sigma.name](c).clamp(left, right)
-    g = torch.cat((values.addcmul_(c, ends, value=-1.0), sigma(inner).addcmul_(c, inner, value=-1.0)))
-    low, high = g.amin(0), g.amax(0)
-    return Secant(c, (low + high).mul_(0.5), high.sub_(low).mul_(0.5))
+    points = torch.cat((ends, inner))
+    low, high = torch.cat((values, sigma(inner))).addcmul_(c, points, value=-1.0).aminmax(dim=0)
+    return Secant(c, torch.add(low, high).mul_(0.5), high.sub_(low).mul_(0.5))
 
 
 def size(sigma: Activation) -> tuple[float, float]:
