@@ -51,8 +51,8 @@ def assert_one_line(result, message, code=2):
         ),
         (
             "--head-smoothness 1",
-            "the head reads 4 values, which are not a square image with the 4 channels of the last flow; give "
-            "HeadSmoothness(shape=(channels, height, width)).",
+            "the head reads 4 values, which are not a square image with the 4 channels of the last flow; leave "
+            "--head-smoothness out.",
         ),
         ("--model H3", f"unknown model 'H3'; did you mean 'h2'? Known models: {MODELS}."),
         ("--levels 61", "levels must be at most 60, each twice as deep as the one before, got 61."),
@@ -191,6 +191,18 @@ def test_a_full_disk_is_one_sentence(train, tmp_path, monkeypatch, method):
         assert {p.name for p in (tmp_path / "run").iterdir()} == {"config.json", "history.jsonl"}
         with pytest.raises(FileNotFoundError, match="its training did not come to an end; train again"):
             Run.open(tmp_path / "run").network()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_figures_that_find_no_room_leave_the_run_whole(liouville, tmp_path, monkeypatch):
+    def full(self, *_, **__):
+        raise OSError(errno.EFBIG, "File too large")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    found = f"figures cannot be written to {tmp_path / 'run'}: File too large; the run is whole without them."
+    result = liouville("train", "--layers", 4, "--epochs", 1, "--quiet", "--out", tmp_path / "run")
+    assert_one_line(result, found)
+    assert Run.open(tmp_path / "run").network() is not None
 
 
 def test_without_cuda_the_device_is_refused(train, monkeypatch):

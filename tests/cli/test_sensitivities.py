@@ -41,6 +41,7 @@ def test_both_tables_are_printed_and_both_panels_drawn(liouville, trained, tmp_p
     ("words", "said"),
     [
         (("--figure", "a.pdf"), "ends in .png or .svg"),
+        (("--figure", "nowhere/a.png"), "there is no folder nowhere"),
         (("-d", "points=3"), "belongs to --data"),
         (("--samples", "0"), "--samples"),
         (("--data", "digit"), "digits"),

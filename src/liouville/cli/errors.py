@@ -69,6 +69,8 @@ def _show_warning(text: str, category: type[Warning]) -> None:
 def _text(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}."
+    if isinstance(error, OSError) and error.strerror:
+        return f"a file cannot be read or written: {error.strerror}."
     return str(error) or type(error).__name__
 
 

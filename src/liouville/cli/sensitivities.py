@@ -47,6 +47,8 @@ def sensitivities(
         raise BadInput("-d belongs to --data; give both, or none for the run's own data.")
     if figure is not None and figure.suffix not in (".png", ".svg"):
         raise BadInput(f"--figure takes a file that ends in .png or .svg, got {figure.name}.")
+    if figure is not None and not figure.parent.is_dir():
+        raise BadInput(f"there is no folder {figure.parent} for --figure {figure}; make it first.")
     flow, y, name = _measured(run, data, data_options, samples)
     with torch.no_grad():
         found = norms(backward_sensitivity(flow, y)).two.flatten(1)

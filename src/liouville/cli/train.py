@@ -272,6 +272,10 @@ def _draw(done: Run, folder: Path, svg: bool, quiet: bool) -> list[Path]:
         if not quiet:
             click.echo(f"liouville: note: no figures: {error}.", err=True)
         return []
+    except OSError as error:
+        raise BadInput(
+            f"figures cannot be written to {folder}: {error.strerror or error}; the run is whole without them."
+        ) from error
 
 
 def _describe(plan: Plan, split: Split, network: Network, processes: Processes) -> str:

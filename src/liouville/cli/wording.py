@@ -31,7 +31,8 @@ def in_options(text: str, options: Collection[str]) -> str:
         >>> in_options("use flow.with_backprop(lv.Stored()), or validation=0.1, or Lift(6).", {"validation"})
         'use --engine stored, or --validation 0.1, or --features 6.'
     """
-    text = re.sub(r"(?:lv\.)?Reversible\([^()]+\), ", "", text)  # its arguments have no options
+    text = re.sub(r"(?:lv\.)?(?:Reversible|Fused)\([^()]+\), ", "", text)  # their arguments have no options
+    text = re.sub(r"give HeadSmoothness\(shape=[^()]*\([^()]*\)\)", "leave --head-smoothness out", text)
     text = re.sub(rf"flow\.with_backprop\({_ENGINE}\)|{_ENGINE}", lambda m: _engine(m[1] or m[2]), text)
     text = re.sub(r"\bLift\((\d+)\)", r"--features \1", text)
     text = re.sub(r"\bgive p_features, or use AntisymmetricField", "or use --model antisymmetric", text)
