@@ -52,7 +52,7 @@ def steps_of(field: VectorField, scheme: Scheme, theta: Theta, h: float) -> Step
     Examples:
         >>> field = fields.SeparableHamiltonianField(4, layers=3)
         >>> [(part.to.start, part.of.start) for part in steps_of(field, Verlet(), field.theta(), 0.1).parts]
-        [(2, 0), (0, 2), (2, 0)]
+        [(0, 2), (2, 0), (0, 2)]
     """
     known: Any = field
     if type(field) not in FIELDS or type(known.operator) not in (Dense, Graph):
