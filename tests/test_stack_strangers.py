@@ -284,3 +284,80 @@ def test_arguments_that_change_between_the_passes(engine):
     scale.zero_()
     with pytest.raises(RuntimeError, match=r"by an inplace operation|an argument has changed"):
         out.sum().backward()
+
+
+@engines
+def test_a_hook_on_a_parameter_meets_its_whole_gradient_once(engine):
+    """And hooks over several of them, which torch makes of hooks on each."""
+    pair, found = built(Residual, engine), []
+    for stack in pair:
+        weights, seen = list(stack.parameters()), []
+        handles = [
+            weights[1].register_hook(lambda g, seen=seen: seen.append(g.clone()) or 3 * g),
+            torch.autograd.graph.register_multi_grad_hook(weights, lambda g, seen=seen: seen.append(len(g))),
+        ]
+        grads = gradients(stack, lambda stack, x: stack(x), tokens())
+        for handle in handles:
+            handle.remove()
+        assert len(seen) == 2 and seen[1] == len(weights)
+        found.append([seen[0], *grads])
+    for a, b in zip(*found, strict=True):
+        near(a, b, 1e-12 * max(1.0, float(b.abs().max())))
+    assert float(found[0][0].abs().max()) > 0
+
+
+class Collects(Residual):
+    def __init__(self, into):
+        super().__init__()
+        self.into = into
+
+    def forward(self, x, losses):
+        self.into(losses, self.f(x).square().mean())
+        return x + self.f(x)
+
+
+@engines
+@pytest.mark.parametrize(
+    ("into", "losses"),
+    [(list.append, []), (lambda d, x: d.update(a=x), {"a": None}), (lambda t, x: t[0].append(x), ([],))],
+)
+def test_lists_and_dicts_that_blocks_write_into_are_refused(into, losses, engine):
+    for backprop in (ENGINES[engine][1], lv.Stored()):
+        stack = lv.reversible([Collects(into).double() for _ in range(2)], ENGINES[engine][0], backprop=backprop)
+        with pytest.raises(ValueError, match="changes a list or dict among its arguments"):
+            stack(tokens(), losses)
+
+
+class KeepsApart(Residual):
+    """The same, away from the output."""
+
+    def forward(self, x):
+        self.extra = self.f[1](x).square().mean()
+        return x + self.f(x)
+
+
+@pytest.mark.parametrize("scheme, backprop", [("momentum", ENGINES["exact"][1]), ("leapfrog", lv.Reversible())])
+def test_nor_after_the_backward_pass(scheme, backprop):
+    stack = lv.reversible([KeepsApart().double() for _ in range(3)], scheme, backprop=backprop)
+    stack(tokens()).sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="a tensor that a layer keeps beside its result"):
+        sum(block.extra for block in stack._modules.values()).backward()
+
+
+def test_numbers_that_are_none_pass_through_checkpointed():
+    stack = built(Residual, "checkpointed")[0]
+    x = torch.full((2, 5, 8), torch.nan, dtype=torch.float64, requires_grad=True)
+    stack(x).sum().backward()
+    assert x.grad.isnan().any()
+
+
+def test_the_first_layers_can_be_called():
+    pair = built(Residual, "exact")
+    first = lv.reversible(list(lv.unwrap(pair[1]))[:2])
+    near(pair[0][:2](tokens()), first(tokens()), 0.0)
+
+
+@pytest.mark.parametrize("scheme", [None, lv.Momentum, "euler", lv.ImplicitMidpoint()])
+def test_what_is_no_scheme_for_blocks_is_refused_when_the_stack_is_made(scheme):
+    with pytest.raises((TypeError, ValueError), match="scheme"):
+        lv.reversible([Residual()], scheme, backprop=lv.Checkpointed())

@@ -18,7 +18,15 @@ from torch import Tensor, nn
 from liouville.backprop import Backprop, Checkpointed, Reversible, Stored
 from liouville.backprop.contract import Advice
 from liouville.fields.blocks import Blocks
-from liouville.schemes import Coupled, Midpoint, Momentum, Scheme, SymplecticEuler
+from liouville.schemes import (
+    Coupled,
+    ImplicitMidpoint,
+    ImplicitSymplecticEuler,
+    Midpoint,
+    Momentum,
+    Scheme,
+    SymplecticEuler,
+)
 from liouville.turns import Turns, require_calls, require_no_recording, taken_apart
 
 M = TypeVar("M", bound=nn.Module)
@@ -85,6 +93,13 @@ def reversible(
                 f"scheme must be one of {', '.join(_SCHEMES)}, or a scheme of the library, got {scheme!r}."
             )
         scheme = _SCHEMES[scheme](bits)
+    if not isinstance(scheme, Scheme):
+        raise TypeError(
+            f"scheme must be one of {', '.join(_SCHEMES)}, or a scheme of the library, such as lv.Momentum(4), got "
+            f"{scheme!r}."
+        )
+    if isinstance(scheme, ImplicitMidpoint | ImplicitSymplecticEuler):
+        raise ValueError(f"{scheme} solves an equation in each layer, and is for fields; take an explicit scheme.")
     return ReversibleBlocks(blocks, scheme, backprop)
 
 

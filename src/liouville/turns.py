@@ -46,7 +46,7 @@ class Turns:
                 "front of a place and those after it are run apart."
             )
         turns = cls(stack, blocks[index])
-        return [_Layer(turns, block) for block in turns.blocks]
+        return _First(turns)
 
     def take(self, block: nn.Module, x: Any, args: tuple[Any, ...], context: dict[str, Any]) -> Tensor:
         """The call of one layer, in its turn."""
@@ -60,6 +60,18 @@ class Turns:
             return self.held
         x, calls, self.calls, self.x, self.held = self.x, self.calls, [], None, None
         return self.stack.run(x, self.blocks, calls)
+
+
+class _First(list[Any]):
+    """The first layers of a stack, to be gone through or called."""
+
+    def __init__(self, turns: Turns) -> None:
+        super().__init__(_Layer(turns, block) for block in turns.blocks)
+        self._turns = turns
+
+    def __call__(self, *args: Any, **context: Any) -> Any:
+        x, args, context = taken_apart(args, context)
+        return self._turns.stack.run(x, self._turns.blocks, [(args, context)] * len(self))
 
 
 class _Layer:

@@ -146,7 +146,8 @@ class _Seen:
         """The same state, which must end where it did."""
         now = [sample(x.detach()) for x in state]
         for a, b in zip(now, self.ends.setdefault(first, now), strict=True):
-            off, size = torch.finfo(b.dtype).eps ** 0.5, float(b.abs().max()) if b.numel() else 0.0
+            off, finite = torch.finfo(b.dtype).eps ** 0.5, b.abs().nan_to_num(0.0, 0.0, 0.0)
+            size = float(finite.max()) if b.numel() else 0.0
             if a is not b and not torch.allclose(a, b, off, off * size, equal_nan=True):
                 raise RuntimeError(
                     "a block gave something else when it was computed again: an argument has changed, or "

@@ -69,6 +69,11 @@ class Layers(ABC):
         """The parts of a state."""
         return [self.arithmetic.enter(x) for x in state]
 
+    def _close(self, inputs: Sequence[Tensor]) -> None:
+        """What a block keeps of an evaluation on the way back ends at its inputs; fields were seen to keep nothing."""
+        if isinstance(self.field, Blocks):
+            require_no_other_way(inputs)
+
     def leave(self, parts: Sequence[Part]) -> State:
         """The state of the parts."""
         return tuple(self.arithmetic.value(part) for part in parts)
@@ -149,6 +154,7 @@ class Shears(Layers):
                 self._see(v, j)
                 if out.requires_grad:
                     _pull_back(out, costate[moved], step, (x, *leaves), costate[1 - moved], sums)
+                    self._close((x,))
             parts[moved] = self._undone(parts[moved], parts[1 - moved], v, shear)
             if shear.damps:
                 costate[moved].mul_(shear.sign * 2.0**-shear.halvings)
@@ -204,11 +210,31 @@ class Inverses(Layers):
         leaves = [w for w in theta_j if w.requires_grad]
         with torch.enable_grad(), self.autocast():
             state = self.scheme.step(self.field.at_layer(j), tuple(inputs), theta_j, self.h)
-        gradients = torch.autograd.grad(state, [*inputs, *leaves], costate, allow_unused=True)
+        gradients = _gradients(state, [*inputs, *leaves], costate)
+        self._close(inputs)
         for g, x in zip(costate, gradients, strict=False):
             g.zero_() if x is None else g.copy_(x)
         sums.add(gradients[len(inputs) :], 1.0)
         return parts
+
+
+def _gradients(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], costate: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """Of a layer that was evaluated again, by the states in front of it, which are leaves, and what it reads.
+
+    A user's parameters stand in their blocks, with hooks of their own; those are for the gradient that torch's own pass
+    brings them, which is the whole one, and only then.
+    """
+    hooks = [(held, dict(held)) for t in inputs if (held := t._backward_hooks)]
+    for held, _ in hooks:
+        held.clear()
+    try:
+        found = torch.autograd.grad(outputs, inputs, costate, allow_unused=True)
+    finally:
+        for held, entries in hooks:
+            held.update(entries)
+    return found
 
 
 def _pull_back(v: Tensor, g: Tensor, step: float, inputs: Sequence[Tensor], costate: Tensor, sums: Sums) -> None:
@@ -217,7 +243,7 @@ def _pull_back(v: Tensor, g: Tensor, step: float, inputs: Sequence[Tensor], cost
         g, step = (g * step).to(v.dtype), 1.0
     elif sums.keeps:  # scaled once and not once for each weight; and never g itself, which changes in place
         g, step = g * step, 1.0
-    first, *others = torch.autograd.grad(v, inputs, g, allow_unused=True)
+    first, *others = _gradients((v,), inputs, (g,))
     if first is not None:
         advanced_(costate, first, step)
     sums.add(others, step)

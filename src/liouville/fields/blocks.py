@@ -78,6 +78,12 @@ class _Call(NamedTuple):
         tensors = iter(row[self.first :])
         return tree_unflatten([next(tensors) if x is _TENSOR else x for x in self.leaves], self.spec)
 
+    def contents(self, filled: tuple[Sequence[Any], Mapping[str, Any]]) -> tuple[list[Any], Any] | None:
+        """What stands in the lists and dicts among the arguments; None without any."""
+        args, context = filled
+        inner = [x for x in (*args, *context.values()) if isinstance(x, list | dict | tuple)]
+        return tree_flatten(inner) if inner else None
+
 
 _TENSOR = object()
 STATE = object()
@@ -138,11 +144,17 @@ class Blocks(Bound):
 
     def __call__(self, x: Tensor, theta_j: Theta) -> Tensor:
         """f_j(x) = block_j(x) - x."""
-        args, context = self.calls[self.j].filled(theta_j)
-        block = self.blocks[self.j]
+        args, context = filled = self.calls[self.j].filled(theta_j)
+        block, held = self.blocks[self.j], self.calls[self.j].contents(filled)
         with self._noise(block, x.device), self._unharmed(x) as given:
             name = next((key for key, value in context.items() if value is STATE), None)
             out = block(*args, **{**context, name: given}) if name else block(given, *args, **context)
+        if held and not _alike(held, self.calls[self.j].contents(filled)):
+            raise ValueError(
+                f"block {self.j}, {type(block).__name__}, changes a list or dict among its arguments, of which each "
+                "layer has a copy of its own; let it keep such a thing on itself (self.loss = ...) and use Stored() or "
+                "Checkpointed(), or lv.unwrap the stack."
+            )
         return self._moved(out, x) - x
 
     # as a force, x'' = f(x): what splitting schemes step through
@@ -207,6 +219,13 @@ class Blocks(Bound):
                 "after it."
             )
         return out
+
+
+def _alike(before: tuple[list[Any], Any], after: tuple[list[Any], Any] | None) -> bool:
+    """Whether the same things stand in the same places."""
+    if after is None or before[1] != after[1]:
+        return False
+    return all(a is b for a, b in zip(before[0], after[0], strict=True))
 
 
 def _places(block: nn.Module) -> list[tuple[Mapping[str, Any], str]]:

@@ -7,7 +7,6 @@ __all__ = ["Penalty"]
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +48,6 @@ class Penalty(Regulariser):
     l1: float = 0.0
     head_smoothness: float = 0.0
     soft_budget: float | None = None
-    _parts: ClassVar[list[ConvexRegulariser]]
 
     def __post_init__(self) -> None:
         lookup({"depth": 0, "hdnn": 0, "sum": 0}, self.scaling, "scaling")
@@ -57,13 +55,14 @@ class Penalty(Regulariser):
             require_weight(name, getattr(self, name))
         if self.soft_budget is not None:
             require_budget(self.soft_budget)
-        object.__setattr__(self, "_parts", self._made())  # each step asks for them
 
     def parts(self) -> list[ConvexRegulariser]:
         """The regularisers that count."""
         return list(self._parts)
 
-    def _made(self) -> list[ConvexRegulariser]:
+    @functools.cached_property
+    def _parts(self) -> list[ConvexRegulariser]:
+        """Made once: every step asks for them."""
         in_depth = (
             Smoothness(self.smoothness, self.scaling),
             Decay(self.decay, self.scaling),
