@@ -46,7 +46,8 @@ def test_a_thousand_layers_equal_stored(scheme, family, mode):
     check_depth(scheme, family, MODES[mode])
 
 
-OTHER_PAIRS = [pair for pair in pairs(EXPLICIT) if pair not in fast] + pairs(IMPLICIT)
+DRIFTING = [s for s in EXPLICIT if not getattr(s, "kept_bits", 0)]  # inverses of the others grow 2^bits times a layer
+OTHER_PAIRS = [pair for pair in pairs(DRIFTING) if pair not in fast] + pairs(IMPLICIT)
 
 
 @pytest.mark.slow
