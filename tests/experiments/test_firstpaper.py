@@ -11,8 +11,8 @@ import torch
 
 import liouville as lv
 from liouville.experiments import load
-from liouville.experiments import swiss_roll as roll
-from liouville.experiments.firstpaper import NETWORKS, build, levels_table, pictures, reached, trained
+from liouville.experiments.p1 import swiss_roll as roll
+from liouville.experiments.p1.firstpaper import NETWORKS, build, levels_table, pictures, reached, trained
 from liouville.experiments.records import Record
 from liouville.train import GaussNewton, Penalty, Task
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from liouville.experiments import authors_script
-from liouville.experiments.planar_runs import COLUMNS, PROCEDURES, PUBLISHED, Config, cases, plan_of, run
-from liouville.experiments.planar_table import EXPERIMENT
+from liouville.experiments.p3 import authors_script
+from liouville.experiments.p3.planar_runs import COLUMNS, PROCEDURES, PUBLISHED, Config, cases, plan_of, run
+from liouville.experiments.p3.planar_table import EXPERIMENT
 from liouville.experiments.records import Record
 from liouville.fields import Normal
 from liouville.network import Network

@@ -23,7 +23,7 @@ from typing import Any, TypedDict
 from torch import nn
 
 from liouville.data import Split
-from liouville.experiments.baselines import mlp, nearest_width, parameters, resnet
+from liouville.experiments.beyond.baselines import mlp, nearest_width, parameters, resnet
 from liouville.experiments.comparing import spread
 from liouville.experiments.experiment import Experiment, Rendering, Table
 from liouville.experiments.paired import Paired

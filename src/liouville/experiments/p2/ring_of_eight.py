@@ -22,8 +22,8 @@ from liouville.checkpoint import load, save
 from liouville.documents import FileName
 from liouville.experiments.comparing import NOT_AVAILABLE, percents, spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
+from liouville.experiments.p2.ring_figures import accuracy_by_depth, features_by_node
 from liouville.experiments.records import Record
-from liouville.experiments.ring_figures import accuracy_by_depth, features_by_node
 from liouville.network import Lift, Network
 from liouville.operators import Dense, Graph
 from liouville.randomness import seeded

@@ -20,7 +20,7 @@ from liouville import data
 from liouville.documents import AT_LEAST_ONE
 from liouville.experiments.comparing import NOT_AVAILABLE, percents, spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
-from liouville.experiments.mnist_network import network_of
+from liouville.experiments.p1.mnist_network import network_of
 from liouville.experiments.paired import Paired, pairs
 from liouville.experiments.records import Record
 from liouville.report.style import GREY, canvas, colours, heading

@@ -24,7 +24,7 @@ from liouville import data
 from liouville.data import Split
 from liouville.experiments.comparing import percents, spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
-from liouville.experiments.mnist_network import CHANNELS, T, network_of
+from liouville.experiments.p1.mnist_network import CHANNELS, T, network_of
 from liouville.experiments.paired import Paired, pairs
 from liouville.experiments.records import Record
 from liouville.files import atomic

@@ -9,11 +9,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from liouville.experiments.comparing import spread
-from liouville.experiments.experiment import Rendering, Table
-from liouville.experiments.paired import Paired, pairs
-from liouville.experiments.records import Record
-from liouville.experiments.small_gpt import (
+from liouville.experiments.beyond.small_gpt import (
     BATCH,
     CHECKPOINT,
     DEPTHS,
@@ -26,6 +22,10 @@ from liouville.experiments.small_gpt import (
     WAYS,
     WIDTH,
 )
+from liouville.experiments.comparing import spread
+from liouville.experiments.experiment import Rendering, Table
+from liouville.experiments.paired import Paired, pairs
+from liouville.experiments.records import Record
 
 _DIVERGED = 1e9  # nats: behind all others
 _NAMES = {"plain": "plain, and so checkpoint"}

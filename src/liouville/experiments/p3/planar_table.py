@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from liouville.experiments import authors_script
 from liouville.experiments.comparing import (
     EXCEEDED,
     MET,
@@ -27,8 +26,19 @@ from liouville.experiments.comparing import (
     verdict,
 )
 from liouville.experiments.experiment import Experiment, Rendering, Table
+from liouville.experiments.p3 import authors_script
+from liouville.experiments.p3.planar_runs import (
+    COLUMNS,
+    LONGER,
+    PAPERS,
+    PROCEDURES,
+    PUBLISHED,
+    Config,
+    Values,
+    cases,
+    run,
+)
 from liouville.experiments.paired import Paired, pairs
-from liouville.experiments.planar_runs import COLUMNS, LONGER, PAPERS, PROCEDURES, PUBLISHED, Config, Values, cases, run
 from liouville.experiments.records import Record
 
 POINTS = 2.0

@@ -22,8 +22,8 @@ from torch import nn
 
 from liouville.experiments.comparing import NOT_AVAILABLE, percents, spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
-from liouville.experiments.gradient_figures import by_iteration, loss_gradients
-from liouville.experiments.gradient_watch import Watch
+from liouville.experiments.p3.gradient_figures import by_iteration, loss_gradients
+from liouville.experiments.p3.gradient_watch import Watch
 from liouville.experiments.records import Record
 from liouville.randomness import seeded
 from liouville.runs import Plan

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from liouville.experiments.beyond.image_networks import NETWORKS, SEEDS, Config, some_images, standing, trained
 from liouville.experiments.comparing import percents, spread
 from liouville.experiments.experiment import Experiment, Rendering, Table
-from liouville.experiments.image_networks import NETWORKS, SEEDS, Config, some_images, standing, trained
 from liouville.experiments.paired import Paired, pairs
 from liouville.experiments.records import Record
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import torch
 from torch import Tensor, nn
 
+from liouville.experiments.beyond.image_networks import NETWORKS, SEEDS, Config, some_images, standing, trained
 from liouville.experiments.comparing import spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
-from liouville.experiments.image_networks import NETWORKS, SEEDS, Config, some_images, standing, trained
 from liouville.experiments.paired import sign_test
 from liouville.experiments.records import Record, rounded
 

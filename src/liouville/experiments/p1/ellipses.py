@@ -20,7 +20,7 @@ from torch import Tensor
 from liouville import data
 from liouville.data import Split
 from liouville.experiments.experiment import Experiment, Rendering
-from liouville.experiments.firstpaper import Config, Values, build, rendered, through_levels
+from liouville.experiments.p1.firstpaper import Config, Values, build, rendered, through_levels
 from liouville.experiments.records import Record
 from liouville.train import GaussNewton, Penalty, Task
 

@@ -26,7 +26,7 @@ from liouville.checkpoint import save
 from liouville.data import Split
 from liouville.experiments.comparing import NOT_AVAILABLE, spread
 from liouville.experiments.experiment import Experiment, Rendering, Table
-from liouville.experiments.firstpaper import (
+from liouville.experiments.p1.firstpaper import (
     Values,
     build,
     by_level,

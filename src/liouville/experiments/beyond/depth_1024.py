@@ -24,7 +24,7 @@ from torch import nn
 
 from liouville import data
 from liouville.documents import AT_LEAST_ONE
-from liouville.experiments.baselines import deep_mlp, deep_resnet
+from liouville.experiments.beyond.baselines import deep_mlp, deep_resnet
 from liouville.experiments.comparing import percents, spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
 from liouville.experiments.records import Record, rounded

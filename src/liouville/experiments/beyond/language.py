@@ -23,10 +23,8 @@ from typing import Any, NotRequired, TypedDict
 import torch
 
 from liouville.backprop import Stored
-from liouville.experiments.experiment import Experiment
-from liouville.experiments.language_tables import render
-from liouville.experiments.records import rounded
-from liouville.experiments.small_gpt import (
+from liouville.experiments.beyond.language_tables import render
+from liouville.experiments.beyond.small_gpt import (
     BATCH,
     DEPTHS,
     EXACT,
@@ -43,7 +41,9 @@ from liouville.experiments.small_gpt import (
     ways,
     windows,
 )
-from liouville.experiments.step_costs import Step, peak, timed
+from liouville.experiments.beyond.step_costs import Step, peak, timed
+from liouville.experiments.experiment import Experiment
+from liouville.experiments.records import rounded
 from liouville.train import DivergenceError
 
 STEPS = (200, 80, 30)  # of training, by depth

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from liouville.data import Split, load
-from liouville.experiments import papers_images
 from liouville.experiments.comparing import MISSED, NOT_AVAILABLE, beside, binomial_points, percents, spread, verdict
 from liouville.experiments.experiment import Experiment, Rendering, Table
-from liouville.experiments.papers_images import COLUMNS
+from liouville.experiments.p3 import papers_images
+from liouville.experiments.p3.papers_images import COLUMNS
 from liouville.experiments.records import Record
 from liouville.fields import Normal
 from liouville.network import Network

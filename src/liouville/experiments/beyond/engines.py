@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from liouville.backprop import Backprop, Checkpointed, Reversible, Stored
+from liouville.experiments.beyond.formulations import last_axis, loop, sliced
+from liouville.experiments.beyond.resident import growth
 from liouville.experiments.comparing import spread
 from liouville.experiments.experiment import Experiment, Rendering, Table
-from liouville.experiments.formulations import last_axis, loop, sliced
 from liouville.experiments.records import Record, rounded
-from liouville.experiments.resident import growth
 from liouville.experiments.running import begin
 from liouville.flow import Flow
 from liouville.kernels import Fused

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from liouville.data import Split, load
-from liouville.experiments import papers_images
+from liouville.experiments.p3 import papers_images
 from liouville.fields import Normal, Smooth
 from liouville.kernels import Auto
 from liouville.randomness import seeded
