@@ -22,7 +22,7 @@ from liouville.experiments.p1.firstpaper import build, trained
 from liouville.experiments.p1.swiss_roll import SETTINGS, T, load
 from tables import markdown, plain, write
 
-SCHEMES = {"forward Euler": lv.ForwardEuler(), "two-step midpoint": lv.Midpoint(), "RK4": lv.RK4()}
+SCHEMES = {"forward Euler": lv.ForwardEuler(), "two-step midpoint": lv.LeapfrogMidpoint(), "RK4": lv.RK4()}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ HANDED_OUT = {
     kernels.Choice: "Auto.choose, see kernels/test_auto.py",
     backprop.DriftWarning: "the backward pass of Reversible, see backprop/test_drift.py",
     kernels.NoKernelError: "a pair without a kernel, see kernels/test_fused.py",
-    schemes.StabilityWarning: "Midpoint.check, see schemes/test_stability.py",
+    schemes.StabilityWarning: "LeapfrogMidpoint.check, see schemes/test_stability.py",
     schemes.Shear: "ShearScheme.shears, of which every scheme made of shears has a sample",
 }
 

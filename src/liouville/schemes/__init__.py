@@ -16,7 +16,7 @@ from liouville.schemes.limits import StabilityWarning
 from liouville.schemes.momentum import Momentum
 from liouville.schemes.rungekutta import RK4
 from liouville.schemes.symplectic import SymplecticEuler, Verlet, Yoshida4
-from liouville.schemes.twostep import Midpoint
+from liouville.schemes.twostep import LeapfrogMidpoint, Midpoint
 
 SCHEMES: dict[str, type[Scheme]] = {
     s.__name__: s
@@ -25,7 +25,7 @@ SCHEMES: dict[str, type[Scheme]] = {
         SymplecticEuler,
         Verlet,
         Yoshida4,
-        Midpoint,
+        LeapfrogMidpoint,
         RK4,
         ImplicitMidpoint,
         ImplicitSymplecticEuler,
@@ -34,13 +34,18 @@ SCHEMES: dict[str, type[Scheme]] = {
     )
 }
 
+FORMER_NAMES = {"Midpoint": "LeapfrogMidpoint"}
+"""Names that plans and files of earlier versions have, and the names of the same schemes now."""
+
 __all__ = [
+    "FORMER_NAMES",
     "RK4",
     "SCHEMES",
     "Coupled",
     "ForwardEuler",
     "ImplicitMidpoint",
     "ImplicitSymplecticEuler",
+    "LeapfrogMidpoint",
     "Midpoint",
     "Momentum",
     "ReversibleScheme",

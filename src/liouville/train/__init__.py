@@ -3,14 +3,13 @@
 from liouville.processes.sharing import Processes
 from liouville.train.callback import Callback
 from liouville.train.diagnosis import DivergenceError
-from liouville.train.full import Expansion, FullObjective, Objective
 from liouville.train.gaussnewton import Iteration, gauss_newton
 from liouville.train.history import Epoch, History
 from liouville.train.loop import evaluate, fit, optimizer_of
 from liouville.train.monitor import GradientMonitor, GradientRecord, GradientWarning
 from liouville.train.multilevel import Level, MultilevelHistory, multilevel
 from liouville.train.newton import Head, HeadSolution, steihaug
-from liouville.train.objective import Task, task_of
+from liouville.train.objective import Expansion, FullObjective, Objective
 from liouville.train.progress import Progress, Terminal, silent
 from liouville.train.refine import refine
 from liouville.train.regularisers import (
@@ -29,6 +28,7 @@ from liouville.train.regularisers import (
     smoothness,
 )
 from liouville.train.settings import GaussNewton, Settings
+from liouville.train.trainable import Task, task_of
 from liouville.train.varpro import ReducedObjective
 from liouville.train.vocabulary import linear_cross_entropy
 

@@ -44,7 +44,7 @@ from liouville.fields import (
 from liouville.flow import Flow
 from liouville.names import lookup
 from liouville.operators import Dense, Operator
-from liouville.schemes import ForwardEuler, Midpoint, SymplecticEuler
+from liouville.schemes import ForwardEuler, LeapfrogMidpoint, SymplecticEuler
 
 Builder = Callable[..., Flow]
 
@@ -268,7 +268,7 @@ def midpoint(
 
     Examples:
         >>> midpoint(4, layers=64, T=2.0).scheme
-        Midpoint()
+        LeapfrogMidpoint()
     """
     field = AntisymmetricField(
         features,
@@ -280,7 +280,7 @@ def midpoint(
         init=init,
         generator=generator,
     )
-    return Flow(field, Midpoint(), T, backprop)
+    return Flow(field, LeapfrogMidpoint(), T, backprop)
 
 
 def ms3(

@@ -93,7 +93,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     """Train one network and test it once."""
     split = data.load("swiss-roll", points=config.points, seed=config.seed)
     penalty = Penalty(smoothness=1e-5, decay=1e-3)
-    settings = Settings(epochs=config.epochs, batch=125, lr=config.lr, penalty=penalty, seed=config.seed)
+    settings = Settings(epochs=config.epochs, batch_size=125, lr=config.lr, penalty=penalty, seed=config.seed)
     history = fit(_network(config), split, settings)
     return {
         "accuracy": history.metrics["test_accuracy"],

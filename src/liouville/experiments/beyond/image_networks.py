@@ -159,7 +159,7 @@ def trained(config: Config, split: Split) -> tuple[nn.Module, History]:
     network = network_of(config.network, config.seed)
     settings = Settings(
         epochs=config.epochs,
-        batch=50,
+        batch_size=50,
         lr=NETWORKS[config.network].lr,
         optimizer="adamw",
         weight_decay=0.01,

@@ -26,7 +26,7 @@ from liouville.train import GaussNewton, Penalty, Task
 
 T = 20.0
 PATIENCE = 10
-_PENALTY = Penalty(smoothness=1e-3, head=1e-3)
+_PENALTY = Penalty(smoothness=1e-3, head_decay=1e-3)
 SETTINGS = {
     "Verlet": GaussNewton(target=1.0, patience=PATIENCE, safeguard="trust-region", penalty=_PENALTY),
     "antisymmetric": GaussNewton(target=1.0, patience=PATIENCE, penalty=_PENALTY),

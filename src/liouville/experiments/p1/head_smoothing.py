@@ -88,8 +88,10 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     for weight in config.weights:
         network = network_of("verlet", config.layers, config.seed)
         head, smooth = (weight if config.kind == kind else 0.0 for kind in ("decay", "smoothing"))
-        penalty = Penalty(smoothness=1e-4, decay=1e-4, head=head, head_smoothness=smooth)
-        settings = Settings(epochs=config.epochs, batch=50, lr=0.01, validation=0.5, penalty=penalty, seed=config.seed)
+        penalty = Penalty(smoothness=1e-4, decay=1e-4, head_decay=head, head_smoothness=smooth)
+        settings = Settings(
+            epochs=config.epochs, batch_size=50, lr=0.01, validation=0.5, penalty=penalty, seed=config.seed
+        )
         try:
             found = fit(network, split, settings, test=False).metrics
         except DivergenceError:

@@ -95,11 +95,11 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     network = network_of(config.model, LEVELS[-1] if config.start == "cold" else LEVELS[0], config.seed)
     settings = Settings(
         epochs=config.epochs,
-        batch=64,
+        batch_size=64,
         lr=config.lr,
         schedule="constant",
         validation=VALIDATION,
-        average=0.95,
+        ema_decay=0.95,
         target=TARGET if config.start == "until the target" else None,
         penalty=Penalty(smoothness=1e-4, decay=1e-4, head_smoothness=0.1),
         seed=config.seed,

@@ -42,9 +42,9 @@ from liouville.train import GaussNewton, Penalty, Task
 T = 20.0
 # The settings of the first paper's code; its alpha of the antisymmetric network is 5e-4.
 SETTINGS = {
-    "Verlet": GaussNewton(safeguard="trust-region", penalty=Penalty(smoothness=5e-3, head=1e-4)),
-    "antisymmetric": GaussNewton(penalty=Penalty(smoothness=5e-5, head=1e-3)),
-    "ResNet": GaussNewton(penalty=Penalty(smoothness=5e-3, head=1e-3)),
+    "Verlet": GaussNewton(safeguard="trust-region", penalty=Penalty(smoothness=5e-3, head_decay=1e-4)),
+    "antisymmetric": GaussNewton(penalty=Penalty(smoothness=5e-5, head_decay=1e-3)),
+    "ResNet": GaussNewton(penalty=Penalty(smoothness=5e-3, head_decay=1e-3)),
 }
 STARTS = {"code": "", "random": ", random start"}
 BATCH = 128
@@ -104,7 +104,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
         seed=config.seed,
     )
     if config.kind == "blocks":
-        settings = replace(settings, head="alternating", batch=BATCH, curvature=0.5)
+        settings = replace(settings, head="alternating", batch_size=BATCH, curvature=0.5)
     values = trained(network, split, validation, settings, config.levels)
     if config.kind == "alone" and config.layers == 64 and config.seed == 0:
         values["model"] = save(network, folder / f"{config.network}-{config.start}.safetensors").name

@@ -37,10 +37,10 @@ class Watch(Callback):
         self.single: list[Tensor] = []  # (depths, samples)
         self.least, self.step = float("inf"), 0
 
-    def on_start(self, network: nn.Module) -> None:
+    def on_train_start(self, network: nn.Module) -> None:
         self._measure()
 
-    def on_step(self, loss: float) -> None:
+    def on_train_batch_end(self, loss: float) -> None:
         if self.step % self.every == 0:
             found = [p.grad.norm() for p in self.body.parameters() if p.grad is not None]
             self.gradients.append(float(torch.stack(found).norm()))

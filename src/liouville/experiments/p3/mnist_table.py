@@ -25,7 +25,7 @@ from liouville.network import Network
 from liouville.randomness import seeded
 from liouville.runs import recipe
 from liouville.train import History, evaluate, fit
-from liouville.train.objective import task_of
+from liouville.train.trainable import task_of
 
 # Training and test accuracy in percent; P3, Table 2.
 PUBLISHED: dict[tuple[str, int], tuple[float, float]] = {

@@ -87,7 +87,7 @@ def settings(column: Column, epochs: int, seed: int, *, times: int = 1, validati
     """
     return Settings(
         epochs=epochs,
-        batch=100,
+        batch_size=100,
         lr=LR,
         beta2=0.999,
         schedule="step",

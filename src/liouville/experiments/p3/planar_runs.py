@@ -19,7 +19,7 @@ import torch
 
 from liouville.runs import Plan
 from liouville.train import Settings, evaluate, fit
-from liouville.train.objective import task_of
+from liouville.train.trainable import task_of
 
 
 @dataclass(frozen=True)
