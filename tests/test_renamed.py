@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import warnings
 from pathlib import Path
@@ -140,8 +141,25 @@ def test_the_former_midpoint_is_leapfrog_midpoint(tmp_path):
 def test_what_a_signature_shows_is_readable():
     shown = " ".join(str(inspect.signature(f)) for f in (train.fit, train.gauss_newton, train.multilevel, runs.train))
     assert " at 0x" not in shown and "Settings(" not in shown
-    assert (repr(train.silent), repr(train.Terminal()), repr(train.Processes())) == (
+    assert (repr(train.progress.silent), repr(train.Terminal()), repr(train.Processes())) == (
         "Progress()",
         "Terminal()",
         "Processes()",
     )
+
+
+MOVED = [(m, name) for m in ("train", "kernels", "runs", "analysis") for name in getattr(lv, m).__getattr__.homes]
+
+
+@pytest.mark.parametrize("package, name", MOVED)
+def test_a_name_that_left_a_package_is_found_where_it_lives(package, name):
+    module = getattr(lv, package)
+    assert name not in module.__all__
+    with pytest.deprecated_call(
+        match=rf"liouville.{package}.{name} is no longer public; .* liouville.{package}.\w+ only"
+    ):
+        found = getattr(module, name)
+    home = importlib.import_module(f"liouville.{package}.{module.__getattr__.homes[name]}")
+    assert found is getattr(home, name)
+    with pytest.raises(AttributeError, match="has no attribute"):
+        getattr(module, f"{name}s")

@@ -70,7 +70,6 @@ if TYPE_CHECKING:
         ImplicitMidpoint,
         ImplicitSymplecticEuler,
         LeapfrogMidpoint,
-        Midpoint,
         Momentum,
         ReversibleScheme,
         Scheme,
@@ -81,6 +80,7 @@ if TYPE_CHECKING:
         Verlet,
         Yoshida4,
     )
+    from liouville.schemes import Midpoint as Midpoint  # the former name of LeapfrogMidpoint
     from liouville.stack import reversible, unwrap
     from liouville.zoo import classifier, regressor
 
@@ -176,7 +176,6 @@ __all__ = [
     "ImplicitSymplecticEuler",
     "LeapfrogMidpoint",
     "Lift",
-    "Midpoint",
     "Momentum",
     "Network",
     "NoKernelError",

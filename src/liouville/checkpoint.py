@@ -8,7 +8,7 @@ class or a flipped bit is refused.
 
 from __future__ import annotations
 
-__all__ = ["DamagedModelError", "describe", "load", "read_description", "register", "save"]
+__all__ = ["DamagedModelError", "describe", "load", "register", "save"]
 
 import ctypes
 import functools

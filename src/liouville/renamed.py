@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["current_names", "fields_renamed", "methods_renamed"]
+__all__ = ["current_names", "fields_renamed", "methods_renamed", "names_moved"]
 
 import functools
+import importlib
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -88,3 +89,18 @@ def _read(self: Any, old: str, new: str) -> Any:
 
 def _warn(old: str, new: str, stacklevel: int) -> None:
     warnings.warn(f"{old} is now called {new}; the old name goes in the next version.", DeprecationWarning, stacklevel)
+
+
+def names_moved(package: str, **homes: str) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a package that no longer shows some names: ``name="module"`` is where each one lives."""
+
+    def found(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        home = f"{package}.{homes[name]}"
+        said = f"{package}.{name} is no longer public; in the next version it is found in {home} only."
+        warnings.warn(said, DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module(home), name)
+
+    found.homes = homes  # type: ignore[attr-defined]
+    return found

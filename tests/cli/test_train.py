@@ -11,7 +11,8 @@ import torch
 
 import liouville as lv
 from liouville.cli.train import train as command
-from liouville.runs import DEVICES, DTYPES, INITS, LIFTS, Plan, Run, Writer
+from liouville.runs import Plan, Run, Writer
+from liouville.runs.choices import DEVICES, DTYPES, INITS, LIFTS
 from liouville.train import settings
 
 

@@ -11,7 +11,7 @@ import torch
 import liouville as lv
 import samples
 from backprop.runs import compare
-from liouville.kernels import Choice
+from liouville.kernels.auto import Choice
 from measure import bytes_kept, generator, randn
 
 PLENTY = 2**40

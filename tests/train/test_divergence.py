@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import liouville as lv
-from liouville.train import DivergenceError, Penalty, Settings, evaluate, fit, task_of
+from liouville.train import DivergenceError, Penalty, Settings, evaluate, fit
+from liouville.train.trainable import task_of
 from train.hand import loss, network, points, same, watched, weights
 
 NAN = float("nan")

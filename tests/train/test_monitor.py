@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import liouville as lv
-from liouville.kernels import is_built
+from liouville.kernels.library import is_built
 from liouville.train import GradientMonitor, GradientWarning, Settings, fit
 from measure import EPS, at, generator, near, randn
 

@@ -69,7 +69,7 @@ def test_levels_tell_what_happened_right_before_and_right_behind_each_doubling()
     assert [level.layers for level in history.levels] == [(4,), (8,), (16,)]
     assert net.body.layers == 16 and net.body.T == 0.8
     held = data.holdout(SHORT.validation, torch.Generator().manual_seed(SHORT.seed))
-    score = evaluate(net, held.x_validation, held.y_validation, lv.train.task_of(net, data))
+    score = evaluate(net, held.x_validation, held.y_validation, lv.train.trainable.task_of(net, data))
     assert history.levels[-1].end == score
     for coarse, fine in zip(history.levels, history.levels[1:], strict=False):
         assert fine.start["loss"] == pytest.approx(coarse.end["loss"], abs=0.1)

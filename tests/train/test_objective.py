@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import liouville as lv
-from liouville.train import FullObjective, Objective, Penalty, Task
+from liouville.train import FullObjective, Penalty, Task
 from liouville.train.flat import Evaluation, Jacobian, Weights
+from liouville.train.objective import Objective
 from train.problems import MODELS, OUTPUTS, PENALTY, TASKS, data, full, network, objectives, randn
 
 EPS = torch.finfo(torch.float64).eps

@@ -7,7 +7,8 @@ import torch
 
 import liouville as lv
 from liouville.data import Split
-from liouville.train import Task, task_of
+from liouville.train import Task
+from liouville.train.trainable import task_of
 
 EPS = torch.finfo(torch.float64).eps
 

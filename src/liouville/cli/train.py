@@ -142,7 +142,8 @@ def _run(plan: Plan, folder: Path | None, force: bool, quiet: bool, figures: boo
     from liouville import processes
     from liouville.runs.execute import run, trained
     from liouville.runs.folder import next_free
-    from liouville.train import Terminal, silent
+    from liouville.train import Terminal
+    from liouville.train.progress import silent
 
     processes.join()
     parallel.listen()
@@ -230,7 +231,7 @@ def _as_spelled(changes: dict[str, Any]) -> dict[str, Any]:
     from liouville.activations import ACTIVATIONS
     from liouville.kernels import ENGINES
     from liouville.names import spelled
-    from liouville.runs import DEVICES, DTYPES, INITS, LIFTS
+    from liouville.runs.choices import DEVICES, DTYPES, INITS, LIFTS
     from liouville.schemes import FORMER_NAMES, SCHEMES
     from liouville.train.settings import HEADS, OPTIMIZERS, SAFEGUARDS, SCHEDULES
     from liouville.zoo import MODELS

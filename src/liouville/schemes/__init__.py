@@ -16,7 +16,8 @@ from liouville.schemes.limits import StabilityWarning
 from liouville.schemes.momentum import Momentum
 from liouville.schemes.rungekutta import RK4
 from liouville.schemes.symplectic import SymplecticEuler, Verlet, Yoshida4
-from liouville.schemes.twostep import LeapfrogMidpoint, Midpoint
+from liouville.schemes.twostep import LeapfrogMidpoint
+from liouville.schemes.twostep import Midpoint as Midpoint
 
 SCHEMES: dict[str, type[Scheme]] = {
     s.__name__: s
@@ -38,7 +39,6 @@ FORMER_NAMES = {"Midpoint": "LeapfrogMidpoint"}
 """Names that plans and files of earlier versions have, and the names of the same schemes now."""
 
 __all__ = [
-    "FORMER_NAMES",
     "RK4",
     "SCHEMES",
     "Coupled",
@@ -46,7 +46,6 @@ __all__ = [
     "ImplicitMidpoint",
     "ImplicitSymplecticEuler",
     "LeapfrogMidpoint",
-    "Midpoint",
     "Momentum",
     "ReversibleScheme",
     "Scheme",

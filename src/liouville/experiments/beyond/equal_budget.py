@@ -29,7 +29,8 @@ from liouville.experiments.experiment import Experiment, Rendering, Table
 from liouville.experiments.paired import Paired
 from liouville.experiments.records import Record
 from liouville.runs import Plan
-from liouville.train import DivergenceError, History, Settings, evaluate, fit, task_of
+from liouville.train import DivergenceError, History, Settings, evaluate, fit
+from liouville.train.trainable import task_of
 
 DATA = ("swiss-roll", "double-circles", "peaks", "digits")
 RATES = {"ResNet": (0.003, 0.01, 0.03), "MLP": (0.01, 0.03, 0.1)}

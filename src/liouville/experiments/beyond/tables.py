@@ -29,7 +29,8 @@ from liouville.experiments.experiment import Experiment, Rendering, Table
 from liouville.experiments.paired import Paired, pairs
 from liouville.experiments.records import Record
 from liouville.runs import Plan
-from liouville.train import Settings, evaluate, fit, task_of
+from liouville.train import Settings, evaluate, fit
+from liouville.train.trainable import task_of
 
 DATA = ("digits", "breast-cancer", "wine", "iris", "diabetes")
 METHODS = {"ours": "ours", "perceptron": "scikit-learn's MLP", "boosting": "scikit-learn's HistGradientBoosting"}

@@ -30,7 +30,8 @@ from liouville.experiments.records import Record
 from liouville.files import atomic
 from liouville.network import Network
 from liouville.report.style import canvas, heading
-from liouville.train import DivergenceError, Penalty, Settings, evaluate, fit, task_of
+from liouville.train import DivergenceError, Penalty, Settings, evaluate, fit
+from liouville.train.trainable import task_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -22,7 +22,8 @@ from liouville.experiments.records import Record
 from liouville.network import Network
 from liouville.report import features_at_depths, features_in_motion
 from liouville.runs import Plan
-from liouville.train import Settings, fit, task_of
+from liouville.train import Settings, fit
+from liouville.train.trainable import task_of
 
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
