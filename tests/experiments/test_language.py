@@ -149,6 +149,8 @@ def test_what_is_told_is_what_was_recorded(tmp_path) -> None:
 
 def test_the_page_on_checkpointing_has_the_tables_of_the_committed_records(tmp_path) -> None:
     docs = Path(__file__).parent.parent.parent / "docs"
+    if not (docs / "reproduce").is_dir():
+        pytest.skip("an sdist has no records")
     records = Store(EXPERIMENT, docs / "reproduce" / "language").current(quick=False)
     text = (docs / "reversible-or-checkpointing.md").read_text(encoding="utf-8")
     assert all(_markdown(table) in text for table in render(records, tmp_path).tables)
