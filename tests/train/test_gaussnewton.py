@@ -23,8 +23,8 @@ from liouville.train import (
     multilevel,
     optimizer_of,
     refine,
-    task_of,
 )
+from liouville.train.trainable import task_of
 from train.hand import network, points, weights
 from train.problems import randn
 from turns import one_in

@@ -19,10 +19,8 @@ from liouville.train import (
     Smoothness,
     SoftBudget,
     Variation,
-    decay,
-    head_decay,
-    smoothness,
 )
+from liouville.train.regularisers import decay, head_decay, smoothness
 from liouville.train.regularisers.head import laplacian
 
 EPS = torch.finfo(torch.float64).eps
