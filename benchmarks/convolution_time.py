@@ -19,7 +19,7 @@ import torch
 
 import liouville as lv
 import tables
-from liouville.kernels import isa
+from liouville.kernels.library import isa
 from reference_convolution import forward
 
 # kernel, channels, height and width, batch, layers

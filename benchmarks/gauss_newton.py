@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 
 import liouville as lv
-from liouville.experiments.firstpaper import build, trained
-from liouville.experiments.swiss_roll import SETTINGS, T, load
+from liouville.experiments.p1.firstpaper import build, trained
+from liouville.experiments.p1.swiss_roll import SETTINGS, T, load
 from tables import markdown, plain, write
 
-SCHEMES = {"forward Euler": lv.ForwardEuler(), "two-step midpoint": lv.Midpoint(), "RK4": lv.RK4()}
+SCHEMES = {"forward Euler": lv.ForwardEuler(), "two-step midpoint": lv.LeapfrogMidpoint(), "RK4": lv.RK4()}
 
 
 @dataclass(frozen=True)

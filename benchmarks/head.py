@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import tables
-from liouville.experiments.step_costs import peak, timed
+from liouville.experiments.beyond.step_costs import peak, timed
 from liouville.train import linear_cross_entropy
 
 SIZES = ((1024, 64, 8192, torch.float32), (1024, 256, 8192, torch.float32), (256, 64, 4096, torch.bfloat16))

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 import tables
-from liouville.experiments.resident import growth
+from liouville.experiments.beyond.resident import growth
 
 
 class Size(NamedTuple):

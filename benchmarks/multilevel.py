@@ -30,14 +30,14 @@ TARGET = 0.99
 RATES = {"swiss-roll": (0.01, 0.03, 0.1), "peaks": (0.001, 0.002, 0.004)}  # the middle one is multilevel's
 SWISS_ROLL = Settings(
     epochs=60,
-    batch=125,
+    batch_size=125,
     lr=0.03,
     schedule="constant",
     validation=0.2,
     target=TARGET,
     penalty=Penalty(smoothness=1e-5, decay=1e-4),
 )
-PEAKS = replace(SWISS_ROLL, batch=500, average=0.98)
+PEAKS = replace(SWISS_ROLL, batch_size=500, ema_decay=0.98)
 NETWORKS = {
     "Verlet": (lv.SeparableHamiltonianField, lv.Verlet),
     "symplectic Euler": (lv.SeparableHamiltonianField, lv.SymplecticEuler),

@@ -87,7 +87,7 @@ WATCHED = {
 
 def watched(name: str, repeats: int) -> list[str]:
     """Seconds of ten epochs on the Swiss roll, the fastest run without and with a monitor, and its median share."""
-    split, settings = lv.data.load("swiss-roll"), Settings(epochs=10, batch=125)
+    split, settings = lv.data.load("swiss-roll"), Settings(epochs=10, batch_size=125)
     plain_times, watched_times, shares, monitor = [], [], [], GradientMonitor()
     for _ in range(repeats):
         plain_times.append(fit(WATCHED[name](), split, settings).metrics["seconds"])

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 import liouville as lv
 import tables
-from liouville.experiments.small_gpt import Block, causal, checkpointed, plain
-from liouville.experiments.step_costs import Step, peak, timed
+from liouville.experiments.beyond.small_gpt import Block, causal, checkpointed, plain
+from liouville.experiments.beyond.step_costs import Step, peak, timed
 
 WIDTH, HEADS, TOKENS, BATCH, DEPTHS = 64, 4, 64, 4, (12, 24)
 EXACT, FLOATING = lv.Reversible(exact=True, compensated=True), lv.Reversible()

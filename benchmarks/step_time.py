@@ -24,8 +24,7 @@ import torch.nn.functional as F
 import contestants
 import liouville as lv
 import tables
-from liouville.kernels import isa
-from liouville.kernels.library import library
+from liouville.kernels.library import isa, library
 from liouville.train.optimizers import Adam
 from reference_loop import forward
 

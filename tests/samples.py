@@ -203,7 +203,7 @@ SCHEMES = {
         lv.SymplecticEuler(),
         lv.Verlet(),
         lv.Yoshida4(),
-        lv.Midpoint(),
+        lv.LeapfrogMidpoint(),
         lv.RK4(),
         lv.ImplicitMidpoint(),
         lv.ImplicitSymplecticEuler(),

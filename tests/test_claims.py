@@ -64,7 +64,7 @@ def test_pixelwise_network_lands_in_the_published_range(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("model", "T"), [("h2", 4.0), ("ms2", 10.0)])
 def test_1024_layers_learn_from_the_first_epoch_on(model: str, T: float) -> None:
     network = lv.classifier(model, 2, 2, 4, 1024, T, generator=torch.Generator().manual_seed(0))
-    settings = Settings(epochs=10, batch=125, lr=0.07, penalty=Penalty(smoothness=1e-5, decay=1e-3))
+    settings = Settings(epochs=10, batch_size=125, lr=0.07, penalty=Penalty(smoothness=1e-5, decay=1e-3))
     history = fit(network, lv.data.load("swiss-roll"), settings)
     assert history.epochs[0].loss < 0.6931
     assert history.metrics["test_accuracy"] > 0.97
@@ -75,7 +75,7 @@ def test_a_plain_mlp_of_1024_layers_does_not_learn(lr: float) -> None:
     torch.manual_seed(0)
     body = [layer for i in range(1024) for layer in (torch.nn.Linear(4 if i else 2, 4), torch.nn.Tanh())]
     network = torch.nn.Sequential(*body, torch.nn.Linear(4, 1))
-    history = fit(network, lv.data.load("swiss-roll"), Settings(epochs=10, batch=125, lr=lr))
+    history = fit(network, lv.data.load("swiss-roll"), Settings(epochs=10, batch_size=125, lr=lr))
     assert history.metrics["test_accuracy"] < 0.6
 
 

@@ -213,11 +213,11 @@ DENSE = [
     ("SymplecticEuler", "separable"),
     ("Verlet", "pair"),
     ("Yoshida4", "separable-ms3"),
-    ("Midpoint", "hamiltonian-full"),
+    ("LeapfrogMidpoint", "hamiltonian-full"),
     ("RK4", "hamiltonian"),
     ("ForwardEuler", "antisymmetric-gamma"),
     ("SymplecticEuler", "second-order"),
-    ("Midpoint", "symmetric"),
+    ("LeapfrogMidpoint", "symmetric"),
 ]
 
 

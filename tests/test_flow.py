@@ -80,7 +80,7 @@ def test_inverse_of_one_step_schemes_and_refusals():
         samples.flow("ForwardEuler", "hamiltonian").inverse(y)
     with pytest.raises(ValueError, match="ForwardEuler has no inverse"):
         samples.flow("ForwardEuler", "hamiltonian").inverse_state((y,))
-    for scheme, name in (("Midpoint", "antisymmetric"), ("SymplecticEuler", "second-order")):
+    for scheme, name in (("LeapfrogMidpoint", "antisymmetric"), ("SymplecticEuler", "second-order")):
         flow = samples.flow(scheme, name)
         with pytest.raises(ValueError, match=r"use flow\.final_state and flow\.inverse_state"):
             flow.inverse(samples.inputs(flow.field))

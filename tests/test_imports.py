@@ -79,7 +79,7 @@ def test_what_has_moved_is_importable_for_one_version_and_says_so(module, names,
     with pytest.warns(DeprecationWarning, match=f"{module} has moved"):
         moved = importlib.import_module(module)
     for name in names:
-        assert getattr(moved, name) is getattr(lv.runs, name, None) or getattr(moved, name) is getattr(
+        assert getattr(moved, name) is lv.runs.__dict__.get(name) or getattr(moved, name) is getattr(
             lv.runs.choices, name
         )
     assert moved is getattr(lv, module.rpartition(".")[2])

@@ -127,7 +127,7 @@ def test_training_in_sixteen_bits(dtype):
     data = lv.data.load("double-moons", points=100)
     network = lv.classifier("h2", 2, 2, 4, layers=2, T=1.0, budget=5.0).to(dtype)
     penalty = train.Penalty(smoothness=1e-3, decay=1e-3, soft_budget=2.0)
-    history = train.fit(network, data, train.Settings(epochs=1, penalty=penalty, clip=1.0))
+    history = train.fit(network, data, train.Settings(epochs=1, penalty=penalty, max_grad_norm=1.0))
     assert all(math.isfinite(v) for v in history.metrics.values())
     with pytest.raises(train.DivergenceError, match="margin"):
         train.fit(network, data, train.Settings(epochs=50, lr=1e4, schedule="constant", optimizer="sgd"))

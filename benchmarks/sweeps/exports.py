@@ -75,7 +75,10 @@ def _network(draw: random.Random, layers: int) -> tuple[lv.Network, tuple[int, .
     if kind == "implicit":
         body = lv.Flow(lv.HamiltonianField(features, min(layers, 5)), lv.ImplicitMidpoint(), T=0.3)
     else:
-        half, scheme = features // 2, draw.choice((lv.SymplecticEuler(), lv.Verlet(), lv.Yoshida4(), lv.Midpoint()))
+        half, scheme = (
+            features // 2,
+            draw.choice((lv.SymplecticEuler(), lv.Verlet(), lv.Yoshida4(), lv.LeapfrogMidpoint())),
+        )
         block = nn.Sequential(nn.LayerNorm(half), nn.Linear(half, 7), nn.GELU(), nn.Linear(7, half, bias=False))
         body = lv.Flow(lv.ShearField(block, block, layers=min(layers, 5), features=features), scheme, T=T)
         words += f", {scheme}"

@@ -23,7 +23,7 @@ import sweep
 
 from liouville.cli import run as command
 
-TINY = ("--features", "4", "--layers", "4", "--T", "2", "--epochs", "2", "--batch", "50", "-d", "points=200")
+TINY = ("--features", "4", "--layers", "4", "--T", "2", "--epochs", "2", "--batch-size", "50", "-d", "points=200")
 POINTS = "0.1,0.2\n-0.5,0.5\n0.9,0.0\n"
 EXPERIMENT = "counterexample"
 POOL: tuple[Any, ...] = (

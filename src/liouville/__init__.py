@@ -69,7 +69,7 @@ if TYPE_CHECKING:
         ForwardEuler,
         ImplicitMidpoint,
         ImplicitSymplecticEuler,
-        Midpoint,
+        LeapfrogMidpoint,
         Momentum,
         ReversibleScheme,
         Scheme,
@@ -80,6 +80,7 @@ if TYPE_CHECKING:
         Verlet,
         Yoshida4,
     )
+    from liouville.schemes import Midpoint as Midpoint  # the former name of LeapfrogMidpoint
     from liouville.stack import reversible, unwrap
     from liouville.zoo import classifier, regressor
 
@@ -115,6 +116,7 @@ _HOMES = {
         "ForwardEuler",
         "ImplicitMidpoint",
         "ImplicitSymplecticEuler",
+        "LeapfrogMidpoint",
         "Midpoint",
         "Momentum",
         "ReversibleScheme",
@@ -172,8 +174,8 @@ __all__ = [
     "HamiltonianField",
     "ImplicitMidpoint",
     "ImplicitSymplecticEuler",
+    "LeapfrogMidpoint",
     "Lift",
-    "Midpoint",
     "Momentum",
     "Network",
     "NoKernelError",

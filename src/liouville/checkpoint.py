@@ -8,7 +8,7 @@ class or a flipped bit is refused.
 
 from __future__ import annotations
 
-__all__ = ["DamagedModelError", "describe", "load", "read_description", "register", "save"]
+__all__ = ["DamagedModelError", "describe", "load", "register", "save"]
 
 import ctypes
 import functools
@@ -51,7 +51,7 @@ from liouville.names import suggestion
 from liouville.network import ChannelsLast, Connector, Half, Lift, Network
 from liouville.operators import Conv, Dense, Graph
 from liouville.randomness import seeded
-from liouville.schemes import SCHEMES
+from liouville.schemes import FORMER_NAMES, SCHEMES
 
 FORMAT = "liouville-1"
 WITH_FACTS = "liouville-2"  # a format of its own, so that earlier versions say what they lack
@@ -361,6 +361,8 @@ def _graph(links: Any, sizes: Any, structure: Any) -> Graph:
 
 for _kind in (*SCHEMES.values(), *ENGINES.values(), Dense, Conv):
     register(_kind)
+for _former, _name in FORMER_NAMES.items():
+    _REGISTRY[_former] = _REGISTRY[_name]
 register(Graph, build=_graph)
 for _kind in (Flow, Network, Lift, ChannelsLast, Connector, Half):
     register(_kind)

@@ -198,7 +198,7 @@ class Flow(nn.Module):
         if not isinstance(self.scheme, ReversibleScheme):
             raise ValueError(
                 f"{type(self.scheme).__name__} has no inverse; use a reversible scheme: SymplecticEuler, Verlet, "
-                "Yoshida4, Midpoint, ImplicitMidpoint or ImplicitSymplecticEuler."
+                "Yoshida4, LeapfrogMidpoint, ImplicitMidpoint or ImplicitSymplecticEuler."
             )
         if isinstance(self.field, StochasticField) and self.field.training:
             raise ValueError("a flow in training mode draws new noise in every run; call flow.eval() to invert it.")

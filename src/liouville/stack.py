@@ -22,7 +22,7 @@ from liouville.schemes import (
     Coupled,
     ImplicitMidpoint,
     ImplicitSymplecticEuler,
-    Midpoint,
+    LeapfrogMidpoint,
     Momentum,
     Scheme,
     SymplecticEuler,
@@ -34,7 +34,7 @@ M = TypeVar("M", bound=nn.Module)
 _SCHEMES = {
     "momentum": lambda bits: Momentum(bits),
     "bdia": lambda bits: Momentum(bits, -1),
-    "midpoint": lambda bits: Midpoint(),
+    "midpoint": lambda bits: LeapfrogMidpoint(),
     "leapfrog": lambda bits: SymplecticEuler(),
     "coupled": lambda bits: Coupled(gain=1.0),
 }
@@ -59,8 +59,8 @@ def reversible(
             - ``"momentum"``: v' = 2^-bits v + (1 - 2^-bits) f(x), x' = x + v', `Momentum`: a pretrained network keeps
               its function but for about 2^-bits of it; ``bits`` bits per entry and layer are stored.
             - ``"bdia"``: the same with -2^-bits.
-            - ``"midpoint"``: x'' = x + 2 f(x'), `Midpoint`; ``"leapfrog"``: v' = v + f(x), x' = x + v', which is
-              `SymplecticEuler` with f as a force; ``"coupled"``: two streams that take turns, `Coupled` with gain 1.
+            - ``"midpoint"``: x'' = x + 2 f(x'), `LeapfrogMidpoint`; ``"leapfrog"``: v' = v + f(x), x' = x + v', which
+              is `SymplecticEuler` with f as a force; ``"coupled"``: two streams that take turns, `Coupled` with gain 1.
               They store no bits, and are other networks than the plain one: for training from the start.
 
             Or a scheme of the library.

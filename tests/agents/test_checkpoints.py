@@ -13,7 +13,7 @@ from liouville.agents import Simulation, spread
 from liouville.agents.checkpoints import Checkpoints, record_of
 from liouville.agents.training import Training, train
 from liouville.data import Split
-from liouville.train.objective import Task
+from liouville.task import Task
 
 RING = ((0, 1), (1, 2), (2, 3), (3, 0))
 

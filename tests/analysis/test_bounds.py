@@ -19,7 +19,7 @@ from liouville.testing.measure import jacobian, velocity
 from measure import EPS, generator, randn
 
 BOUNDED = [(s, f) for s, f in samples.PAIRS if s != "ImplicitSymplecticEuler" and not f.startswith("shear")]
-SHEARS = ("SymplecticEuler", "Verlet", "Yoshida4", "Midpoint")
+SHEARS = ("SymplecticEuler", "Verlet", "Yoshida4", "LeapfrogMidpoint")
 
 
 @torch.no_grad()

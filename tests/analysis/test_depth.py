@@ -87,7 +87,7 @@ def test_between_the_two_nothing_is_said() -> None:
     assert found.distance > 0.2 and found.change <= 0.3
 
 
-@pytest.mark.parametrize("scheme", [lv.Midpoint(), lv.RK4(), lv.ImplicitMidpoint(), lv.ForwardEuler()])
+@pytest.mark.parametrize("scheme", [lv.LeapfrogMidpoint(), lv.RK4(), lv.ImplicitMidpoint(), lv.ForwardEuler()])
 def test_the_order_in_depth_is_what_refinement_measures_where_weights_jump(scheme: lv.Scheme) -> None:
     """Three weights, piecewise constant in time, each over 4, 8, 16, 32 layers."""
     field = lv.AntisymmetricField(4, 3, init=lv.Normal(0.6), generator=generator(1)).double()

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 import liouville as lv
-from liouville.analysis import backward_sensitivity, flat_states, layer_jacobians
+from liouville.analysis import backward_sensitivity, layer_jacobians
+from liouville.analysis.states import flat_states
 from measure import EPS, at, flat, near, norm, randn, rounding, step_jacobian
 from samples import FIELDS, PAIRS, field, inputs
 from samples import flow as flow_of

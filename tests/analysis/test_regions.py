@@ -22,7 +22,7 @@ from turns import one_in
 SCHEMES = (
     lv.ForwardEuler(),
     lv.RK4(),
-    lv.Midpoint(),
+    lv.LeapfrogMidpoint(),
     lv.ImplicitMidpoint(),
     lv.SymplecticEuler(),
     lv.Verlet(),
@@ -78,7 +78,7 @@ def test_amplification_is_the_spectral_radius_of_a_step(scheme: lv.Scheme, omega
     [
         (lv.SymplecticEuler(), 2.0),
         (lv.Verlet(), 2.0),
-        (lv.Midpoint(), 1.0),
+        (lv.LeapfrogMidpoint(), 1.0),
         (lv.RK4(), 2 * math.sqrt(2)),
         (lv.ForwardEuler(), 0.0),
         (lv.ImplicitMidpoint(), math.inf),
@@ -107,7 +107,7 @@ def test_antisymmetric_euler_is_stable_exactly_if_gamma_allows_it() -> None:
 def test_layer_spectra_are_h_times_the_eigenvalues_of_the_field() -> None:
     for scheme, name in (
         ("ForwardEuler", "hamiltonian-full"),
-        ("Midpoint", "antisymmetric"),
+        ("LeapfrogMidpoint", "antisymmetric"),
         ("SymplecticEuler", "separable"),
         ("RK4", "pair"),
         ("Verlet", "second-order-rest"),
@@ -135,7 +135,7 @@ def test_layer_spectra_are_h_times_the_eigenvalues_of_the_field() -> None:
         ("SymplecticEuler", "separable"),
         ("Verlet", "second-order-rest"),
         ("ForwardEuler", "hamiltonian"),
-        ("Midpoint", "antisymmetric"),
+        ("LeapfrogMidpoint", "antisymmetric"),
         ("RK4", "hamiltonian-full"),
         ("ImplicitSymplecticEuler", "hamiltonian"),
     ],
@@ -183,7 +183,7 @@ def test_off_the_imaginary_axis_the_verdict_is_about_the_modes_and_tells_growth_
     grows = float(beside_exact[-20:].max()) > 100 * float(y.norm())
     assert found.imaginary is False and "not applicable" in str(found) and "below the limit" not in str(found)
     assert (found.growth > 1 + 1e-6) == grows == (claim.status == "not applicable")
-    assert grows == isinstance(scheme, lv.Midpoint)
+    assert grows == isinstance(scheme, lv.LeapfrogMidpoint)
     assert "no mode" in claim.statement and "largest growth a step" in claim.measured
 
 
@@ -209,7 +209,7 @@ def test_a_field_of_ones_own_is_measured_and_a_wide_one_is_not_applicable() -> N
     for T, grows in ((4.0, False), (12.0, True)):  # RK4, h = 0.5 and 1.5; Midpoint's limit is 1
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", StabilityWarning)
-            flow = lv.Flow(turn, lv.Midpoint(), T)
+            flow = lv.Flow(turn, lv.LeapfrogMidpoint(), T)
         found = step_margin(flow, randn(2, 2))
         assert found.imaginary and (found.growth > 1.1) == grows and ("grows by" in str(found)) == grows
     wide = lv.zoo.resnet(8, 2, 1.0, operator=lv.Conv(3), generator=generator(0))

@@ -53,7 +53,7 @@ READERS = {
     "log_determinants": analysis.log_determinants,
     "layer_spectra": analysis.layer_spectra,
     "step_margin": analysis.step_margin,
-    "flat_states": analysis.flat_states,
+    "flat_states": analysis.states.flat_states,
     "certify": certify,
     "gradient_norms": lambda flow, y: gradient_norms(flow, y, torch.ones_like(y)),
 }
@@ -86,9 +86,9 @@ def test_shapes_follow_the_statement() -> None:
     assert backward_sensitivity(flow, y).shape == (4, 2, 12, 12)
     assert gradient_norms(flow, y, y).shape == (4, 2)
     assert extreme_singular_values(flow, y).largest.shape == (2,)
-    assert analysis.flat_states(flow, y).shape == (4, 2, 12)
-    near(analysis.flat_states(flow, y)[0], y.flatten(1), 0.0)
-    near(analysis.flat_states(flow, y)[-1], flow(y).flatten(1), 0.0)
+    assert analysis.states.flat_states(flow, y).shape == (4, 2, 12)
+    near(analysis.states.flat_states(flow, y)[0], y.flatten(1), 0.0)
+    near(analysis.states.flat_states(flow, y)[-1], flow(y).flatten(1), 0.0)
 
 
 def test_extremes_of_a_sequence_are_those_of_its_matrix() -> None:

@@ -67,12 +67,12 @@ def test_the_bound_holds_before_during_and_after_training(model: str, layers: in
     class During(lv.train.Callback):
         steps = 0
 
-        def on_step(self, loss: float) -> None:
+        def on_train_batch_end(self, loss: float) -> None:
             self.steps += 1
             if self.steps % 5 == 0:
                 lower_bound_holds(network.body, y)
 
-    lv.train.fit(network, split, lv.train.Settings(epochs=5, batch=50), callbacks=[During()])
+    lv.train.fit(network, split, lv.train.Settings(epochs=5, batch_size=50), callbacks=[During()])
     lower_bound_holds(network.body, y)
 
 
@@ -80,7 +80,7 @@ def test_a_short_training_run_keeps_the_bound() -> None:
     network = lv.classifier("h2", 2, 2, 4, 32, T=4.0, generator=generator(0)).double()
     split = lv.data.load("swiss-roll", points=200)
     before = network.body.field.K_p.detach().clone()
-    lv.train.fit(network, split, lv.train.Settings(epochs=3, batch=20))
+    lv.train.fit(network, split, lv.train.Settings(epochs=3, batch_size=20))
     assert (network.body.field.K_p - before).abs().max() > 0.01
     lower_bound_holds(network.body, network.lift(split.x_test.double()))
 

@@ -18,7 +18,10 @@ def model(engine):
     g = generator(0)
     separable = lv.SeparableHamiltonianField(4, 6, init=lv.Normal(0.5), generator=g).double()
     skew = lv.AntisymmetricField(4, 5, shared=True, init=lv.Normal(0.5), generator=g).double()
-    first, second = lv.Flow(separable, lv.SymplecticEuler(), 1.0, engine), lv.Flow(skew, lv.Midpoint(), 1.0, engine)
+    first, second = (
+        lv.Flow(separable, lv.SymplecticEuler(), 1.0, engine),
+        lv.Flow(skew, lv.LeapfrogMidpoint(), 1.0, engine),
+    )
     lift, head = (nn.Linear(n, m, dtype=torch.float64) for n, m in ((3, 4), (4, 2)))
     for i, layer in enumerate((lift, head)):
         with torch.no_grad():

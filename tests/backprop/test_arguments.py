@@ -60,7 +60,7 @@ CASES = {
     "masked": ("SymplecticEuler", _masked),
     "masked-verlet": ("Verlet", _masked),
     "per-layer": ("Yoshida4", _per_layer),
-    "midpoint": ("Midpoint", _own),
+    "midpoint": ("LeapfrogMidpoint", _own),
     "implicit": ("ImplicitMidpoint", _own),
     "rk4": ("RK4", _own),
     "dropout": ("SymplecticEuler", _noisy),

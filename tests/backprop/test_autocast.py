@@ -15,7 +15,7 @@ AUTOCAST = [
     ("SymplecticEuler", "second-order"),  # p starts in 16 bits, and q in 32
     ("Verlet", "separable-images"),
     ("SymplecticEuler", "dropout-partitioned"),
-    ("Midpoint", "hamiltonian"),
+    ("LeapfrogMidpoint", "hamiltonian"),
     ("SymplecticEuler", "shear"),
     ("ImplicitMidpoint", "hamiltonian"),
 ]

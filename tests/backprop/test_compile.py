@@ -45,7 +45,9 @@ def test_compiled_flows_keep_their_gradients(engine):
     check(flow, flow.with_backprop(lv.Stored()), samples.inputs(flow.field), "aot_eager")
 
 
-@pytest.mark.parametrize("scheme, name", [("SymplecticEuler", "dropout-partitioned"), ("Midpoint", "hamiltonian")])
+@pytest.mark.parametrize(
+    "scheme, name", [("SymplecticEuler", "dropout-partitioned"), ("LeapfrogMidpoint", "hamiltonian")]
+)
 @pytest.mark.parametrize("engine", [lv.Reversible(), lv.Reversible(exact=True)], ids=repr)
 def test_compiled_noise_and_two_step_schemes_keep_their_gradients(engine, scheme, name):
     flow = samples.flow(scheme, name, backprop=engine)

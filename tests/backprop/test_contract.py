@@ -23,7 +23,7 @@ def every_scheme(halves, whole, implicit=True):
     `ImplicitSymplecticEuler` has a test of its own: it reads a field's K, J and activation, never its forward.
     """
     cases = [(e, s, halves) for e in MODES.values() for s in (lv.SymplecticEuler(), lv.Verlet())]
-    cases += [(e, lv.Midpoint(), whole) for e in MODES.values()]
+    cases += [(e, lv.LeapfrogMidpoint(), whole) for e in MODES.values()]
     cases += [(e, lv.ImplicitMidpoint(), whole) for e in IMPLICIT if implicit]
     return pytest.mark.parametrize(
         "engine, scheme, kind", cases, ids=lambda v: v.__name__ if isinstance(v, type) else repr(v).split("(iter")[0]
@@ -179,7 +179,7 @@ def test_an_undeclared_parameter_in_the_activation_raises(engine):
     gain = nn.Parameter(torch.tensor(0.9, dtype=torch.float64))
     trained = dataclasses.replace(activation("tanh"), name="trained", function=lambda x: torch.tanh(gain * x))
     field = lv.HamiltonianField(4, 6, activation=trained, init=lv.Normal(0.5)).double()
-    for scheme in (lv.ImplicitMidpoint(), lv.ImplicitSymplecticEuler(), lv.Midpoint()):
+    for scheme in (lv.ImplicitMidpoint(), lv.ImplicitSymplecticEuler(), lv.LeapfrogMidpoint()):
         flow = lv.Flow(field, scheme, T=0.6, backprop=engine)
         with pytest.raises(RuntimeError, match=r"does not come through theta\(\)"):
             flow(samples.inputs(field))
@@ -264,7 +264,7 @@ def replaced_and_not_read(field, v, x, theta_j):
 def test_a_buffer_that_a_layer_changes_raises_in_the_forward_pass(engine):
     """In place or by a new tensor: the backward pass would count every layer twice."""
     for breach in (updated, replaced, replaced_and_not_read):
-        for kind, scheme in zip(with_statistics(breach), (lv.SymplecticEuler(), lv.Midpoint()), strict=True):
+        for kind, scheme in zip(with_statistics(breach), (lv.SymplecticEuler(), lv.LeapfrogMidpoint()), strict=True):
             flow = flow_of(kind, scheme, engine)
             with pytest.raises(RuntimeError, match="change the buffer mean") as said:
                 flow(samples.inputs(flow.field))

@@ -114,7 +114,7 @@ def test_a_graph_of_the_gradient_changes_nothing_if_it_is_not_differentiated(eng
 
 
 @pytest.mark.parametrize("engine", samples.BACKPROPS.values(), ids=samples.BACKPROPS)
-@pytest.mark.parametrize("scheme, name", [("Verlet", "separable-X"), ("Midpoint", "hamiltonian")])
+@pytest.mark.parametrize("scheme, name", [("Verlet", "separable-X"), ("LeapfrogMidpoint", "hamiltonian")])
 def test_gradcheck(engine, scheme, name):
     """Against differences of the value, in every input and weight. The grid of exact is too fine to be seen: 2^-52."""
     flow = samples.flow(scheme, name, backprop=engine)

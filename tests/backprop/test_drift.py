@@ -122,7 +122,7 @@ def test_exact_and_compensated_do_not_drift(how, engine):
     assert not warned(wild(*how).with_backprop(engine))
 
 
-STABLE = {"separable": lv.SymplecticEuler(), "second-order": lv.Verlet(), "antisymmetric": lv.Midpoint()}
+STABLE = {"separable": lv.SymplecticEuler(), "second-order": lv.Verlet(), "antisymmetric": lv.LeapfrogMidpoint()}
 
 
 @pytest.mark.parametrize("family", STABLE)
@@ -198,7 +198,7 @@ class NoisyWhole(OwnNoise, lv.HamiltonianField):
 
 
 IMPURE = [(e, lv.SymplecticEuler(), NoisyHalves) for e in MODES.values()]
-IMPURE += [(e, lv.Midpoint(), NoisyWhole) for e in MODES.values()]
+IMPURE += [(e, lv.LeapfrogMidpoint(), NoisyWhole) for e in MODES.values()]
 IMPURE += [(lv.Reversible(), lv.Verlet(), NoisyHalves), (lv.Reversible(anchors=1), lv.Yoshida4(), NoisyHalves)]
 
 

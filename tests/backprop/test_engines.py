@@ -40,7 +40,7 @@ def stored(scheme, name):
 @engines
 def test_two_forward_passes_before_one_backward_pass(engine):
     for name in ("separable", "dropout", "dropout-partitioned"):
-        flow = samples.flow("Midpoint" if name == "dropout" else "SymplecticEuler", name)
+        flow = samples.flow("LeapfrogMidpoint" if name == "dropout" else "SymplecticEuler", name)
         compare(flow, engine, samples.inputs(flow.field), runs=3)
 
 
@@ -115,7 +115,7 @@ def test_slices_of_stacked_and_shared_weights():
 
 
 @every_engine
-@pytest.mark.parametrize("scheme", ["ForwardEuler", "Midpoint", "ImplicitMidpoint"])
+@pytest.mark.parametrize("scheme", ["ForwardEuler", "LeapfrogMidpoint", "ImplicitMidpoint"])
 def test_shared_weights_get_the_sum_of_all_layers_gradients(engine, scheme):
     scheme = samples.SCHEMES[scheme]
     shared = lv.ResidualField(3, 4, shared=True, init=samples.RANDOM).double()

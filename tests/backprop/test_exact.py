@@ -23,7 +23,7 @@ SCHEMES = {
     "SymplecticEuler": (lv.SymplecticEuler(), "separable"),
     "Verlet": (lv.Verlet(), "pair"),
     "Yoshida4": (lv.Yoshida4(), "second-order"),
-    "Midpoint": (lv.Midpoint(), "antisymmetric"),
+    "LeapfrogMidpoint": (lv.LeapfrogMidpoint(), "antisymmetric"),
 }
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 GRIDS = {

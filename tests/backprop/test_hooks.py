@@ -11,7 +11,11 @@ import samples
 from backprop.runs import MODES, compare, equal_to_stored, grads_of
 
 modes = pytest.mark.parametrize("engine", MODES.values(), ids=MODES)
-PAIRS = [("SymplecticEuler", "separable-X"), ("SymplecticEuler", "dropout-partitioned"), ("Midpoint", "hamiltonian")]
+PAIRS = [
+    ("SymplecticEuler", "separable-X"),
+    ("SymplecticEuler", "dropout-partitioned"),
+    ("LeapfrogMidpoint", "hamiltonian"),
+]
 pairs = pytest.mark.parametrize("scheme, name", PAIRS)
 
 

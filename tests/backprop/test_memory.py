@@ -69,7 +69,7 @@ def test_stored_keeps_every_layer_and_checkpointed_their_square_root():
 PAIRS = {
     "separable": (lv.SymplecticEuler(), lv.SeparableHamiltonianField),
     "pair": (lv.Verlet(), lv.PairField),
-    "antisymmetric": (lv.Midpoint(), lv.AntisymmetricField),
+    "antisymmetric": (lv.LeapfrogMidpoint(), lv.AntisymmetricField),
     "dropout": (lv.SymplecticEuler(), lambda n, N: lv.dropout(lv.SeparableHamiltonianField(n, N), 0.2)),
 }
 CONSTANT = [e for e in MODES.values() if e.anchors is None]

@@ -30,7 +30,7 @@ def test_a_run_draws_one_number_from_the_global_stream_if_it_needs_any(engine):
         ("SymplecticEuler", "separable", 0),
         ("SymplecticEuler", "dropout-partitioned", 1),
         ("SymplecticEuler", "dropout-second-order-half", 1),
-        ("Midpoint", "dropout", 1),
+        ("LeapfrogMidpoint", "dropout", 1),
     ):
         flow = samples.flow(scheme, name, backprop=engine)
         y = samples.inputs(flow.field).requires_grad_()
@@ -64,7 +64,7 @@ def leapfrog_by_hand(field, q, theta, h, masks):
 
 @pytest.mark.parametrize("engine", samples.BACKPROPS.values(), ids=samples.BACKPROPS)
 @pytest.mark.parametrize(
-    "scheme, name", [("Midpoint", "dropout"), ("SymplecticEuler", "dropout-second-order-half")], ids=str
+    "scheme, name", [("LeapfrogMidpoint", "dropout"), ("SymplecticEuler", "dropout-second-order-half")], ids=str
 )
 @torch.no_grad()
 def test_the_start_of_a_scheme_has_the_noise_of_layer_0(engine, scheme, name):
@@ -73,7 +73,7 @@ def test_the_start_of_a_scheme_has_the_noise_of_layer_0(engine, scheme, name):
     for run in range(5):
         torch.manual_seed(run)
         seed = int(torch.randint(2**31, ()))
-        if scheme == "Midpoint":
+        if scheme == "LeapfrogMidpoint":
             masks = masks_of(field, lambda f, w: f(y, w), seed)
             expected = midpoint_by_hand(field.field, y, theta, flow.h, masks)
             start = (y - flow.h * masks[0] * field.field(y, at(theta)), y)
@@ -93,7 +93,7 @@ def test_the_start_of_a_scheme_has_the_noise_of_layer_0(engine, scheme, name):
 NOISY = [
     ("SymplecticEuler", "dropout-partitioned"),
     ("SymplecticEuler", "dropout-second-order-half"),
-    ("Midpoint", "dropout"),
+    ("LeapfrogMidpoint", "dropout"),
 ]
 
 

@@ -15,8 +15,8 @@ PAIRS = {
     "separable-ms3": lv.Verlet(),
     "pair": lv.SymplecticEuler(),
     "second-order": lv.Verlet(),
-    "antisymmetric": lv.Midpoint(),
-    "hamiltonian": lv.Midpoint(),
+    "antisymmetric": lv.LeapfrogMidpoint(),
+    "hamiltonian": lv.LeapfrogMidpoint(),
 }
 TIMES = (3.2, 12.8)
 
@@ -68,7 +68,7 @@ def test_float32_gradients_of_more_layers_are_as_good_as_stored_ones(family, lay
 
 def test_float32_gradients_of_a_growing_network_are_as_good_as_stored_ones():
     """Midpoint on a field of real rates, where perturbations grow, and the state decays below the grid's spacing."""
-    check("symmetric", 64, 4, scheme=lv.Midpoint())
+    check("symmetric", 64, 4, scheme=lv.LeapfrogMidpoint())
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ def check_depth(scheme, family, engine, layers=DEPTH):
 
 
 fast = pairs([lv.SymplecticEuler()], ("separable-images", "second-order-half", "dropout"))
-fast += pairs([lv.Verlet()], ("pair",)) + pairs([lv.Midpoint()], ("hamiltonian-trained-J", "symmetric"))
+fast += pairs([lv.Verlet()], ("pair",)) + pairs([lv.LeapfrogMidpoint()], ("hamiltonian-trained-J", "symmetric"))
 
 
 @pytest.mark.parametrize("scheme, family, mode", one_in(7, fast, list(MODES)))
@@ -91,7 +91,7 @@ NOT_REVERSIBLE = [lv.RK4(), lv.ForwardEuler()]
 NOT_SHEARS = [lv.ImplicitMidpoint(), lv.ImplicitSymplecticEuler()]
 REFUSED = [(e, s, "Checkpointed") for e in MODES.values() for s in NOT_REVERSIBLE]
 REFUSED += [
-    (e, s, r"SymplecticEuler, Verlet, Yoshida4 or Midpoint.*Use Reversible\(\)")
+    (e, s, r"SymplecticEuler, Verlet, Yoshida4 or LeapfrogMidpoint.*Use Reversible\(\)")
     for e in MODES.values()
     if e.exact or e.compensated
     for s in NOT_SHEARS

@@ -13,7 +13,11 @@ from backprop.runs import MODES, compare, equal_to_stored, grads_of, loss_of
 from measure import near, randn, rounding
 
 modes = pytest.mark.parametrize("engine", MODES.values(), ids=MODES)
-PAIRS = [("SymplecticEuler", "separable-X"), ("SymplecticEuler", "dropout-partitioned"), ("Midpoint", "hamiltonian")]
+PAIRS = [
+    ("SymplecticEuler", "separable-X"),
+    ("SymplecticEuler", "dropout-partitioned"),
+    ("LeapfrogMidpoint", "hamiltonian"),
+]
 pairs = pytest.mark.parametrize("scheme, name", PAIRS)
 
 
@@ -108,7 +112,7 @@ INPUTS = {
 @modes
 @pytest.mark.parametrize("make", INPUTS.values(), ids=INPUTS)
 def test_inputs_of_every_shape_and_layout(engine, make):
-    for scheme, name in (("SymplecticEuler", "separable"), ("Midpoint", "hamiltonian")):
+    for scheme, name in (("SymplecticEuler", "separable"), ("LeapfrogMidpoint", "hamiltonian")):
         compare(samples.flow(scheme, name), engine, make())
 
 
@@ -132,7 +136,7 @@ def test_the_input_is_not_the_engines_memory(engine, scheme, name):
         torch.manual_seed(0)
         out = flow(y)
         assert torch.equal(y, kept)
-        if changed and scheme != "Midpoint":  # whose first state is the flow's own, by plain autograd
+        if changed and scheme != "LeapfrogMidpoint":  # whose first state is the flow's own, by plain autograd
             y.zero_()
         found.append(torch.autograd.grad(out.square().sum(), next(flow.parameters()))[0])
     assert torch.equal(*found)

@@ -18,7 +18,7 @@ import liouville as lv
 from liouville.__main__ import main
 
 NETWORK = ("--features", "4", "--layers", "4", "--T", "2")
-TINY = (*NETWORK, "--epochs", "2", "--batch", "50", "--validation", "0.1", "-d", "points=200", "--threads", "1")
+TINY = (*NETWORK, "--epochs", "2", "--batch-size", "50", "--validation", "0.1", "-d", "points=200", "--threads", "1")
 
 
 def as_written_before(folder):

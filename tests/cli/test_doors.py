@@ -209,7 +209,7 @@ def test_more_processes_than_cores_are_refused(liouville, monkeypatch):
             "of the last flow; give HeadSmoothness(shape=(channels, height, width)).",
             "of the last flow; leave --head-smoothness out.",
         ),
-        ("needs Penalty(head=1e-3), say, or head='joint'.", "needs --head-decay 1e-3, say, or --head joint."),
+        ("needs Penalty(head_decay=1e-3), say, or head='joint'.", "needs --head-decay 1e-3, say, or --head joint."),
         ('use consensus="all-reduce", or more links.', "use --consensus all-reduce, or more links."),
         ("/tmp/layers=3/run and layers=(2, 3)", "/tmp/layers=3/run and layers=(2, 3)"),
         ("config.json: unknown=3", "config.json: unknown=3"),

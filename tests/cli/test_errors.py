@@ -16,8 +16,8 @@ from liouville.runs import PRESETS, Run
 
 MODELS = "h1, h2, ms1, ms2, ms3, antisymmetric, verlet, leapfrog, midpoint, resnet"
 SCHEMES = (
-    "ForwardEuler, SymplecticEuler, Verlet, Yoshida4, Midpoint, RK4, ImplicitMidpoint, ImplicitSymplecticEuler, "
-    "Momentum, Coupled"
+    "ForwardEuler, SymplecticEuler, Verlet, Yoshida4, LeapfrogMidpoint, RK4, ImplicitMidpoint, "
+    "ImplicitSymplecticEuler, Momentum, Coupled"
 )
 
 
@@ -80,8 +80,8 @@ def assert_one_line(result, message, code=2):
         (
             "--model ms2 --scheme SymplecticEuler",
             "SymplecticEuler needs a field that splits into (p, q), each moved by the other alone; got "
-            "AntisymmetricField. Use ForwardEuler, Midpoint, RK4 or ImplicitMidpoint, or a PartitionedField such as "
-            "SeparableHamiltonianField.",
+            "AntisymmetricField. Use ForwardEuler, LeapfrogMidpoint, RK4 or ImplicitMidpoint, or a PartitionedField "
+            "such as SeparableHamiltonianField.",
         ),
         ("--gamma 0.1", "the model 'h2' has no option 'gamma'; it belongs to ms2, antisymmetric, midpoint."),
         ("--J full", "the model 'h2' has no option 'J'; it belongs to h1."),
@@ -94,7 +94,7 @@ def assert_one_line(result, message, code=2):
         (
             "--model h1 --engine reversible",
             "ForwardEuler has no inverse, so Reversible cannot run it; use --engine checkpointed, or a reversible "
-            "scheme: SymplecticEuler, Verlet, Yoshida4, Midpoint, ImplicitMidpoint or ImplicitSymplecticEuler.",
+            "scheme: SymplecticEuler, Verlet, Yoshida4, LeapfrogMidpoint, ImplicitMidpoint or ImplicitSymplecticEuler.",
         ),
         (
             "--engine store",
@@ -245,7 +245,7 @@ def test_exhausted_memory_and_interruption_have_their_own_codes(train, monkeypat
         monkeypatch.setattr(liouville.runs.Plan, "load", load)
         return train()
 
-    memory = "the memory is exhausted; use fewer samples, a smaller --batch, or --engine checkpointed."
+    memory = "the memory is exhausted; use fewer samples, a smaller --batch-size, or --engine checkpointed."
     assert_one_line(fail(RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate")), memory)
     result = fail(KeyboardInterrupt())
     assert (result.code, result.err.strip()) == (130, "liouville: interrupted.")

@@ -24,6 +24,27 @@ def test_the_run_folder_is_that_of_any_run(liouville, tmp_path, head):
     assert run.plan.dtype == "float64" and run.metrics["stopped"] == "all iterations done"
 
 
+def test_the_numbers_of_the_solver_are_options(liouville, tmp_path):
+    numbers = {"products": 5, "rtol": 1e-4, "max_step": 0.5}
+    words = [word for name, value in numbers.items() for word in ("-g", f"{name.replace('_', '-')}={value}")]
+    assert liouville(*NEWTON, *words, "--out", tmp_path / "run").code == 0
+    settings = Run.open(tmp_path / "run").plan.settings
+    assert {name: getattr(settings, name) for name in numbers} == numbers
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ("products", "-g expects NAME=VALUE, got 'products'; for example -g products=40."),
+        ("product=5", "gauss-newton has no number 'product'; -g takes products, tolerance,"),
+        ("products=few", "the gauss-newton option products expects a whole number, got 'few'."),
+    ],
+)
+def test_a_number_that_does_not_fit_is_answered_in_one_sentence(liouville, pair, message):
+    done = liouville(*NEWTON, "-g", pair)
+    assert done.code == 2 and message in done.err
+
+
 def test_the_plan_repeats_the_run(liouville, tmp_path):
     assert liouville(*NEWTON, "--safeguard", "trust-region", "--out", tmp_path / "a").code == 0
     words = ("train", "--like", tmp_path / "a", "--no-figures", "--quiet", "--out", tmp_path / "b")
@@ -45,7 +66,7 @@ def test_from_one_optimiser_to_the_other_settings_start_afresh():
     first = Plan.of("swiss-roll").changed(lr=0.5)
     second = first.changed(optimizer="gauss-newton", epochs=7, head_decay=0.5)
     assert second.settings == GaussNewton(iterations=7, penalty=second.settings.penalty) and second.epochs == 7
-    assert (second.settings.penalty.smoothness, second.settings.penalty.head) == (5e-3, 0.5)
+    assert (second.settings.penalty.smoothness, second.settings.penalty.head_decay) == (5e-3, 0.5)
     assert second.changed(optimizer="adam", epochs=2).settings == Settings(epochs=2)
     assert first.changed(optimizer="gauss-newton", dtype="float32").dtype == "float32"
     assert second.changed(dtype="float32").changed(T=1.0).dtype == "float32"
@@ -56,7 +77,7 @@ def test_from_one_optimiser_to_the_other_settings_start_afresh():
     [
         (("--lr", 0.1), "lr is no setting of the optimizer 'gauss-newton'; it has"),
         (("--head", "none"), "unknown treatment of the head 'none'"),
-        (("--batch", 10), "batch and curvature belong to --head alternating"),
+        (("--batch-size", 10), "batch_size and curvature belong to --head alternating"),
         (("--head-decay", 0), "has a solution for sure only with a decay"),
         (("--optimizer", "gaus-newton"), "did you mean 'gauss-newton'?"),
         (("--optimizer", "adam", "--safeguard", "armijo"), "safeguard is no setting of the optimizer 'adam'"),

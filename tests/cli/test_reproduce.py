@@ -21,7 +21,10 @@ def test_it_runs_prints_and_writes_the_page(liouville, toy, tmp_path):
     assert "square  1.00 (0.00–4.00)  4" in result.out and "Squares grow." in result.out
     assert "[3/3]" in result.err and "3 cases to run, 2 at a time, about 3 s" in result.err
     assert "| square | 1.00 (0.00–4.00) | 4 |" in (tmp_path / "reproduce.md").read_text()
-    assert (tmp_path / "reproduce" / "toy" / "line.png").exists() and (tmp_path / "reproduce/toy/line.svg").exists()
+    folder = tmp_path / "reproduce" / "toy"
+    assert (folder / "line.png").exists() and not (folder / "line.svg").exists()
+    assert liouville("reproduce", "toy", "--render", "--svg", "--out", tmp_path).code == 0
+    assert (folder / "line.svg").exists() and "[SVG](reproduce/toy/line.svg)" in (tmp_path / "reproduce.md").read_text()
 
 
 def test_what_is_recorded_is_not_run_again(liouville, toy, tmp_path):

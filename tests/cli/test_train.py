@@ -11,7 +11,8 @@ import torch
 
 import liouville as lv
 from liouville.cli.train import train as command
-from liouville.runs import DEVICES, DTYPES, INITS, LIFTS, Plan, Run, Writer
+from liouville.runs import Plan, Run, Writer
+from liouville.runs.choices import DEVICES, DTYPES, INITS, LIFTS
 from liouville.train import settings
 
 
@@ -76,7 +77,7 @@ def test_explicit_options_win_over_recipe_preset_and_earlier_run(train, liouvill
     plan = Run.open(tmp_path / "run").plan
     assert (plan.model, plan.T, dict(plan.options), plan.layers) == ("h1", 1.5, {"activation": "tanh", "J": "full"}, 4)
     preset = Plan.of("swiss-roll", "hdnn").settings
-    assert plan.settings.penalty == dataclasses.replace(preset.penalty, head=0.25)
+    assert plan.settings.penalty == dataclasses.replace(preset.penalty, head_decay=0.25)
     assert (plan.settings.alternate, plan.settings.schedule) == (preset.alternate, preset.schedule)
     words = ("--like", tmp_path / "run", "--T", 0.5, "--model", "h2", "--scheme", "Verlet", "--no-figures", "--quiet")
     assert liouville("train", *words, "--epochs", 1, "--out", tmp_path / "next").code == 0
@@ -91,7 +92,18 @@ def test_explicit_options_win_over_recipe_preset_and_earlier_run(train, liouvill
         ("--engine", "checkpointed", "--dtype", "bfloat16"),
         ("--model", "verlet", "--shared", "--activation", "relu"),
         ("--model", "leapfrog", "--lift", "linear", "--features", "6"),
-        ("--data", "double-moons", "--batch", "20", "--patience", "1", "--clip", "1", "--average", "0.9"),
+        (
+            "--data",
+            "double-moons",
+            "--batch-size",
+            "20",
+            "--patience",
+            "1",
+            "--max-grad-norm",
+            "1",
+            "--ema-decay",
+            "0.9",
+        ),
     ],
     ids=lambda words: words[1],
 )
@@ -210,9 +222,25 @@ def test_a_run_without_levels_records_its_work(trained):
 
 def test_every_setting_of_training_has_its_option():
     names = {option.name for option in command.params}
-    fields = set(settings.Settings.__dataclass_fields__) - {"penalty", "bfloat16"}
-    assert fields <= names and set(lv.train.Penalty.__dataclass_fields__) - {"head"} | {"head_decay"} <= names
-    assert set(Plan.__dataclass_fields__) - {"options", "settings", "conv"} <= names
+    kinds = (settings.Settings, settings.GaussNewton, lv.train.Penalty)
+    fields = {f.name for kind in kinds for f in dataclasses.fields(kind)}
+    numbers = set(settings.SOLVER)  # which -g sets
+    assert numbers <= {f.name for f in dataclasses.fields(settings.GaussNewton)} and not numbers & names
+    assert fields - numbers - {"penalty", "bfloat16", "iterations"} <= names
+    assert {f.name for f in dataclasses.fields(Plan)} - {"options", "settings", "conv"} <= names
+
+
+def test_options_of_an_earlier_version_work_and_are_not_shown(liouville, train, tmp_path):
+    said = liouville("train", "--help").out
+    for old, new, value in (
+        ("batch", "batch-size", "20"),
+        ("clip", "max-grad-norm", "1"),
+        ("average", "ema-decay", "0.9"),
+    ):
+        assert f"--{new} " in said and f"--{old} " not in said and f"--{old}," not in said
+        assert train(f"--{old}", value, out=old).code == 0
+        name = new.replace("-", "_")
+        assert getattr(Run.open(tmp_path / old).plan.settings, name) == float(value)
 
 
 def test_the_module_runs_as_a_command_and_its_help_imports_no_torch():

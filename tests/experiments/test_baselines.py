@@ -7,7 +7,7 @@ import functools
 import pytest
 import torch
 
-from liouville.experiments.baselines import deep_mlp, deep_resnet, mlp, nearest_width, parameters, resnet
+from liouville.experiments.beyond.baselines import deep_mlp, deep_resnet, mlp, nearest_width, parameters, resnet
 
 NORMALISED, SCALED = (functools.partial(deep_resnet, start=start) for start in ("layer-norm", "scaled"))
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from liouville.experiments import counterexample
-from liouville.experiments.counterexample import Config, cases, render, run
+from liouville.experiments.p2 import counterexample
+from liouville.experiments.p2.counterexample import Config, cases, render, run
 from liouville.experiments.records import Record
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from liouville.experiments.depth_1024 import (
+from liouville.experiments.beyond.depth_1024 import (
     BETWEEN,
     DEEP,
     FEW_SEEDS,

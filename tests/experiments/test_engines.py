@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from liouville.experiments.engines import DEPTHS, LOOP, SLICED, WEIGHED, Config, render, run
-from liouville.experiments.formulations import last_axis, loop, sliced
+from liouville.experiments.beyond.engines import DEPTHS, LOOP, SLICED, WEIGHED, Config, render, run
+from liouville.experiments.beyond.formulations import last_axis, loop, sliced
+from liouville.experiments.beyond.resident import growth
 from liouville.experiments.records import Record
-from liouville.experiments.resident import growth
 from liouville.zoo import MODELS
 
 

@@ -7,8 +7,8 @@ import functools
 import pytest
 
 from liouville.data import load
-from liouville.experiments.baselines import mlp
-from liouville.experiments.equal_budget import OURS, ROWS, Config, _in_time, render, run
+from liouville.experiments.beyond.baselines import mlp
+from liouville.experiments.beyond.equal_budget import OURS, ROWS, Config, _in_time, render, run
 from liouville.experiments.records import Record
 from liouville.train import Settings
 

@@ -11,8 +11,8 @@ import torch
 
 import liouville as lv
 from liouville.experiments import load
-from liouville.experiments import swiss_roll as roll
-from liouville.experiments.firstpaper import NETWORKS, build, levels_table, pictures, reached, trained
+from liouville.experiments.p1 import swiss_roll as roll
+from liouville.experiments.p1.firstpaper import NETWORKS, build, levels_table, pictures, reached, trained
 from liouville.experiments.records import Record
 from liouville.train import GaussNewton, Penalty, Task
 
@@ -68,7 +68,7 @@ def test_the_points_lie_in_the_first_two_features_and_verlet_classifies_them_alo
 
 def test_the_swiss_roll_has_the_codes_settings() -> None:
     """papers: alpha and head decay by network, but for the antisymmetric alpha."""
-    penalties = {name: (s.penalty.smoothness, s.penalty.head) for name, s in roll.SETTINGS.items()}
+    penalties = {name: (s.penalty.smoothness, s.penalty.head_decay) for name, s in roll.SETTINGS.items()}
     assert penalties == {"Verlet": (5e-3, 1e-4), "antisymmetric": (5e-5, 1e-3), "ResNet": (5e-3, 1e-3)}
     cases = roll.cases(5, quick=False)
     depths = {c.layers * 2**k for c in cases if c.kind == "cascade" for k in range(c.levels)}
@@ -94,7 +94,7 @@ def test_a_tiny_run_gives_what_render_reads(name: str, tmp_path: Path) -> None:
 
 def test_what_is_recorded_is_what_happened() -> None:
     split = lv.data.load("ellipses", train=40, test=20, dtype=torch.float64)
-    settings = GaussNewton(iterations=4, patience=4, penalty=Penalty(smoothness=1e-3, head=1e-3))
+    settings = GaussNewton(iterations=4, patience=4, penalty=Penalty(smoothness=1e-3, head_decay=1e-3))
     net = build("antisymmetric", "near", 4, 16, 4.0, 2, seed=0)
     values = trained(net, split, (split.x_test, split.y_test), settings, levels=2)
     assert [v["layers"] for v in values["levels"]] == [16, 32] and net.body.layers == 32

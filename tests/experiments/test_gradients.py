@@ -2,7 +2,7 @@
 
 import pytest
 
-from liouville.experiments.gradients import BOUND, EPOCHS, PUBLISHED, Config, mlp, plan_of, render, run
+from liouville.experiments.p3.gradients import BOUND, EPOCHS, PUBLISHED, Config, mlp, plan_of, render, run
 from liouville.experiments.records import Record
 
 

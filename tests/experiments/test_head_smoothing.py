@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from liouville.data import Split
-from liouville.experiments import head_smoothing
-from liouville.experiments.head_smoothing import KINDS, Config, cases, render, run
+from liouville.experiments.p1 import head_smoothing
+from liouville.experiments.p1.head_smoothing import KINDS, Config, cases, render, run
 from liouville.experiments.records import Record
 
 

@@ -9,9 +9,9 @@ import torch
 
 import liouville as lv
 from liouville.data import Split
-from liouville.experiments import mnist_levels
-from liouville.experiments.mnist_levels import LEVELS, NAMES, Config, cases, render, run
-from liouville.experiments.mnist_network import CHANNELS, network_of
+from liouville.experiments.p1 import mnist_levels
+from liouville.experiments.p1.mnist_levels import LEVELS, NAMES, Config, cases, render, run
+from liouville.experiments.p1.mnist_network import CHANNELS, network_of
 from liouville.experiments.records import Record
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from liouville.data import Split
-from liouville.experiments import mnist_table, papers_images
-from liouville.experiments.mnist_table import PUBLISHED, Config, network_of
-from liouville.experiments.papers_images import COLUMNS, FEATURES
+from liouville.experiments.p3 import mnist_table, papers_images
+from liouville.experiments.p3.mnist_table import PUBLISHED, Config, network_of
+from liouville.experiments.p3.papers_images import COLUMNS, FEATURES
 from liouville.experiments.records import Record
 from liouville.operators import Conv
 from liouville.zoo import MODELS

@@ -1,6 +1,6 @@
 """Example 1: what K does to distances is what its eigenvalues say, and the page says so."""
 
-from liouville.experiments.phase_planes import EXPERIMENT, Config, cases, render, run
+from liouville.experiments.p1.phase_planes import EXPERIMENT, Config, cases, render, run
 from liouville.experiments.records import Record
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from liouville.experiments import authors_script
-from liouville.experiments.planar_runs import COLUMNS, PROCEDURES, PUBLISHED, Config, cases, plan_of, run
-from liouville.experiments.planar_table import EXPERIMENT
+from liouville.experiments.p3 import authors_script
+from liouville.experiments.p3.planar_runs import COLUMNS, PROCEDURES, PUBLISHED, Config, cases, plan_of, run
+from liouville.experiments.p3.planar_table import EXPERIMENT
 from liouville.experiments.records import Record
 from liouville.fields import Normal
 from liouville.network import Network
@@ -51,8 +51,13 @@ def test_the_papers_procedure_is_the_scripts(name: str, column: str) -> None:
     split, s = plan.load(), plan.fit_settings()
     assert (len(split.x_train), len(split.x_test)) == (4000, 4000)
     assert (plan.features, plan.T, plan.seed, plan.init) == (4, 2.0, 3, Normal())
-    assert (s.epochs, s.batch, s.lr, s.beta2, s.alternate, s.validation) == (50, 125, 0.05, 0.999, 10, 0.0)
-    assert (s.schedule, s.penalty.smoothness, s.penalty.head, s.penalty.scaling) == ("epoch-count", 5e-4, 1e-4, "hdnn")
+    assert (s.epochs, s.batch_size, s.lr, s.beta2, s.alternate, s.validation) == (50, 125, 0.05, 0.999, 10, 0.0)
+    assert (s.schedule, s.penalty.smoothness, s.penalty.head_decay, s.penalty.scaling) == (
+        "epoch-count",
+        5e-4,
+        1e-4,
+        "hdnn",
+    )
     network = plan.network(split)
     assert isinstance(network, Network) and network.flows().__next__().layers == 8
 

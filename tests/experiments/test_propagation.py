@@ -3,7 +3,17 @@
 import pytest
 
 import liouville as lv
-from liouville.experiments.propagation import OURS, PAPERS, PROCEDURES, PUBLISHED, Config, cases, plan_of, render, run
+from liouville.experiments.p2.propagation import (
+    OURS,
+    PAPERS,
+    PROCEDURES,
+    PUBLISHED,
+    Config,
+    cases,
+    plan_of,
+    render,
+    run,
+)
 from liouville.experiments.records import Record
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from liouville.experiments.p2.ring_of_eight import Config, cases, network, render, run
 from liouville.experiments.records import Record
-from liouville.experiments.ring_of_eight import Config, cases, network, render, run
 
 
 def made(data, graph, layers, seed, accuracy):

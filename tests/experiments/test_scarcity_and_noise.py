@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from liouville.data import Split
-from liouville.experiments import image_networks, noise, scarcity
-from liouville.experiments.image_networks import NETWORKS, Config, network_of, standing
+from liouville.experiments.beyond import image_networks, noise, scarcity
+from liouville.experiments.beyond.image_networks import NETWORKS, Config, network_of, standing
 from liouville.experiments.records import Record
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from liouville.experiments import stable_depth
+from liouville.experiments.p1 import stable_depth
+from liouville.experiments.p1.stable_depth import NAMES, STEP, Config, T, cases, render, run
 from liouville.experiments.records import Record
-from liouville.experiments.stable_depth import NAMES, STEP, Config, T, cases, render, run
 from liouville.train import DivergenceError
 
 

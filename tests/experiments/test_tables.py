@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from liouville.experiments.beyond.tables import DATA, GRIDS, METHODS, Config, render, run
 from liouville.experiments.records import Record
-from liouville.experiments.tables import DATA, GRIDS, METHODS, Config, render, run
 
 pytest.importorskip("sklearn", reason="the tables come with scikit-learn")
 

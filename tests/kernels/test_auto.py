@@ -11,7 +11,7 @@ import torch
 import liouville as lv
 import samples
 from backprop.runs import compare
-from liouville.kernels import Choice
+from liouville.kernels.auto import Choice
 from measure import bytes_kept, generator, randn
 
 PLENTY = 2**40
@@ -72,7 +72,7 @@ def test_what_has_no_inverse_is_checkpointed(scheme, dtype):
 @pytest.mark.parametrize("dtype", SIXTEEN_BITS, ids=str)
 @pytest.mark.parametrize("layers", [4, 4096])
 def test_sixteen_bits_are_exact_or_checkpointed(dtype, layers):
-    for scheme in (lv.SymplecticEuler(), lv.Verlet(), lv.Midpoint()):
+    for scheme in (lv.SymplecticEuler(), lv.Verlet(), lv.LeapfrogMidpoint()):
         engine, reason = choice(scheme, layers, dtype)
         assert engine == lv.Reversible(exact=True)
         assert "16 bits" in reason
@@ -80,7 +80,7 @@ def test_sixteen_bits_are_exact_or_checkpointed(dtype, layers):
 
 
 @pytest.mark.parametrize("dtype, safe", [(torch.float32, 64), (torch.float64, 1024)], ids=str)
-@pytest.mark.parametrize("scheme", [lv.SymplecticEuler(), lv.Midpoint(), lv.ImplicitMidpoint()], ids=repr)
+@pytest.mark.parametrize("scheme", [lv.SymplecticEuler(), lv.LeapfrogMidpoint(), lv.ImplicitMidpoint()], ids=repr)
 def test_few_layers_are_rebuilt_and_more_are_not(dtype, safe, scheme):
     for layers in (2, safe):
         engine, reason = choice(scheme, layers, dtype)
@@ -156,7 +156,9 @@ def test_empty_batches_and_single_vectors_have_a_choice():
     assert lv.Auto(memory=1).choose(lv.Verlet(), field, torch.zeros(1, 4)).engine == lv.Reversible()
 
 
-@pytest.mark.parametrize("scheme, name", [("SymplecticEuler", "separable-images"), ("Midpoint", "hamiltonian-signal")])
+@pytest.mark.parametrize(
+    "scheme, name", [("SymplecticEuler", "separable-images"), ("LeapfrogMidpoint", "hamiltonian-signal")]
+)
 @pytest.mark.parametrize("memory", [1, PLENTY], ids=str)
 def test_an_image_without_a_batch_has_a_choice(scheme, name, memory):
     """Its first axis is that of the features, and no number of samples."""
@@ -205,7 +207,7 @@ def test_the_repr_shows_the_last_choice_and_its_reason():
 
 
 def test_a_run_chooses_what_choose_says():
-    for scheme, name in (("SymplecticEuler", "separable"), ("Midpoint", "dropout"), ("RK4", "residual")):
+    for scheme, name in (("SymplecticEuler", "separable"), ("LeapfrogMidpoint", "dropout"), ("RK4", "residual")):
         for memory in (1, 1000, PLENTY):
             auto = lv.Auto(memory=memory)
             flow = samples.flow(scheme, name, backprop=auto)
@@ -227,7 +229,11 @@ def test_the_last_choice_is_no_part_of_the_value():
 
 
 def test_choosing_draws_no_random_numbers_and_leaves_no_gradient():
-    for scheme, name in (("SymplecticEuler", "dropout-partitioned"), ("Midpoint", "dropout"), ("Verlet", "separable")):
+    for scheme, name in (
+        ("SymplecticEuler", "dropout-partitioned"),
+        ("LeapfrogMidpoint", "dropout"),
+        ("Verlet", "separable"),
+    ):
         field = samples.field(name)
         stream = torch.get_rng_state()
         for _ in range(2):

@@ -5,7 +5,7 @@ import torch
 
 import liouville as lv
 import samples
-from liouville.kernels import is_built
+from liouville.kernels.library import is_built
 from measure import near, randn, rounding
 
 pytestmark = pytest.mark.skipif(not is_built(), reason="the native library was not built; see `make kernel`")

@@ -10,7 +10,8 @@ import torch
 
 import liouville as lv
 from kernels_against_stored import compiles, each_gradient_alone, equal, outcome
-from liouville.kernels import is_built, ops
+from liouville.kernels import ops
+from liouville.kernels.library import is_built
 from liouville.kernels.table import kernel_for
 from measure import generator, near, randn
 from turns import one_in

@@ -10,7 +10,8 @@ import torch
 
 import liouville as lv
 from kernels_against_stored import compiles, equal, outcome, same_as_stored
-from liouville.kernels import euler, is_built, ops
+from liouville.kernels import euler, ops
+from liouville.kernels.library import is_built
 from liouville.kernels.table import kernel_for
 from liouville.testing import check_engine
 from measure import generator, near, randn

@@ -13,7 +13,8 @@ import torch
 import liouville as lv
 import samples
 from kernels_against_stored import compiles, each_gradient_alone, equal, outcome, same_as_stored, same_shapes
-from liouville.kernels import is_built, ops, supported
+from liouville.kernels import ops, supported
+from liouville.kernels.library import is_built
 from liouville.kernels.table import kernel_for
 from liouville.testing import check_engine
 from measure import generator, near, randn

@@ -4,8 +4,7 @@ import shutil
 
 import pytest
 
-from liouville.kernels import is_built
-from liouville.kernels.library import isa
+from liouville.kernels.library import is_built, isa
 
 
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="there is no C++ compiler")

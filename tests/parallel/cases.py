@@ -20,7 +20,7 @@ ENGINES = {
     "auto": lv.Auto(),
     "auto-tight": lv.Auto(memory=1),
 }
-PENALTY = Penalty(smoothness=0.1, decay=0.05, head=0.1, l1=0.02, soft_budget=2.0)
+PENALTY = Penalty(smoothness=0.1, decay=0.05, head_decay=0.1, l1=0.02, soft_budget=2.0)
 SHARDED = {"the flow by itself": Penalty(), "the network, with a penalty": PENALTY}
 
 
@@ -48,7 +48,7 @@ def regression():
 
 
 def settings(**changes):
-    return Settings(**{"epochs": EPOCHS, "batch": BATCH, "lr": 0.02, "validation": 0.2, **changes})
+    return Settings(**{"epochs": EPOCHS, "batch_size": BATCH, "lr": 0.02, "validation": 0.2, **changes})
 
 
 CASES = {
@@ -62,17 +62,17 @@ CASES = {
     "forward Euler": (dense, {"model": "antisymmetric", "engine": lv.Fused()}, {"penalty": PENALTY}),
     "two-step": (dense, {"model": "midpoint", "engine": lv.Reversible()}, {}),
     "budget": (dense, {"budget": 2.0}, {}),
-    "real targets": (regression, {}, {"batch": 15}),  # r2 of a single row is not finite
+    "real targets": (regression, {}, {"batch_size": 15}),  # r2 of a single row is not finite
     "sgd": (dense, {}, {"optimizer": "sgd"}),
     "adamw, average, clipped": (
         dense,
         {},
-        {"optimizer": "adamw", "weight_decay": 0.1, "average": 0.9, "clip": 0.01, "schedule": "cosine"},
+        {"optimizer": "adamw", "weight_decay": 0.1, "ema_decay": 0.9, "max_grad_norm": 0.01, "schedule": "cosine"},
     ),
     "alternation": (dense, {}, {"alternate": 3, "penalty": PENALTY}),
     "alternation, nothing held out": (dense, {"engine": lv.Fused()}, {"alternate": 3, "validation": 0.0}),
     "shifted and warped": (images, {}, {"shift": 1, "warp": 1.0}),
-    "a row per batch": (dense, {}, {"batch": 1, "epochs": 1}),
+    "a row per batch": (dense, {}, {"batch_size": 1, "epochs": 1}),
     "patience": (dense, {}, {"lr": 1.0, "schedule": "constant", "patience": 1, "epochs": 8}),
     "levels": (dense, {"layers": 3}, {"target": 0.6, "penalty": PENALTY}),
 }

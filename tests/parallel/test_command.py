@@ -31,7 +31,7 @@ def call(*more):
 
 def test_two_processes_write_one_run(tmp_path):
     """The weights of a run in one process, said once; `metrics.json` tells how many processes there were."""
-    more = ("--epochs", "3", "--batch", "70", "--out")
+    more = ("--epochs", "3", "--batch-size", "70", "--out")
     done = call(*more, str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("2 processes share every batch") == done.stdout.count("read once, now") == 1

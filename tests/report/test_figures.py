@@ -134,7 +134,7 @@ def test_curves_of_one_epoch_and_without_validation(held):
 
 def test_the_regions_count_and_mark_what_is_wrong():
     split, network = planar()
-    task = lv.train.task_of(network, split)
+    task = lv.train.trainable.task_of(network, split)
     wrong = int((task.labels(network(split.x_test)) != split.y_test).sum())
     figure = lv.report.decision_regions(network, split.x_test, split.y_test, task, split.label_names)
     right = len(split.y_test) - wrong
@@ -154,7 +154,7 @@ def test_the_shading_is_the_probability():
 
 def test_the_first_axis_of_the_features_is_the_normal_of_the_head():
     split, network = planar()
-    task = lv.train.task_of(network, split)
+    task = lv.train.trainable.task_of(network, split)
     features = network.features(split.x_test).detach().double()
     basis, plane = _basis(network, features, task)
     normal = network.head.weight[0].detach().double()
@@ -166,7 +166,7 @@ def test_the_first_axis_of_the_features_is_the_normal_of_the_head():
 
 def test_the_panels_show_the_depths_and_what_the_head_gets_right_there():
     split, network = planar()
-    task = lv.train.task_of(network, split)
+    task = lv.train.trainable.task_of(network, split)
     figure = lv.report.features_at_depths(network, split.x_test, split.y_test, task, panels=4)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert [t.split(",")[0] for t in titles] == ["layer 0", "layer 2", "layer 4", "layer 6"]
@@ -179,7 +179,7 @@ def test_the_panels_show_the_depths_and_what_the_head_gets_right_there():
 def test_features_of_every_kind_of_state(model):
     split = lv.data.load("double-moons", points=80)
     network = network_for(split, model=model)
-    task = lv.train.task_of(network, split)
+    task = lv.train.trainable.task_of(network, split)
     assert len(lv.report.features_at_depths(network, split.x_test, split.y_test, task).axes) == 6
 
 
@@ -187,7 +187,7 @@ def test_the_sheet_shows_the_surest_mistakes_first():
     split = images()
     network = network_for(split, conv=lv.zoo.Images())
     network.eval()
-    task = lv.train.task_of(network, split)
+    task = lv.train.trainable.task_of(network, split)
     p = task.probabilities(network(split.x_test)).detach()
     wrong = p.argmax(1) != split.y_test
     figure = lv.report.hardest_mistakes(network, split.x_test, split.y_test, task, "abc", columns=4, rows=2)
@@ -200,7 +200,7 @@ def test_the_sheet_shows_the_surest_mistakes_first():
 def test_a_network_without_mistakes_shows_what_it_is_least_sure_of(tmp_path):
     split = images()
     network = network_for(split, conv=lv.zoo.Images()).eval()
-    task = lv.train.task_of(network, split)
+    task = lv.train.trainable.task_of(network, split)
     labels = task.labels(network(split.x_test))
     figure = lv.report.hardest_mistakes(network, split.x_test, labels, task)
     assert title(figure) == "All 30 test images are right; the 30 least certain ones"

@@ -6,7 +6,7 @@ import torch
 import liouville as lv
 from liouville.report import features_in_motion
 from liouville.report.motion import _basis
-from liouville.train.objective import Task
+from liouville.task import Task
 
 
 @pytest.fixture

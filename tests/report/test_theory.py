@@ -127,7 +127,7 @@ def test_phase_planes_need_a_plane():
 
 @pytest.mark.parametrize(
     "scheme, reaches, bar",
-    [(lv.ForwardEuler(), (-2.0, 0.0), False), (lv.SymplecticEuler(), None, True), (lv.Midpoint(), None, True)],
+    [(lv.ForwardEuler(), (-2.0, 0.0), False), (lv.SymplecticEuler(), None, True), (lv.LeapfrogMidpoint(), None, True)],
 )
 def test_the_region_is_the_schemes_and_the_dots_are_the_values(scheme, reaches, bar):
     values = torch.tensor([[0.5j, -0.5j]])

@@ -5,7 +5,7 @@ import torch
 import liouville as lv
 from liouville.runs import Plan
 
-PLAN = Plan(features=8, layers=4, T=2.0, settings=lv.train.Settings(epochs=3, batch=20, lr=0.05), threads=1)
+PLAN = Plan(features=8, layers=4, T=2.0, settings=lv.train.Settings(epochs=3, batch_size=20, lr=0.05), threads=1)
 RAW = torch.tensor([[3.0, -20.0, 500.0], [-4.0, 90.0, -100.0], [0.0, 0.0, 0.0]])
 
 

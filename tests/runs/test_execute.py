@@ -16,10 +16,10 @@ from runs import own
 
 SMALL = {"layers": 4, "T": 2.0, "epochs": 2, "data_options": {"points": 120}, "threads": 1}
 PLANS = {
-    "gradients": Plan.of("swiss-roll").changed(batch=30, **SMALL),
+    "gradients": Plan.of("swiss-roll").changed(batch_size=30, **SMALL),
     "levels": Plan.of("swiss-roll").changed(levels=2, **SMALL | {"T": 0.5}),
     "gauss-newton": Plan.of("swiss-roll").changed(optimizer="gauss-newton", **SMALL | {"epochs": 1}),
-    "bfloat16, dropout": Plan.of("double-moons").changed(dtype="bfloat16", dropout=0.1, batch=30, **SMALL),
+    "bfloat16, dropout": Plan.of("double-moons").changed(dtype="bfloat16", dropout=0.1, batch_size=30, **SMALL),
 }
 
 
@@ -60,7 +60,7 @@ def test_the_command_gives_the_same_run(tmp_path):
     pytest.importorskip("click")
     from cli.conftest import call
 
-    words = "--layers 4 --T 2 --epochs 2 --batch 30 -d points=120 --threads 1 --no-figures --quiet --out"
+    words = "--layers 4 --T 2 --epochs 2 --batch-size 30 -d points=120 --threads 1 --no-figures --quiet --out"
     assert call("train", *words.split(), tmp_path / "typed").code == 0
     typed, run = Run.open(tmp_path / "typed"), runs.train(PLANS["gradients"], out=tmp_path / "run")
     assert typed.plan == run.plan and numbers(typed.metrics) == numbers(run.metrics)

@@ -15,7 +15,7 @@ def test_changes_reach_their_places():
     base = Plan.of("peaks")
     plan = base.changed(model="ms2", gamma=0.5, lr=0.3, smoothness=0.1, head_decay=0.2, init="normal", seed=4, T=None)
     assert plan.T == base.T and plan.options == {**base.options, "gamma": 0.5} and plan.init == lv.Normal()
-    penalty = dataclasses.replace(base.settings.penalty, smoothness=0.1, head=0.2)
+    penalty = dataclasses.replace(base.settings.penalty, smoothness=0.1, head_decay=0.2)
     assert plan.settings == dataclasses.replace(base.settings, lr=0.3, penalty=penalty, seed=4)
     assert plan.fit_settings().seed == 4
     assert plan.changed(model="h2").options == base.options and plan.changed(activation="relu").options["gamma"] == 0.5

@@ -28,7 +28,7 @@ def test_presets_and_their_limits() -> None:
         recipe("swiss-roll", "hdn")
     assert set(PRESETS) == {"default", "hdnn", "hdnn-script", "h1-64", "pixelwise"}
     paper, script = recipe("peaks", "hdnn"), recipe("peaks", "hdnn-script")
-    penalty = replace(paper.settings.penalty, head=paper.settings.penalty.head / 2)
+    penalty = replace(paper.settings.penalty, head_decay=paper.settings.penalty.head_decay / 2)
     settings = replace(paper.settings, schedule="epoch-count", penalty=penalty)
     assert script == replace(paper, lift="ends", settings=settings)
     assert recipe("swiss-roll", "h1-64").data_options["noise"] == 0.0

@@ -55,7 +55,7 @@ def test_coupled_takes_turns_and_twice_the_step_is_the_midpoint_rule():
         a, b = b, a + h * field(b, at(field.theta(), j))
     near(lv.Flow(field, lv.Coupled(1.0), T=h * samples.N)(y), (a + b) / 2, 1e-14)
     state = lv.Coupled().step(field, (y, 2 * y), at(field.theta()), h)
-    for one, other in zip(state, lv.Midpoint().step(field, (y, 2 * y), at(field.theta()), h), strict=True):
+    for one, other in zip(state, lv.LeapfrogMidpoint().step(field, (y, 2 * y), at(field.theta()), h), strict=True):
         near(one, other, 0.0)
 
 

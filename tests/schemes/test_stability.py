@@ -38,7 +38,7 @@ def radius(scheme, field, h):
         ("Verlet", lv.SeparableHamiltonianField, 2.0),
         ("SymplecticEuler", lv.PairField, 2.0),
         ("Verlet", lv.PairField, 2.0),
-        ("Midpoint", lv.SeparableHamiltonianField, 1.0),
+        ("LeapfrogMidpoint", lv.SeparableHamiltonianField, 1.0),
         ("RK4", lv.SeparableHamiltonianField, 2 * math.sqrt(2)),
         ("ImplicitSymplecticEuler", None, 2.0),
     ],
@@ -216,7 +216,9 @@ def test_what_states_its_own_limit_is_believed_and_what_cannot_be_hashed_has_one
     assert Listed().stability_limit == 0.0
 
 
-MIDPOINT_BEARS = {name: samples.field(name).spectrum for name in samples.FIELDS if ("Midpoint", name) in samples.PAIRS}
+MIDPOINT_BEARS = {
+    name: samples.field(name).spectrum for name in samples.FIELDS if ("LeapfrogMidpoint", name) in samples.PAIRS
+}
 
 
 @pytest.mark.parametrize("name", MIDPOINT_BEARS)
@@ -224,7 +226,7 @@ def test_midpoint_warns_on_every_field_that_is_not_known_to_turn_only(name):
     """Where the line is that asked for it, loading and refining included; never refused."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        lv.Flow(samples.field(name), lv.Midpoint(), T=1.0)
+        lv.Flow(samples.field(name), lv.LeapfrogMidpoint(), T=1.0)
     assert [w.category for w in said] == [lv.schemes.StabilityWarning] * (MIDPOINT_BEARS[name] != "imaginary")
     assert all(w.filename == __file__ and "lets whatever a field damps grow" in str(w.message) for w in said)
 
@@ -244,10 +246,10 @@ def test_a_subclass_that_computes_something_else_is_not_taken_at_its_parents_wor
             return torch.stack((-y[..., 1], y[..., 0]), -1)
 
     with pytest.warns(lv.schemes.StabilityWarning, match="nothing says that Other damps nothing"):
-        lv.Flow(Other(2, 3), lv.Midpoint(), T=1.0)
+        lv.Flow(Other(2, 3), lv.LeapfrogMidpoint(), T=1.0)
     with pytest.warns(lv.schemes.StabilityWarning, match="AntisymmetricField damps"):
         lv.zoo.midpoint(4, 8, T=1.0, gamma=0.1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        lv.Flow(Turns(2, 3), lv.Midpoint(), T=1.0)
+        lv.Flow(Turns(2, 3), lv.LeapfrogMidpoint(), T=1.0)
         lv.zoo.midpoint(4, 8, T=1.0)

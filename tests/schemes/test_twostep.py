@@ -51,7 +51,7 @@ def test_leapfrog_recursion_is_symplectic_euler(start, first):
 @torch.no_grad()
 def test_midpoint_recursion_and_first_step():
     field = samples.field("antisymmetric")
-    flow, y = lv.Flow(field, lv.Midpoint(), T=0.9), randn(4, 4)
+    flow, y = lv.Flow(field, lv.LeapfrogMidpoint(), T=0.9), randn(4, 4)
     u, h, theta = flow.trajectory(y), flow.h, field.theta()
     near(u[1], y + h * field(y, at(theta)), rounding(y, terms=3))
     for j in range(1, samples.N):
@@ -62,7 +62,7 @@ def test_midpoint_needs_the_pair_state():
     """The chain of dy_{j+1}/dy_j is not dy_N/dy_0; the chain over pairs is."""
     N, h = 16, 0.2
     field = lv.AntisymmetricField(3, N, init=samples.RANDOM).double()
-    flow, y = lv.Flow(field, lv.Midpoint(), T=N * h), randn(1, 3)
+    flow, y = lv.Flow(field, lv.LeapfrogMidpoint(), T=N * h), randn(1, 3)
     whole = jacobian(lambda s: (flow(s[0]),), (y,))
     theta, states = field.theta(), list(flow.states(y))
     pair = jacobian(lambda s: flow.scheme.init(field, s[0], at(theta), h), (y,))
@@ -76,7 +76,7 @@ def test_midpoint_needs_the_pair_state():
 
 
 def test_midpoint_pair_determines_the_past_and_y_alone_does_not():
-    flow = samples.flow("Midpoint", "antisymmetric")
+    flow = samples.flow("LeapfrogMidpoint", "antisymmetric")
     y = randn(4, 4)
     with torch.no_grad():
         back = flow.inverse_state(flow.final_state(y))

@@ -62,7 +62,7 @@ def penalty(net: nn.Module, p: Penalty) -> Tensor:
             total = total + p.smoothness * smooth / 2 * (w[1:] - w[:-1]).square().sum()
             total = total + p.decay * small / 2 * w.square().sum()
     for w in net.head.parameters():
-        total = total + p.head / 2 * w.square().sum()
+        total = total + p.head_decay / 2 * w.square().sum()
     return total
 
 

@@ -10,7 +10,7 @@ from liouville.train import FullObjective, Penalty, ReducedObjective, Task
 
 TASKS = {"logistic": Task("logistic", 2), "softmax": Task("softmax", 3), "least-squares": Task("least-squares", 0)}
 OUTPUTS = {"logistic": 1, "softmax": 3, "least-squares": 2}
-PENALTY = Penalty(smoothness=1e-2, decay=2e-2, head=3e-2)
+PENALTY = Penalty(smoothness=1e-2, decay=2e-2, head_decay=3e-2)
 MODELS = ("h1", "h2", "ms1", "ms2", "ms3", "antisymmetric", "verlet", "leapfrog", "midpoint", "resnet")
 
 

@@ -13,7 +13,7 @@ from liouville.train import Penalty, Settings, Task, alternate, fit
 from train.hand import Adam, loss, network, penalty, points, same, watched, weights
 
 EPS = torch.finfo(torch.float64).eps
-HEAD = Settings(epochs=3, batch=1000, lr=0.1, optimizer="sgd", schedule="constant", validation=0.0, alternate=4)
+HEAD = Settings(epochs=3, batch_size=1000, lr=0.1, optimizer="sgd", schedule="constant", validation=0.0, alternate=4)
 
 
 def head_by_hand(net: lv.Network, batches: list[tuple[Tensor, Tensor]], lr: float, decay: float) -> None:
@@ -34,12 +34,12 @@ def test_alternation_by_hand(head_lr: float | None, decay: float, steps: int) ->
     net, lr, data = network(), 0.1, points()
     settings = Settings(
         epochs=3,
-        batch=1000,
+        batch_size=1000,
         lr=lr,
         head_lr=head_lr,
         optimizer="sgd",
         schedule="constant",
-        penalty=Penalty(smoothness=0.1, head=decay),
+        penalty=Penalty(smoothness=0.1, head_decay=decay),
         alternate=steps,
         validation=0.0,
     )
@@ -75,7 +75,7 @@ def test_the_last_head_is_fitted_batch_by_batch_on_what_evaluation_sees(monkeypa
         return gradients(network, features, *rest)
 
     monkeypatch.setattr(alternate, "_gradients", see)
-    settings = Settings(epochs=3, batch=10, lr=0.1, alternate=2, validation=0.0, penalty=Penalty(head=0.2))
+    settings = Settings(epochs=3, batch_size=10, lr=0.1, alternate=2, validation=0.0, penalty=Penalty(head_decay=0.2))
     fit(net, data, settings)
     assert [len(batch) for batch in batches] == [10, 10, 5] * 3
     after = weights(net)
@@ -99,7 +99,7 @@ def test_a_linear_head_has_the_gradient_of_autograd(task: Task) -> None:
     features = torch.randn(50, 4, generator=g).double()
     y = torch.randint(task.classes, (50,), generator=g) if task.classes else torch.randn(50, 2, generator=g).double()
     linear = nn.Linear(4, outputs).double()
-    settings = Settings(alternate=1, penalty=Penalty(head=0.3))
+    settings = Settings(alternate=1, penalty=Penalty(head_decay=0.3))
     closed, graph = (
         alternate._gradients(lv.Network(lv.Lift(4), nn.Identity(), head), features, y, task, settings)
         for head in (linear, nn.Sequential(nn.Identity(), linear))
@@ -112,7 +112,7 @@ def test_a_linear_head_has_the_gradient_of_autograd(task: Task) -> None:
 def test_batch_normalisation_counts_every_batch_once() -> None:
     """The head's own pass over a batch leaves the statistics of the lift alone."""
     net = lv.Network(nn.BatchNorm1d(2), nn.Sequential(lv.Lift(4), network().body), nn.Linear(4, 1)).double()
-    run = watched(net, points(), Settings(epochs=3, batch=10, lr=0.1, alternate=2, validation=0.0))
+    run = watched(net, points(), Settings(epochs=3, batch_size=10, lr=0.1, alternate=2, validation=0.0))
     assert [int(state["lift.num_batches_tracked"]) for state in run.behind] == list(range(1, 10))
 
 

@@ -98,7 +98,7 @@ def seen_by(settings: Settings) -> tuple[Split, list[Tensor], list[Tensor]]:
 
 @pytest.mark.parametrize("pixels", [0, 1, 2])
 def test_training_sees_shifted_images_and_evaluation_the_images(pixels: int) -> None:
-    data, batches, evaluated = seen_by(Settings(epochs=8, batch=16, lr=1e-4, shift=pixels, validation=0.25))
+    data, batches, evaluated = seen_by(Settings(epochs=8, batch_size=16, lr=1e-4, shift=pixels, validation=0.25))
     sources = {int(x.mean().div(10).round()): x for x in data.x_train}
     moves = set()
     for image in torch.cat(batches):
@@ -111,7 +111,9 @@ def test_training_sees_shifted_images_and_evaluation_the_images(pixels: int) -> 
 
 @pytest.mark.parametrize("shift", [0, 1])
 def test_training_sees_warped_images_and_evaluation_the_images(shift: int) -> None:
-    data, batches, evaluated = seen_by(Settings(epochs=2, batch=16, lr=1e-4, warp=1.0, shift=shift, validation=0.25))
+    data, batches, evaluated = seen_by(
+        Settings(epochs=2, batch_size=16, lr=1e-4, warp=1.0, shift=shift, validation=0.25)
+    )
     for image in torch.cat(batches):
         source = data.x_train[int(image.mean().div(10).round())]
         assert not shifts(image, source, 1), "whole pixels are no warp"
@@ -122,7 +124,7 @@ def test_training_sees_warped_images_and_evaluation_the_images(shift: int) -> No
 
 
 def test_an_image_moves_anew_in_every_epoch() -> None:
-    _, batches, _ = seen_by(Settings(epochs=2, batch=1000, lr=1e-4, shift=2, validation=0.0))
+    _, batches, _ = seen_by(Settings(epochs=2, batch_size=1000, lr=1e-4, shift=2, validation=0.0))
     first, second = ({int(x.mean().div(10).round()): x for x in batch} for batch in batches)
     assert len(first) == len(second) == 40
     assert sum(not torch.equal(first[i], second[i]) for i in first) > 30  # 1 in 25 stays by chance

@@ -11,7 +11,7 @@ from liouville.train.descent import LineSearch, TrustRegion
 from train.hand import network, points, weights
 from train.problems import randn
 
-PENALTY = Penalty(smoothness=1e-3, decay=1e-3, head=1e-2)
+PENALTY = Penalty(smoothness=1e-3, decay=1e-3, head_decay=1e-2)
 TASK = Task("logistic", 2)
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from liouville.train import Expansion, Objective, Penalty, Task
+from liouville.train import Penalty, Task
 from liouville.train.descent import LineSearch, TrustRegion
+from liouville.train.objective import Expansion, Objective
 from train.problems import full, randn
 
 EPS = torch.finfo(torch.float64).eps

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 import liouville as lv
-from liouville.train import DivergenceError, Penalty, Settings, evaluate, fit, task_of
+from liouville.train import DivergenceError, Penalty, Settings, evaluate, fit
+from liouville.train.trainable import task_of
 from train.hand import loss, network, points, same, watched, weights
 
 NAN = float("nan")
-RUN = Settings(epochs=3, batch=10, lr=0.05, schedule="constant", validation=0.0)  # 3 steps an epoch
+RUN = Settings(epochs=3, batch_size=10, lr=0.05, schedule="constant", validation=0.0)  # 3 steps an epoch
 
 
 def poison(weight: nn.Parameter, step: int) -> None:
@@ -50,7 +51,7 @@ def test_a_gradient_that_is_not_a_number_stops_the_run_in_its_step(step: int, va
     same(weights(net), before, 0.0)
 
 
-@pytest.mark.parametrize("terms", [{"decay": 1e38}, {"smoothness": 3e38}, {"head": 3e38}])
+@pytest.mark.parametrize("terms", [{"decay": 1e38}, {"smoothness": 3e38}, {"head_decay": 3e38}])
 def test_a_penalty_that_overflows_stops_the_run(terms: dict) -> None:
     net = network().float()
     nn.init.constant_(net.head.weight, 3.0)
@@ -93,7 +94,9 @@ def test_an_explosion_in_the_last_step_stops_the_run(validation: float, lr: floa
     net = network()
     before = weights(net)
     with pytest.raises(DivergenceError, match=r"the loss is .* at step 1 of epoch 1;"):
-        settings = replace(RUN, epochs=1, batch=1000, optimizer="sgd", lr=lr, validation=validation, average=average)
+        settings = replace(
+            RUN, epochs=1, batch_size=1000, optimizer="sgd", lr=lr, validation=validation, ema_decay=average
+        )
         fit(net, points(), settings)
     same(weights(net), before, 0.0)
 
@@ -114,7 +117,7 @@ def test_a_loss_a_thousand_times_one_more_than_the_first_has_exploded(share: flo
 
     lr = share * limit * 1e6 / behind(1e6)
     assert behind(lr) == pytest.approx(share * limit, rel=0.01)
-    run = replace(RUN, epochs=1, batch=1000, optimizer="sgd", lr=lr)
+    run = replace(RUN, epochs=1, batch_size=1000, optimizer="sgd", lr=lr)
     if share < 1:
         assert fit(net, data, run).metrics["train_loss"] == pytest.approx(behind(lr), rel=1e-9)
     else:
@@ -170,7 +173,7 @@ def test_an_implicit_layer_without_a_solution_in_evaluation_is_a_divergence(vali
     net.register_forward_pre_hook(steep)
     net.lift = WeakInEvaluation(1.0, 1e-3)
     with pytest.raises(DivergenceError, match="no unique solution"):
-        fit(net, data, replace(RUN, epochs=1, batch=1000, optimizer="sgd", lr=0.01, validation=validation))
+        fit(net, data, replace(RUN, epochs=1, batch_size=1000, optimizer="sgd", lr=0.01, validation=validation))
     same(weights(net), before, 0.0)
 
 
@@ -211,7 +214,7 @@ def test_the_layer_behind_which_the_state_is_largest_is_named_with_its_margin(k:
     poison(net.head.weight, 1)
     margins, states = lv.analysis.margin(net.body).detach(), net.body.trajectory(net.lift(points().x_train)).detach()
     with pytest.raises(DivergenceError) as caught:
-        fit(net, points(), replace(RUN, batch=1000))
+        fit(net, points(), replace(RUN, batch_size=1000))
     found = re.search(
         r"finite and largest \((.*?)\) behind layer (\d+); .* is (.*?) in layer (\d+) and (.*?) at its",
         str(caught.value),
@@ -239,7 +242,7 @@ def test_the_layer_is_named_for_every_kind_of_state(k: int, model: str) -> None:
     net = lv.Network(lv.Lift(4, place="q"), flow, nn.Linear(4, 1)).double()
     poison(net.head.weight, 1)
     with pytest.raises(DivergenceError, match=rf"finite and largest \(.*\) behind layer {k};"):
-        fit(net, points(), replace(RUN, batch=1000))
+        fit(net, points(), replace(RUN, batch_size=1000))
 
 
 @pytest.mark.parametrize("weight", ["K_p", "b_q"])

@@ -23,13 +23,13 @@ from liouville.train import (
     multilevel,
     optimizer_of,
     refine,
-    task_of,
 )
+from liouville.train.trainable import task_of
 from train.hand import network, points, weights
 from train.problems import randn
 from turns import one_in
 
-PENALTY = Penalty(smoothness=1e-3, decay=1e-3, head=1e-2)
+PENALTY = Penalty(smoothness=1e-3, decay=1e-3, head_decay=1e-2)
 METHODS = ("eliminated", "eliminated-simple", "joint", "alternating")
 SAFEGUARDS = ("armijo", "trust-region")
 
@@ -63,7 +63,7 @@ def test_beats_the_first_order_loop_in_iterations() -> None:
     split = points(60, 10)
     ours, theirs = network(), network()
     gauss_newton(ours, split, settings(iterations=20))
-    lv.train.fit(theirs, split, lv.train.Settings(epochs=100, batch=60, penalty=PENALTY, validation=0.0))
+    lv.train.fit(theirs, split, lv.train.Settings(epochs=100, batch_size=60, penalty=PENALTY, validation=0.0))
     assert objective(ours, split) < objective(theirs, split)
 
 
@@ -96,7 +96,7 @@ def test_repeatable(head: str) -> None:
     runs = []
     for _ in range(2):
         net = network()
-        more = {"batch": 10, "curvature": 0.5} if head == "alternating" else {}
+        more = {"batch_size": 10, "curvature": 0.5} if head == "alternating" else {}
         gauss_newton(net, points(), settings(head=head, validation=0.2, **more))
         runs.append(weights(net))
     assert all(torch.equal(runs[0][k], runs[1][k]) for k in runs[0])
@@ -204,7 +204,7 @@ def test_interruption_leaves_the_best_weights() -> None:
         ({"decrease": 1.0}, r"decrease must lie in \[0, 1\)"),
         ({"ridge": 0.0}, "ridge must be positive"),
         ({"curvature": 0.0, "head": "alternating"}, "curvature must be a share"),
-        ({"batch": 10}, "belong to head='alternating'"),
+        ({"batch_size": 10}, "belong to head='alternating'"),
         ({"penalty": Penalty(smoothness=1e-3)}, "has a solution for sure only with a decay"),
     ],
 )
@@ -221,7 +221,7 @@ def test_verlet_on_the_swiss_roll() -> None:
     head = nn.Sequential(lv.network.Half("q"), nn.Linear(2, 1))
     net = lv.Network(lv.Lift(4, 2, place="q"), body, head).double()
     settings = GaussNewton(
-        iterations=60, target=1.0, safeguard="trust-region", penalty=Penalty(smoothness=5e-3, head=1e-4)
+        iterations=60, target=1.0, safeguard="trust-region", penalty=Penalty(smoothness=5e-3, head_decay=1e-4)
     )
     history = gauss_newton(net, split, settings, validation=(split.x_test, split.y_test))
     assert history.metrics["validation_accuracy"] == 1.0

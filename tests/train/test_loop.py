@@ -47,7 +47,7 @@ def test_another_seed_is_another_run() -> None:
 
 def test_it_learns() -> None:
     net = network(layers=8)
-    history = fit(net, moons(2000), Settings(epochs=60, batch=100, lr=0.05))
+    history = fit(net, moons(2000), Settings(epochs=60, batch_size=100, lr=0.05))
     assert history.metrics["test_accuracy"] > 0.97
     assert history.epochs[-1].loss < 0.5 * history.epochs[0].loss
 
@@ -103,7 +103,7 @@ def test_regression() -> None:
     y = torch.sin(2 * x[:, 0]) * x[:, 1]
     data = Split(x[:300], y[:300], x[300:], y[300:], name="wave", classes=0)
     net = lv.regressor("h2", 2, 1, 8, 6, 1.5, generator=torch.Generator().manual_seed(0))
-    history = fit(net, data, Settings(epochs=100, batch=30, lr=0.03))
+    history = fit(net, data, Settings(epochs=100, batch_size=30, lr=0.03))
     assert history.metrics["test_r2"] > 0.7
     assert "accuracy" not in history.records()[0]
     assert "r2" in history.records()[0]
@@ -132,7 +132,7 @@ def test_divergence_names_step_layer_and_margin_and_keeps_the_best_weights() -> 
         ({"epochs": "3"}, "epochs must be a whole number of at least 1 .*, got '3'"),
         ({"lr": "0.1"}, "lr must be a number, got '0.1'"),
         ({"validation": "half"}, "validation must be a number, got 'half'"),
-        ({"batch": 0}, "batch must be a whole number of at least 1 .*, got 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1 .*, got 0"),
         ({"lr": -1.0}, "lr must be positive and finite, got -1"),
         ({"validation": 1.0}, r"validation must lie in \[0, 1\), got 1"),
         ({"schedule": "onecycle"}, "unknown schedule 'onecycle'; did you mean 'one-cycle'"),
@@ -142,7 +142,7 @@ def test_divergence_names_step_layer_and_margin_and_keeps_the_best_weights() -> 
         ({"patience": 0}, "patience must be at least 1 epoch, a whole number, got 0"),
         ({"patience": 3, "validation": 0.0}, "patience waits for a better validation loss; give validation a share"),
         ({"epochs": 2.5}, "epochs must be a whole number of at least 1 .*, got 2.5"),
-        ({"batch": 32.0}, "batch must be a whole number of at least 1 .*, got 32.0"),
+        ({"batch_size": 32.0}, "batch_size must be a whole number of at least 1 .*, got 32.0"),
         ({"alternate": 0.5}, "alternate must be a whole number of at least 0 .*, got 0.5"),
         ({"shift": -1}, "shift must be a whole number of at least 0 .*, got -1"),
         ({"seed": -1}, "seed must be a whole number of at least 0 .*, got -1"),
@@ -152,10 +152,10 @@ def test_divergence_names_step_layer_and_margin_and_keeps_the_best_weights() -> 
         ({"lr": 0.0}, "lr must be positive and finite, got 0"),
         ({"head_lr": math.inf}, "head_lr must be positive and finite, got inf"),
         ({"head_lr": 0.0}, "head_lr must be positive and finite, got 0"),
-        ({"clip": math.nan}, "clip must be positive and finite, got nan"),
+        ({"max_grad_norm": math.nan}, "max_grad_norm must be positive and finite, got nan"),
         ({"warp": math.inf}, "warp must be >= 0, got inf"),
         ({"weight_decay": math.nan, "optimizer": "adamw"}, "weight_decay must be >= 0, got nan"),
-        ({"average": 1.0}, r"average must lie in \[0, 1\), got 1"),
+        ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\), got 1"),
         ({"beta2": 1.0}, r"beta2 must lie in \[0, 1\), got 1"),
         ({"warmup": math.nan}, r"warmup must lie in \[0, 1\), got nan"),
     ],

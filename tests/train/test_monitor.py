@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import liouville as lv
-from liouville.kernels import is_built
+from liouville.kernels.library import is_built
 from liouville.train import GradientMonitor, GradientWarning, Settings, fit
 from measure import EPS, at, generator, near, randn
 
@@ -30,7 +30,7 @@ def h2(layers: int = 64, **more) -> lv.Network:
 def test_a_vanishing_mlp_of_32_layers_is_flagged_within_20_steps() -> None:
     monitor, split = GradientMonitor(), lv.data.load("swiss-roll", points=500)
     with pytest.warns(GradientWarning, match="the gradient vanishes, from .* to .* at the first") as seen:
-        fit(mlp(32), split, Settings(epochs=1, batch=10, validation=0.0), callbacks=[monitor])
+        fit(mlp(32), split, Settings(epochs=1, batch_size=10, validation=0.0), callbacks=[monitor])
     assert monitor.step >= 20
     assert monitor.records[0].step == 1 and monitor.flags[0].startswith("step 1:")
     assert len(seen) == 1  # said once, however often it is seen
@@ -44,7 +44,7 @@ def test_a_64_layer_h2_is_silent_under_every_engine(engine: lv.Backprop) -> None
     monitor, split = GradientMonitor(cost=0.9), lv.data.load("swiss-roll", points=200)
     with warnings.catch_warnings():
         warnings.simplefilter("error", GradientWarning)
-        fit(h2(backprop=engine), split, Settings(epochs=2, batch=20, validation=0.0), callbacks=[monitor])
+        fit(h2(backprop=engine), split, Settings(epochs=2, batch_size=20, validation=0.0), callbacks=[monitor])
     assert monitor.flags == [] and monitor.records
     assert all(len(record.norms) == 65 for record in monitor.records)
 
@@ -134,7 +134,7 @@ def test_watching_changes_nothing() -> None:
     split = lv.data.load("swiss-roll", points=200)
     field = lv.dropout(lv.SeparableHamiltonianField(4, 8, generator=generator(0)), 0.1)
     network = lv.Network(lv.Lift(4), lv.Flow(field, lv.SymplecticEuler(), T=1.0), nn.Linear(4, 1))
-    watched, settings = copy.deepcopy(network), Settings(epochs=2, batch=20)
+    watched, settings = copy.deepcopy(network), Settings(epochs=2, batch_size=20)
     fit(network, split, settings)
     fit(watched, split, settings, callbacks=[GradientMonitor(cost=1.0)])
     for a, b in zip(network.parameters(), watched.parameters(), strict=True):
@@ -146,7 +146,7 @@ def test_time_spent_is_bounded_after_the_first_measurement() -> None:
     split = lv.data.load("swiss-roll", points=500)
     monitor = GradientMonitor(cost=0.03)
     network = h2(backprop=lv.Stored())
-    history = fit(network, split, Settings(epochs=6, batch=20), callbacks=[monitor])
+    history = fit(network, split, Settings(epochs=6, batch_size=20), callbacks=[monitor])
     first = monitor.seconds / len(monitor.records)
     assert monitor.seconds <= 0.03 * history.metrics["seconds"] + 2 * first
     assert len(monitor.records) < monitor.step

@@ -14,7 +14,7 @@ from liouville.data import Split
 from liouville.train import History, Penalty, Settings, Terminal, evaluate, fit, multilevel, optimizer_of, refine
 from train.hand import weights
 
-SHORT = Settings(epochs=2, batch=50, lr=0.02, schedule="constant", penalty=Penalty(smoothness=1e-5))
+SHORT = Settings(epochs=2, batch_size=50, lr=0.02, schedule="constant", penalty=Penalty(smoothness=1e-5))
 
 
 def moons(points: int = 400) -> Split:
@@ -69,7 +69,7 @@ def test_levels_tell_what_happened_right_before_and_right_behind_each_doubling()
     assert [level.layers for level in history.levels] == [(4,), (8,), (16,)]
     assert net.body.layers == 16 and net.body.T == 0.8
     held = data.holdout(SHORT.validation, torch.Generator().manual_seed(SHORT.seed))
-    score = evaluate(net, held.x_validation, held.y_validation, lv.train.task_of(net, data))
+    score = evaluate(net, held.x_validation, held.y_validation, lv.train.trainable.task_of(net, data))
     assert history.levels[-1].end == score
     for coarse, fine in zip(history.levels, history.levels[1:], strict=False):
         assert fine.start["loss"] == pytest.approx(coarse.end["loss"], abs=0.1)
@@ -171,7 +171,7 @@ def test_it_starts_finer_where_the_coarsest_step_is_too_long_and_says_so() -> No
 
 @pytest.mark.parametrize(
     ("scheme", "limit"),
-    [(lv.Midpoint(), 1.0), (lv.RK4(), 8**0.5), (lv.ForwardEuler(), 2.0), (lv.ImplicitMidpoint(), 1e9)],
+    [(lv.LeapfrogMidpoint(), 1.0), (lv.RK4(), 8**0.5), (lv.ForwardEuler(), 2.0), (lv.ImplicitMidpoint(), 1e9)],
 )
 @pytest.mark.parametrize("share", [0.9, 1.1])
 def test_what_is_too_long_is_the_schemes_to_say(scheme: lv.Scheme, limit: float, share: float) -> None:
@@ -220,7 +220,7 @@ def test_several_flows_are_doubled_together() -> None:
     x = torch.randn(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     data = Split(x[:40], (x[:40].mean((1, 2, 3)) > 0).long(), x[40:], (x[40:].mean((1, 2, 3)) > 0).long(), "blobs", 2)
     net = lv.classifier("ms1", (1, 8, 8), 2, (4, 8), (1, 2), 0.2, conv=lv.zoo.Images())
-    history = multilevel(net, data, replace(SHORT, batch=10), levels=2)
+    history = multilevel(net, data, replace(SHORT, batch_size=10), levels=2)
     assert [level.layers for level in history.levels] == [(1, 2), (2, 4)]
 
 

@@ -9,8 +9,8 @@ import scipy.sparse.linalg
 import torch
 from torch import Tensor
 
-from liouville.train import Head, Task, steihaug
-from liouville.train.newton import armijo
+from liouville.train import Head, Task
+from liouville.train.newton import armijo, steihaug
 from train.problems import OUTPUTS, TASKS, data, randn
 
 EPS = torch.finfo(torch.float64).eps

@@ -44,7 +44,7 @@ def test_a_step_evaluates_theta_once(budget, monkeypatch):
     kind, calls = type(network.body.field), []
     plain = kind.theta
     monkeypatch.setattr(kind, "theta", lambda self: calls.append(torch.is_grad_enabled()) or plain(self))
-    settings = Settings(epochs=1, batch=20, penalty=Penalty(smoothness=1e-3, decay=1e-3, l1=1e-3))
+    settings = Settings(epochs=1, batch_size=20, penalty=Penalty(smoothness=1e-3, decay=1e-3, l1=1e-3))
     fit(network, lv.data.load("double-moons", points=80), settings, test=False)
     assert sum(calls) == 2  # 36 of 40 samples are trained on; calls without gradients are evaluations
 

@@ -19,10 +19,8 @@ from liouville.train import (
     Smoothness,
     SoftBudget,
     Variation,
-    decay,
-    head_decay,
-    smoothness,
 )
+from liouville.train.regularisers import decay, head_decay, smoothness
 from liouville.train.regularisers.head import laplacian
 
 EPS = torch.finfo(torch.float64).eps
@@ -97,7 +95,7 @@ def test_independent_weights_have_no_limit_in_depth() -> None:
 def test_taylor(scaling: str) -> None:
     """The remainder of the first-order expansion of a quadratic is exactly of second order."""
     network = lv.classifier("h2", 2, 2, 4, 6, 1.5).double()
-    penalty = Penalty(smoothness=0.7, decay=0.3, head=0.2, scaling=scaling)
+    penalty = Penalty(smoothness=0.7, decay=0.3, head_decay=0.2, scaling=scaling)
     weights = list(network.parameters())
     gradient = torch.autograd.grad(penalty(network), weights)
     generator = torch.Generator().manual_seed(1)
@@ -236,9 +234,9 @@ def test_curvature_in_some_of_the_parameters_is_that_block_of_it() -> None:
 def test_frozen_weights_are_no_direction() -> None:
     net = images()
     net.head[-1].weight.requires_grad_(False)
-    assert "head.2.weight" not in Penalty(head=1.0).gradient(net)
+    assert "head.2.weight" not in Penalty(head_decay=1.0).gradient(net)
     with pytest.raises(ValueError, match=r"trains no parameter 'head.2.weight'; it has"):
-        Penalty(head=1.0).curvature(net, {"head.2.weight": net.head[-1].weight})
+        Penalty(head_decay=1.0).curvature(net, {"head.2.weight": net.head[-1].weight})
     with pytest.raises(ValueError, match=r"direction of head.2.bias must have the shape \(3,\), got \(2,\)"):
         HeadDecay().curvature(net, {"head.2.bias": torch.zeros(2)})
 

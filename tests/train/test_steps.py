@@ -17,7 +17,7 @@ from train.hand import Adam, Momentum, follow, loss, network, penalty, points, s
 
 EPS = torch.finfo(torch.float64).eps
 # One step on all points at once: lr 1, and an update that is the gradient itself (the first momentum is the gradient).
-WHOLE = Settings(epochs=1, batch=1000, lr=1.0, optimizer="sgd", schedule="constant", validation=0.0)
+WHOLE = Settings(epochs=1, batch_size=1000, lr=1.0, optimizer="sgd", schedule="constant", validation=0.0)
 
 
 def gradient(net: nn.Module, x: Tensor, p: Penalty = Penalty()) -> dict[str, Tensor]:
@@ -54,7 +54,7 @@ def test_clipping_shortens_the_whole_gradient_and_never_lengthens_it(clip: float
     before, g = weights(net), gradient(net, data.x_train)
     norm = math.sqrt(sum(float(v.square().sum()) for v in g.values()))
     assert 0.1 < norm < 1e3
-    (epoch,) = fit(net, data, replace(WHOLE, clip=clip)).epochs
+    (epoch,) = fit(net, data, replace(WHOLE, max_grad_norm=clip)).epochs
     factor = min(1.0, clip / norm)
     # torch divides by norm + 1e-6
     same(weights(net), {name: before[name] - factor * g[name] for name in before}, 2e-6 * factor * norm)
@@ -75,9 +75,9 @@ OPTIMIZERS = {
 def test_optimizers_by_formula(name: str) -> None:
     """Five steps on batches, with a penalty; Adam divides by sqrt(v) + 1e-8, which makes eps at most eps/1e-8."""
     options, update = OPTIMIZERS[name]
-    net, p, lr = network(), Penalty(smoothness=0.1, decay=0.2, head=0.3), 0.05
+    net, p, lr = network(), Penalty(smoothness=0.1, decay=0.2, head_decay=0.3), 0.05
     twin = copy.deepcopy(net)
-    settings = Settings(epochs=5, batch=1000, lr=lr, schedule="constant", validation=0.0, penalty=p, **options)
+    settings = Settings(epochs=5, batch_size=1000, lr=lr, schedule="constant", validation=0.0, penalty=p, **options)
     run = watched(net, points(), settings)
     assert len(run.batches) == 5
     follow(twin, run.batches, update(), lambda _: (lr, lr), p)
@@ -136,7 +136,7 @@ def test_a_warm_up_of_any_length(epochs: int, warmup: float) -> None:
 
 def test_every_epoch_sees_every_point_once_in_an_order_of_its_own() -> None:
     data = points(25)
-    run = watched(network(), data, replace(WHOLE, epochs=2, batch=10, lr=0.1))
+    run = watched(network(), data, replace(WHOLE, epochs=2, batch_size=10, lr=0.1))
     first, second = torch.cat(run.batches[:3]), torch.cat(run.batches[3:])
     for seen in (first, second):
         assert torch.equal(seen[seen[:, 0].argsort()], data.x_train[data.x_train[:, 0].argsort()])
@@ -173,7 +173,7 @@ def test_the_moving_average_by_hand(build, average: float) -> None:
     net = build()
     held = {name: value.clone() for name, value in net.state_dict().items()}
     parameters = set(dict(net.named_parameters()))
-    run = watched(net, points(25), replace(WHOLE, epochs=4, batch=10, lr=0.3, average=average))
+    run = watched(net, points(25), replace(WHOLE, epochs=4, batch_size=10, lr=0.3, ema_decay=average))
     assert len(run.behind) == 12
     for t, now in enumerate(run.behind, 1):
         f = min(average, (1 + t) / (10 + t))
@@ -186,7 +186,7 @@ def test_the_moving_average_by_hand(build, average: float) -> None:
 
 def test_the_average_is_what_is_validated_and_returned() -> None:
     data, net = points(60), normalised()
-    run = watched(net, data, replace(WHOLE, epochs=6, batch=10, lr=0.3, average=0.9, validation=0.2))
+    run = watched(net, data, replace(WHOLE, epochs=6, batch_size=10, lr=0.3, ema_decay=0.9, validation=0.2))
     seen = {tuple(row) for x in run.batches for row in x.tolist()}
     kept = torch.tensor([tuple(row) not in seen for row in data.x_train.tolist()])
     x = data.x_train[kept]
@@ -197,7 +197,7 @@ def test_the_average_is_what_is_validated_and_returned() -> None:
 
 
 def test_averaging_does_not_touch_the_steps() -> None:
-    runs = [watched(network(), points(), replace(WHOLE, epochs=3, batch=10, average=a)) for a in (0.0, 0.9)]
+    runs = [watched(network(), points(), replace(WHOLE, epochs=3, batch_size=10, ema_decay=a)) for a in (0.0, 0.9)]
     for plain, averaged in zip(runs[0].behind, runs[1].behind, strict=True):
         same(averaged, plain, 0.0)
 

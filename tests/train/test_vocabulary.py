@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from liouville.experiments.step_costs import peak
+from liouville.experiments.beyond.step_costs import peak
 from liouville.train import linear_cross_entropy
 from measure import EPS, near, randn
 

@@ -4,6 +4,9 @@ Equation numbers: P1 is 1705.03341, P2 2105.13205, P3 2104.13166, P4 1709.03698.
 one sample at a time; the weights of layer j are read from the field and named as in the paper.
 """
 
+import inspect
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -413,3 +416,12 @@ def test_pixelwise_network_of_P2_on_mnist_has_the_published_counts():
         assert sum(p.numel() for p in net.lift.parameters()) == 80
         assert sum(p.numel() for p in net.body.parameters()) == 4 * per_layer
         assert sum(p.numel() for p in net.head.parameters()) == 62_730
+
+
+@pytest.mark.parametrize("name", lv.zoo.MODELS)
+def test_the_help_explains_every_argument(name):
+    text = inspect.getdoc(lv.zoo.MODELS[name])
+    arguments = text.partition("\nArgs:\n")[2].partition("\nExamples:\n")[0]
+    found = re.findall(r"^    (\w+(?:, \w+)*):", arguments, re.M)
+    assert found == list(inspect.signature(lv.zoo.MODELS[name]).parameters)
+    assert text.count("\nExamples:\n") == 1 and ">>>" in text.partition("\nExamples:\n")[2]

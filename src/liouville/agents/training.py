@@ -18,8 +18,8 @@ from liouville.agents.checkpoints import Checkpoints, Found
 from liouville.agents.exchange import Exchange
 from liouville.data import Split
 from liouville.network import Network
+from liouville.task import Task
 from liouville.train.loop import one_cycle
-from liouville.train.objective import Task
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Training:
     """How agents train: Adam with a one-cycle rate, mean loss over batches that all nodes draw alike.
 
     Args:
-        epochs, batch, lr: as for `liouville.train.Settings`.
+        epochs, batch_size, lr: as for `liouville.train.Settings`.
         seed: of the order of the samples.
     """
 
     epochs: int = 40
-    batch: int = 125
+    batch_size: int = 125
     lr: float = 0.02
     seed: int = 0
 
@@ -55,7 +55,7 @@ def train(
         ValueError: if the folder holds another training, or a damaged file.
     """
     optimizer = torch.optim.Adam([w for w in local.parameters() if w.requires_grad], lr=settings.lr, betas=(0.9, 0.95))
-    steps = -(-len(split.x_train) // settings.batch)
+    steps = -(-len(split.x_train) // settings.batch_size)
     rate = one_cycle(settings.epochs * steps, 0.3)
     found = Found(0, [], settings.epochs)
     if checkpoints is not None:
@@ -66,7 +66,7 @@ def train(
     for epoch in range(found.epoch, settings.epochs):
         generator = torch.Generator().manual_seed((settings.seed << 20) + epoch)
         total = 0.0
-        for step, rows in enumerate(torch.randperm(len(split.x_train), generator=generator).split(settings.batch)):
+        for step, rows in enumerate(torch.randperm(len(split.x_train), generator=generator).split(settings.batch_size)):
             optimizer.param_groups[0]["lr"] = settings.lr * rate(epoch * steps + step)
             optimizer.zero_grad(set_to_none=True)
             loss = task.loss(local(split.x_train[rows]), split.y_train[rows])

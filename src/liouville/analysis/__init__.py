@@ -22,8 +22,8 @@ from liouville.analysis.spectra import (
     singular_spectra,
 )
 from liouville.analysis.stability import StepMargin, first_nonfinite_layer, margin, step_margin
-from liouville.analysis.states import flat_states
 from liouville.analysis.verdict import gradient_verdict
+from liouville.renamed import names_moved
 
 __all__ = [
     "Certificate",
@@ -43,7 +43,6 @@ __all__ = [
     "energy_balance",
     "extreme_singular_values",
     "first_nonfinite_layer",
-    "flat_states",
     "gradient_alignment",
     "gradient_norms",
     "gradient_verdict",
@@ -66,3 +65,5 @@ __all__ = [
     "structure",
     "symplectic_defect",
 ]
+
+__getattr__ = names_moved(__name__, flat_states="states")

@@ -4,7 +4,7 @@ An engine decides what is kept between forward and backward, never what is compu
 its formulas, and all weights as stacked tensors; a layer is a slice of them.
 """
 
-from liouville.backprop.base import Backprop, Stored, layer, slices
+from liouville.backprop.base import Backprop, Stored, layer, slices  # noqa: F401 (whoever writes an engine takes both)
 from liouville.backprop.checkpointed import Checkpointed
 from liouville.backprop.drift import DriftWarning
 from liouville.backprop.reversible import Reversible
@@ -15,6 +15,4 @@ __all__ = [
     "DriftWarning",
     "Reversible",
     "Stored",
-    "layer",
-    "slices",
 ]

@@ -32,8 +32,8 @@ class Reversible(Backprop):
     r"""Keep the last state only and rebuild the others by inverting the layers: memory that does not grow with N.
 
     Time: about a third more than `Stored` for schemes made of shears (`SymplecticEuler`, `Verlet`, `Yoshida4`,
-    `Midpoint`), two thirds for the implicit ones. First derivatives only. The drift of the rebuilt states is measured
-    in every backward pass at up to 33 depths, and a `DriftWarning` says where half of the digits are lost.
+    `LeapfrogMidpoint`), two thirds for the implicit ones. First derivatives only. The drift of the rebuilt states is
+    measured in every backward pass at up to 33 depths, and a `DriftWarning` says where half of the digits are lost.
 
     Args:
         exact: keep the state on a fixed-point grid and round each increment to it, p += round(h f(q)): inversion then
@@ -78,12 +78,12 @@ class Reversible(Backprop):
         if not isinstance(scheme, ReversibleScheme):
             raise ValueError(
                 f"{type(scheme).__name__} has no inverse, so Reversible cannot run it; use Checkpointed(), or a "
-                "reversible scheme: SymplecticEuler, Verlet, Yoshida4, Midpoint, ImplicitMidpoint or "
+                "reversible scheme: SymplecticEuler, Verlet, Yoshida4, LeapfrogMidpoint, ImplicitMidpoint or "
                 "ImplicitSymplecticEuler."
             )
         if (self.exact or self.compensated) and not isinstance(scheme, ShearScheme):
             raise ValueError(
-                f"{self!r} needs a scheme made of shears, SymplecticEuler, Verlet, Yoshida4 or Midpoint; got "
+                f"{self!r} needs a scheme made of shears, SymplecticEuler, Verlet, Yoshida4 or LeapfrogMidpoint; got "
                 f"{type(scheme).__name__}. Use Reversible(), with anchors if it drifts."
             )
         if scheme.kept_bits and not self.exact:

@@ -52,7 +52,9 @@ _NAMES = {
 @_network("--T", "T", type=float, help="Final time.  [default: layers / 2]")
 @_network("--inputs", type=INTEGERS, help="Feature of y_0 that each input goes to.  [default: evenly apart]")
 @_training("--epochs", type=int, default=40, help="Passes over the data.", show_default=True)
-@_training("--batch", type=int, default=125, help="Samples per step.", show_default=True)
+@_training(
+    "--batch-size", "batch", former="--batch", type=int, default=125, help="Samples per step.", show_default=True
+)
 @_training("--lr", type=float, default=0.02, help="Highest learning rate.", show_default=True)
 @_machine(
     "--nproc", type=click.IntRange(1), help="Processes to start.  [default: 1, a simulation; under torchrun, its own]"
@@ -121,7 +123,7 @@ def _train(options: dict[str, Any], leader: bool) -> None:
     from liouville.agents.training import Training, accuracy, train
     from liouville.agents.transport import Distributed
     from liouville.processes import connect
-    from liouville.train.objective import Task
+    from liouville.task import Task
 
     torch.set_num_threads(1)
     network, graph, split = made = _central(options)

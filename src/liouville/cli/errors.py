@@ -48,7 +48,8 @@ def guarded(command: Callable[[], object], options: Collection[str] = ()) -> int
             traceback.print_exc()
         if isinstance(error, MemoryError) or "not enough memory" in str(error) or "out of memory" in str(error):
             return _report(
-                "error: the memory is exhausted; use fewer samples, a smaller --batch, or --engine checkpointed.", 2
+                "error: the memory is exhausted; use fewer samples, a smaller --batch-size, or --engine checkpointed.",
+                2,
             )
         if isinstance(error, _EXPECTED):
             return _report(f"error: {in_options(_text(error), options)}", BadInput.exit_code)

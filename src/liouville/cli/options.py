@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["INTEGERS", "SectionedCommand", "convert_data_options", "section"]
+__all__ = ["INTEGERS", "SectionedCommand", "convert_data_options", "convert_numbers", "section"]
 
+import copy
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -36,7 +37,18 @@ INTEGERS = _Integers()
 
 
 class _Option(click.Option):
+    """An option of one section; ``former`` is a name of an earlier version, which works and is not shown."""
+
     section = "Options"
+
+    def __init__(self, declarations: Sequence[str], *, former: str | None = None, **attributes: Any) -> None:
+        super().__init__([*declarations, former] if former else declarations, **attributes)
+        self.former = former
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        shown = copy.copy(self)
+        shown.opts = [name for name in self.opts if name != self.former]
+        return super(_Option, shown).get_help_record(ctx)
 
 
 class SectionedCommand(click.Command):
@@ -74,28 +86,48 @@ def convert_data_options(loader: Callable[..., Any], pairs: Iterable[str]) -> di
     hints = typing.get_type_hints(loader)
     known = inspect.signature(loader).parameters
     values = {}
+    for name, text in _pairs(pairs, "-d points=2000"):
+        if name == "dtype":
+            raise BadInput("the floating-point type is chosen with --dtype, not with -d dtype.")
+        values[name] = _convert(f"the data option {name}", text.strip(), hints[name]) if name in known else text
+    return values
+
+
+def convert_numbers(settings: type, names: Sequence[str], pairs: Iterable[str]) -> dict[str, Any]:
+    """``("products=40", "rtol=1e-4")`` -> values of the types that the record ``settings`` declares.
+
+    Raises:
+        BadInput: a word without ``=``, a value of another type, or a name that is not among ``names``.
+    """
+    hints = typing.get_type_hints(settings)
+    found = {}
+    for name, text in _pairs(pairs, "-g products=40"):
+        if name not in names:
+            raise BadInput(f"gauss-newton has no number {name!r}; -g takes {', '.join(names)}.")
+        found[name] = _convert(f"the gauss-newton option {name}", text.strip(), hints[name])
+    return found
+
+
+def _pairs(pairs: Iterable[str], example: str) -> Iterator[tuple[str, str]]:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         name = name.strip().replace("-", "_")
         if not equals or not name:
-            raise BadInput(f"-d expects NAME=VALUE, got {pair!r}; for example -d points=2000.")
-        if name == "dtype":
-            raise BadInput("the floating-point type is chosen with --dtype, not with -d dtype.")
-        values[name] = _convert(name, text.strip(), hints[name]) if name in known else text
-    return values
+            raise BadInput(f"{example.split()[0]} expects NAME=VALUE, got {pair!r}; for example {example}.")
+        yield name, text
 
 
-def _convert(name: str, text: str, hint: Any) -> Any:
+def _convert(what: str, text: str, hint: Any) -> Any:
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if type(None) in kinds and text.lower() == "none":
         return None
     kind = next((k for k in (bool, int, float) if k in kinds), str)
     if kind is bool:
         if text.lower() not in _YES_NO:
-            raise BadInput(f"the data option {name} expects true or false, got {text!r}.")
+            raise BadInput(f"{what} expects true or false, got {text!r}.")
         return _YES_NO[text.lower()]
     try:
         return kind(text)
     except ValueError:
-        what = "a whole number" if kind is int else "a number"
-        raise BadInput(f"the data option {name} expects {what}, got {text!r}.") from None
+        number = "a whole number" if kind is int else "a number"
+        raise BadInput(f"{what} expects {number}, got {text!r}.") from None

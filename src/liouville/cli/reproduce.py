@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 @click.option("--again", is_flag=True, help="Forget the records of these experiments and run them anew.")
 @click.option("--render", is_flag=True, help="Run nothing: tables, figures and page from the records that exist.")
 @click.option("--no-figures", is_flag=True, help="Draw no figures.")
+@click.option("--svg", is_flag=True, help="Draw every figure as SVG, too.")
 def reproduce(
     names: tuple[str, ...],
     everything: bool,
@@ -55,6 +56,7 @@ def reproduce(
     again: bool,
     render: bool,
     no_figures: bool,
+    svg: bool,
 ) -> int:
     """Run the experiments called NAME (see `liouville list experiments`), or all of them.
 
@@ -74,7 +76,7 @@ def reproduce(
         raise BadInput(f"{folder} has no records of {what}; leave out --render.")
     for experiment, records in found:
         if records:
-            _show(experiment, records, folder, not no_figures)
+            _show(experiment, records, folder, not no_figures, svg)
     _write_page(folder, quick)
     for failure in failures:
         click.echo(f"liouville: failed: {failure.experiment.name} {failure.case}: {failure.reason}", err=True)
@@ -187,7 +189,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def _show(experiment: Experiment, records: list[Record], folder: Path, figures: bool) -> None:
+def _show(experiment: Experiment, records: list[Record], folder: Path, figures: bool, svg: bool) -> None:
     from liouville.experiments.page import draw
 
     with _rendering(folder / experiment.name):
@@ -198,7 +200,7 @@ def _show(experiment: Experiment, records: list[Record], folder: Path, figures: 
     for each in rendering.tables:
         table(each.title, each.columns, each.rows, each.note, heads=True)
     with _rendering(folder / experiment.name):
-        drawn = draw(rendering, folder / experiment.name) if figures else []
+        drawn = draw(rendering, folder / experiment.name, svg=svg) if figures else []
     for path in drawn:
         say(f"wrote {path}")
 

@@ -15,7 +15,7 @@ import click
 
 from liouville.cli import parallel
 from liouville.cli.exits import BadInput, Failed, Interrupted
-from liouville.cli.options import INTEGERS, SectionedCommand, convert_data_options, section
+from liouville.cli.options import INTEGERS, SectionedCommand, convert_data_options, convert_numbers, section
 from liouville.cli.output import say, table
 from liouville.environment import is_first, require_environment, several
 
@@ -50,12 +50,15 @@ _data, _network, _training, _machine, _output = (
 @_network("--budget", type=float, help="Rescale K so that no sensitivity dy_N/dy_j has a norm above this.")
 @_network("--dropout", type=float, help="Dropout of every layer's velocity, in [0, 1).")
 @_training("--epochs", type=int, help="Passes over the training part; iterations of gauss-newton.")
-@_training("--batch", type=int, help="Samples per step.")
+@_training("--batch-size", former="--batch", type=int, help="Samples per step.")
 @_training("--lr", type=float, help="Learning rate, the highest of the schedule.")
 @_training("--head-lr", type=float, help="Learning rate of the head.")
 @_training("--optimizer", metavar="adam|adamw|sgd|gauss-newton", help="SGD has momentum 0.9.")
 @_training(
     "--head", metavar="eliminated|eliminated-simple|joint|alternating", help="Of gauss-newton: how it treats the head."
+)
+@_training(
+    "-g", "--solver-option", "solver", multiple=True, metavar="NAME=VALUE", help="Number of gauss-newton's solver."
 )
 @_training("--safeguard", metavar="armijo|trust-region", help="Of gauss-newton: what keeps its steps safe.")
 @_training("--beta2", type=float, help="How long adam remembers the squares of gradients.")
@@ -74,8 +77,8 @@ _data, _network, _training, _machine, _output = (
 @_training("--patience", type=int, help="Stop after so many epochs without a better validation loss.")
 @_training("--target", type=float, help="Stop once the validation accuracy (or r2) is at least this.")
 @_training("--levels", type=int, help="Depths to go through, each twice the last, ending with --layers; 1 is off.")
-@_training("--clip", type=float, help="Largest gradient norm.")
-@_training("--average", type=float, help="Moving average of the weights, factor per step; 0 is off.")
+@_training("--max-grad-norm", former="--clip", type=float, help="Shorten longer gradients to this norm.")
+@_training("--ema-decay", former="--average", type=float, help="Average the weights: factor per step; 0 is off.")
 @_training("--weight-decay", type=float, help="Of adamw.")
 @_training("--warp", type=float, help="Strength of random affine maps of training images; 0 is off.")
 @_training("--shift", type=int, help="Shift training images at random by up to this many pixels.")
@@ -105,6 +108,7 @@ def train(
     quiet: bool,
     no_figures: bool,
     svg: bool,
+    solver: tuple[str, ...],
     **changes: Any,
 ) -> int:
     """Train a network, evaluate it on held-out data, and write a run folder.
@@ -128,7 +132,7 @@ def train(
     folder = Path(out) if out is not None else None
     if folder is not None and is_first():
         require_free(folder, force)
-    plan = _plan(data, data_options, preset, like, changes)
+    plan = _plan(data, data_options, preset, like, changes | _numbers(solver))
     _require_one_process(plan)
     with settled(plan) as plan:
         return _run(plan, folder, force, quiet, not no_figures, svg, watch)
@@ -138,7 +142,8 @@ def _run(plan: Plan, folder: Path | None, force: bool, quiet: bool, figures: boo
     from liouville import processes
     from liouville.runs.execute import run, trained
     from liouville.runs.folder import next_free
-    from liouville.train import Terminal, silent
+    from liouville.train import Terminal
+    from liouville.train.progress import silent
 
     processes.join()
     parallel.listen()
@@ -210,6 +215,12 @@ def _plan(
     return base.changed(data=name, data_options=options, **_as_spelled(changes))
 
 
+def _numbers(pairs: tuple[str, ...]) -> dict[str, Any]:
+    from liouville.train.settings import SOLVER, GaussNewton
+
+    return convert_numbers(GaussNewton, SOLVER, pairs)
+
+
 def _given(word: str | None, default: str) -> str:
     """What was typed; an empty word, of a variable that is not set, is no default."""
     return default if word is None else word
@@ -220,12 +231,12 @@ def _as_spelled(changes: dict[str, Any]) -> dict[str, Any]:
     from liouville.activations import ACTIVATIONS
     from liouville.kernels import ENGINES
     from liouville.names import spelled
-    from liouville.runs import DEVICES, DTYPES, INITS, LIFTS
-    from liouville.schemes import SCHEMES
+    from liouville.runs.choices import DEVICES, DTYPES, INITS, LIFTS
+    from liouville.schemes import FORMER_NAMES, SCHEMES
     from liouville.train.settings import HEADS, OPTIMIZERS, SAFEGUARDS, SCHEDULES
     from liouville.zoo import MODELS
 
-    known: dict[str, Iterable[str]] = {"model": MODELS, "scheme": SCHEMES, "activation": ACTIVATIONS}
+    known: dict[str, Iterable[str]] = {"model": MODELS, "scheme": (*SCHEMES, *FORMER_NAMES), "activation": ACTIVATIONS}
     known |= {"lift": LIFTS, "init": INITS}
     known |= {"engine": ENGINES, "dtype": DTYPES, "device": DEVICES, "schedule": SCHEDULES, "head": HEADS}
     known |= {"optimizer": (*OPTIMIZERS, "gauss-newton"), "safeguard": SAFEGUARDS}

@@ -17,7 +17,6 @@ _ENGINES = {
 }
 _ENGINE = rf"(?:lv\.)?({'|'.join(_ENGINES)})\(\)"
 _VALUE = r"'([^']*)'|\"([^\"]*)\"|(\.{3}|[\w.+-]*\w)"
-_PENALTIES = {"head": "head_decay"}
 
 
 def in_options(text: str, options: Collection[str]) -> str:
@@ -36,7 +35,7 @@ def in_options(text: str, options: Collection[str]) -> str:
     text = re.sub(rf"flow\.with_backprop\({_ENGINE}\)|{_ENGINE}", lambda m: _engine(m[1] or m[2]), text)
     text = re.sub(r"\bLift\((\d+)\)", r"--features \1", text)
     text = re.sub(r"\bgive p_features, or use AntisymmetricField", "or use --model antisymmetric", text)
-    text = re.sub(rf"\bPenalty\((\w+)=(?:{_VALUE})\)", lambda m: _option(_PENALTIES.get(m[1], m[1]), m), text)
+    text = re.sub(rf"\bPenalty\((\w+)=(?:{_VALUE})\)", lambda m: _option(m[1], m), text)
     given = rf"(?<![\w/.=-])(\w+)=(?:{_VALUE})(?![\w(\[/=])"
     return re.sub(given, lambda m: _option(m[1], m) if m[1] in options else m[0], text)
 

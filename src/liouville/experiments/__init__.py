@@ -1,6 +1,8 @@
 """The papers' tables and figures, and those that go beyond: one file for each, with its cases, a run and a rendering.
 
-Nothing is imported before it is asked for: `EXPERIMENTS` names the modules, `load` imports one.
+The rooms are the papers, numbered as in `liouville.verify`: ``p1``, ``p2``, ``p3``, and ``beyond`` for what no paper
+has; each holds its experiments and their helpers, and what all of them use stays here. Nothing is imported before it
+is asked for: `EXPERIMENTS` names the modules, `load` imports one.
 """
 
 from __future__ import annotations
@@ -13,26 +15,26 @@ from liouville.experiments.experiment import Experiment
 from liouville.names import lookup
 
 EXPERIMENTS: dict[str, str] = {
-    "phase-planes": "phase_planes",
-    "ellipses": "ellipses",
-    "swiss-roll": "swiss_roll",
-    "peaks": "peaks",
-    "mnist-levels": "mnist_levels",
-    "head-smoothing": "head_smoothing",
-    "stable-depth": "stable_depth",
-    "planar-table": "planar_table",
-    "mnist-table": "mnist_table",
-    "gradients": "gradients",
-    "counterexample": "counterexample",
-    "propagation": "propagation",
-    "ring-of-eight": "ring_of_eight",
-    "engines": "engines",
-    "depth-1024": "depth_1024",
-    "equal-budget": "equal_budget",
-    "tables": "tables",
-    "scarcity": "scarcity",
-    "noise": "noise",
-    "language": "language",
+    "phase-planes": "p1.phase_planes",
+    "ellipses": "p1.ellipses",
+    "swiss-roll": "p1.swiss_roll",
+    "peaks": "p1.peaks",
+    "mnist-levels": "p1.mnist_levels",
+    "head-smoothing": "p1.head_smoothing",
+    "stable-depth": "p1.stable_depth",
+    "planar-table": "p3.planar_table",
+    "mnist-table": "p3.mnist_table",
+    "gradients": "p3.gradients",
+    "counterexample": "p2.counterexample",
+    "propagation": "p2.propagation",
+    "ring-of-eight": "p2.ring_of_eight",
+    "engines": "beyond.engines",
+    "depth-1024": "beyond.depth_1024",
+    "equal-budget": "beyond.equal_budget",
+    "tables": "beyond.tables",
+    "scarcity": "beyond.scarcity",
+    "noise": "beyond.noise",
+    "language": "beyond.language",
 }
 
 

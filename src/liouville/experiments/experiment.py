@@ -56,7 +56,7 @@ class Picture:
 
     Args:
         caption: one sentence.
-        draw: makes it; a figure becomes a PNG and an SVG, an animation a GIF.
+        draw: makes it; a figure becomes a PNG, and an SVG if asked, an animation a GIF.
         frames_per_second: of an animation.
     """
 
@@ -64,8 +64,8 @@ class Picture:
     draw: Callable[[], Figure | Animation]
     frames_per_second: int = 12
 
-    def write(self, stem: Path) -> list[Path]:
-        """Draw it into ``stem.png`` and ``stem.svg``, or ``stem.gif``, each written whole or not at all."""
+    def write(self, stem: Path, *, svg: bool = False) -> list[Path]:
+        """Draw it into ``stem.png``, with ``stem.svg`` if asked, or ``stem.gif``, each whole or not at all."""
         from matplotlib.animation import Animation
 
         from liouville.files import atomic
@@ -75,7 +75,7 @@ class Picture:
         with styled():
             drawn = self.draw()
         if not isinstance(drawn, Animation):
-            return save(drawn, stem.with_suffix(".png"), svg=True)
+            return save(drawn, stem.with_suffix(".png"), svg=svg)
         target = stem.with_suffix(".gif")
         with atomic(target) as path, styled():
             drawn.save(path, writer="pillow", fps=self.frames_per_second)

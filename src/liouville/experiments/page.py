@@ -58,9 +58,9 @@ def page(experiments: Sequence[Experiment], folder: Path, quick: bool = False) -
     return "\n".join(parts)
 
 
-def draw(rendering: Rendering, folder: Path) -> list[Path]:
-    """Draw the pictures of one experiment into its folder."""
-    return [path for name, picture in rendering.pictures.items() for path in picture.write(folder / name)]
+def draw(rendering: Rendering, folder: Path, *, svg: bool = False) -> list[Path]:
+    """Draw the pictures of one experiment into its folder, as SVG beside PNG if asked."""
+    return [path for name, picture in rendering.pictures.items() for path in picture.write(folder / name, svg=svg)]
 
 
 def _overview(rendered: Sequence[tuple[Experiment, Sequence[Record], Rendering]]) -> str:
@@ -108,7 +108,8 @@ def _section(experiment: Experiment, records: Sequence[Record], rendering: Rende
         if stem.with_suffix(".gif").exists():
             parts.append(f"![{picture.caption}]({place}.gif)\n\n*{picture.caption}*\n")
         elif stem.with_suffix(".png").exists():
-            parts.append(f"![{picture.caption}]({place}.png)\n\n*{picture.caption}* ([SVG]({place}.svg))\n")
+            more = f" ([SVG]({place}.svg))" if stem.with_suffix(".svg").exists() else ""
+            parts.append(f"![{picture.caption}]({place}.png)\n\n*{picture.caption}*{more}\n")
     return "\n".join(parts)
 
 

@@ -33,8 +33,8 @@ class AntisymmetricField(ActivatedField):
     Properties: D A has an imaginary spectrum for sigma' >= 0, so the ordinary differential equation neither grows
     nor decays to first order. Forward Euler leaves its stability region for gamma = 0, yet one step then has
     determinant >= 1; it is stable at D = I exactly if 2 gamma >= h (gamma^2 + mu^2) for every eigenvalue i mu of A.
-    `Midpoint` and `RK4` need no gamma, and `Midpoint` bears none: it lets what is damped grow. With gamma > 0 the
-    determinant can fall below 1 and no lower bound holds.
+    `LeapfrogMidpoint` and `RK4` need no gamma, and the former bears none: it lets what is damped grow. With gamma > 0
+    the determinant can fall below 1 and no lower bound holds.
 
     Reference: Haber & Ruthotto 2017 (1705.03341), eq. (4.12); there with a factor 1/2 (``factor``). MS2 of 2104.13166.
 

@@ -1,11 +1,11 @@
 r"""Native kernels for whole runs, the engine that uses them, and the one that chooses among all engines."""
 
 from liouville.backprop import Backprop, Checkpointed, Reversible, Stored
-from liouville.kernels.auto import Auto, Choice
+from liouville.kernels.auto import Auto
 from liouville.kernels.batchlast import BatchLast
 from liouville.kernels.fused import Fused
-from liouville.kernels.library import is_built, isa
 from liouville.kernels.table import NoKernelError, supported
+from liouville.renamed import names_moved
 
 ENGINES: dict[str, type[Backprop]] = {
     "auto": Auto,
@@ -16,4 +16,6 @@ ENGINES: dict[str, type[Backprop]] = {
     "batch-last": BatchLast,
 }
 
-__all__ = ["ENGINES", "Auto", "BatchLast", "Choice", "Fused", "NoKernelError", "is_built", "isa", "supported"]
+__all__ = ["ENGINES", "Auto", "BatchLast", "Fused", "NoKernelError", "supported"]
+
+__getattr__ = names_moved(__name__, Choice="auto", isa="library", is_built="library")

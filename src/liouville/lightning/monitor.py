@@ -33,7 +33,7 @@ class LightningGradientMonitor(Callback):
         self._logged = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.monitor.on_start(pl_module)
+        self.monitor.on_train_start(pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if len(self.monitor.records) > self._logged:
@@ -41,7 +41,7 @@ class LightningGradientMonitor(Callback):
             pl_module.log("gradient_ratio", self.monitor.records[-1].ratio)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.monitor.on_end()
+        self.monitor.on_train_end()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.monitor.on_end()
+        self.monitor.on_train_end()

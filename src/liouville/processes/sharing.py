@@ -29,6 +29,9 @@ class Processes:
     rank = 0
     size = 1
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()" if self.size == 1 else f"{type(self).__name__}({self.rank} of {self.size})"
+
     def wrapped(self, network: nn.Module) -> Any:
         """What a training step calls in place of ``network``: it has the same weights, and shares their gradients."""
         return network

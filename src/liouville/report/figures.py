@@ -16,7 +16,8 @@ from liouville.report.images import hardest_mistakes
 from liouville.report.plane import decision_regions, features_at_depths
 from liouville.report.style import save
 from liouville.report.training import predictions, training_curves
-from liouville.train import History, task_of
+from liouville.train import History
+from liouville.train.trainable import task_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,7 +1,7 @@
 """Runs: what is asked (a plan), where one starts (recipes), training as it says, and what is left (a folder)."""
 
+from liouville.renamed import names_moved
 from liouville.runs import recipes
-from liouville.runs.choices import DEVICES, DTYPES, INITS, LIFTS
 from liouville.runs.execute import Failed, Interrupted, Stopped, train, trained
 from liouville.runs.folder import Writer
 from liouville.runs.plan import Plan
@@ -9,10 +9,6 @@ from liouville.runs.recipes import PRESETS, recipe
 from liouville.runs.run import Run
 
 __all__ = [
-    "DEVICES",
-    "DTYPES",
-    "INITS",
-    "LIFTS",
     "PRESETS",
     "Failed",
     "Interrupted",
@@ -25,3 +21,5 @@ __all__ = [
     "train",
     "trained",
 ]
+
+__getattr__ = names_moved(__name__, DEVICES="choices", DTYPES="choices", INITS="choices", LIFTS="choices")

@@ -22,10 +22,11 @@ from liouville.fields import Initial, Smooth
 from liouville.machine import require_memory
 from liouville.names import lookup
 from liouville.network import Network
+from liouville.renamed import current_names
 from liouville.runs.choices import DEVICES, DTYPES, INITS, LIFTS, engine, model_options, require_option
 from liouville.runs.words import flow_in_words, training_in_words
 from liouville.runs.written import conforming
-from liouville.schemes import SCHEMES
+from liouville.schemes import FORMER_NAMES, SCHEMES
 from liouville.train import GaussNewton, Penalty, Settings
 from liouville.train.settings import OPTIMIZERS
 from liouville.zoo import MODELS, Images, classifier, regressor
@@ -94,6 +95,8 @@ class Plan:
         elif self.data_options:
             raise ValueError(f"data of one's own have no options, got {dict(self.data_options)}; leave them out.")
         lookup(MODELS, self.model, "model")
+        if self.scheme in FORMER_NAMES:
+            object.__setattr__(self, "scheme", FORMER_NAMES[self.scheme])
         for value, known, what in (
             (self.scheme, SCHEMES, "scheme"),
             (self.lift, LIFTS, "lift"),
@@ -130,16 +133,15 @@ class Plan:
         """This plan with some values replaced.
 
         Args:
-            values: fields of the plan, of its settings and of their `Penalty` (``head_decay`` for the head's
-                weight), and options of the model, all by their own name; data options are merged. ``init`` may be a
-                name. ``optimizer="gauss-newton"`` asks for `GaussNewton` settings, whose iterations are ``epochs``
-                here, and float64. None means: as it was. Options that another model does not have are dropped with
-                the old one.
+            values: fields of the plan, of its settings and of their `Penalty`, and options of the model, all by their
+                own name; data options are merged. ``init`` may be a name. ``optimizer="gauss-newton"`` asks for
+                `GaussNewton` settings, whose iterations are ``epochs`` here, and float64. None means: as it was.
+                Options that another model does not have are dropped with the old one.
 
         Raises:
             ValueError: if a value does not fit, or the model has no such option.
         """
-        given = {name: value for name, value in values.items() if value is not None}
+        given = {k: v for k, v in current_names(Settings, values, warn=True).items() if v is not None}
         if "model" in given and given["model"] != self.model:
             kept = {k: v for k, v in self.options.items() if k in model_options(given["model"])}
             given.setdefault("options", kept)
@@ -148,8 +150,7 @@ class Plan:
         before = self.data_options if given.get("data", self.data) == self.data else {}
         given["data_options"] = {**before, **given.get("data_options", {})}
         own = {f.name for f in fields(self)} & given.keys()
-        penalties = {f.name: f.name for f in fields(Penalty)} | {"head": "head_decay"}
-        penalty = {ours: given[name] for ours, name in penalties.items() if name in given}
+        penalty = {f.name: given[f.name] for f in fields(Penalty) if f.name in given}
         before = given.get("settings", self.settings)
         settings = _settings(before, given)
         if penalty:
@@ -157,7 +158,7 @@ class Plan:
         if isinstance(settings, GaussNewton) and not isinstance(before, GaussNewton) and "dtype" not in given:
             given["dtype"] = "float64"
             own |= {"dtype"}
-        options = {k: v for k, v in given.items() if k not in own | _SETTINGS | set(penalties.values())}
+        options = {k: v for k, v in given.items() if k not in own | _SETTINGS | penalty.keys()}
         model = given.get("model", self.model)
         for name in options:
             require_option(model, name)
@@ -235,7 +236,7 @@ class Plan:
         size = DTYPES[self.dtype].itemsize
         require_memory(weights * copies * size, what, "take fewer layers or features")
         if self.engine in ("stored", "batch-last") and isinstance(self.features, int):
-            batch = min(self.settings.batch or facts.train_samples, facts.train_samples)
+            batch = min(self.settings.batch_size or facts.train_samples, facts.train_samples)
             what = f"the states of {batch:,} samples after each of {sum(depths):,} layers"
             advice = "take a smaller batch, or the engine checkpointed"
             require_memory(batch * sum(depths) * self.features * size, what, advice)

@@ -17,8 +17,8 @@ from liouville.zoo import Images
 
 _TANH = {"activation": "tanh"}
 _PENALTY = Penalty(smoothness=1e-5, decay=1e-3)
-_PLANAR = Settings(epochs=190, batch=500, lr=0.07, penalty=_PENALTY)  # 1520 steps of 3600 training points
-_TABLE = Settings(epochs=60, batch=50, lr=0.01, penalty=_PENALTY)
+_PLANAR = Settings(epochs=190, batch_size=500, lr=0.07, penalty=_PENALTY)  # 1520 steps of 3600 training points
+_TABLE = Settings(epochs=60, batch_size=50, lr=0.01, penalty=_PENALTY)
 # A step of a few thousand numbers is faster on one thread, and on a busy machine two threads that wait for each other
 # are many times slower.
 _SMALL = Plan(options=_TANH, threads=1)
@@ -46,14 +46,14 @@ _DEFAULT = {
             init=Smooth(scale=0.5, mean=0.0),
             settings=Settings(
                 epochs=10,
-                batch=100,
+                batch_size=100,
                 lr=0.004,
                 head_lr=0.0008,
                 optimizer="adamw",
                 weight_decay=0.01,
                 warmup=0.3,
                 beta2=0.999,
-                average=0.998,
+                ema_decay=0.998,
                 warp=1.0,
             ),
         ),
@@ -62,16 +62,16 @@ _DEFAULT = {
 
 _HDNN = Settings(
     epochs=50,
-    batch=125,
+    batch_size=125,
     lr=0.05,
     schedule="constant",
     beta2=0.999,
     alternate=10,
     validation=0.0,
-    penalty=Penalty(smoothness=5e-4, head=2e-4, scaling="hdnn"),
+    penalty=Penalty(smoothness=5e-4, head_decay=2e-4, scaling="hdnn"),
 )
 # The script halves what 2104.13166, eq. (12), adds for the head.
-_HDNN_SCRIPT = replace(_HDNN, schedule="epoch-count", penalty=replace(_HDNN.penalty, head=1e-4))
+_HDNN_SCRIPT = replace(_HDNN, schedule="epoch-count", penalty=replace(_HDNN.penalty, head_decay=1e-4))
 
 # The two pictures of the Hamiltonian-network authors' README: 64-layer H1, T = 2.
 _H1_64 = {
@@ -90,12 +90,12 @@ _H1_64 = {
         init=Smooth(scale=1.0, modes=20, mean=0.0),
         settings=Settings(
             epochs=600,
-            batch=1000,
+            batch_size=1000,
             lr=0.15,
             beta2=0.9,
             warmup=0.3,
-            clip=1.0,
-            penalty=Penalty(decay=1e-3, head=1e-3),
+            max_grad_norm=1.0,
+            penalty=Penalty(decay=1e-3, head_decay=1e-3),
         ),
     ),
 }
@@ -148,7 +148,7 @@ def _pixelwise(data: str) -> Plan:
         T=2.0,
         conv=Images(kernel=1, pool=1),
         init=Normal(0.5),
-        settings=Settings(epochs=3, batch=100, lr=0.02, head_lr=0.002, beta2=0.999),
+        settings=Settings(epochs=3, batch_size=100, lr=0.02, head_lr=0.002, beta2=0.999),
     )
 
 

@@ -32,4 +32,4 @@ def training_in_words(s: Settings | GaussNewton) -> str:
     if isinstance(s, GaussNewton):
         return f"{s.iterations} iterations of Gauss-Newton, head {s.head}, {s.safeguard}"
     rates = f"lr {s.lr:g}" + (f" (head {s.head_lr:g})" if s.head_lr is not None else "")
-    return f"{s.epochs} epochs in batches of {s.batch}, {s.optimizer}, {s.schedule}, {rates}"
+    return f"{s.epochs} epochs in batches of {s.batch_size}, {s.optimizer}, {s.schedule}, {rates}"

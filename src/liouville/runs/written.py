@@ -10,8 +10,9 @@ from typing import Any, TypedDict
 
 from liouville.data import SOURCES
 from liouville.documents import Name, conform
+from liouville.renamed import current_names
 from liouville.runs.choices import INITS
-from liouville.train import GaussNewton, Settings
+from liouville.train import GaussNewton, Penalty, Settings
 from liouville.zoo import MODELS
 
 
@@ -38,6 +39,8 @@ def conforming(plan: type, value: Mapping[str, Any]) -> tuple[dict[str, Any], di
         conform(value[name], kind, f"plan.{name}")
     init, settings = dict(value["init"]), dict(value["settings"])
     second = settings["optimizer"] == GaussNewton.optimizer
+    settings = current_names(GaussNewton if second else Settings, settings)
+    settings["penalty"] = current_names(Penalty, settings["penalty"])
     mine = {k: v for k, v in settings.items() if k != "optimizer"} if second else settings
     conform(mine, GaussNewton if second else Settings, "plan.settings")
     conform({k: v for k, v in init.items() if k != "name"}, INITS.get(init["name"], Any), "plan.init")

@@ -16,7 +16,8 @@ from liouville.schemes.limits import StabilityWarning
 from liouville.schemes.momentum import Momentum
 from liouville.schemes.rungekutta import RK4
 from liouville.schemes.symplectic import SymplecticEuler, Verlet, Yoshida4
-from liouville.schemes.twostep import Midpoint
+from liouville.schemes.twostep import LeapfrogMidpoint
+from liouville.schemes.twostep import Midpoint as Midpoint
 
 SCHEMES: dict[str, type[Scheme]] = {
     s.__name__: s
@@ -25,7 +26,7 @@ SCHEMES: dict[str, type[Scheme]] = {
         SymplecticEuler,
         Verlet,
         Yoshida4,
-        Midpoint,
+        LeapfrogMidpoint,
         RK4,
         ImplicitMidpoint,
         ImplicitSymplecticEuler,
@@ -34,6 +35,9 @@ SCHEMES: dict[str, type[Scheme]] = {
     )
 }
 
+FORMER_NAMES = {"Midpoint": "LeapfrogMidpoint"}
+"""Names that plans and files of earlier versions have, and the names of the same schemes now."""
+
 __all__ = [
     "RK4",
     "SCHEMES",
@@ -41,7 +45,7 @@ __all__ = [
     "ForwardEuler",
     "ImplicitMidpoint",
     "ImplicitSymplecticEuler",
-    "Midpoint",
+    "LeapfrogMidpoint",
     "Momentum",
     "ReversibleScheme",
     "Scheme",

@@ -177,7 +177,7 @@ class SplittingScheme(ShearScheme):
         if not isinstance(field, PartitionedField):
             raise ValueError(
                 f"{type(self).__name__} needs a field that splits into (p, q), each moved by the other alone; "
-                f"got {type(field).__name__}. Use ForwardEuler, Midpoint, RK4 or ImplicitMidpoint, or a "
+                f"got {type(field).__name__}. Use ForwardEuler, LeapfrogMidpoint, RK4 or ImplicitMidpoint, or a "
                 f"PartitionedField such as SeparableHamiltonianField."
             )
         super().check(field)

@@ -205,7 +205,7 @@ def _check_dense(scheme: Scheme, field: VectorField) -> None:
     if field.feature_axis != -1 or field.sample_ndim not in (None, 1):
         raise ValueError(
             f"{type(scheme).__name__} solves a dense equation per sample and needs vectors, got a field on images or "
-            "sequences; use a splitting scheme or Midpoint."
+            "sequences; use a splitting scheme or LeapfrogMidpoint."
         )
 
 

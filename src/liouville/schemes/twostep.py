@@ -2,7 +2,7 @@ r"""Two-step schemes, and the midpoint one: reversible for any field, stable on 
 
 from __future__ import annotations
 
-__all__ = ["Midpoint", "TwoStep"]
+__all__ = ["LeapfrogMidpoint", "Midpoint", "TwoStep"]
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -56,8 +56,11 @@ class TwoStep(ShearScheme):
 
 
 @dataclass(frozen=True)
-class Midpoint(TwoStep):
+class LeapfrogMidpoint(TwoStep):
     r"""y_{j+1} = y_{j-1} + 2 h f(y_j; theta_j), started by one forward Euler step (the leapfrog in time).
+
+    Diffrax has it under this name, too. The explicit midpoint method of Runge and Kutta, which other libraries call
+    midpoint, is another scheme. ``Midpoint`` is the name that earlier versions had, and stays.
 
     The state is the pair (y_{j-1}, y_j), 2n numbers per sample: dy_{j+1}/dy_j alone is not a step of anything. With
     y_{-1} = y_0 - h f(y_0; theta_0) the first step is y_1 = y_0 + h f(y_0; theta_0).
@@ -75,7 +78,8 @@ class Midpoint(TwoStep):
         StabilityWarning: for a field whose rates have, or may have, negative real parts.
 
     Examples:
-        >>> Midpoint().order, Midpoint().order_in_depth, Midpoint().stability_limit
+        >>> scheme = LeapfrogMidpoint()
+        >>> scheme.order, scheme.order_in_depth, scheme.stability_limit
         (2, 1, 1.0)
     """
 
@@ -86,6 +90,9 @@ class Midpoint(TwoStep):
 
     def final(self, field: VectorField, state: State) -> Tensor:
         return state[1]
+
+
+Midpoint = LeapfrogMidpoint
 
 
 def _warn_of_damping(scheme: str, field: VectorField) -> None:

@@ -24,7 +24,7 @@ from liouville.fields import (
     dropout,
 )
 from liouville.flow import Flow
-from liouville.schemes import RK4, ForwardEuler, Midpoint, Scheme, State, SymplecticEuler, Verlet
+from liouville.schemes import RK4, ForwardEuler, LeapfrogMidpoint, Scheme, State, SymplecticEuler, Verlet
 from liouville.testing.measure import EPS, fail, jacobian, near, rounding
 
 
@@ -73,7 +73,7 @@ def _pairs(g: torch.Generator) -> Iterator[tuple[Scheme, VectorField]]:
     yield Verlet(), PairField(5, 6, p_features=2, init=Normal(0.5), generator=g)
     yield SymplecticEuler(), SecondOrderField(SymmetricField(3, 6, init=Normal(0.5), generator=g), start="half")
     yield SymplecticEuler(), dropout(separable, 0.3)
-    yield Midpoint(), AntisymmetricField(4, 6, shared=True, init=Normal(0.5), generator=g)
+    yield LeapfrogMidpoint(), AntisymmetricField(4, 6, shared=True, init=Normal(0.5), generator=g)
     yield ForwardEuler(), HamiltonianField(4, 6, train_J=True, init=Normal(0.5), generator=g)
     yield RK4(), ResidualField(3, 6, scalar_bias=True, init=Normal(0.5), generator=g)
 

@@ -1,17 +1,17 @@
 """Training: the learning problem of both papers, its penalties, by stochastic gradients or by second derivatives."""
 
 from liouville.processes.sharing import Processes
+from liouville.renamed import names_moved
 from liouville.train.callback import Callback
 from liouville.train.diagnosis import DivergenceError
-from liouville.train.full import Expansion, FullObjective, Objective
 from liouville.train.gaussnewton import Iteration, gauss_newton
 from liouville.train.history import Epoch, History
 from liouville.train.loop import evaluate, fit, optimizer_of
 from liouville.train.monitor import GradientMonitor, GradientRecord, GradientWarning
 from liouville.train.multilevel import Level, MultilevelHistory, multilevel
-from liouville.train.newton import Head, HeadSolution, steihaug
-from liouville.train.objective import Task, task_of
-from liouville.train.progress import Progress, Terminal, silent
+from liouville.train.newton import Head
+from liouville.train.objective import FullObjective
+from liouville.train.progress import Progress, Terminal
 from liouville.train.refine import refine
 from liouville.train.regularisers import (
     L1,
@@ -24,11 +24,9 @@ from liouville.train.regularisers import (
     Smoothness,
     SoftBudget,
     Variation,
-    decay,
-    head_decay,
-    smoothness,
 )
 from liouville.train.settings import GaussNewton, Settings
+from liouville.train.trainable import Task
 from liouville.train.varpro import ReducedObjective
 from liouville.train.vocabulary import linear_cross_entropy
 
@@ -39,7 +37,6 @@ __all__ = [
     "Decay",
     "DivergenceError",
     "Epoch",
-    "Expansion",
     "FullObjective",
     "GaussNewton",
     "GradientMonitor",
@@ -48,12 +45,10 @@ __all__ = [
     "Head",
     "HeadDecay",
     "HeadSmoothness",
-    "HeadSolution",
     "History",
     "Iteration",
     "Level",
     "MultilevelHistory",
-    "Objective",
     "Penalty",
     "Processes",
     "Progress",
@@ -65,17 +60,24 @@ __all__ = [
     "Task",
     "Terminal",
     "Variation",
-    "decay",
     "evaluate",
     "fit",
     "gauss_newton",
-    "head_decay",
     "linear_cross_entropy",
     "multilevel",
     "optimizer_of",
     "refine",
-    "silent",
-    "smoothness",
-    "steihaug",
-    "task_of",
 ]
+
+__getattr__ = names_moved(
+    __name__,
+    Expansion="objective",
+    HeadSolution="newton",
+    Objective="objective",
+    decay="regularisers",
+    head_decay="regularisers",
+    silent="progress",
+    smoothness="regularisers",
+    steihaug="newton",
+    task_of="trainable",
+)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from liouville.compilers import advanced_
 from liouville.network import Network
-from liouville.train.objective import Task
+from liouville.task import Task
 from liouville.train.optimizers import Adam
 from liouville.train.settings import Settings
 
@@ -51,7 +51,7 @@ def train_head(
     step = _head_steps(network, task, settings)
     for _ in range(settings.epochs):
         order = torch.randperm(len(x), generator=generator).to(x.device)
-        for rows in order.split(settings.batch):
+        for rows in order.split(settings.batch_size):
             step(features[rows], y[rows])
 
 
@@ -76,7 +76,7 @@ def _gradients(network: Network, features: Tensor, y: Tensor, task: Task, settin
     if type(head) is nn.Linear and head.bias is not None and features.dim() == 2 and not penalty.head_smoothness:
         W, mu = head.weight.detach(), head.bias.detach()
         slope = task.gradient(F.linear(features, W, mu), y)
-        return advanced_(slope.mT @ features, W, penalty.head), advanced_(slope.sum(0), mu, penalty.head)
+        return advanced_(slope.mT @ features, W, penalty.head_decay), advanced_(slope.sum(0), mu, penalty.head_decay)
     penalties = [part.value(network) for part in penalty.head_parts()]
     objective = sum(penalties, start=task.loss(head(features), y))
     return torch.autograd.grad(objective, list(head.parameters()))

@@ -15,9 +15,9 @@ __all__ = ["BlockCoordinate"]
 import torch
 from torch import Tensor, nn
 
+from liouville.task import Task
 from liouville.train.descent import LineSearch, Step, TrustRegion
-from liouville.train.full import Expansion, FullObjective
-from liouville.train.objective import Task
+from liouville.train.objective import Expansion, FullObjective
 from liouville.train.precondition import DepthPreconditioner, stacks
 from liouville.train.regularisers import Penalty
 from liouville.train.varpro import ReducedObjective

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from liouville.train.full import Expansion, Objective
 from liouville.train.newton import Direction, armijo, steihaug
+from liouville.train.objective import Expansion, Objective
 
 Product = Callable[[Tensor], Tensor]
 

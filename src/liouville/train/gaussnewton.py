@@ -20,13 +20,13 @@ from liouville.precision import require_digits
 from liouville.train.blockcoordinate import BlockCoordinate
 from liouville.train.descent import LineSearch, Step, TrustRegion
 from liouville.train.diagnosis import DivergenceError, diagnose
-from liouville.train.full import Expansion, FullObjective, Objective
 from liouville.train.history import Epoch, History
 from liouville.train.loop import evaluate
-from liouville.train.objective import require_trainable, task_of
+from liouville.train.objective import Expansion, FullObjective, Objective
 from liouville.train.precondition import DepthPreconditioner, stacks
 from liouville.train.progress import Progress, silent
 from liouville.train.settings import GaussNewton
+from liouville.train.trainable import require_trainable, task_of
 from liouville.train.varpro import ReducedObjective
 
 
@@ -48,7 +48,7 @@ class Iteration(Epoch):
 def gauss_newton(
     network: nn.Module,
     split: Split,
-    settings: GaussNewton = GaussNewton(),
+    settings: GaussNewton | None = None,
     *,
     validation: tuple[Tensor, Tensor] | None = None,
     progress: Progress = silent,
@@ -63,7 +63,7 @@ def gauss_newton(
     Args:
         network: for any ``head`` but ``"joint"`` a `Network` with a linear head.
         split: training data, of which ``settings.validation`` is held out, and test data, read once at the end.
-        settings: everything that can be chosen.
+        settings: everything that can be chosen; ``GaussNewton()`` if None.
         validation: samples to choose by, instead of a held-out share.
         progress: where to show it.
         on_epoch: called with the history after every outer iteration.
@@ -84,6 +84,7 @@ def gauss_newton(
         >>> len(history.epochs)
         3
     """
+    settings = GaussNewton() if settings is None else settings
     if not isinstance(settings, GaussNewton):
         raise ValueError(f"gauss_newton takes GaussNewton, got {type(settings).__name__}; Settings is for train.fit.")
     require_trainable(network)
@@ -272,7 +273,7 @@ class _Run:
             self.task,
             s.penalty,
             self._safe(),
-            batch=s.batch or len(self.x),
+            batch=s.batch_size or len(self.x),
             curvature=s.curvature,
             head_steps=s.head_steps,
             ridge=s.ridge,

@@ -24,10 +24,10 @@ from liouville.train.augment import augmented
 from liouville.train.callback import Callback
 from liouville.train.diagnosis import DivergenceError, diagnose
 from liouville.train.history import Epoch, History
-from liouville.train.objective import Task, require_trainable, task_of
 from liouville.train.optimizers import Adam, AdamW
 from liouville.train.progress import Progress, silent
 from liouville.train.settings import Settings
+from liouville.train.trainable import Task, require_trainable, task_of
 
 _EVALUATION_BATCH = 1000
 _EXPLODED = 1e3  # a loss this many times the first one (plus 1) has diverged, though it is still a number
@@ -36,7 +36,7 @@ _EXPLODED = 1e3  # a loss this many times the first one (plus 1) has diverged, t
 def fit(
     network: nn.Module,
     split: Split,
-    settings: Settings = Settings(),
+    settings: Settings | None = None,
     *,
     progress: Progress = silent,
     on_epoch: Callable[[History], None] | None = None,
@@ -50,7 +50,7 @@ def fit(
     Args:
         network: any module with scores as output; a `Network` for penalties on its flows and for alternation.
         split: training data, of which ``settings.validation`` is held out, and test data, read once at the end.
-        settings: everything that can be chosen.
+        settings: everything that can be chosen; ``Settings()`` if None.
         progress: where to show it; ``liouville.train.progress.Terminal()`` draws a bar.
         on_epoch: called with the history after every epoch.
         callbacks: told of the start, of every step and epoch, and of the end; `GradientMonitor` is one.
@@ -74,6 +74,7 @@ def fit(
         >>> len(history.epochs)
         2
     """
+    settings = Settings() if settings is None else settings
     if not isinstance(settings, Settings):
         raise ValueError(f"fit takes Settings, got {type(settings).__name__}; GaussNewton is for train.gauss_newton.")
     require_trainable(network)
@@ -127,12 +128,12 @@ class _Run:
             held = self.split.holdout(settings.validation, self.generator)
             self.x, self.y = held.x_train, held.y_train
             self.validation = held.x_validation, held.y_validation
-        self.steps = math.ceil(len(self.x) / settings.batch)
+        self.steps = math.ceil(len(self.x) / settings.batch_size)
         self.optimizer = optimizer or optimizer_of(network, settings)
         self.carried, self.test = optimizer is not None, test
         self.layers = sum(m.layers for m in network.modules() if isinstance(m, Flow))
         self.scheduler = _scheduler(self.optimizer, settings, self.steps)
-        self.average = copy.deepcopy(network) if settings.average else None
+        self.average = copy.deepcopy(network) if settings.ema_decay else None
         self.history = History(self.task.score_name)
         self.shared = processes.wrapped(Features(require_network(network)) if settings.alternate else network)
         self.first_loss = math.nan
@@ -149,14 +150,14 @@ class _Run:
         finally:
             self.network.eval()
             for callback in self.callbacks:
-                callback.on_end()
+                callback.on_train_end()
 
     def _train(self) -> History:
         start = time.perf_counter()
         self._start()
         self.network.train()
         for callback in self.callbacks:
-            callback.on_start(self.network)
+            callback.on_train_start(self.network)
         with self.progress.run(self.settings.epochs, self.steps, self.task.score_name) as bar:
             try:
                 self._epochs(bar)
@@ -175,7 +176,7 @@ class _Run:
             if self.on_epoch:
                 self.on_epoch(self.history)
             for callback in self.callbacks:
-                callback.on_epoch(self.history)
+                callback.on_train_epoch_end(self.history)
             self._note_stop(record)
         self.history.stopped = self.history.stopped or "all epochs done"
 
@@ -184,7 +185,7 @@ class _Run:
         if self.settings.alternate:
             train_head(self.network, self.x, self.y, self.task, self.settings, self.generator)
         metrics = self._evaluate(self.network, self.x, self.y, "train_")
-        self._require_sound(metrics["train_loss"], self.x[: self.settings.batch])
+        self._require_sound(metrics["train_loss"], self.x[: self.settings.batch_size])
         if self.validation:
             metrics |= self._evaluate(self.network, *self.validation, "validation_")
         metrics |= {"seconds": time.perf_counter() - start, "work": self.history.work}
@@ -212,11 +213,11 @@ class _Run:
             loss, penalty, score, norm = self._step(x, y)
             if self.average:
                 taken = step + (epoch - 1) * self.steps
-                _move_average(self.average, self.network, min(self.settings.average, (1 + taken) / (10 + taken)))
+                _move_average(self.average, self.network, min(self.settings.ema_decay, (1 + taken) / (10 + taken)))
             sums += torch.tensor([loss, penalty, score, norm], dtype=torch.float64) * len(x)
             bar.step(loss)
             for callback in self.callbacks:
-                callback.on_step(loss)
+                callback.on_train_batch_end(loss)
         loss, penalty, score, norm = (sums / len(self.x)).tolist()
         held: dict[str, float] = {}
         x, y = self.validation or (x, y)  # without a validation part, the last batch stands guard
@@ -242,7 +243,7 @@ class _Run:
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(self.x), generator=self.generator).to(self.x.device)
-        for rows in order.split(self.settings.batch):
+        for rows in order.split(self.settings.batch_size):
             yield augmented(self.x[rows], self.settings.shift, self.settings.warp, self.generator), self.y[rows]
 
     def _step(self, x: Tensor, y: Tensor) -> tuple[float, float, float, float]:
@@ -267,8 +268,8 @@ class _Run:
     def _clipped(self, gradients: list[Tensor]) -> float:
         """The norm of the whole gradient, which is then shortened to the largest one allowed."""
         norm = nn.utils.get_total_norm([in_working_precision(g) for g in gradients])
-        if self.settings.clip:
-            torch._foreach_mul_(gradients, (self.settings.clip / (norm + 1e-6)).clamp(max=1.0))
+        if self.settings.max_grad_norm:
+            torch._foreach_mul_(gradients, (self.settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         return float(norm)
 
     def _scores(self, x: Tensor, y: Tensor) -> Tensor:

@@ -100,11 +100,11 @@ class GradientMonitor(Callback):
         self._separate: dict[int, bool] = {}  # by flow: whether its samples can be followed one by one
         self._spent = self._price = 0.0  # seconds: in this measurement, and what one takes
 
-    def on_start(self, network: nn.Module) -> None:
+    def on_train_start(self, network: nn.Module) -> None:
         self.network = network
         self.__enter__()
 
-    def on_end(self) -> None:
+    def on_train_end(self) -> None:
         self.__exit__()
 
     def __enter__(self) -> Self:

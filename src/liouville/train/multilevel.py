@@ -68,7 +68,7 @@ class MultilevelHistory(History):
 def multilevel(
     network: nn.Module,
     split: Split,
-    settings: Settings | GaussNewton = Settings(),
+    settings: Settings | GaussNewton | None = None,
     *,
     levels: int = 3,
     how: str = "constant",
@@ -113,6 +113,7 @@ def multilevel(
         >>> [level.layers for level in history.levels]
         [(8,), (16,)]
     """
+    settings = Settings() if settings is None else settings
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}.")
     if not settings.validation and validation is None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from liouville.precision import require_digits
-from liouville.train.objective import Task
+from liouville.task import Task
 
 Product = Callable[[Tensor], Tensor]
 

@@ -32,6 +32,9 @@ class Progress:
     def note(self, text: str) -> None:
         """A line between runs that follow each other, such as the levels of `multilevel`."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
 
 silent = Progress()
 

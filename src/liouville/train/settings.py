@@ -10,22 +10,36 @@ from numbers import Real
 from typing import ClassVar, Literal
 
 from liouville.names import lookup
+from liouville.renamed import fields_renamed
 from liouville.train.regularisers import Penalty
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("one-cycle", "cosine", "step", "constant", "epoch-count")
 HEADS = ("eliminated", "eliminated-simple", "joint", "alternating")
 SAFEGUARDS = ("armijo", "trust-region")
-_REALS = ("lr", "head_lr", "weight_decay", "beta2", "warmup", "validation", "target", "clip", "average", "warp")
+SOLVER = ("products", "tolerance", "tries", "decrease", "max_step", "atol", "rtol", "ridge", "head_steps", "curvature")
+_REALS = (
+    "lr",
+    "head_lr",
+    "weight_decay",
+    "beta2",
+    "warmup",
+    "validation",
+    "target",
+    "max_grad_norm",
+    "ema_decay",
+    "warp",
+)
 
 
+@fields_renamed(batch="batch_size", clip="max_grad_norm", average="ema_decay")
 @dataclass(frozen=True)
 class Settings:
     """How `fit` trains.
 
     Args:
         epochs: passes over the training part.
-        batch: samples per step.
+        batch_size: samples per step.
         lr: learning rate; the highest one of the schedule.
         head_lr: learning rate of the head; ``lr`` if None.
         optimizer: ``"adam"``, ``"adamw"`` or ``"sgd"`` (with momentum 0.9).
@@ -44,8 +58,8 @@ class Settings:
         patience: stop after this many epochs without a better validation loss; None runs all epochs.
         target: stop once the validation score (accuracy, or r2) is at least this, and return those weights; None
             never stops for it.
-        clip: largest gradient norm; None does not clip.
-        average: keep an exponential moving average of the weights with this factor per step (0.99, say), and
+        max_grad_norm: longer gradients are shortened to this norm; None leaves them as they are.
+        ema_decay: keep an exponential moving average of the weights with this factor per step (0.99, say), and
             validate and return it; 0 returns the weights themselves.
         shift: shift every training image at random by up to this many pixels.
         warp: turn, stretch, shear and shift every training image at random; 1 allows 10 degrees, 10 % and a
@@ -57,12 +71,12 @@ class Settings:
         ValueError: if a value is out of range or a name unknown.
 
     Examples:
-        >>> Settings(epochs=10).batch
+        >>> Settings(epochs=10).batch_size
         125
     """
 
     epochs: int = 40
-    batch: int = 125
+    batch_size: int = 125
     lr: float = 0.02
     head_lr: float | None = None
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
@@ -75,8 +89,8 @@ class Settings:
     validation: float = 0.1
     patience: int | None = None
     target: float | None = None
-    clip: float | None = None
-    average: float = 0.0
+    max_grad_norm: float | None = None
+    ema_decay: float = 0.0
     shift: int = 0
     warp: float = 0.0
     bfloat16: bool = False
@@ -85,7 +99,7 @@ class Settings:
     def __post_init__(self) -> None:
         lookup(dict.fromkeys(OPTIMIZERS, 0), self.optimizer, "optimizer")
         lookup(dict.fromkeys(SCHEDULES, 0), self.schedule, "schedule")
-        for name, low in (("epochs", 1), ("batch", 1), ("alternate", 0), ("shift", 0), ("seed", 0)):
+        for name, low in (("epochs", 1), ("batch_size", 1), ("alternate", 0), ("shift", 0), ("seed", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2**63:
                 raise ValueError(f"{name} must be a whole number of at least {low} (and below 2^63), got {value!r}.")
@@ -101,7 +115,7 @@ class Settings:
                 f"target is a validation score of at most 1, and needs a validation share above 0; got {self.target} "
                 f"with validation={self.validation}."
             )
-        for name in ("lr", "head_lr", "clip"):
+        for name in ("lr", "head_lr", "max_grad_norm"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {value}.")
@@ -112,11 +126,12 @@ class Settings:
             raise ValueError(
                 f"weight_decay belongs to optimizer='adamw', got {self.optimizer!r}; use Penalty(decay=...)."
             )
-        for name in ("warmup", "validation", "average", "beta2"):
+        for name in ("warmup", "validation", "ema_decay", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
 
 
+@fields_renamed(batch="batch_size")
 @dataclass(frozen=True)
 class GaussNewton:
     """How `gauss_newton` trains. But for ``ridge`` the defaults are those of the first paper's code for its Swiss roll.
@@ -136,7 +151,7 @@ class GaussNewton:
         ridge: of the preconditioner, > 0 (`DepthPreconditioner`).
         penalty: the regularisers; elimination and alternation need a decay of the head.
         head_steps: Newton steps of the head in one alternation; an eliminated head is solved to rounding.
-        batch: samples of one alternation; all if None, and always all in the other methods.
+        batch_size: samples of one alternation; all if None, and always all in the other methods.
         curvature: share of the batch that products use when alternating.
         validation: share of the training part held out to choose the best iteration; with 0 the last is returned.
         patience: stop after this many iterations without a better validation score, or loss at an equal score.
@@ -166,9 +181,9 @@ class GaussNewton:
     atol: float = 1e-16
     rtol: float = 1e-3
     ridge: float = 1.0
-    penalty: Penalty = field(default_factory=lambda: Penalty(smoothness=5e-3, head=1e-3))
+    penalty: Penalty = field(default_factory=lambda: Penalty(smoothness=5e-3, head_decay=1e-3))
     head_steps: int = 4
-    batch: int | None = None
+    batch_size: int | None = None
     curvature: float = 1.0
     validation: float = 0.1
     patience: int | None = None
@@ -178,7 +193,7 @@ class GaussNewton:
     def __post_init__(self) -> None:
         lookup(dict.fromkeys(HEADS, 0), self.head, "treatment of the head")
         lookup(dict.fromkeys(SAFEGUARDS, 0), self.safeguard, "safeguard")
-        for name in ("iterations", "products", "tries", "head_steps", "batch", "patience"):
+        for name in ("iterations", "products", "tries", "head_steps", "batch_size", "patience"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value}.")
@@ -190,10 +205,12 @@ class GaussNewton:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
         if not 0 < self.curvature <= 1:
             raise ValueError(f"curvature must be a share of the batch in (0, 1], got {self.curvature}.")
-        if self.head != "joint" and not self.penalty.head:
+        if self.head != "joint" and not self.penalty.head_decay:
             raise ValueError(
                 f"head={self.head!r} solves for the head, which has a solution for sure only with a decay; give "
-                "Penalty(head=1e-3), say, or head='joint'."
+                "Penalty(head_decay=1e-3), say, or head='joint'."
             )
-        if self.head != "alternating" and (self.batch is not None or self.curvature < 1):
-            raise ValueError("batch and curvature belong to head='alternating'; the other methods use every sample.")
+        if self.head != "alternating" and (self.batch_size is not None or self.curvature < 1):
+            raise ValueError(
+                "batch_size and curvature belong to head='alternating'; the other methods use every sample."
+            )

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from liouville.network import Network
+from liouville.task import Task
 from liouville.train.alternate import require_network
 from liouville.train.flat import Jacobian, Named
-from liouville.train.full import Expansion, Objective
 from liouville.train.newton import Head, HeadSolution
-from liouville.train.objective import Task
+from liouville.train.objective import Expansion, Objective
 from liouville.train.regularisers import Regulariser
 
 
@@ -49,7 +49,7 @@ class ReducedObjective(Objective):
         >>> import liouville as lv
         >>> network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=8, T=1.0).double()
         >>> x, y = torch.randn(20, 2).double(), torch.arange(20) % 2
-        >>> objective = ReducedObjective(network, x, y, Task("logistic", 2), lv.train.Penalty(head=1e-3))
+        >>> objective = ReducedObjective(network, x, y, Task("logistic", 2), lv.train.Penalty(head_decay=1e-3))
         >>> theta = objective.vector()
         >>> value, gradient, product = objective.expand(theta)
         >>> value < objective.task.loss(network(x), y)

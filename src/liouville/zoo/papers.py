@@ -3,6 +3,19 @@ r"""The papers' networks by name: each is one field and one scheme, and nothing 
 P1 is Haber & Ruthotto (1705.03341), P2 Galimberti et al. (2105.13205), P3 its predecessor (2104.13166), P4 Chang et
 al. (1709.03698). Every function returns a `Flow`; `liouville.classifier` and `liouville.regressor` put a lift and a
 head around one.
+What all of them take is explained here, and `help` of each shows it with its own:
+
+Args:
+    features: n, the width of the state; where it has two parts, p and q, of both together.
+    layers: N, the number of steps.
+    T: final time, so that a step is h = T / layers; deeper at the same T is finer, at the same h longer.
+    operator: what K is: `Dense` for vectors, `Conv` for signals, images and volumes, `Graph` for sparse blocks.
+    activation: sigma, by its name in ``liouville.activations.ACTIVATIONS`` or as an `Activation`.
+    shared: one weight for all layers.
+    init: how initial weights are drawn: `Smooth` in depth, or `Normal`, each by itself.
+    generator: source of the initial weights; torch's default stream if None.
+    backprop: the engine, which decides what a run keeps and never what it computes: `Stored`, `Checkpointed`,
+        `Reversible`, `Fused`, `BatchLast`, or `Auto`, which chooses.
 """
 
 from __future__ import annotations
@@ -44,11 +57,14 @@ from liouville.fields import (
 from liouville.flow import Flow
 from liouville.names import lookup
 from liouville.operators import Dense, Operator
-from liouville.schemes import ForwardEuler, Midpoint, SymplecticEuler
+from liouville.schemes import ForwardEuler, LeapfrogMidpoint, SymplecticEuler
+from liouville.zoo.explained import explained
 
 Builder = Callable[..., Flow]
+_explained = explained(__doc__)
 
 
+@_explained
 def h1(
     features: int,
     layers: int,
@@ -64,6 +80,10 @@ def h1(
     backprop: Backprop = Stored(),
 ) -> Flow:
     """P2's H1-DNN: y_{j+1} = y_j + h J K_j^T sigma(K_j y_j + b_j). ``J="full"`` is what P3 calls H2-DNN.
+
+    Args:
+        J: ``"canonical"`` (n even), ``"full"``, or a skew matrix, (n, n) for all layers or (N, n, n).
+        train_J: train J, too.
 
     Examples:
         >>> h1(4, layers=64, T=2.0).scheme
@@ -83,6 +103,7 @@ def h1(
     return Flow(field, ForwardEuler(), T, backprop)
 
 
+@_explained
 def h2(
     features: int,
     layers: int,
@@ -98,6 +119,10 @@ def h2(
     backprop: Backprop = Stored(),
 ) -> Flow:
     """P2's H2-DNN: p += -h X^T K_q^T sigma(K_q q + b_q), then q += h X K_p^T sigma(K_p p + b_p). Symplectic.
+
+    Args:
+        X: how p and q are coupled: a matrix (n_q, n_p), a number c for c I, or None for I.
+        hidden: rows of K_p and K_q; as many as p and q have if None.
 
     Examples:
         >>> h2(4, layers=64, T=6.4).scheme
@@ -117,6 +142,7 @@ def h2(
     return Flow(field, SymplecticEuler(), T, backprop)
 
 
+@_explained
 def ms1(
     features: int,
     layers: int,
@@ -131,6 +157,9 @@ def ms1(
     backprop: Backprop = Stored(),
 ) -> Flow:
     """P3's MS1: z += -h sigma(K^T y + c), then y += h sigma(K z + b), with state (p, q) = (z, y).
+
+    Args:
+        scalar_bias: one number per layer in place of the vectors b and c.
 
     Examples:
         >>> ms1(4, layers=64, T=2.0).field.theta().K.shape
@@ -149,6 +178,7 @@ def ms1(
     return Flow(field, SymplecticEuler(), T, backprop)
 
 
+@_explained
 def verlet(
     features: int,
     layers: int,
@@ -163,7 +193,7 @@ def verlet(
 ) -> Flow:
     """P1's Hamiltonian network (sec. 4.2, 4.3): `ms1` with one scalar bias per layer for both halves.
 
-    ``features`` counts z and y together; put the data into y with ``Lift(features, place="q")``.
+    Put the data into y with ``Lift(features, place="q")``.
 
     Examples:
         >>> verlet(4, layers=16, T=20.0).field.scalar_bias
@@ -183,6 +213,7 @@ def verlet(
     )
 
 
+@_explained
 def ms2(
     features: int,
     layers: int,
@@ -197,6 +228,9 @@ def ms2(
     backprop: Backprop = Stored(),
 ) -> Flow:
     """P3's MS2: y_{j+1} = y_j + h sigma((W_j - W_j^T - gamma I) y_j + b_j).
+
+    Args:
+        gamma: damping, >= 0.
 
     Examples:
         >>> ms2(4, layers=64, T=2.0).scheme
@@ -215,6 +249,7 @@ def ms2(
     return Flow(field, ForwardEuler(), T, backprop)
 
 
+@_explained
 def antisymmetric(
     features: int,
     layers: int,
@@ -231,6 +266,11 @@ def antisymmetric(
     backprop: Backprop = Stored(),
 ) -> Flow:
     """P1's eq. (4.12): y_{j+1} = y_j + h sigma(1/2 (W_j - W_j^T - gamma I) y_j + b_j), b_j a number.
+
+    Args:
+        gamma: damping, >= 0.
+        factor: of the whole matrix W - W^T - gamma I.
+        scalar_bias: b_j is one number; False makes it a vector.
 
     Examples:
         >>> antisymmetric(4, layers=64, T=20.0, gamma=1e-4).field.factor
@@ -251,6 +291,7 @@ def antisymmetric(
     return Flow(field, ForwardEuler(), T, backprop)
 
 
+@_explained
 def midpoint(
     features: int,
     layers: int,
@@ -266,9 +307,12 @@ def midpoint(
 ) -> Flow:
     """P4's midpoint network: y_{j+1} = y_{j-1} + 2 h sigma((W_j - W_j^T) y_j + b_j), y_1 by forward Euler.
 
+    Args:
+        gamma: damping; leave it at 0, since this scheme lets grow what is damped.
+
     Examples:
         >>> midpoint(4, layers=64, T=2.0).scheme
-        Midpoint()
+        LeapfrogMidpoint()
     """
     field = AntisymmetricField(
         features,
@@ -280,9 +324,10 @@ def midpoint(
         init=init,
         generator=generator,
     )
-    return Flow(field, Midpoint(), T, backprop)
+    return Flow(field, LeapfrogMidpoint(), T, backprop)
 
 
+@_explained
 def ms3(
     features: int,
     layers: int,
@@ -299,6 +344,9 @@ def ms3(
     """P3's MS3, P4's Hamiltonian block: y += h K1^T sigma(K1 z + b1), then z += -h K2^T sigma(K2 y + b2).
 
     It is the separable field with p = y, q = z, X = -I, K_q = K1 and K_p = K2.
+
+    Args:
+        hidden: rows of K1 and K2; as many as their halves have if None.
 
     Examples:
         >>> float(ms3(2, layers=4, T=1.0).field.structure[0, 1])
@@ -319,6 +367,7 @@ def ms3(
     )
 
 
+@_explained
 def leapfrog(
     features: int,
     layers: int,
@@ -356,6 +405,7 @@ def leapfrog(
     return Flow(SecondOrderField(field, start=start), SymplecticEuler(), T, backprop)
 
 
+@_explained
 def resnet(
     features: int,
     layers: int,
@@ -370,6 +420,9 @@ def resnet(
     backprop: Backprop = Stored(),
 ) -> Flow:
     """P1's eq. (2.1): y_{j+1} = y_j + h sigma(K_j y_j + b_j). The baseline; it guarantees nothing.
+
+    Args:
+        scalar_bias: b_j is one number per layer instead of a vector.
 
     Examples:
         >>> resnet(4, layers=64, T=2.0).scheme

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from liouville.names import lookup
+from liouville.renamed import fields_renamed
 from liouville.train.regularisers.base import ConvexRegulariser, Regulariser, require_weight
 from liouville.train.regularisers.bound import SoftBudget, require_budget
 from liouville.train.regularisers.depth import L1, Decay, Scaling, Smoothness, Variation
 from liouville.train.regularisers.head import HeadDecay, HeadSmoothness
 
 
+@fields_renamed(head="head_decay")
 @dataclass(frozen=True)
 class Penalty(Regulariser):
     """The sum of the regularisers with these weights, each counted once; 0 switches one off.
@@ -25,7 +27,7 @@ class Penalty(Regulariser):
     Args:
         smoothness: of `Smoothness`.
         decay: of `Decay`.
-        head: of `HeadDecay`.
+        head_decay: of `HeadDecay`.
         scaling: of the first two in depth.
         variation: of `Variation`.
         l1: of `L1`.
@@ -36,13 +38,13 @@ class Penalty(Regulariser):
         ValueError: if a weight is negative, the scaling unknown, or the budget not above 1.
 
     Examples:
-        >>> Penalty(smoothness=1e-5, head=1e-3).parts()
+        >>> Penalty(smoothness=1e-5, head_decay=1e-3).parts()
         [Smoothness(weight=1e-05, scaling='depth'), HeadDecay(weight=0.001)]
     """
 
     smoothness: float = 0.0
     decay: float = 0.0
-    head: float = 0.0
+    head_decay: float = 0.0
     scaling: Scaling = "depth"
     variation: float = 0.0
     l1: float = 0.0
@@ -51,7 +53,7 @@ class Penalty(Regulariser):
 
     def __post_init__(self) -> None:
         lookup({"depth": 0, "hdnn": 0, "sum": 0}, self.scaling, "scaling")
-        for name in ("smoothness", "decay", "head", "variation", "l1", "head_smoothness"):
+        for name in ("smoothness", "decay", "head_decay", "variation", "l1", "head_smoothness"):
             require_weight(name, getattr(self, name))
         if self.soft_budget is not None:
             require_budget(self.soft_budget)
@@ -74,7 +76,7 @@ class Penalty(Regulariser):
 
     def head_parts(self) -> list[ConvexRegulariser]:
         """Those that depend on the head alone."""
-        parts = (HeadDecay(self.head), HeadSmoothness(self.head_smoothness))
+        parts = (HeadDecay(self.head_decay), HeadSmoothness(self.head_smoothness))
         return [part for part in parts if part.weight]
 
     def value(self, network: nn.Module) -> Tensor:

@@ -1,0 +1,210 @@
+"""Do 1024 layers train without any normalisation, from the first epoch on? The papers' networks beside three others.
+
+The Swiss roll with noise 0.01, batches of 125, 4 features throughout, one optimiser for all. Every flow has the final
+time of 2, 4, 10 and 20 that did best on the validation part with other seeds; networks that are no flows have none.
+The papers' networks have one rate. What does worst at it, a residual network and a plain MLP, gets two lower ones
+as well; the residual networks that one would build for this depth, with a layer normalisation or with a scaled start,
+have a rate between those too, and every one of their rates is shown.
+"""
+
+from __future__ import annotations
+
+__all__ = ["EXPERIMENT", "Config", "cases", "render", "run"]
+
+import functools
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+
+import torch
+from torch import nn
+
+from liouville import data
+from liouville.documents import AT_LEAST_ONE
+from liouville.experiments.beyond.baselines import deep_mlp, deep_resnet
+from liouville.experiments.comparing import percents, spread
+from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
+from liouville.experiments.records import Record, rounded
+from liouville.kernels import Auto
+from liouville.report.style import canvas, colours, heading
+from liouville.train import Penalty, Settings, fit
+from liouville.zoo import classifier
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LAYERS, EPOCHS, FEATURES = 1024, 20, 4
+FLOWS = {"h2": 4.0, "h1": 2.0, "ms1": 10.0, "ms2": 10.0, "ms3": 2.0, "antisymmetric": 20.0, "resnet": 10.0}  # T
+RATE = 0.07
+RESNET, MLP = "resnet", "tanh MLP"
+NORMALISED, SCALED = "ResNet with LayerNorm", "ResNet with scaled start"
+DEEP = {NORMALISED: "layer-norm", SCALED: "scaled"}  # how `deep_resnet` calls them
+LOWER = (0.005, 0.0005)  # rates
+BETWEEN = 0.02
+FEW_SEEDS = 3  # of what runs layer by layer, and takes fifty times as long as a flow
+LEARNED = 90.0  # percent; what "learns" means in the text
+START = math.log(2)  # loss of an untrained network of two classes
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training run.
+
+    Args:
+        network: a model of ``liouville.zoo.MODELS``, ``"tanh MLP"`` or a name of `DEEP`.
+        T: final time; 0 for what is no flow.
+        lr: largest rate of the one-cycle schedule.
+        layers: N.
+        epochs: passes over 3,600 training points.
+        points: of the training part and of the test part together.
+        seed: of the initial weights, of training and of the data.
+    """
+
+    network: str
+    T: float
+    lr: float
+    layers: int
+    epochs: int
+    points: int
+    seed: int
+
+
+class Values(TypedDict):
+    """What a case records."""
+
+    accuracy: float
+    validation: float
+    loss: Annotated[list[float], AT_LEAST_ONE]
+    gradient_norm: float
+
+
+def cases(seeds: int, quick: bool) -> list[Config]:
+    """Every network with its final time and rates; `FEW_SEEDS` seeds at most of what is no flow."""
+    if quick:
+        return [Config(*key, LAYERS, 1, 500, 0) for key in _keys()]
+    often = {key: seeds if key[0] in FLOWS else min(seeds, FEW_SEEDS) for key in _keys()}
+    return [Config(*key, LAYERS, EPOCHS, 8000, seed) for key in _keys() for seed in range(often[key])]
+
+
+def run(config: Config, folder: Path) -> dict[str, Any]:
+    """Train one network and test it once."""
+    split = data.load("swiss-roll", points=config.points, seed=config.seed)
+    penalty = Penalty(smoothness=1e-5, decay=1e-3)
+    settings = Settings(epochs=config.epochs, batch_size=125, lr=config.lr, penalty=penalty, seed=config.seed)
+    history = fit(_network(config), split, settings)
+    return {
+        "accuracy": history.metrics["test_accuracy"],
+        "validation": history.metrics["validation_accuracy"],
+        "loss": [rounded(epoch.loss) for epoch in history.epochs],
+        "gradient_norm": rounded(history.epochs[0].gradient_norm),
+    }
+
+
+def _network(config: Config) -> nn.Module:
+    if config.network == MLP:
+        return deep_mlp(2, 1, FEATURES, config.layers, config.seed)
+    if config.network in DEEP:
+        return deep_resnet(2, 1, FEATURES, config.layers, DEEP[config.network], config.seed)
+    generator = torch.Generator().manual_seed(config.seed)
+    return classifier(config.network, 2, 2, FEATURES, config.layers, config.T, generator=generator, backprop=Auto())
+
+
+def render(records: Sequence[Record], folder: Path) -> Rendering:
+    """The table by network, and the losses of all seeds."""
+    groups = {key: found for key in _keys() if (found := [r for r in records if _key(r.case) == key])}
+    rows = [
+        (
+            _name(key),
+            f"{key[1]:g}" if key[1] else "",
+            f"{key[2]:g}",
+            str(len(found)),
+            spread(percents(found, "accuracy")),
+            spread([r.values["loss"][0] for r in found if not r.diverged], 3),
+            spread([r.values["loss"][-1] for r in found if not r.diverged], 3),
+            str(sum(r.diverged for r in found)),
+        )
+        for key, found in groups.items()
+    ]
+    head = ("network", "T", "rate", "runs", "test accuracy, %", "loss, first epoch", "loss, last epoch", "diverged")
+    note = (
+        f"An untrained network of two classes has the loss log 2 = {START:.3f}. What is no flow has at most "
+        f"{FEW_SEEDS} seeds. How T was chosen: every flow was trained with T = 2, 4, 10 and 20 and seeds other than "
+        "those shown, and has the T that did best on the validation part; those runs are not recorded. The papers' "
+        f"networks have one rate, {RATE:g}; the others are here with each rate that was tried. A ResNet with LayerNorm "
+        "(in front of each branch) or scaled start (each branch times a learned number that begins at 0) has "
+        f"{LAYERS // 2} blocks of two layers with ReLU."
+    )
+    table = Table("The Swiss roll, network by network", head, rows, note)
+    picture = Picture("Training loss by epoch, a line for every seed.", functools.partial(_draw, groups))
+    return Rendering(_text(groups), [table], {"losses": picture} if groups else {})
+
+
+def _text(groups: Mapping[tuple[str, float, float], Sequence[Record]]) -> str:
+    if not groups:
+        return ""
+    middle = {key: statistics.median(percents(found, "accuracy")) for key, found in groups.items()}
+    learn = [_name(key) for key, value in middle.items() if value >= LEARNED]
+    first = {key: [r.values["loss"][0] for r in found if not r.diverged] for key, found in groups.items()}
+    moved = [_name(key) for key, losses in first.items() if losses and statistics.median(losses) < START]
+    rest = [f"{_name(key)} ({value:.1f} %)" for key, value in middle.items() if value < LEARNED]
+    lacking = [_name(key) for key in _keys() if key not in groups]
+    case = next(iter(groups.values()))[0].case
+    return (
+        f"{case.layers} layers of {FEATURES} features, {case.epochs} epochs. "
+        f"A median of at least {LEARNED:g} % is reached by {', '.join(learn) or 'none'}. "
+        f"Below it stay {', '.join(rest) or 'none'}. In the first epoch the median loss is below log 2 with "
+        f"{', '.join(moved) or 'none'}."
+    ) + (f" **Not run yet: {'; '.join(lacking)}.**" if lacking else "")
+
+
+def _draw(groups: Mapping[tuple[str, float, float], Sequence[Record]]) -> Figure:
+    """A panel for every network, all with the same axes."""
+    across = math.ceil(len(groups) / math.ceil(len(groups) / 6))
+    figure = canvas(2.1 * across + 0.6, 2.0 * math.ceil(len(groups) / across) + 0.6)
+    grid = figure.subplots(math.ceil(len(groups) / across), across, sharex=True, sharey=True, squeeze=False)
+    first, other = colours(2)
+    for axes, (key, found) in zip(grid.flat, groups.items(), strict=False):
+        for r in (r for r in found if not r.diverged):
+            losses = [START, *r.values["loss"]]
+            axes.semilogy(range(len(losses)), losses, color=first if key[0] in FLOWS else other, linewidth=1.0)
+        axes.set_title(_name(key).replace(", ", "\n"))
+        axes.set_xlim(0, found[0].case.epochs)
+        axes.grid(axis="y")
+    for axes in grid.flat[len(groups) :]:
+        axes.set_axis_off()
+    case = next(iter(groups.values()))[0].case
+    figure.supylabel("training loss", fontsize=9)
+    heading(figure, f"Training loss of {case.layers}-layer networks on the Swiss roll", "epoch; a line for every seed")
+    return figure
+
+
+def _key(case: Config) -> tuple[str, float, float]:
+    return case.network, case.T, case.lr
+
+
+def _keys() -> list[tuple[str, float, float]]:
+    found = [(name, T, RATE) for name, T in FLOWS.items()]
+    found += [(RESNET, FLOWS[RESNET], lr) for lr in LOWER]
+    found += [(name, 0.0, lr) for name in DEEP for lr in (RATE, BETWEEN, *LOWER)]
+    return found + [(MLP, 0.0, lr) for lr in (RATE, *LOWER)]
+
+
+def _name(key: tuple[str, float, float]) -> str:
+    return f"{key[0]}, rate {key[2]:g}" if key[0] not in FLOWS or key[0] == RESNET else key[0]
+
+
+_EPOCH = {MLP: 0.04, NORMALISED: 0.12, SCALED: 0.1}  # seconds for 250 points
+EXPERIMENT = Experiment(
+    name="depth-1024",
+    title="1024 layers",
+    source="beyond the papers",
+    case=Config,
+    cases=cases,
+    run=run,
+    render=render,
+    values=Values,
+    cost=lambda case: 1.0 + _EPOCH.get(case.network, 0.0015) * case.epochs * case.points / 250,
+)

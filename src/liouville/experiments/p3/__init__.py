@@ -1,0 +1,1 @@
+"""The predecessor of the second paper (P3 in `liouville.verify`): 2104.13166."""
