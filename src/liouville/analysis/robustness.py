@@ -26,16 +26,14 @@ from torch import Tensor, nn
 
 from liouville.activations import ACTIVATIONS
 from liouville.analysis.bounds import proved_bound
-from liouville.analysis.facts import activation_of, is_shipped, plain_field
+from liouville.analysis.facts import activation_of, is_shipped
 from liouville.analysis.local import local_radius
 from liouville.analysis.precise import precisely
 from liouville.analysis.untouched import FIELDS, require_untouched
-from liouville.fields import SecondOrderField
 from liouville.flow import Flow, require_tensor
 from liouville.network import ChannelsLast, Connector, Half, Lift, Network, evaluation_mode
 from liouville.operators import Conv, spectral_norm
 from liouville.precision import name_of, working
-from liouville.schemes import Midpoint
 
 _NON_EXPANSIVE = (Lift, Half, ChannelsLast, nn.Identity, nn.Flatten, nn.Dropout, nn.ReLU, nn.Tanh)
 _KNOWN = (
@@ -168,11 +166,5 @@ def _is_plain(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
 
 def _entry(flow: Flow) -> float:
     """Of y_0 -> State_0; reading y_N from State_N is a projection."""
-    field = plain_field(flow.field)
     constants = flow.field.lipschitz(flow.field.theta())
-    L = flow.h * constants.whole[0]
-    if isinstance(flow.scheme, Midpoint):  # (y - h f(y), y)
-        return float((1 + (1 + L).square()).sqrt())
-    if isinstance(field, SecondOrderField) and field.start == "half":  # (-h f(y) / 2, y)
-        return float((1 + (0.5 * flow.h * constants.parts[0][0]).square()).sqrt())
-    return 1.0
+    return float(flow.scheme.entry(flow.field, constants, flow.h)[0])

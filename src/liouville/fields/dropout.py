@@ -142,5 +142,8 @@ class PartitionedDropoutField(DropoutField, PartitionedField):
     def enter(self, y: Tensor, p_dot: Callable[[Tensor], Tensor], h: float) -> tuple[Tensor, Tensor]:
         return self.field.enter(y, p_dot, h)
 
+    def entry(self, lipschitz: Lipschitz, h: float) -> Tensor:
+        return self.field.entry(lipschitz, h)
+
     def leave(self, p: Tensor, q: Tensor) -> Tensor:
         return self.field.leave(p, q)

@@ -301,7 +301,8 @@ def ms3(
     It is the separable field with p = y, q = z, X = -I, K_q = K1 and K_p = K2.
 
     Examples:
-        >>> float(ms3(2, layers=4, T=1.0).field.structure[0, 1])
+        >>> field = ms3(2, layers=4, T=1.0).field
+        >>> float(field.structure(field.theta())[0, 1])
         1.0
     """
     return h2(
