@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from liouville.activations import ACTIVATIONS, Activation
-from liouville.budget import BudgetedField, PartitionedBudgetedField
+from liouville.budget import BUDGETED
 from liouville.documents import parse
 from liouville.facts import Facts
 from liouville.fields import (
@@ -366,7 +366,7 @@ for _kind in (Flow, Network, Lift, ChannelsLast, Connector, Half):
     register(_kind)
 for _kind in (AntisymmetricField, PairField, ResidualField, SymmetricField, SemidefiniteField, SecondOrderField):
     register(_kind)
-for _kind in (BudgetedField, PartitionedBudgetedField):
+for _kind in BUDGETED:
     register(_kind, build=functools.partial(_kind, bound="norms"))  # what files without the word were written by
 for _kind in (nn.Tanh, nn.Sigmoid, nn.ReLU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Identity):
     register(_kind)

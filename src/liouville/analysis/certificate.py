@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from liouville.analysis.claims import Claim, of_flow, probes
 from liouville.analysis.predictions import of_network
 from liouville.analysis.states import require_samples
+from liouville.fields import SecondOrderField
+from liouville.fields.wrapped import wrapping
 from liouville.flow import Flow
 from liouville.network import Network
 from liouville.precision import name_of, require_floating, working
@@ -171,11 +173,10 @@ def _inputs(network: Network, x: Tensor | None) -> dict[nn.Module, Tensor]:
 
 
 def _sentence(flow: Flow) -> str:
-    inner: nn.Module = flow.field
-    names = []
-    while isinstance(inner, nn.Module):
-        names.append(type(inner).__name__)
-        inner = getattr(inner, "field", None) or getattr(inner, "force", None)  # type: ignore[assignment]
+    fields = list(wrapping(flow.field))
+    if isinstance(fields[-1], SecondOrderField):
+        fields.append(fields[-1].force)
+    names = [type(field).__name__ for field in fields]
     sentence = f"{flow.layers} layers of {type(flow.scheme).__name__} through {' of '.join(names)}, T = {flow.T:g}"
     halves = sorted({name_of(p.dtype) for p in flow.parameters() if p.dtype != working(p.dtype)})
     if halves:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from liouville.analysis.facts import Assumption, activation_facts, activation_of, measured_skew, plain_field
+from liouville.analysis.facts import Assumption, activation_facts, activation_of, measured_skew
 from liouville.analysis.obligations import formula_facts, functions
 from liouville.analysis.untouched import unknown_run, unknown_velocities
 from liouville.fields import (
@@ -35,6 +35,7 @@ from liouville.fields import (
     VectorField,
 )
 from liouville.fields.base import spectrum_of
+from liouville.fields.wrapped import unwrapped
 from liouville.flow import Flow
 from liouville.schemes import (
     ForwardEuler,
@@ -81,7 +82,7 @@ def find_route(flow: Flow, points: Tensor | None = None) -> Route:
         >>> [find_route(lv.zoo.MODELS[m](4, layers=3, T=1.0)).name for m in ("h2", "ms1", "h1", "resnet")]
         ['symplectic', 'det = 1', 'det >= 1', 'none']
     """
-    field, scheme = plain_field(flow.field), flow.scheme
+    field, scheme = unwrapped(flow.field), flow.scheme
     formula = formula_facts(flow, points)
     if why := unknown_run(flow):
         return Route("none", why, formula)
@@ -112,7 +113,7 @@ def imaginary_facts(flow: Flow, formula: tuple[Assumption, ...] | None = None) -
         >>> [len(imaginary_facts(lv.zoo.MODELS[m](4, layers=3, T=1.0))) for m in ("h2", "leapfrog", "resnet")]
         [3, 2, 0]
     """
-    field = plain_field(flow.field)
+    field = unwrapped(flow.field)
     if spectrum_of(field) != "imaginary" or unknown_velocities(flow.field):
         return ()
     formula = formula_facts(flow) if formula is None else formula

@@ -290,7 +290,7 @@ def _said(signatures: Sequence[Signature]) -> str:
     return " and ".join(dict.fromkeys(names)) or "no arguments"
 
 
-_VELOCITIES = ("forward", "p_dot", "q_dot", "gradient")
+_VELOCITIES = ("forward", "p_dot", "q_dot", "gradient", "_velocity")
 
 
 def is_closed(thing: object, name: str, changed_by: Collection[str] = _VELOCITIES) -> bool:
