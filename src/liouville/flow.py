@@ -2,7 +2,7 @@ r"""Flow: N steps of a scheme through a field, on the time interval [0, T]."""
 
 from __future__ import annotations
 
-__all__ = ["Flow", "require_flow", "require_tensor", "require_untraced"]
+__all__ = ["Flow", "flows_of", "require_flow", "require_tensor", "require_untraced"]
 
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
@@ -249,6 +249,17 @@ def require_flow(value: object) -> Flow:
             "network.flows()."
         )
     return value
+
+
+def flows_of(module: nn.Module) -> list[Flow]:
+    """Every flow in ``module``, itself included, in the order of its modules; one that stands twice is one.
+
+    Examples:
+        >>> import liouville as lv
+        >>> [flow.layers for flow in flows_of(nn.Sequential(lv.zoo.h2(4, layers=8, T=1.0), nn.Linear(4, 2)))]
+        [8]
+    """
+    return [part for part in module.modules() if isinstance(part, Flow)]
 
 
 def require_untraced(value: Any) -> None:

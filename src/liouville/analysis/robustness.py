@@ -30,7 +30,7 @@ from liouville.analysis.facts import activation_of, is_shipped
 from liouville.analysis.local import local_radius
 from liouville.analysis.precise import precisely
 from liouville.analysis.untouched import FIELDS, require_untouched
-from liouville.flow import Flow, require_tensor
+from liouville.flow import Flow, flows_of, require_tensor
 from liouville.network import ChannelsLast, Connector, Half, Lift, Network, evaluation_mode
 from liouville.operators import Conv, spectral_norm
 from liouville.precision import name_of, working
@@ -89,7 +89,7 @@ def _global_radius(network: Network, x: Tensor) -> Tensor:
     *before, last = list(network.head) if type(network.head) is nn.Sequential and len(network.head) else [network.head]
     if type(last) is not nn.Linear:
         raise NotImplementedError(f"the head must end in a linear map, got {type(last).__name__}.")
-    for flow in (part for part in network.modules() if isinstance(part, Flow)):
+    for flow in flows_of(network):
         sigma = activation_of(flow.field)
         if sigma is not None and not is_shipped(sigma):
             raise NotImplementedError(f"a radius is known for {', '.join(ACTIVATIONS)}; nothing is proved of {sigma}.")
