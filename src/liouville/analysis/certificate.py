@@ -12,7 +12,6 @@ __all__ = ["Certificate", "Claim", "certify"]
 
 import copy
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import FunctionType, MethodType
@@ -26,6 +25,7 @@ from liouville.analysis.predictions import of_network
 from liouville.analysis.states import require_samples
 from liouville.fields import SecondOrderField
 from liouville.fields.wrapped import wrapping
+from liouville.files import without_nan
 from liouville.flow import Flow
 from liouville.network import Network
 from liouville.precision import name_of, require_floating, working
@@ -78,7 +78,7 @@ class Certificate:
     def as_dict(self) -> dict[str, Any]:
         """A JSON value; numbers that are not finite become null."""
         claims = [asdict(claim) | {"assumptions": [a._asdict() for a in claim.assumptions]} for claim in self.claims]
-        return _plain(
+        return without_nan(
             {"format": "liouville-certificate-1", "subject": self.subject, "holds": self.holds, "claims": claims}
         )
 
@@ -186,11 +186,3 @@ def _sentence(flow: Flow) -> str:
 
 def _numbers(values: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
