@@ -20,6 +20,7 @@ from liouville.fields.given import bind
 from liouville.fields.once import theta_of
 from liouville.fields.stochastic import StochasticField
 from liouville.precision import FLOATS, require_autocast
+from liouville.schemes import named
 from liouville.schemes.base import ReversibleScheme, Scheme, State
 
 _LONGEST = torch.finfo(torch.float32).max
@@ -197,8 +198,7 @@ class Flow(nn.Module):
     def _reversible(self) -> ReversibleScheme:
         if not isinstance(self.scheme, ReversibleScheme):
             raise ValueError(
-                f"{type(self.scheme).__name__} has no inverse; use a reversible scheme: SymplecticEuler, Verlet, "
-                "Yoshida4, Midpoint, ImplicitMidpoint or ImplicitSymplecticEuler."
+                f"{type(self.scheme).__name__} has no inverse; use a reversible scheme: {named(ReversibleScheme)}."
             )
         if isinstance(self.field, StochasticField) and self.field.training:
             raise ValueError("a flow in training mode draws new noise in every run; call flow.eval() to invert it.")

@@ -33,10 +33,25 @@ SCHEMES: dict[str, type[Scheme]] = {
         Coupled,
     )
 }
+SPLITTINGS = tuple(kind for kind in SCHEMES.values() if issubclass(kind, SplittingScheme))
+"""Those whose steps are their ``stages`` and nothing else: proofs and kernels read them, by exact type."""
+
+
+def named(kind: type) -> str:
+    """The names of the library's schemes of this kind, for sentences that say what to use.
+
+    Examples:
+        >>> named(SplittingScheme)
+        'SymplecticEuler, Verlet or Yoshida4'
+    """
+    *names, last = (name for name, scheme in SCHEMES.items() if issubclass(scheme, kind))
+    return f"{', '.join(names)} or {last}"
+
 
 __all__ = [
     "RK4",
     "SCHEMES",
+    "SPLITTINGS",
     "Coupled",
     "ForwardEuler",
     "ImplicitMidpoint",
