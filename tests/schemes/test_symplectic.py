@@ -5,6 +5,7 @@ import torch
 
 import liouville as lv
 import samples
+from liouville.schemes import SPLITTINGS
 from measure import EPS, at, far, first_state, generator, jacobian, near, norm, randn, step_jacobian
 
 SPLITTING = [s for s, v in samples.SCHEMES.items() if isinstance(v, lv.SplittingScheme)]
@@ -235,3 +236,10 @@ def test_forward_euler_still_bounds_every_backward_sensitivity_from_below():
         for j in reversed(range(50)):
             A = A @ step_jacobian(lv.ForwardEuler(), field, (y,), 0.1, j)
             assert norm(A) >= 1 - 50 * 4 * EPS
+
+
+@pytest.mark.parametrize("kind", SPLITTINGS, ids=lambda kind: kind.__name__)
+def test_what_is_read_by_its_stages_computes_by_its_stages(kind):
+    """Proofs, bounds and kernels take these schemes for their stages."""
+    for name in ("init", "step", "shears", "inverse", "final"):
+        assert getattr(kind, name) is getattr(lv.SplittingScheme, name)

@@ -18,16 +18,15 @@ from torch import Tensor, nn
 from liouville.activations import ACTIVATIONS, Activation
 from liouville.analysis.facts import activation_of, is_shipped
 from liouville.analysis.untouched import require_untouched
-from liouville.backprop import Checkpointed, Reversible, Stored
 from liouville.budget import BUDGETED
 from liouville.fields.wrapped import unwrapped
 from liouville.flow import Flow
-from liouville.kernels import Auto, BatchLast, Fused
+from liouville.kernels import ENGINES
 from liouville.multipliers.steps import FIELDS, Part, steps_of
 from liouville.network import Half, Lift, Network
 from liouville.precision import name_of
 
-_ENGINES = (Stored, Checkpointed, Reversible, Fused, BatchLast, Auto)
+_ENGINES = tuple(ENGINES.values())
 _SELECTIONS = (nn.Identity, nn.Flatten, nn.Dropout)
 
 
