@@ -38,13 +38,14 @@ SPLITTINGS = tuple(kind for kind in SCHEMES.values() if issubclass(kind, Splitti
 
 
 def named(kind: type) -> str:
-    """The names of the library's schemes of this kind, for sentences that say what to use.
+    """The names of the library's schemes of this kind, for sentences that say what to use: without `Momentum`, whose
+    inverse needs an engine of integers.
 
     Examples:
         >>> named(SplittingScheme)
         'SymplecticEuler, Verlet or Yoshida4'
     """
-    *names, last = (name for name, scheme in SCHEMES.items() if issubclass(scheme, kind))
+    *names, last = (name for name, scheme in SCHEMES.items() if issubclass(scheme, kind) and scheme is not Momentum)
     return f"{', '.join(names)} or {last}"
 
 
