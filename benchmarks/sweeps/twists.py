@@ -14,15 +14,14 @@ from torch import Tensor, nn
 import liouville as lv
 from liouville.fields import SecondOrderField
 from liouville.fields.base import Lipschitz
+from liouville.fields.wrapped import unwrapped
 
 Twist = Callable[[lv.Network, random.Random], Any]
 
 
 def _field(net: Any) -> Any:
     """The field that computes the velocities."""
-    field = net.body.field
-    while hasattr(field, "field"):
-        field = field.field
+    field = unwrapped(net.body.field)
     return field.force if isinstance(field, SecondOrderField) else field
 
 

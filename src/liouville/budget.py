@@ -14,7 +14,7 @@ they become, U <= C holds, and good ones leave the weights more room. Else by th
 
 from __future__ import annotations
 
-__all__ = ["BudgetedField", "PartitionedBudgetedField", "budgeted"]
+__all__ = ["BUDGETED", "BudgetedField", "PartitionedBudgetedField", "budgeted"]
 
 import math
 from collections.abc import Callable
@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from liouville import fields
 from liouville.fields import PartitionedField, VectorField
-from liouville.fields.base import Lipschitz, Scaling, Spectrum, Theta, is_closed, spectrum_of
+from liouville.fields.base import Lipschitz, Scaling, Theta, is_closed
+from liouville.fields.wrapped import Wrapped
 from liouville.flow import Flow, require_flow
 from liouville.multipliers.budgets import Budget, fitted, rescaled
 from liouville.multipliers.sectors import sectors_of
@@ -65,7 +66,7 @@ def budgeted(flow: Flow, budget: float, bound: Bound | None = None) -> Flow:
     return Flow(kind(*arguments), flow.scheme, flow.T, flow.backprop)
 
 
-class BudgetedField(VectorField):
+class BudgetedField(Wrapped):
     r"""A field whose K are rescaled together in `theta`, so that N steps of ``scheme`` over [0, T] have U <= budget.
 
     A run sees the inner field and the rescaled weights, so every engine and kernel that fits the field fits this one.
@@ -86,7 +87,7 @@ class BudgetedField(VectorField):
     multipliers: nn.Parameter | None
 
     def __init__(self, field: VectorField, scheme: Scheme, T: float, budget: float, bound: Bound | None = None) -> None:
-        super().__init__(field.features, field.layers)
+        super().__init__(field)
         if not 1 < budget < math.inf:
             raise ValueError(f"the budget must be above 1 and finite (it bounds singular values), got {budget}.")
         if _scaling(field) is None and not is_closed(field, "scaled"):
@@ -95,7 +96,7 @@ class BudgetedField(VectorField):
                 f"a budget needs one of {known}, with gamma = 0, or a field of your own that states "
                 f"scaled(theta, factor); got {type(field).__name__}."
             )
-        self.field, self.scheme, self.T, self.budget = field, scheme, float(T), float(budget)
+        self.scheme, self.T, self.budget = scheme, float(T), float(budget)
         try:
             norms = self._log_bound(field.lipschitz(field.theta()), torch.zeros(()))
         except NotImplementedError as error:
@@ -104,20 +105,6 @@ class BudgetedField(VectorField):
             raise ValueError("a budget needs an activation with a bounded derivative.")
         self.bound = self._bound(bound)
         self.register_parameter("multipliers", self._fitted() if self.bound == "multipliers" else None)
-
-    @property
-    def feature_axis(self) -> int:  # type: ignore[override]
-        return self.field.feature_axis
-
-    @property
-    def spectrum(self) -> Spectrum:
-        """The field's own."""
-        return spectrum_of(self.field)
-
-    @property
-    def sample_ndim(self) -> int | None:  # type: ignore[override]
-        """The field's own."""
-        return self.field.sample_ndim
 
     def theta(self) -> Theta:
         """The field's weights, K rescaled so that U <= budget."""
@@ -133,22 +120,6 @@ class BudgetedField(VectorField):
         if scaling is None:
             return self.field.scaled(theta, t)
         return theta._replace(**{name: _scaled(getattr(theta, name), t, scaling.power) for name in scaling.weights})
-
-    def forward(self, y: Tensor, theta_j: Theta) -> Tensor:
-        """The field's own."""
-        return self.field(y, theta_j)
-
-    def jacobian(self, y: Tensor, theta: Theta) -> Tensor | None:
-        """The field's own."""
-        return self.field.jacobian(y, theta)
-
-    def rate(self, theta: Theta) -> Tensor:
-        """The field's own."""
-        return self.field.rate(theta)
-
-    def lipschitz(self, theta: Theta) -> Lipschitz:
-        """The field's own."""
-        return self.field.lipschitz(theta)
 
     def in_run(self, seed: int | None = None) -> VectorField:
         """The inner field: in a run the weights are given."""
@@ -213,30 +184,9 @@ class BudgetedField(VectorField):
 class PartitionedBudgetedField(BudgetedField, PartitionedField):
     """A budgeted field that splits into (p, q); still shears, so every singular value lies in [1/budget, budget]."""
 
-    field: PartitionedField
-    spectrum = BudgetedField.spectrum
 
-    def __init__(
-        self, field: PartitionedField, scheme: Scheme, T: float, budget: float, bound: Bound | None = None
-    ) -> None:
-        BudgetedField.__init__(self, field, scheme, T, budget, bound)
-        self.p_features = field.p_features
-
-    def p_dot(self, q: Tensor, theta_j: Theta) -> Tensor:
-        """The field's own."""
-        return self.field.p_dot(q, theta_j)
-
-    def q_dot(self, p: Tensor, theta_j: Theta) -> Tensor:
-        """The field's own."""
-        return self.field.q_dot(p, theta_j)
-
-    def p_jacobian(self, q: Tensor, theta: Theta) -> Tensor | None:
-        """The field's own."""
-        return self.field.p_jacobian(q, theta)
-
-    def q_jacobian(self, p: Tensor, theta: Theta) -> Tensor | None:
-        """The field's own."""
-        return self.field.q_jacobian(p, theta)
+BUDGETED = (BudgetedField, PartitionedBudgetedField)
+"""The classes of a budget, for readers that go by exact type."""
 
 
 def _scaling(field: VectorField) -> Scaling | None:

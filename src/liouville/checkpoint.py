@@ -26,23 +26,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from liouville import fields
 from liouville.activations import ACTIVATIONS, Activation
-from liouville.budget import BudgetedField, PartitionedBudgetedField
+from liouville.budget import BUDGETED
 from liouville.documents import parse
 from liouville.facts import Facts
-from liouville.fields import (
-    AntisymmetricField,
-    DropoutField,
-    HamiltonianField,
-    PairField,
-    PartitionedDropoutField,
-    ResidualField,
-    SecondOrderField,
-    SemidefiniteField,
-    SeparableHamiltonianField,
-    ShearField,
-    SymmetricField,
-)
+from liouville.fields import HamiltonianField, SeparableHamiltonianField, ShearField
 from liouville.fields.modules import tied
 from liouville.files import atomic
 from liouville.flow import Flow
@@ -366,9 +355,10 @@ for _former, _name in FORMER_NAMES.items():
 register(Graph, build=_graph)
 for _kind in (Flow, Network, Lift, ChannelsLast, Connector, Half):
     register(_kind)
-for _kind in (AntisymmetricField, PairField, ResidualField, SymmetricField, SemidefiniteField, SecondOrderField):
-    register(_kind)
-for _kind in (BudgetedField, PartitionedBudgetedField):
+for _kind in vars(fields).values():  # those that keep an argument under another name are registered again below
+    if inspect.isclass(_kind) and issubclass(_kind, fields.VectorField) and not inspect.isabstract(_kind):
+        register(_kind)
+for _kind in BUDGETED:
     register(_kind, build=functools.partial(_kind, bound="norms"))  # what files without the word were written by
 for _kind in (nn.Tanh, nn.Sigmoid, nn.ReLU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Identity):
     register(_kind)
@@ -378,8 +368,6 @@ for _kind in (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d):
     register(_kind)
 for _kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
     register(_kind, _convolution)
-for _kind in (DropoutField, PartitionedDropoutField):
-    register(_kind, lambda d: {"field": d.field, "probability": d.probability})
 register(HamiltonianField, _hamiltonian)
 register(SeparableHamiltonianField, _separable)
 register(ShearField, _shear, _built_shear)

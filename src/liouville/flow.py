@@ -2,7 +2,7 @@ r"""Flow: N steps of a scheme through a field, on the time interval [0, T]."""
 
 from __future__ import annotations
 
-__all__ = ["Flow", "require_flow", "require_tensor", "require_untraced"]
+__all__ = ["Flow", "flows_of", "require_flow", "require_tensor", "require_untraced"]
 
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
@@ -20,6 +20,7 @@ from liouville.fields.given import bind
 from liouville.fields.once import theta_of
 from liouville.fields.stochastic import StochasticField
 from liouville.precision import FLOATS, require_autocast
+from liouville.schemes import named
 from liouville.schemes.base import ReversibleScheme, Scheme, State
 
 _LONGEST = torch.finfo(torch.float32).max
@@ -197,8 +198,7 @@ class Flow(nn.Module):
     def _reversible(self) -> ReversibleScheme:
         if not isinstance(self.scheme, ReversibleScheme):
             raise ValueError(
-                f"{type(self.scheme).__name__} has no inverse; use a reversible scheme: SymplecticEuler, Verlet, "
-                "Yoshida4, LeapfrogMidpoint, ImplicitMidpoint or ImplicitSymplecticEuler."
+                f"{type(self.scheme).__name__} has no inverse; use a reversible scheme: {named(ReversibleScheme)}."
             )
         if isinstance(self.field, StochasticField) and self.field.training:
             raise ValueError("a flow in training mode draws new noise in every run; call flow.eval() to invert it.")
@@ -249,6 +249,17 @@ def require_flow(value: object) -> Flow:
             "network.flows()."
         )
     return value
+
+
+def flows_of(module: nn.Module) -> list[Flow]:
+    """Every flow in ``module``, itself included, in the order of its modules; one that stands twice is one.
+
+    Examples:
+        >>> import liouville as lv
+        >>> [flow.layers for flow in flows_of(nn.Sequential(lv.zoo.h2(4, layers=8, T=1.0), nn.Linear(4, 2)))]
+        [8]
+    """
+    return [part for part in module.modules() if isinstance(part, Flow)]
 
 
 def require_untraced(value: Any) -> None:

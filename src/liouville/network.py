@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from liouville.backprop import Backprop
 from liouville.facts import Facts
 from liouville.fields.hooks import hook_of
-from liouville.flow import Flow, require_tensor, require_untraced
+from liouville.flow import Flow, flows_of, require_tensor, require_untraced
 
 Place = Literal["front", "ends", "p", "q"]
 _PLACES = ("front", "ends", "p", "q")
@@ -291,7 +291,7 @@ class Network(nn.Module):
 
     def flows(self) -> Iterator[Flow]:
         """The flows of the body, in order."""
-        return (module for module in self.body.modules() if isinstance(module, Flow))
+        return iter(flows_of(self.body))
 
 
 def _through(module: nn.Module, y: Tensor, args: Sequence[Any], context: Mapping[str, Any]) -> Tensor:
@@ -312,7 +312,7 @@ def _through(module: nn.Module, y: Tensor, args: Sequence[Any], context: Mapping
 
 def _with_backprop(module: Any, engine: Backprop, made: dict[nn.Module, nn.Module]) -> Any:
     """The module itself where it has no flow; else a copy of it and of what holds its flows, and nothing more."""
-    if module in made or not any(isinstance(part, Flow) for part in module.modules()):
+    if module in made or not flows_of(module):
         return made.get(module, module)
     if isinstance(module, Flow):
         made[module] = module.with_backprop(engine)

@@ -2,7 +2,7 @@ r"""The learning problem of both papers: a mean loss over the samples, by the ki
 
 from __future__ import annotations
 
-__all__ = ["Task"]
+__all__ = ["Task", "outputs_of"]
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from liouville.precision import in_working_precision
+
+
+def outputs_of(classes: int) -> int:
+    """How many scores a network gives for so many classes: one for two, whose sign decides, else one for each."""
+    return 1 if classes == 2 else classes
 
 
 @dataclass(frozen=True)

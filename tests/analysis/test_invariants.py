@@ -6,7 +6,15 @@ import pytest
 import torch
 
 import liouville as lv
-from liouville.analysis import backward_sensitivity, energy_balance, layer_jacobians, structure, symplectic_defect
+import samples
+from liouville.analysis import (
+    backward_sensitivity,
+    certify,
+    energy_balance,
+    layer_jacobians,
+    structure,
+    symplectic_defect,
+)
 from measure import EPS, at, generator, near, randn, rounding, slope
 from samples import PAIRS, inputs
 from samples import flow as flow_of
@@ -42,7 +50,7 @@ def test_the_defect_of_deep_products_stays_relative() -> None:
 @pytest.mark.parametrize("model", ["h1", "ms1"])
 def test_what_is_not_symplectic_has_a_defect(model: str) -> None:
     flow = getattr(lv.zoo, model)(4, 8, T=2.0, init=lv.Normal(0.6), generator=generator(0)).double()
-    J = lv.zoo.h2(4, 8, T=2.0).double().field.structure
+    J = structure(lv.zoo.h2(4, 8, T=2.0).double())
     assert symplectic_defect(layer_jacobians(flow, randn(5, 4)), J).min() > 1e-4
 
 
@@ -61,6 +69,7 @@ ENERGETIC = [
     ("ImplicitMidpoint", "hamiltonian"),
     ("ImplicitSymplecticEuler", "hamiltonian"),
     ("RK4", "hamiltonian-images"),
+    ("ForwardEuler", "separable"),
     ("SymplecticEuler", "separable-images"),
     ("SymplecticEuler", "second-order"),
 ]
@@ -73,9 +82,7 @@ def test_defect_and_work_add_up_to_the_change_of_energy(scheme: str, name: str) 
     balance, states, theta = energy_balance(flow, y), list(flow.states(y)), flow.field.theta()
 
     def energy(state, j):
-        if isinstance(flow.field, lv.SecondOrderField):
-            return flow.field.energy(*state, at(theta, j))
-        return flow.field.energy(flow.scheme.final(flow.field, state), at(theta, j))
+        return flow.field.energy(state, at(theta, j))
 
     assert balance.defect.shape == (flow.layers, len(y)) and balance.work.shape == (flow.layers - 1, len(y))
     total = energy(states[-1], flow.layers - 1) - energy(states[0], 0)
@@ -97,6 +104,23 @@ def test_the_defect_is_the_schemes_error() -> None:
             field = lv.SeparableHamiltonianField(4, layers, shared=True, init=lv.Normal(0.6), generator=generator(3))
             errors.append(float(energy_balance(lv.Flow(field.double(), scheme, T=2.0), y).defect.sum(0).abs().mean()))
         assert abs(slope(errors) - scheme.order) < 0.3
+
+
+def test_schemes_that_carry_more_than_y_are_refused_and_have_no_structure() -> None:
+    field = lv.HamiltonianField(4, 2)
+    for scheme in (lv.Coupled(), lv.Momentum(), lv.Midpoint()):
+        flow = lv.Flow(field, scheme, 1.0)
+        assert structure(flow) is None
+        with pytest.raises(ValueError, match="carries"):
+            energy_balance(flow, torch.randn(2, 4))
+
+
+def test_a_separable_field_under_implicit_midpoint_is_symplectic() -> None:
+    """The route asks for J, and not for the class of the field."""
+    field = samples.field("separable-X")
+    flow = lv.Flow(field, lv.ImplicitMidpoint(), T=1.0)
+    claims = {claim.name: claim for claim in certify(flow, randn(5, 4)).claims}
+    assert claims["layers"].status == "pass" and claims["layers"].route == "symplectic"
 
 
 def test_fields_without_energy_are_refused() -> None:

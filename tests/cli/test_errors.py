@@ -93,8 +93,9 @@ def assert_one_line(result, message, code=2):
         ),
         (
             "--model h1 --engine reversible",
-            "ForwardEuler has no inverse, so Reversible cannot run it; use --engine checkpointed, or a reversible "
-            "scheme: SymplecticEuler, Verlet, Yoshida4, LeapfrogMidpoint, ImplicitMidpoint or ImplicitSymplecticEuler.",
+            "ForwardEuler has no inverse, so Reversible cannot run it; use --engine checkpointed, or a "
+            "reversible scheme: SymplecticEuler, Verlet, Yoshida4, LeapfrogMidpoint, ImplicitMidpoint, "
+            "ImplicitSymplecticEuler or Coupled.",
         ),
         (
             "--engine store",

@@ -10,7 +10,7 @@ import liouville as lv
 import samples
 from liouville.fields.base import Lipschitz
 from liouville.testing import check_field
-from measure import at, randn
+from measure import at, generator, randn
 
 
 @pytest.mark.parametrize("name", samples.FIELDS)
@@ -183,9 +183,22 @@ class StatedNotSkew(lv.SeparableHamiltonianField):
     def __init__(self):
         super().__init__(4, 2)
 
-    @property
-    def structure(self):
-        return super().structure - 0.1
+    def structure(self, theta):
+        return super().structure(theta) - 0.1
+
+
+class FirstStructure(lv.HamiltonianField):
+    """Says the first layer's J of every layer."""
+
+    def __init__(self):
+        J = torch.randn(2, 4, 4, generator=generator(), dtype=torch.float64)
+        super().__init__(4, 2, J=J - J.mT)
+
+    def forward(self, y, theta_j):
+        return self.gradient(y, theta_j) @ theta_j.J.mT
+
+    def structure(self, theta):
+        return super().structure(theta) if theta.J.dim() == 2 else theta.J[0]
 
 
 class OtherEnergy(lv.HamiltonianField):
@@ -278,6 +291,7 @@ BROKEN = {
     ScalarRate: "one number per layer",
     NotSkew: "constant",
     StatedNotSkew: "J is skew",
+    FirstStructure: "one for each layer",
     OtherEnergy: "constant",
     ScaledEnergy: "J grad H",
     BatchEnergy: "one number per sample",

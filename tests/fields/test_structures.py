@@ -104,7 +104,7 @@ def test_second_order_energy_is_conserved_by_the_field_and_its_gradient_is_the_f
         theta_j = at(field.theta())
         q = samples.inputs(field).requires_grad_()
         p = samples.inputs(field, seed=2).requires_grad_()
-        dp, dq = torch.autograd.grad(field.energy(p, q, theta_j).sum(), (p, q))
+        dp, dq = torch.autograd.grad(field.energy((p, q), theta_j).sum(), (p, q))
         near(field.p_dot(q, theta_j), -dq, rounding(dq, terms=q[0].numel()))
         near(field.q_dot(p, theta_j), dp, rounding(dp))
 

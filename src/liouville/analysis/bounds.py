@@ -26,11 +26,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from liouville.analysis.facts import plain_field
 from liouville.analysis.slopes import log_multiplier_bound
 from liouville.analysis.untouched import require_stated
 from liouville.fields.base import Lipschitz, VectorField
 from liouville.fields.once import theta_of
+from liouville.fields.wrapped import unwrapped
 from liouville.flow import Flow, require_flow
 from liouville.multipliers.budgets import needs_inverse
 from liouville.precision import require_floating, working
@@ -143,7 +143,7 @@ def _inverse_is_apart(flow: Flow) -> bool:
     """Whether the inverse of a composition of shears may have another norm than it."""
     if not isinstance(flow.scheme, ShearScheme) or flow.scheme.kept_bits:
         raise NotImplementedError(f"no bound of the inverse is known for {type(flow.scheme).__name__}.")
-    return needs_inverse(plain_field(flow.field), flow.scheme)
+    return needs_inverse(unwrapped(flow.field), flow.scheme)
 
 
 def _smaller(flow: Flow, steps: int | None, backwards: bool) -> Tensor:

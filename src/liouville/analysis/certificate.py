@@ -12,7 +12,6 @@ __all__ = ["Certificate", "Claim", "certify"]
 
 import copy
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import FunctionType, MethodType
@@ -24,6 +23,9 @@ from torch import Tensor, nn
 from liouville.analysis.claims import Claim, of_flow, probes
 from liouville.analysis.predictions import of_network
 from liouville.analysis.states import require_samples
+from liouville.fields import SecondOrderField
+from liouville.fields.wrapped import wrapping
+from liouville.files import without_nan
 from liouville.flow import Flow
 from liouville.network import Network
 from liouville.precision import name_of, require_floating, working
@@ -76,7 +78,7 @@ class Certificate:
     def as_dict(self) -> dict[str, Any]:
         """A JSON value; numbers that are not finite become null."""
         claims = [asdict(claim) | {"assumptions": [a._asdict() for a in claim.assumptions]} for claim in self.claims]
-        return _plain(
+        return without_nan(
             {"format": "liouville-certificate-1", "subject": self.subject, "holds": self.holds, "claims": claims}
         )
 
@@ -171,11 +173,10 @@ def _inputs(network: Network, x: Tensor | None) -> dict[nn.Module, Tensor]:
 
 
 def _sentence(flow: Flow) -> str:
-    inner: nn.Module = flow.field
-    names = []
-    while isinstance(inner, nn.Module):
-        names.append(type(inner).__name__)
-        inner = getattr(inner, "field", None) or getattr(inner, "force", None)  # type: ignore[assignment]
+    fields = list(wrapping(flow.field))
+    if isinstance(fields[-1], SecondOrderField):
+        fields.append(fields[-1].force)
+    names = [type(field).__name__ for field in fields]
     sentence = f"{flow.layers} layers of {type(flow.scheme).__name__} through {' of '.join(names)}, T = {flow.T:g}"
     halves = sorted({name_of(p.dtype) for p in flow.parameters() if p.dtype != working(p.dtype)})
     if halves:
@@ -185,11 +186,3 @@ def _sentence(flow: Flow) -> str:
 
 def _numbers(values: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

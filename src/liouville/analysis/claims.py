@@ -14,12 +14,13 @@ from torch import Tensor
 from liouville.analysis.advice import step_size
 from liouville.analysis.bounds import proved_bound
 from liouville.analysis.claim import Claim, Status
-from liouville.analysis.facts import Assumption, activation_facts, activation_of, plain_field
+from liouville.analysis.facts import Assumption, activation_facts, activation_of
 from liouville.analysis.measured import NORMS, Measured, measure
 from liouville.analysis.reversal import inverse
 from liouville.analysis.routes import Route, find_route, weights_finite
 from liouville.analysis.untouched import unknown_run, unknown_velocities
 from liouville.budget import BudgetedField
+from liouville.fields.wrapped import unwrapped
 from liouville.flow import Flow
 from liouville.multipliers.budgets import needs_inverse
 from liouville.precision import in_working_precision, name_of, widened
@@ -158,7 +159,7 @@ def _spectrum(flow: Flow, route: Route, upper: Claim, found: Measured, number: i
         return Claim("singular values", text, status, measured=measured, note=f"{why}; {_NO_DIRECTION}", flow=number)
     U = upper.bound["U"]
     least = 1 / U
-    if needs_inverse(plain_field(flow.field), flow.scheme):
+    if needs_inverse(unwrapped(flow.field), flow.scheme):
         least = math.exp(-proved_bound(flow, backwards=True).log_u)
     off = found.singular[0] < (1 - 1e-6) * least - found.rounding
     note = "a measured singular value is below 1/U'" if off else _NO_DIRECTION

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from liouville.analysis.precise import precisely
 from liouville.analysis.states import require_samples
 from liouville.backprop import Stored
-from liouville.flow import Flow
+from liouville.flow import Flow, flows_of
 from liouville.precision import require_floating
 
 Kind = Literal["ODE", "stack", "undecided"]
@@ -86,7 +86,7 @@ def depth_check(network: nn.Module, x: Tensor, *, tolerance: float = 0.01) -> De
         >>> print(depth_check(lv.zoo.h2(4, layers=64, T=1.0).double(), torch.randn(100, 4).double()).verdict[:7])
         an ODE:
     """
-    flows = [m for m in network.modules() if isinstance(m, Flow)]
+    flows = flows_of(network)
     if not flows:
         raise ValueError(f"expected a Flow or a module that contains one, got {type(network).__name__}.")
     require_samples(x)
@@ -120,7 +120,7 @@ def _outputs(network: nn.Module, x: Tensor) -> list[Tensor]:
 
 def _refined(network: nn.Module, times: int) -> nn.Module:
     network = copy.deepcopy(network).eval()
-    for flow in [m for m in network.modules() if isinstance(m, Flow)]:
+    for flow in flows_of(network):
         flow.backprop = Stored()
         for _ in range(times):
             flow.field = flow.field.refined("constant")

@@ -2,7 +2,7 @@ r"""What a proof needs of an object, looked at on the object: activations on a g
 
 from __future__ import annotations
 
-__all__ = ["Assumption", "activation_facts", "activation_of", "is_shipped", "measured_skew", "plain_field"]
+__all__ = ["Assumption", "activation_facts", "activation_of", "is_shipped", "measured_skew"]
 
 import functools
 from typing import Any, NamedTuple
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from liouville.activations import ACTIVATIONS, Activation
-from liouville.budget import BudgetedField
-from liouville.fields import DropoutField, SecondOrderField, VectorField
+from liouville.fields import SecondOrderField, VectorField
+from liouville.fields.wrapped import unwrapped
 
 EDGE = 20.0
 _POINTS = 2001  # regular ones in [-EDGE, EDGE], and as many random ones
@@ -33,16 +33,9 @@ class Assumption(NamedTuple):
     claimed: bool = True
 
 
-def plain_field(field: VectorField) -> VectorField:
-    """The field inside a budget or, in evaluation mode, inside dropout: what computes the velocities."""
-    while isinstance(field, DropoutField | BudgetedField):
-        field = field.field
-    return field
-
-
 def activation_of(field: VectorField) -> Activation | None:
     """sigma of a field, or of the force inside a second-order one; None for a field that has none."""
-    inner = plain_field(field)
+    inner = unwrapped(field)
     own: Any = inner.force if isinstance(inner, SecondOrderField) else inner
     sigma = getattr(own, "activation", None)
     return sigma if isinstance(sigma, Activation) else None

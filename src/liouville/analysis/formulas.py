@@ -33,7 +33,7 @@ def _hamiltonian(f: HamiltonianField, y: Tensor, t: Any) -> Pairs:
 def _separable(f: SeparableHamiltonianField, y: Tensor, t: Any) -> Pairs:
     n_p = f.p_features
     p, q = y.narrow(f.feature_axis, 0, n_p), y.narrow(f.feature_axis, n_p, f.features - n_p)
-    J = f.structure
+    J = f.structure(t)
     force = f.operator.apply_transpose(t.K_q, f.activation(f.operator.apply(t.K_q, q, t.b_q)))
     drift = f.operator.apply_transpose(t.K_p, f.activation(f.operator.apply(t.K_p, p, t.b_p)))
     p_dot, q_dot = f.operator.mix(J[:n_p, n_p:], force), f.operator.mix(J[n_p:, :n_p], drift)

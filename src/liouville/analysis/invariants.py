@@ -11,8 +11,7 @@ from __future__ import annotations
 
 __all__ = ["EnergyBalance", "energy_balance", "structure", "symplectic_defect"]
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,12 +20,9 @@ from liouville.analysis.precise import precisely
 from liouville.analysis.spectra import singular_spectra
 from liouville.analysis.states import run_of
 from liouville.backprop import slices
-from liouville.fields import HamiltonianField, SecondOrderField, SeparableHamiltonianField
+from liouville.fields.base import Theta
 from liouville.flow import Flow, require_flow
-from liouville.schemes import Momentum
-from liouville.schemes.twostep import TwoStep
-
-_PAIRS = (TwoStep, Momentum)  # whose state is y and another part as large
+from liouville.schemes import State
 
 
 class EnergyBalance(NamedTuple):
@@ -42,7 +38,7 @@ def energy_balance(flow: Flow, y: Tensor) -> EnergyBalance:
     """By how much each layer fails to keep its energy, and what the changes of weights between layers do to it.
 
     Raises:
-        ValueError: if the field states no energy, or the scheme carries a pair of states.
+        ValueError: if the field states no `VectorField.energy`, or the scheme carries more than y.
 
     Examples:
         >>> import liouville as lv
@@ -50,12 +46,11 @@ def energy_balance(flow: Flow, y: Tensor) -> EnergyBalance:
         >>> balance.defect.shape, balance.work.shape
         (torch.Size([8, 10]), torch.Size([7, 10]))
     """
-    energy = _energy(require_flow(flow))
-    run = run_of(flow, y)
+    run = run_of(require_flow(flow), y)
     thetas = list(slices(run.theta, flow.layers))
     states = list(zip(*run.parts, strict=True))
-    here = torch.stack([energy(s, t) for s, t in zip(states[:-1], thetas, strict=True)])
-    behind = torch.stack([energy(s, t) for s, t in zip(states[1:], thetas, strict=True)])
+    here = torch.stack([_energy(flow, s, t) for s, t in zip(states[:-1], thetas, strict=True)])
+    behind = torch.stack([_energy(flow, s, t) for s, t in zip(states[1:], thetas, strict=True)])
     defect, work = behind - here, here[1:] - behind[:-1]
     return EnergyBalance(defect.reshape(-1, *run.batch), work.reshape(-1, *run.batch))
 
@@ -87,8 +82,9 @@ def symplectic_defect(matrices: Tensor, J: Tensor) -> Tensor:
 def structure(flow: Flow) -> Tensor | None:
     """The one constant J of the flow's state on vectors, (n, n), or None where no such J belongs to it.
 
-    Separable fields, the general Hamiltonian field with a constant J, and second-order fields with a potential have
-    one; the pair field and the two-step scheme have none. That J exists does not make a scheme symplectic.
+    The field's own `VectorField.structure` where it is one for all layers and the scheme carries y only: that of
+    separable fields, of the general Hamiltonian field with a constant J and of second-order fields with a potential;
+    the pair field and the two-step scheme have none. That J exists does not make a scheme symplectic.
 
     Examples:
         >>> import liouville as lv
@@ -96,25 +92,18 @@ def structure(flow: Flow) -> Tensor | None:
         [[0.0, -1.0], [1.0, 0.0]]
     """
     field = require_flow(flow).field
-    if isinstance(flow.scheme, _PAIRS) or field.feature_axis != -1:
+    if flow.scheme.carries or field.feature_axis != -1:
         return None
-    if isinstance(field, SecondOrderField) and hasattr(field.force, "potential"):
-        eye = torch.eye(field.features)
-        return torch.kron(torch.tensor([[0.0, -1.0], [1.0, 0.0]]), eye).to(next(field.parameters()))
-    if isinstance(field, SeparableHamiltonianField):
-        return field.structure.detach()
-    return field.J if isinstance(field, HamiltonianField) and field.constant_J else None
+    J = field.structure(field.theta())
+    return J.detach() if J is not None and J.dim() == 2 else None
 
 
-def _energy(flow: Flow) -> Callable[[Any, Any], Tensor]:
-    field: Any = flow.field
-    if not hasattr(field, "energy") or isinstance(flow.scheme, _PAIRS):
+def _energy(flow: Flow, state: State, theta_j: Theta) -> Tensor:
+    if flow.scheme.carries:
         raise ValueError(
-            f"{type(field).__name__} under {type(flow.scheme).__name__} has no energy; use a Hamiltonian field, or a "
-            "second-order field whose force is the gradient of a potential (SymmetricField), with a one-step scheme."
+            f"{type(flow.scheme).__name__} carries {flow.scheme.carries}, which have no energy; use a one-step scheme."
         )
-    if isinstance(field, SecondOrderField):
-        if not hasattr(field.force, "potential"):
-            raise ValueError(f"the force {type(field.force).__name__} has no potential; use SymmetricField.")
-        return lambda state, theta_j: flow.field.energy(*state, theta_j)  # type: ignore[operator]
-    return lambda state, theta_j: field.energy(flow.scheme.final(field, state), theta_j)
+    try:
+        return flow.field.energy(state if len(state) > 1 else state[0], theta_j)
+    except NotImplementedError as error:
+        raise ValueError(str(error)) from error

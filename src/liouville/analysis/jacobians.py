@@ -27,15 +27,13 @@ from liouville.fields.base import Theta, is_closed
 from liouville.flow import Flow
 from liouville.schemes import (
     RK4,
+    SPLITTINGS,
     ForwardEuler,
     ImplicitMidpoint,
     ImplicitSymplecticEuler,
     Midpoint,
     Scheme,
     SplittingScheme,
-    SymplecticEuler,
-    Verlet,
-    Yoshida4,
 )
 
 Parts = list[Tensor]  # of the states of some layers, (L, B, *features) each
@@ -218,9 +216,7 @@ def _eye(parts: Parts) -> Tensor:
 
 
 _RULES: dict[type[Scheme], Rule] = {
-    SymplecticEuler: _splitting,
-    Verlet: _splitting,
-    Yoshida4: _splitting,
+    **dict.fromkeys(SPLITTINGS, _splitting),
     ForwardEuler: _euler,
     RK4: _runge_kutta,
     Midpoint: _two_step,

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from liouville.backprop import Backprop, Checkpointed, Reversible, Stored
 from liouville.compilers import Bystander
-from liouville.flow import Flow
+from liouville.flow import flows_of
 
 _ENGINES = (Stored(), Checkpointed(), Reversible(), Reversible(compensated=True), Reversible(exact=True))
 
@@ -66,7 +66,7 @@ def memory(network: nn.Module, x: Tensor, engines: Sequence[Backprop] = _ENGINES
         >>> reversible.per_layer < 0.01 * stored.per_layer
         True
     """
-    layers = sum(flow.layers for flow in _flows(network))
+    layers = sum(flow.layers for flow in flows_of(network))
     if not layers:
         raise ValueError(f"expected a Flow or a module that contains one, got {type(network).__name__}.")
     return MemoryReport(layers, tuple(_use(network, x, engine, layers) for engine in engines))
@@ -74,7 +74,7 @@ def memory(network: nn.Module, x: Tensor, engines: Sequence[Backprop] = _ENGINES
 
 def _use(network: nn.Module, x: Tensor, engine: Backprop, layers: int) -> MemoryUse:
     try:
-        for flow in _flows(network):
+        for flow in flows_of(network):
             engine.check(flow.scheme, flow.field)
     except ValueError as error:
         return MemoryUse(engine, float("nan"), float("nan"), str(error))
@@ -82,13 +82,9 @@ def _use(network: nn.Module, x: Tensor, engine: Backprop, layers: int) -> Memory
     return MemoryUse(engine, once, (twice - once) / layers)
 
 
-def _flows(network: nn.Module) -> list[Flow]:
-    return [m for m in network.modules() if isinstance(m, Flow)]
-
-
 def _deepened(network: nn.Module, engine: Backprop, twice: bool) -> nn.Module:
     network = copy.deepcopy(network)
-    for flow in _flows(network):
+    for flow in flows_of(network):
         flow.backprop = engine
         flow.field = flow.field.refined() if twice else flow.field
     return network

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liouville.analysis.facts import Assumption, plain_field
+from liouville.analysis.facts import Assumption
 from liouville.analysis.formulas import FORMULAS, formula_of
 from liouville.backprop import slices
 from liouville.fields import PartitionedField, ResidualField, SemidefiniteField, SymmetricField
+from liouville.fields.wrapped import unwrapped
 from liouville.flow import Flow
 
 _PROBES = 8  # states a layer, of each size
@@ -32,7 +33,7 @@ _ROOM = 1e3
 @torch.no_grad()
 def formula_facts(flow: Flow, points: Tensor | None = None) -> tuple[Assumption, ...]:
     """Whether the velocities that run are those that the field's class stands for; nothing for a class without one."""
-    field = plain_field(flow.field)
+    field = unwrapped(flow.field)
     formula = formula_of(field)
     if formula is None:
         return ()
@@ -56,7 +57,7 @@ def _distances(flow: Flow, y: Tensor, g: torch.Generator) -> tuple[Tensor, Tenso
     """At y, (N, B, ...): how far apart computed and stated velocities are, and how far two orders of the same sums
     may be, which is seen by moving y; (N, B) each.
     """
-    field = plain_field(flow.field)
+    field = unwrapped(flow.field)
     formula: Any = formula_of(field)
     moved = y * (1 + _ULPS * torch.finfo(y.dtype).eps * torch.randn(y.shape[1:], generator=g).to(y))
     both, B = torch.cat((y, moved), 1), y.shape[1]

@@ -26,16 +26,14 @@ from torch import Tensor, nn
 
 from liouville.activations import ACTIVATIONS
 from liouville.analysis.bounds import proved_bound
-from liouville.analysis.facts import activation_of, is_shipped, plain_field
+from liouville.analysis.facts import activation_of, is_shipped
 from liouville.analysis.local import local_radius
 from liouville.analysis.precise import precisely
 from liouville.analysis.untouched import FIELDS, require_untouched
-from liouville.fields import SecondOrderField
-from liouville.flow import Flow, require_tensor
+from liouville.flow import Flow, flows_of, require_tensor
 from liouville.network import ChannelsLast, Connector, Half, Lift, Network, evaluation_mode
 from liouville.operators import Conv, spectral_norm
 from liouville.precision import name_of, working
-from liouville.schemes import Midpoint
 
 _NON_EXPANSIVE = (Lift, Half, ChannelsLast, nn.Identity, nn.Flatten, nn.Dropout, nn.ReLU, nn.Tanh)
 _KNOWN = (
@@ -91,7 +89,7 @@ def _global_radius(network: Network, x: Tensor) -> Tensor:
     *before, last = list(network.head) if type(network.head) is nn.Sequential and len(network.head) else [network.head]
     if type(last) is not nn.Linear:
         raise NotImplementedError(f"the head must end in a linear map, got {type(last).__name__}.")
-    for flow in (part for part in network.modules() if isinstance(part, Flow)):
+    for flow in flows_of(network):
         sigma = activation_of(flow.field)
         if sigma is not None and not is_shipped(sigma):
             raise NotImplementedError(f"a radius is known for {', '.join(ACTIVATIONS)}; nothing is proved of {sigma}.")
@@ -168,11 +166,5 @@ def _is_plain(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
 
 def _entry(flow: Flow) -> float:
     """Of y_0 -> State_0; reading y_N from State_N is a projection."""
-    field = plain_field(flow.field)
     constants = flow.field.lipschitz(flow.field.theta())
-    L = flow.h * constants.whole[0]
-    if isinstance(flow.scheme, Midpoint):  # (y - h f(y), y)
-        return float((1 + (1 + L).square()).sqrt())
-    if isinstance(field, SecondOrderField) and field.start == "half":  # (-h f(y) / 2, y)
-        return float((1 + (0.5 * flow.h * constants.parts[0][0]).square()).sqrt())
-    return 1.0
+    return float(flow.scheme.entry(flow.field, constants, flow.h)[0])

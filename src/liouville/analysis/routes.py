@@ -25,19 +25,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from liouville.analysis.facts import Assumption, activation_facts, activation_of, measured_skew, plain_field
+from liouville.analysis.facts import Assumption, activation_facts, activation_of, measured_skew
 from liouville.analysis.obligations import formula_facts, functions
 from liouville.analysis.untouched import unknown_run, unknown_velocities
 from liouville.fields import (
     AntisymmetricField,
-    HamiltonianField,
     PairField,
     SecondOrderField,
-    SeparableHamiltonianField,
-    SymmetricField,
     VectorField,
 )
 from liouville.fields.base import spectrum_of
+from liouville.fields.wrapped import unwrapped
 from liouville.flow import Flow
 from liouville.schemes import (
     ForwardEuler,
@@ -84,7 +82,7 @@ def find_route(flow: Flow, points: Tensor | None = None) -> Route:
         >>> [find_route(lv.zoo.MODELS[m](4, layers=3, T=1.0)).name for m in ("h2", "ms1", "h1", "resnet")]
         ['symplectic', 'det = 1', 'det >= 1', 'none']
     """
-    field, scheme = plain_field(flow.field), flow.scheme
+    field, scheme = unwrapped(flow.field), flow.scheme
     formula = formula_facts(flow, points)
     if why := unknown_run(flow):
         return Route("none", why, formula)
@@ -115,7 +113,7 @@ def imaginary_facts(flow: Flow, formula: tuple[Assumption, ...] | None = None) -
         >>> [len(imaginary_facts(lv.zoo.MODELS[m](4, layers=3, T=1.0))) for m in ("h2", "leapfrog", "resnet")]
         [3, 2, 0]
     """
-    field = plain_field(flow.field)
+    field = unwrapped(flow.field)
     if spectrum_of(field) != "imaginary" or unknown_velocities(flow.field):
         return ()
     formula = formula_facts(flow) if formula is None else formula
@@ -137,22 +135,13 @@ def weights_finite(flow: Flow) -> Assumption:
 
 
 def _splitting_route(flow: Flow, field: VectorField, formula: tuple[Assumption, ...]) -> Route:
-    if isinstance(field, SeparableHamiltonianField):
-        J = field.structure
-        if bool(J.any()):
-            return Route("symplectic", "", (*formula, _skew(J), _nonzero(J)), J)
-    if isinstance(field, SecondOrderField) and isinstance(field.force, SymmetricField):
-        return Route("symplectic", "", formula, _canonical(field.features, flow))
-    return Route("det = 1", "", formula)
+    return _symplectic(flow, field, formula) or Route("det = 1", "", formula)
 
 
 def _implicit_route(flow: Flow, field: VectorField, formula: tuple[Assumption, ...]) -> Route:
-    if isinstance(field, HamiltonianField):
-        stack = field.structure(flow.field.theta())
-        J = stack if stack.dim() == 2 else stack[0]
-        if bool(J.any()) and bool((stack == J).all()):
-            return Route("symplectic", "", (*formula, _skew(J), _nonzero(J)), J)
-        return Route("det = 1", "", (*formula, _skew(stack)))
+    stack = field.structure(flow.field.theta())
+    if stack is not None:
+        return _symplectic(flow, field, formula) or Route("det = 1", "", (*formula, _skew(stack)))
     if isinstance(field, AntisymmetricField):
         return Route("det = 1", "", (*formula, *_skew_A(flow, field)))
     return Route("none", f"{type(field).__name__} has no skew structure", formula)
@@ -160,10 +149,9 @@ def _implicit_route(flow: Flow, field: VectorField, formula: tuple[Assumption, .
 
 def _euler_route(flow: Flow, field: VectorField, formula: tuple[Assumption, ...]) -> Route:
     structure: tuple[Assumption, ...]
-    if isinstance(field, HamiltonianField):
-        structure = (_skew(field.structure(flow.field.theta())),)
-    elif isinstance(field, SeparableHamiltonianField):
-        structure = (_skew(field.structure),)
+    J = field.structure(flow.field.theta())
+    if J is not None:
+        structure = (_skew(J),)
     elif isinstance(field, AntisymmetricField):
         structure = _skew_A(flow, field)
     elif isinstance(field, PairField):
@@ -171,6 +159,17 @@ def _euler_route(flow: Flow, field: VectorField, formula: tuple[Assumption, ...]
     else:
         return Route("none", f"{type(field).__name__} has no skew structure", formula)
     return Route("det >= 1", "", (*formula, *structure, *activation_facts(activation_of(field), monotone=True)[1:2]))
+
+
+def _symplectic(flow: Flow, field: VectorField, formula: tuple[Assumption, ...]) -> Route | None:
+    """The route of a symplectic scheme where one J, not 0, serves all layers."""
+    stack = field.structure(flow.field.theta())
+    if stack is None:
+        return None
+    J = stack if stack.dim() == 2 else stack[0]
+    if not bool(J.any()) or not bool((stack == J).all()):
+        return None
+    return Route("symplectic", "", (*formula, _skew(J), _nonzero(J)), J)
 
 
 def _skew_A(flow: Flow, field: AntisymmetricField) -> tuple[Assumption, ...]:
@@ -186,9 +185,3 @@ def _skew(J: Tensor) -> Assumption:
 
 def _nonzero(J: Tensor) -> Assumption:
     return Assumption("J is constant and not 0", True, f"||J|| = {float(torch.linalg.matrix_norm(J, ord=2)):.3g}")
-
-
-def _canonical(features: int, flow: Flow) -> Tensor:
-    eye = torch.eye(features).to(next(flow.parameters()))
-    zero = torch.zeros_like(eye)
-    return torch.cat((torch.cat((zero, -eye), 1), torch.cat((eye, zero), 1)))

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from liouville.analysis.facts import plain_field
 from liouville.analysis.untouched import require_untouched
-from liouville.budget import BudgetedField, PartitionedBudgetedField
+from liouville.budget import BUDGETED
 from liouville.fields.base import Theta
+from liouville.fields.wrapped import unwrapped
 from liouville.flow import Flow
 from liouville.multipliers.budgets import factors
 from liouville.multipliers.proof import proved_log_bound
@@ -26,7 +26,7 @@ from liouville.multipliers.sectors import Sectors, sectors_of
 from liouville.multipliers.steps import FIELDS
 from liouville.precision import working
 
-_KNOWN: tuple[type[nn.Module], ...] = (Flow, *FIELDS, BudgetedField, PartitionedBudgetedField)
+_KNOWN: tuple[type[nn.Module], ...] = (Flow, *FIELDS, *BUDGETED)
 _USUAL = 100  # steps of the search, fewer for large networks
 _OPERATIONS = 6e9  # of them all: about a second
 _LARGEST = 300.0  # log U beyond which squares are no numbers
@@ -73,7 +73,7 @@ def _upwards(value: float, dtype: torch.dtype) -> Tensor:
 
 
 def _sectors(flow: Flow, theta: Theta, backwards: bool) -> Sectors:
-    sectors = sectors_of(plain_field(flow.field), flow.scheme, theta, flow.h, sized=True)
+    sectors = sectors_of(unwrapped(flow.field), flow.scheme, theta, flow.h, sized=True)
     return sectors.inverse() if backwards else sectors
 
 

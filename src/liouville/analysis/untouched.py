@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 from liouville import fields
 from liouville.analysis.facts import activation_facts, activation_of, is_shipped
 from liouville.backprop import Backprop
-from liouville.budget import BudgetedField, PartitionedBudgetedField
+from liouville.budget import BUDGETED
 from liouville.fields import VectorField
 from liouville.fields.base import is_closed
 from liouville.flow import Flow
@@ -27,7 +27,7 @@ from liouville.operators import Operator
 from liouville.schemes import Scheme
 
 _FIELDS = [kind for kind in vars(fields).values() if isinstance(kind, type) and issubclass(kind, VectorField)]
-FIELDS: tuple[type[nn.Module], ...] = (*_FIELDS, BudgetedField, PartitionedBudgetedField)
+FIELDS: tuple[type[nn.Module], ...] = (*_FIELDS, *BUDGETED)
 """The fields of this library."""
 _STEP = ("step", "shears", "inverse", "init", "final", "terminal", "log_growth", "amplification", "check")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")

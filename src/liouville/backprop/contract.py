@@ -8,6 +8,7 @@ raises instead.
 from __future__ import annotations
 
 __all__ = [
+    "STORED",
     "Advice",
     "advice",
     "autocast_now",
@@ -40,7 +41,7 @@ from torch.autograd import forward_ad
 from liouville.fields.stochastic import original
 
 _any_autocast = torch._C._is_any_autocast_enabled
-_STORED = "use flow.with_backprop(lv.Stored()), the plain loop, for it"
+STORED = "use flow.with_backprop(lv.Stored()), the plain loop, for it"
 
 
 def is_plain_autograd(tensors: Sequence[Tensor]) -> bool:
@@ -65,7 +66,7 @@ def require_plain_autograd(tensors: Sequence[Tensor]) -> None:
     if not is_plain_autograd(tensors):
         raise RuntimeError(
             f"this engine gives reverse-mode gradients by torch.autograd only, not torch.func transforms, "
-            f"vmap or forward mode; {_STORED}."
+            f"vmap or forward mode; {STORED}."
         )
 
 
@@ -140,10 +141,10 @@ def _ends_here(gradient: Tensor) -> None:
 class Advice(NamedTuple):
     """What to do about a breach; a field of another kind has an ``advice`` of its own."""
 
-    noise: str = f"Use lv.dropout(field, p), derive the field from StochasticField, or {_STORED}."
-    buffer: str = f"Use a norm without running statistics, or {_STORED}."
+    noise: str = f"Use lv.dropout(field, p), derive the field from StochasticField, or {STORED}."
+    buffer: str = f"Use a norm without running statistics, or {STORED}."
     door: str = "theta()"
-    parameter: str = f"Return the parameter from theta() and read it from theta_j, or {_STORED}."
+    parameter: str = f"Return the parameter from theta() and read it from theta_j, or {STORED}."
     impure: str = "use lv.dropout, or derive it from StochasticField"
 
 
@@ -211,7 +212,7 @@ class _Once(torch.autograd.Function):
     def backward(ctx, *_: Tensor) -> None:  # type: ignore[no-untyped-def]
         raise RuntimeError(
             "Reversible, Fused and BatchLast, and Auto where it chose one of them, have no second derivatives; "
-            f"{_STORED}."
+            f"{STORED}."
         )
 
 

@@ -24,6 +24,7 @@ from liouville.backprop.layers import Inverses, Layers, Shears
 from liouville.backprop.passes import Run
 from liouville.fields.base import Theta, VectorField
 from liouville.fields.blocks import Rows
+from liouville.schemes import named
 from liouville.schemes.base import ReversibleScheme, Scheme, ShearScheme, State
 
 
@@ -78,13 +79,12 @@ class Reversible(Backprop):
         if not isinstance(scheme, ReversibleScheme):
             raise ValueError(
                 f"{type(scheme).__name__} has no inverse, so Reversible cannot run it; use Checkpointed(), or a "
-                "reversible scheme: SymplecticEuler, Verlet, Yoshida4, LeapfrogMidpoint, ImplicitMidpoint or "
-                "ImplicitSymplecticEuler."
+                f"reversible scheme: {named(ReversibleScheme)}."
             )
         if (self.exact or self.compensated) and not isinstance(scheme, ShearScheme):
             raise ValueError(
-                f"{self!r} needs a scheme made of shears, SymplecticEuler, Verlet, Yoshida4 or LeapfrogMidpoint; got "
-                f"{type(scheme).__name__}. Use Reversible(), with anchors if it drifts."
+                f"{self!r} needs a scheme made of shears: {named(ShearScheme)}; got {type(scheme).__name__}. "
+                "Use Reversible(), with anchors if it drifts."
             )
         if scheme.kept_bits and not self.exact:
             raise ValueError(

@@ -172,6 +172,29 @@ class VectorField(nn.Module, ABC):
         root = factor ** (1 / self.scaling.power)
         return theta._replace(**{name: root.to(w) * w for name in self.scaling.weights for w in [getattr(theta, name)]})
 
+    def structure(self, theta: Theta) -> Tensor | None:
+        """J, skew, of f = J grad H, H the `energy`; None where the field states none, or no H.
+
+        (n, n) where one J serves all layers, else stacked as the entries of ``theta`` are, (N, n, n) or, of one layer,
+        (n, n). n counts the numbers of the state at one position, p before q.
+        """
+        return None
+
+    def energy(self, state: Tensor | tuple[Tensor, ...], theta_j: Theta) -> Tensor:
+        """H(state; theta_j), which a frozen layer keeps, <grad H, f> = 0: one number per sample, shaped like the batch.
+
+        Args:
+            state: y, (*batch, n, ...); of a `PartitionedField` its halves (p, q) too, as splitting schemes carry them.
+            theta_j: the weights of one layer.
+
+        Raises:
+            NotImplementedError: if the field states none.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} states no energy; override energy(state, theta_j), or use a Hamiltonian field or a "
+            "second-order field whose force is the gradient of a potential (SymmetricField)."
+        )
+
     def factors(self, theta: Theta) -> tuple[Factors, ...] | None:
         """The velocities, p_dot and q_dot or one of y, as matrices around sigma; None where they are not of this form.
 
@@ -267,7 +290,7 @@ def _said(signatures: Sequence[Signature]) -> str:
     return " and ".join(dict.fromkeys(names)) or "no arguments"
 
 
-_VELOCITIES = ("forward", "p_dot", "q_dot", "gradient")
+_VELOCITIES = ("forward", "p_dot", "q_dot", "gradient", "_velocity")
 
 
 def is_closed(thing: object, name: str, changed_by: Collection[str] = _VELOCITIES) -> bool:

@@ -5,15 +5,16 @@ from __future__ import annotations
 __all__ = ["DropoutField", "PartitionedDropoutField", "dropout"]
 
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from liouville.fields.base import Lipschitz, Spectrum, Theta, VectorField, spectrum_of
+from liouville.fields.base import Lipschitz, Theta, VectorField
 from liouville.fields.partitioned import PartitionedField
 from liouville.fields.stochastic import StochasticField
+from liouville.fields.wrapped import Wrapped
 
 
 def dropout(field: VectorField, probability: float) -> StochasticField:
@@ -37,7 +38,7 @@ def dropout(field: VectorField, probability: float) -> StochasticField:
     return DropoutField(field, probability)
 
 
-class DropoutField(StochasticField):
+class DropoutField(Wrapped, StochasticField):
     """y' = m * f(y; theta_j), m the mask of the layer: 0 with probability ``probability``, else 1/(1 - probability)."""
 
     def __init__(self, field: VectorField, probability: float) -> None:
@@ -45,46 +46,15 @@ class DropoutField(StochasticField):
             raise ValueError(f"the dropout probability must lie in [0, 1), got {probability}.")
         if isinstance(field, StochasticField):
             raise ValueError(f"dropout needs a deterministic field, got {type(field).__name__}.")
-        VectorField.__init__(self, field.features, field.layers)
-        self.field = field
+        super().__init__(field)
         self.probability = probability
 
     @property
-    def feature_axis(self) -> int:  # type: ignore[override]
-        return self.field.feature_axis
+    def is_plain(self) -> bool:
+        """In evaluation mode."""
+        return not self.training
 
-    @property
-    def spectrum(self) -> Spectrum:
-        """The field's own, in evaluation mode."""
-        return spectrum_of(self.field)
-
-    @property
-    def constants(self) -> Collection[str]:  # type: ignore[override]
-        return self.field.constants
-
-    def check_arguments(self, args: Sequence[Any], context: Mapping[str, Any]) -> None:
-        self.field.check_arguments(args, context)
-
-    def check_writes(self, buffers: Sequence[str]) -> None:
-        self.field.check_writes([name.removeprefix("field.") for name in buffers])
-
-    def plain_state(self) -> dict[str, Any]:
-        return self.field.plain_state()
-
-    @property
-    def sample_ndim(self) -> int | None:  # type: ignore[override]
-        """The field's own."""
-        return self.field.sample_ndim
-
-    def theta(self) -> Theta:
-        """The field's own weights."""
-        return self.field.theta()
-
-    def forward(
-        self, y: Tensor, theta_j: Theta, generator: torch.Generator | None = None, *args: Any, **context: Any
-    ) -> Tensor:
-        """m * f(y; theta_j)."""
-        return self._masked(self.field(y, theta_j, *args, **context), generator)
+    spectrum = Wrapped.spectrum  # in evaluation mode
 
     def rate(self, theta: Theta) -> Tensor:
         """The field's own, over 1 - probability."""
@@ -92,17 +62,25 @@ class DropoutField(StochasticField):
 
     def lipschitz(self, theta: Theta) -> Lipschitz:
         """The field's own, in evaluation mode; a mask in training scales every part, and keeps no symmetry."""
-        own = self.field.lipschitz(theta)
-        if not self.training:
+        own: Lipschitz = self.field.lipschitz(theta)
+        if self.is_plain:
             return own
         parts = tuple(L / (1 - self.probability) for L in own.parts)
         return Lipschitz(parts, functools.reduce(torch.maximum, parts))
 
-    def check_scheme(self, scheme: Any) -> None:
-        self.field.check_scheme(scheme)
-
     def extra_repr(self) -> str:
         return f"probability={self.probability}"
+
+    def _velocity(
+        self,
+        inner: Callable[..., Tensor],
+        x: Tensor,
+        theta_j: Theta,
+        generator: torch.Generator | None = None,
+        *args: Any,
+        **context: Any,
+    ) -> Tensor:
+        return self._masked(inner(x, theta_j, *args, **context), generator)
 
     def _masked(self, velocity: Tensor, generator: torch.Generator | None) -> Tensor:
         if generator is None:
@@ -113,34 +91,3 @@ class DropoutField(StochasticField):
 
 class PartitionedDropoutField(DropoutField, PartitionedField):
     """p' = m_p * p_dot(q), q' = m_q * q_dot(p): still a shear in each half, so determinant 1 for every mask."""
-
-    field: PartitionedField
-    spectrum = DropoutField.spectrum
-
-    def __init__(self, field: PartitionedField, probability: float) -> None:
-        DropoutField.__init__(self, field, probability)
-        self.p_features = field.p_features
-
-    def p_dot(
-        self, q: Tensor, theta_j: Theta, generator: torch.Generator | None = None, *args: Any, **context: Any
-    ) -> Tensor:
-        """m_p * p_dot(q)."""
-        return self._masked(self.field.p_dot(q, theta_j, *args, **context), generator)
-
-    def q_dot(
-        self, p: Tensor, theta_j: Theta, generator: torch.Generator | None = None, *args: Any, **context: Any
-    ) -> Tensor:
-        """m_q * q_dot(p)."""
-        return self._masked(self.field.q_dot(p, theta_j, *args, **context), generator)
-
-    def split(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        return self.field.split(y)
-
-    def join(self, p: Tensor, q: Tensor) -> Tensor:
-        return self.field.join(p, q)
-
-    def enter(self, y: Tensor, p_dot: Callable[[Tensor], Tensor], h: float) -> tuple[Tensor, Tensor]:
-        return self.field.enter(y, p_dot, h)
-
-    def leave(self, p: Tensor, q: Tensor) -> Tensor:
-        return self.field.leave(p, q)

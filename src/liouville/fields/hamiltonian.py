@@ -175,12 +175,13 @@ class HamiltonianField(ActivatedField):
         """J, K^T and K."""
         return (Factors((self.structure(theta).to(theta.K), theta.K.mT), theta.K, theta.b),)
 
-    def structure(self, theta_j: GeneralTheta | GeneralThetaJ) -> Tensor:
-        """J of this layer."""
-        return theta_j.J if isinstance(theta_j, GeneralThetaJ) else self.J
+    def structure(self, theta: GeneralTheta | GeneralThetaJ) -> Tensor:
+        """J, (n, n); theta's own, (N, n, n), where it is trained or varies."""
+        return theta.J if isinstance(theta, GeneralThetaJ) else self.J
 
-    def energy(self, y: Tensor, theta_j: GeneralTheta | GeneralThetaJ) -> Tensor:
+    def energy(self, state: Tensor | tuple[Tensor, ...], theta_j: GeneralTheta | GeneralThetaJ) -> Tensor:
         """H(y; theta_j) = 1^T sigma_int(K y + b), one number per sample."""
+        y = state if isinstance(state, Tensor) else torch.cat(state, self.feature_axis)
         return self.energy_density(self.operator.apply(theta_j.K, y, theta_j.b))
 
     def rate(self, theta: GeneralTheta | GeneralThetaJ) -> Tensor:
@@ -305,9 +306,9 @@ class SeparableHamiltonianField(PartitionedField, ActivatedField):
             left = [(-X.mT, theta.K_q.mT), (X, K.mT)]
         return Factors(left[0], theta.K_q, theta.b_q), Factors(left[1], theta.K_p, theta.b_p)
 
-    def energy(self, y: Tensor, theta_j: SeparableTheta) -> Tensor:
+    def energy(self, state: Tensor | tuple[Tensor, ...], theta_j: SeparableTheta) -> Tensor:
         """H = 1^T sigma_int(K_p p + b_p) + 1^T sigma_int(K_q q + b_q), one number per sample."""
-        p, q = self.split(y)
+        p, q = self.halves(state)
         return self.energy_density(self.operator.apply(theta_j.K_p, p, theta_j.b_p)) + self.energy_density(
             self.operator.apply(theta_j.K_q, q, theta_j.b_q)
         )
@@ -323,8 +324,7 @@ class SeparableHamiltonianField(PartitionedField, ActivatedField):
         L_p, L_q = (self.activation.lipschitz * X * self.operator.norm(K).square() for K in (theta.K_q, theta.K_p))
         return Lipschitz((L_p, L_q), self.skewed(torch.maximum(L_p, L_q)))
 
-    @property
-    def structure(self) -> Tensor:
+    def structure(self, theta: SeparableTheta) -> Tensor:
         """J = [[0, -X^T], [X, 0]], (n, n)."""
         n_p, n_q = self.p_features, self.features - self.p_features
         X = self.sign * torch.eye(n_q, n_p).to(self.K_p) if self.X is None else self.X

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from liouville.fields.base import Theta, VectorField
+from liouville.fields.base import Lipschitz, Theta, VectorField
 
 
 class PartitionedField(VectorField):
@@ -73,6 +73,12 @@ class PartitionedField(VectorField):
             p, q = p.contiguous(memory_format=layout), q.contiguous(memory_format=layout)
         return p, q
 
+    def halves(self, state: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """(p, q) of y, (y,) or (p, q) itself: what an `energy` is written in."""
+        if isinstance(state, Tensor):
+            return self.split(state)
+        return state if len(state) > 1 else self.split(state[0])
+
     def join(self, p: Tensor, q: Tensor) -> Tensor:
         """(p, q) -> y."""
         return torch.cat((p, q), dim=self.feature_axis)
@@ -80,6 +86,10 @@ class PartitionedField(VectorField):
     def enter(self, y: Tensor, p_dot: Callable[[Tensor], Tensor], h: float) -> tuple[Tensor, Tensor]:
         """The initial (p, q) of an input y; ``p_dot`` is layer 0's, noise and all, a function of q."""
         return self.split(y)
+
+    def entry(self, lipschitz: Lipschitz, h: float) -> Tensor:
+        """An upper bound of how much `enter` and `leave` together can lengthen a difference, as `Scheme.entry`."""
+        return torch.ones_like(lipschitz.one_sided)
 
     def leave(self, p: Tensor, q: Tensor) -> Tensor:
         """What the network reads of the final (p, q)."""

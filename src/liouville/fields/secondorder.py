@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from liouville.fields.base import Lipschitz, Spectrum, Theta, VectorField, is_closed, spectrum_of
+from liouville.fields.hamiltonian import canonical
 from liouville.fields.partitioned import PartitionedField
 from liouville.fields.residual import SemidefiniteField, SymmetricField
 
@@ -106,6 +107,12 @@ class SecondOrderField(PartitionedField):
             return torch.zeros_like(y), y
         return -0.5 * h * p_dot(y), y
 
+    def entry(self, lipschitz: Lipschitz, h: float) -> Tensor:
+        """(1 + (h L/2)^2)^(1/2) of the start "half", (-h f(y)/2, y)."""
+        if self.start == "rest":
+            return super().entry(lipschitz, h)
+        return (1 + (0.5 * h * lipschitz.parts[0]).square()).sqrt()
+
     def leave(self, p: Tensor, q: Tensor) -> Tensor:
         """The network reads q."""
         return q
@@ -116,12 +123,19 @@ class SecondOrderField(PartitionedField):
             "use flow.final_state and flow.inverse_state, which carry (p, q)."
         )
 
-    def energy(self, p: Tensor, q: Tensor, theta_j: Theta) -> Tensor:
-        """H = |p|^2/2 + V(q), one number per sample; needs a force with a potential, such as `SymmetricField`."""
+    def structure(self, theta: Theta) -> Tensor | None:
+        """The canonical J of (p, q), (2n, 2n), where the force has a potential."""
+        return canonical(2 * self.features).to(theta[0]) if hasattr(self.force, "potential") else None
+
+    def energy(self, state: Tensor | tuple[Tensor, ...], theta_j: Theta) -> Tensor:
+        """H = |p|^2/2 + V(q) of (p, q), one number per sample; needs a force with a potential, `SymmetricField`'s."""
+        if not hasattr(self.force, "potential"):
+            raise NotImplementedError(f"no energy: {type(self.force).__name__} has no potential; use SymmetricField.")
+        p, q = self.halves(state)
         axes = self.sample_ndim or -self.feature_axis
         kinetic = 0.5 * p.square().sum(tuple(range(-axes, 0)))
-        potential: Tensor = self.force.potential(q, theta_j)  # type: ignore[operator]
-        return kinetic + potential
+        force: Any = self.force
+        return kinetic + force.potential(q, theta_j)
 
     def rate(self, theta: Theta) -> Tensor:
         """omega = (rate of the force)^(1/2): the fastest frozen frequency."""

@@ -23,14 +23,18 @@ import torch
 from torch import Tensor
 
 from liouville.backprop.base import Backprop, require_depth
-from liouville.backprop.contract import differentiable_once, is_autocast, is_plain_autograd, require_plain_autograd
+from liouville.backprop.contract import (
+    STORED,
+    differentiable_once,
+    is_autocast,
+    is_plain_autograd,
+    require_plain_autograd,
+)
 from liouville.backprop.drift import warn_once
 from liouville.fields.base import Theta, VectorField
 from liouville.fields.stochastic import original
 from liouville.kernels.table import GRADIENT, TANH, TRANSPOSED, ShearPlan, kernel_for
 from liouville.schemes.base import Scheme, State
-
-_STORED = "use flow.with_backprop(lv.Stored()), the plain loop, for it"
 
 
 @dataclass(frozen=True, repr=False)
@@ -220,9 +224,9 @@ def _judge(parts: Sequence[Tensor], start: Sequence[Tensor], field: VectorField)
 def _require_supported(state: State, theta: Theta) -> None:
     tensors = (*state, *theta)
     if is_autocast(state[0].device.type):
-        raise ValueError(f"BatchLast() computes in the dtype of the state and not under autocast; {_STORED}.")
+        raise ValueError(f"BatchLast() computes in the dtype of the state and not under autocast; {STORED}.")
     if len({t.dtype for t in tensors}) > 1:
         found = ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in tensors}))
-        raise ValueError(f"BatchLast() takes one dtype throughout, got {found}; {_STORED}.")
+        raise ValueError(f"BatchLast() takes one dtype throughout, got {found}; {STORED}.")
     if not torch.compiler.is_compiling() and not is_plain_autograd(tensors):
-        raise ValueError(f"BatchLast() gives reverse-mode gradients only, not torch.func transforms; {_STORED}.")
+        raise ValueError(f"BatchLast() gives reverse-mode gradients only, not torch.func transforms; {STORED}.")

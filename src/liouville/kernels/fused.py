@@ -13,7 +13,13 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
 from liouville.backprop.base import Backprop, Stored, require_depth
-from liouville.backprop.contract import differentiable_once, is_autocast, is_plain_autograd, require_plain_autograd
+from liouville.backprop.contract import (
+    STORED,
+    differentiable_once,
+    is_autocast,
+    is_plain_autograd,
+    require_plain_autograd,
+)
 from liouville.backprop.drift import warn_once
 from liouville.backprop.range import Range, Reach, reach
 from liouville.compilers import is_watched
@@ -24,7 +30,6 @@ from liouville.kernels.library import library
 from liouville.kernels.table import EulerPlan, ShearPlan, kernel_for
 from liouville.schemes.base import Scheme, State
 
-_STORED = "use flow.with_backprop(lv.Stored()), the plain loop, for it"
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
@@ -221,15 +226,15 @@ def _require_supported(state: State, theta: Theta) -> None:
     tensors = (*state, *theta)
     dtype = state[0].dtype
     if is_autocast(state[0].device.type):
-        raise ValueError(f"the fused kernel computes in float32 or float64 and not under autocast; {_STORED}.")
+        raise ValueError(f"the fused kernel computes in float32 or float64 and not under autocast; {STORED}.")
     if dtype not in shears.TYPES or any(t.dtype is not dtype for t in tensors):
         found = ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in tensors}))
-        raise ValueError(f"the fused kernel takes float32 or float64, one of them throughout, got {found}; {_STORED}.")
+        raise ValueError(f"the fused kernel takes float32 or float64, one of them throughout, got {found}; {STORED}.")
     if not all(t.is_cpu for t in tensors):
         found = ", ".join(sorted({t.device.type for t in tensors}))
-        raise ValueError(f"the fused kernel runs on the CPU, got tensors on {found}; {_STORED}.")
+        raise ValueError(f"the fused kernel runs on the CPU, got tensors on {found}; {STORED}.")
     if torch.compiler.is_compiling():  # the operator will look for its library when it runs
         return
     library()
     if not is_plain_autograd(tensors):
-        raise ValueError(f"the fused kernel gives reverse-mode gradients only, not torch.func transforms; {_STORED}.")
+        raise ValueError(f"the fused kernel gives reverse-mode gradients only, not torch.func transforms; {STORED}.")

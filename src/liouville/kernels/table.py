@@ -19,9 +19,9 @@ from liouville.fields.pair import PairField
 from liouville.fields.residual import ResidualField
 from liouville.fields.stochastic import original
 from liouville.operators import Conv, Dense
+from liouville.schemes import SPLITTINGS
 from liouville.schemes.base import Scheme, SplittingScheme
 from liouville.schemes.euler import ForwardEuler
-from liouville.schemes.symplectic import SymplecticEuler, Verlet, Yoshida4
 
 TANH, RELU = 0, 1
 GRADIENT, PLAIN, TRANSPOSED = 0, 1, 2
@@ -167,8 +167,8 @@ def _no_kernel(what: str) -> NoKernelError:
 _Key = tuple[type[Scheme], type[VectorField], str]
 # the third key is the kind of device: a GPU kernel is a line ("cuda") beside each of these
 _TABLE: dict[_Key, Callable[..., ShearPlan | EulerPlan]] = {
-    **{(scheme, SeparableHamiltonianField, "cpu"): _separable for scheme in (SymplecticEuler, Verlet, Yoshida4)},
-    **{(scheme, PairField, "cpu"): _pair for scheme in (SymplecticEuler, Verlet, Yoshida4)},
+    **{(scheme, SeparableHamiltonianField, "cpu"): _separable for scheme in SPLITTINGS},
+    **{(scheme, PairField, "cpu"): _pair for scheme in SPLITTINGS},
     (ForwardEuler, HamiltonianField, "cpu"): _hamiltonian,
     (ForwardEuler, AntisymmetricField, "cpu"): _antisymmetric,
     (ForwardEuler, ResidualField, "cpu"): _residual,

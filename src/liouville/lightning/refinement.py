@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from liouville.flow import Flow
+from liouville.flow import flows_of
 from liouville.train import refine
 
 
@@ -62,7 +62,7 @@ class DepthRefinement(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what could not be refined later."""
-        layered = {w for flow in _flows(pl_module) for w in flow.field.parameters()}
+        layered = {w for flow in flows_of(pl_module) for w in flow.field.parameters()}
         if not layered:
             raise ValueError("the module has no flow to refine.")
         if trainer.world_size > 1:
@@ -122,7 +122,3 @@ def _averages(trainer: Trainer) -> list[nn.Module]:
     """The averaged weights that other callbacks keep: `WeightAveraging`, `StochasticWeightAveraging` and their kin."""
     kept = [value for callback in _callbacks(trainer) for value in vars(callback).items()]
     return [m for name, m in kept if isinstance(m, AveragedModel) or (name == "_average_model" and m is not None)]
-
-
-def _flows(module: LightningModule) -> list[Flow]:
-    return [part for part in module.modules() if isinstance(part, Flow)]

@@ -16,7 +16,7 @@ from liouville import fields
 from liouville.fields import VectorField
 from liouville.fields.base import Factors, Theta
 from liouville.operators import Dense, Graph
-from liouville.schemes import ForwardEuler, Scheme, SymplecticEuler, Verlet, Yoshida4
+from liouville.schemes import SPLITTINGS, ForwardEuler, Scheme
 
 FIELDS: tuple[type[VectorField], ...] = tuple(
     kind
@@ -24,7 +24,6 @@ FIELDS: tuple[type[VectorField], ...] = tuple(
     if isinstance(kind, type) and issubclass(kind, VectorField) and kind is not VectorField and "factors" in vars(kind)
 )
 """The fields whose steps are known, by exact type."""
-_SPLITTINGS = (SymplecticEuler, Verlet, Yoshida4)
 
 
 class Part(NamedTuple):
@@ -50,6 +49,7 @@ def steps_of(field: VectorField, scheme: Scheme, theta: Theta, h: float) -> Step
         NotImplementedError: unless the field, its operator and the scheme are exactly ones of these.
 
     Examples:
+        >>> from liouville.schemes import Verlet
         >>> field = fields.SeparableHamiltonianField(4, layers=3)
         >>> [(part.to.start, part.of.start) for part in steps_of(field, Verlet(), field.theta(), 0.1).parts]
         [(0, 2), (2, 0), (0, 2)]
@@ -64,7 +64,7 @@ def steps_of(field: VectorField, scheme: Scheme, theta: Theta, h: float) -> Step
         p, q = slice(0, known.p_features), slice(known.p_features, n)
         halves = {"p": (p, q, velocities[0]), "q": (q, p, velocities[1])}
     stages: Any = scheme
-    if type(scheme) in _SPLITTINGS and len(velocities) == 2:
+    if type(scheme) in SPLITTINGS and len(velocities) == 2:
         taken = [(half, c * h) for half, c in stages.stages]
     elif type(scheme) is ForwardEuler:
         taken = [(half, h) for half in halves]

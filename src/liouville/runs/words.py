@@ -4,10 +4,9 @@ from __future__ import annotations
 
 __all__ = ["flow_in_words", "training_in_words"]
 
-from typing import Any
-
+from liouville.analysis.facts import activation_of
 from liouville.budget import BudgetedField
-from liouville.fields import ActivatedField, DropoutField, PartitionedDropoutField, SecondOrderField
+from liouville.fields.wrapped import unwrapped
 from liouville.flow import Flow
 from liouville.train import GaussNewton, Settings
 
@@ -15,14 +14,11 @@ from liouville.train import GaussNewton, Settings
 def flow_in_words(flow: Flow) -> str:
     """Its layers, scheme, step and field."""
     name = type(flow.scheme).__name__
-    field: Any = flow.field
-    if isinstance(field, DropoutField | PartitionedDropoutField | BudgetedField):
-        field = field.field
-    force = field.force if isinstance(field, SecondOrderField) else field
-    sigma = f" and {force.activation.name}" if isinstance(force, ActivatedField) else ""
+    field, sigma = unwrapped(flow.field), activation_of(flow.field)
     return (
         f"{flow.layers} layers of {name}, step h = {flow.h:.4g} (T = {flow.T:g}), through "
-        f"{type(field).__name__} with {field.features} features{sigma}"
+        f"{type(field).__name__} with {field.features} features"
+        + (f" and {sigma.name}" if sigma is not None else "")
         + (f", singular values bounded by {flow.field.budget:g}" if isinstance(flow.field, BudgetedField) else "")
     )
 

@@ -34,6 +34,21 @@ SCHEMES: dict[str, type[Scheme]] = {
         Coupled,
     )
 }
+SPLITTINGS = tuple(kind for kind in SCHEMES.values() if issubclass(kind, SplittingScheme))
+"""Those whose steps are their ``stages`` and nothing else: proofs and kernels read them, by exact type."""
+
+
+def named(kind: type) -> str:
+    """The names of the library's schemes of this kind, for sentences that say what to use: without `Momentum`, whose
+    inverse needs an engine of integers.
+
+    Examples:
+        >>> named(SplittingScheme)
+        'SymplecticEuler, Verlet or Yoshida4'
+    """
+    *names, last = (name for name, scheme in SCHEMES.items() if issubclass(scheme, kind) and scheme is not Momentum)
+    return f"{', '.join(names)} or {last}"
+
 
 FORMER_NAMES = {"Midpoint": "LeapfrogMidpoint"}
 """Names that plans and files of earlier versions have, and the names of the same schemes now."""
@@ -41,6 +56,7 @@ FORMER_NAMES = {"Midpoint": "LeapfrogMidpoint"}
 __all__ = [
     "RK4",
     "SCHEMES",
+    "SPLITTINGS",
     "Coupled",
     "ForwardEuler",
     "ImplicitMidpoint",

@@ -40,6 +40,8 @@ class Scheme(ABC):
     """
 
     order: ClassVar[int]
+    carries: ClassVar[str] = ""
+    """What the state is where it is more than y, whose parts, joined, it is otherwise: "(y, v)", say."""
     stability_limit: ClassVar[float] = StabilityLimit()  # type: ignore[assignment]
 
     @property
@@ -62,6 +64,13 @@ class Scheme(ABC):
     def final(self, field: VectorField, state: State) -> Tensor:
         """State -> y."""
         return state[0]
+
+    def entry(self, field: VectorField, lipschitz: Lipschitz, h: float) -> Tensor:
+        """An upper bound of how much y_0 -> State_0 and then State_N -> y_N can lengthen a difference, together.
+
+        ``lipschitz`` is that of layer 0. 1 where y_0 enters as it is and y_N is read as it is, or a part of it.
+        """
+        return torch.ones_like(lipschitz.one_sided)
 
     def log_growth(self, lipschitz: Lipschitz, h: float) -> Tensor:
         """An upper bound of log ||A_j||_2, A_j the Jacobian of one step of length h, at every state.
@@ -106,6 +115,11 @@ class ReversibleScheme(Scheme):
 
     def terminal(self, field: VectorField, y: Tensor) -> State:
         """The final state that y_N determines; raises a `ValueError` where y_N alone does not."""
+        if self.carries:
+            raise ValueError(
+                f"{type(self).__name__} carries {self.carries}, and y_N alone does not determine y_0; use "
+                "flow.final_state and flow.inverse_state."
+            )
         return (y,)
 
 
@@ -184,6 +198,9 @@ class SplittingScheme(ShearScheme):
 
     def init(self, field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
         return field.enter(y, lambda q: field.p_dot(q, theta_0), h)  # type: ignore[operator]
+
+    def entry(self, field: VectorField, lipschitz: Lipschitz, h: float) -> Tensor:
+        return field.entry(lipschitz, h)  # type: ignore[operator]
 
     def shears(self, field: VectorField, theta_j: Theta, h: float) -> tuple[Shear, ...]:
         velocity = {

@@ -47,6 +47,7 @@ class Momentum(ShearScheme):
     """
 
     order: ClassVar[int] = 1
+    carries: ClassVar[str] = "(y, v)"
     bits: int = 4
     sign: int = 1
 
@@ -71,12 +72,6 @@ class Momentum(ShearScheme):
     def shears(self, field: VectorField, theta_j: Theta, h: float) -> tuple[Shear, ...]:
         kick = Shear(1, lambda y: field(y, theta_j), (1 - self.gamma) * h, self.bits, self.sign)
         return kick, Shear(0, None, 1.0)
-
-    def terminal(self, field: VectorField, y: Tensor) -> State:
-        raise ValueError(
-            "Momentum carries (y, v), and y_N alone does not determine y_0; use flow.final_state and "
-            "flow.inverse_state."
-        )
 
     def log_growth(self, lipschitz: Lipschitz, h: float) -> Tensor:
         """Of v' = gamma v + (1 - gamma) h f(y), by its largest singular value, times the shear y' = y + v'."""

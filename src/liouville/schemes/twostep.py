@@ -26,7 +26,7 @@ class TwoStep(ShearScheme):
     order: ClassVar[int] = 2
     swaps: ClassVar[bool] = True
     gain: ClassVar[float] = 2.0
-    carries: ClassVar[str]
+    carries: ClassVar[str] = "two states"
 
     @property
     def order_in_depth(self) -> int:
@@ -38,12 +38,6 @@ class TwoStep(ShearScheme):
 
     def shears(self, field: VectorField, theta_j: Theta, h: float) -> tuple[Shear, ...]:
         return (Shear(0, lambda y: field(y, theta_j), self.gain * h),)
-
-    def terminal(self, field: VectorField, y: Tensor) -> State:
-        raise ValueError(
-            f"the two-step {type(self).__name__} scheme carries {self.carries}, and y_N alone does not determine y_0; "
-            "use flow.final_state and flow.inverse_state."
-        )
 
     def log_growth(self, lipschitz: Lipschitz, h: float) -> Tensor:
         """asinh(gain h L / 2), of one shear by gain h f."""
@@ -90,6 +84,10 @@ class LeapfrogMidpoint(TwoStep):
 
     def final(self, field: VectorField, state: State) -> Tensor:
         return state[1]
+
+    def entry(self, field: VectorField, lipschitz: Lipschitz, h: float) -> Tensor:
+        """(1 + (1 + h L)^2)^(1/2), of (y - h f(y), y)."""
+        return (1 + (1 + h * lipschitz.whole).square()).sqrt()
 
 
 Midpoint = LeapfrogMidpoint

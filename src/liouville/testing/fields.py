@@ -13,7 +13,7 @@ from torch import Tensor
 
 from liouville.backprop import slices
 from liouville.backprop.gate import unchanged
-from liouville.fields import PartitionedField, SecondOrderField, StochasticField, VectorField
+from liouville.fields import PartitionedField, StochasticField, VectorField
 from liouville.fields.base import Theta, is_closed
 from liouville.fields.bound import original
 from liouville.fields.given import Given, bind, like
@@ -29,7 +29,6 @@ from liouville.testing.measure import (
     rounding,
     same,
     start,
-    structure,
     velocity,
 )
 
@@ -37,14 +36,14 @@ from liouville.testing.measure import (
 def check_field(
     field: VectorField, y: Tensor | None = None, *, seed: int = 0, arguments: Mapping[str, Any] | None = None
 ) -> None:
-    """Check that ``field`` keeps the contract of `VectorField`, and of the energy and rate that it states.
+    """Check that ``field`` keeps the contract of `VectorField`, and of the energy, structure and rate that it states.
 
     ``theta()`` is a NamedTuple of tensors with axis 0 of N or 1, and the only way by which a parameter reaches a layer;
     ``forward`` is deterministic, changes nothing, treats samples one by one and has the right gradient, and
     ``jacobian``, where given, is its derivative;
-    a partitioned field is (p_dot(q), q_dot(p)); with an ``energy`` H, <grad H, f> = 0 and f = J grad H where the field
-    states its ``structure`` J; ``rate``, where stated, bounds the spectral radius of the Jacobian, and ``lipschitz``
-    the norms of its blocks and its symmetric part, at random states and at 0.
+    a partitioned field is (p_dot(q), q_dot(p)); with an ``energy`` H, <grad H, f> = 0, and f = J grad H where the field
+    states its ``structure`` J, which is skew and follows theta; ``rate``, where stated, bounds the spectral radius of
+    the Jacobian, and ``lipschitz`` the norms of its blocks and its symmetric part, at random states and at 0.
 
     Args:
         field: the field; a copy is examined.
@@ -88,10 +87,9 @@ def check_field(
     _check_jacobian(field, state, layers[-1])
     if isinstance(own, PartitionedField):
         _check_partition(field, state, layers[-1])
-    no_potential = isinstance(own, SecondOrderField) and not hasattr(own.force, "potential")
-    if hasattr(own, "energy") and not no_potential:
-        for theta_j in layers:
-            _check_energy(field, state, theta_j)
+    for theta_j in layers:
+        _check_energy(field, state, theta_j)
+    _check_structure(field, theta, layers)
     check_rate_and_lipschitz(field, state, theta, layers)
 
 
@@ -279,9 +277,10 @@ def _check_partition(field: Any, state: State, theta_j: Theta) -> None:
 
 def _check_energy(field: VectorField, state: State, theta_j: Theta) -> None:
     state = tuple(s.detach().clone().requires_grad_() for s in state)
-    energy: Any = field.energy
-    second_order = isinstance(original(field), SecondOrderField)
-    H = energy(*state, theta_j) if second_order else energy(_whole(field, state), theta_j)
+    try:
+        H = field.energy(state if len(state) > 1 else state[0], theta_j)
+    except NotImplementedError:
+        return
     if H.shape != state[0].shape[:1]:
         fail("energy is one number per sample", f"got {tuple(H.shape)}", "sum over features and positions")
     axis = field.feature_axis
@@ -295,12 +294,26 @@ def _check_energy(field: VectorField, state: State, theta_j: Theta) -> None:
         terms * float((gradient.abs() * f.abs()).sum(over).amax().clamp(min=1.0)),
         "J must be skew, and H the primitive of what forward computes",
     )
-    J = structure(field, theta_j)
+    J = field.structure(theta_j)
     if J is not None:
-        near("J is skew", J + J.mT, EPS * float(J.abs().max()), "build it as B - B^T")
+        near("J is skew", J + J.mT, EPS * float(J.abs().max()), _SKEW)
         scale = max(1.0, float((gradient.abs() @ J.abs().mT).max()), float(f.abs().max()))
         near("f = J grad H", f - gradient @ J.mT, terms * scale, "compare forward with autograd on energy")
 
 
-def _whole(field: Any, state: State) -> Tensor:
-    return field.join(*state) if len(state) == 2 else state[0]
+_SKEW = "build it as B - B^T"
+
+
+def _check_structure(field: VectorField, theta: Theta, layers: Sequence[Theta]) -> None:
+    """J is skew, and what is said of all layers is said of each: one matrix, or a stack that follows theta."""
+    whole = field.structure(theta)
+    for j, theta_j in enumerate(layers):
+        J = field.structure(theta_j)
+        if J is None or whole is None:
+            if J is not whole:
+                fail("structure(theta) is None for all layers or none", f"not so for layer {j}", "state it by class")
+            return
+        near("J is skew", J + J.mT, EPS * float(J.abs().max()), _SKEW)
+        own = whole if whole.dim() == 2 else whole[min(j, len(whole) - 1)]
+        if J.shape != own.shape or not torch.equal(J, own):
+            fail("structure(theta) is (n, n), or one for each layer", f"layer {j} has another J", "read it from theta")

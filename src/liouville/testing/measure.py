@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CANCELLATION", "EPS", "fail", "jacobian", "near", "rounding", "same", "start", "structure", "velocity"]
+__all__ = ["CANCELLATION", "EPS", "fail", "jacobian", "near", "rounding", "same", "start", "velocity"]
 
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from liouville.fields import PartitionedField, SecondOrderField, VectorField
+from liouville.fields import PartitionedField
 from liouville.fields.base import Theta
 from liouville.fields.bound import original
 from liouville.schemes import State
@@ -33,17 +33,6 @@ def start(field: Any, y: Tensor, theta_0: Theta, h: float) -> State:
     if isinstance(original(field), PartitionedField):
         return field.enter(y, lambda q: field.p_dot(q, theta_0), h)
     return (y,)
-
-
-def structure(field: VectorField, theta_j: Theta) -> Tensor | None:
-    """J in the order (p, q), where the field states one."""
-    if isinstance(original(field), SecondOrderField):
-        if not hasattr(field.force, "potential"):
-            return None
-        eye = torch.eye(field.features, dtype=torch.float64)
-        return torch.kron(torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64), eye)
-    structure: Any = getattr(field, "structure", None)
-    return structure(theta_j) if callable(structure) else structure
 
 
 def jacobian(f: Callable[..., State], state: State) -> Tensor:

@@ -31,7 +31,6 @@ from liouville.testing.measure import (
     rounding,
     same,
     start,
-    structure,
     velocity,
 )
 
@@ -84,7 +83,7 @@ def check_scheme(
             CANCELLATION * n * n * EPS * max(1.0, size) ** n,
             "every stage must add a function of one half to the other half",
         )
-    J = structure(field, theta_0)
+    J = field.structure(theta_0)
     if symplectic is None:
         symplectic = isinstance(scheme, SplittingScheme) and J is not None
     if symplectic:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from liouville.backprop import Stored
-from liouville.flow import Flow
+from liouville.flow import flows_of
 from liouville.network import evaluation_mode
 
 Named = dict[str, Tensor]
@@ -136,7 +136,7 @@ class _Frame(nn.Module):
 @contextmanager
 def _plain_loop(network: nn.Module) -> Iterator[None]:
     """Inside, every flow runs on `Stored`, which keeps nothing where no gradient is asked for."""
-    flows = [module for module in network.modules() if isinstance(module, Flow)]
+    flows = flows_of(network)
     engines = [flow.backprop for flow in flows]
     try:
         for flow in flows:

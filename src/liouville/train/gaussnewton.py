@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from liouville.data import Split
-from liouville.flow import Flow
+from liouville.flow import flows_of
 from liouville.precision import require_digits
 from liouville.train.blockcoordinate import BlockCoordinate
 from liouville.train.descent import LineSearch, Step, TrustRegion
@@ -127,7 +127,7 @@ class _Run:
             self.validation = held.x_validation, held.y_validation
         self.history = History(self.task.score_name)
         self.at = "the start"
-        self.layers = sum(m.layers for m in network.modules() if isinstance(m, Flow))
+        self.layers = sum(flow.layers for flow in flows_of(network))
         self.worked = 0
         self.first_norm: float | None = None
         self.best_key, self.best = (math.inf, math.inf), copy.deepcopy(network.state_dict())

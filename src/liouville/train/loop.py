@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from liouville.data import Split
 from liouville.fields.once import one_step
-from liouville.flow import Flow
+from liouville.flow import flows_of
 from liouville.network import evaluation_mode
 from liouville.precision import in_working_precision
 from liouville.processes.sharing import Processes
@@ -131,7 +131,7 @@ class _Run:
         self.steps = math.ceil(len(self.x) / settings.batch_size)
         self.optimizer = optimizer or optimizer_of(network, settings)
         self.carried, self.test = optimizer is not None, test
-        self.layers = sum(m.layers for m in network.modules() if isinstance(m, Flow))
+        self.layers = sum(flow.layers for flow in flows_of(network))
         self.scheduler = _scheduler(self.optimizer, settings, self.steps)
         self.average = copy.deepcopy(network) if settings.ema_decay else None
         self.history = History(self.task.score_name)

@@ -26,7 +26,7 @@ from torch.utils.hooks import RemovableHandle
 from liouville.analysis import gradient_norms
 from liouville.analysis.sensitivity import costates, lengths
 from liouville.analysis.states import has_samples
-from liouville.flow import Flow
+from liouville.flow import Flow, flows_of
 from liouville.train.callback import Callback
 
 
@@ -202,8 +202,7 @@ def _layers_of(network: nn.Module | None, layers: Sequence[nn.Module] | None) ->
     elif network is None:
         raise ValueError("nothing to watch: give the network, or hand the monitor to fit(..., callbacks=[monitor]).")
     else:
-        found = [m for m in network.modules() if isinstance(m, Flow)]
-        found = found or (list(network) if isinstance(network, nn.Sequential) else [])
+        found = [*flows_of(network)] or (list(network) if isinstance(network, nn.Sequential) else [])
     if not found:
         raise ValueError(
             f"{type(network).__name__} has no flows and is no nn.Sequential; give layers=[...], the modules in the "

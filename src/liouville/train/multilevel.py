@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from liouville.analysis import margin
 from liouville.data import Split
-from liouville.flow import Flow
+from liouville.flow import flows_of
 from liouville.processes.sharing import Processes
 from liouville.train.gaussnewton import gauss_newton
 from liouville.train.history import History
@@ -162,7 +162,7 @@ def _of_a_level(settings: Settings | GaussNewton) -> Settings | GaussNewton:
 def _too_long(network: nn.Module) -> str | None:
     """Which margin is furthest above its scheme's limit; None where none is. A field without a rate has no say."""
     worst, sentence = 1.0, None
-    for flow in _flows(network):
+    for flow in flows_of(network):
         limit = flow.scheme.stability_limit
         if not limit > 0:
             limit = _NO_LIMIT
@@ -175,12 +175,8 @@ def _too_long(network: nn.Module) -> str | None:
     return sentence
 
 
-def _flows(network: nn.Module) -> list[Flow]:
-    return [module for module in network.modules() if isinstance(module, Flow)]
-
-
 def _depth(network: nn.Module) -> str:
-    return " + ".join(str(flow.layers) for flow in _flows(network))
+    return " + ".join(str(flow.layers) for flow in flows_of(network))
 
 
 def _through(total: MultilevelHistory, on_epoch: Callable[[History], None] | None) -> Callable[[History], None] | None:
@@ -201,7 +197,7 @@ def _append(total: MultilevelHistory, history: History, network: nn.Module) -> N
     seconds = history.metrics["seconds"]
     total.levels.append(
         Level(
-            tuple(flow.layers for flow in _flows(network)),
+            tuple(flow.layers for flow in flows_of(network)),
             _validation(history.start),
             _validation(history.metrics),
             len(history.epochs),

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from liouville.flow import Flow
+from liouville.flow import flows_of
 from liouville.task import Task
 from liouville.train.flat import Evaluation, Jacobian, Named, Weights
 from liouville.train.regularisers import Regulariser
@@ -52,7 +52,7 @@ class Objective(ABC):
         self.weights = Weights(network, list(names))
         self.work = 0
         self._evaluation = Evaluation(network)
-        self._layers = sum(module.layers for module in network.modules() if isinstance(module, Flow))
+        self._layers = sum(flow.layers for flow in flows_of(network))
 
     def vector(self) -> Tensor:
         """The network's present w, a copy."""

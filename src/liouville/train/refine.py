@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from liouville.fields.base import VectorField
 from liouville.fields.prolongation import prolongation
-from liouville.flow import Flow
+from liouville.flow import flows_of
 
 _POWERS = {"momentum_buffer": 1, "exp_avg": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2}  # of the gradient
 _CARRIED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
@@ -41,7 +41,7 @@ def refine(network: nn.Module, optimizer: torch.optim.Optimizer | None = None, h
         >>> network.body.layers
         16
     """
-    flows = [module for module in network.modules() if isinstance(module, Flow)]
+    flows = flows_of(network)
     if not flows:
         raise ValueError("the network has no flow to refine.")
     if optimizer is not None and not isinstance(optimizer, _CARRIED):

@@ -22,6 +22,7 @@ from liouville.schemes import (
     ImplicitMidpoint,
     Midpoint,
     Scheme,
+    SplittingScheme,
     State,
     SymplecticEuler,
     Verlet,
@@ -73,7 +74,7 @@ def _amplification() -> Number:
 def _oscillator(scheme: Scheme, omega: float) -> VectorField:
     """A separable or an antisymmetric field that is y' = i omega y at D = I."""
     linear = Activation("linear", lambda x: x, lambda x: 0.5 * x.square(), torch.ones_like, 1.0, True)
-    if isinstance(scheme, SymplecticEuler | Verlet | Yoshida4):
+    if isinstance(scheme, SplittingScheme):
         return fill(SeparableHamiltonianField(2, 1, activation=linear), K_p=omega**0.5, K_q=omega**0.5)
     return fill(AntisymmetricField(2, 1, activation=linear), W=torch.tensor([[0.0, omega], [0.0, 0.0]]))
 

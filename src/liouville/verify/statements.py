@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from liouville.files import without_nan
 from liouville.verify.measuring import float64
 
 
@@ -103,7 +104,7 @@ class Record:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, which knows no infinity and no NaN: they become None."""
-        return {**_finite(asdict(self)), "expected": self.expected}
+        return {**without_nan(asdict(self)), "expected": self.expected}
 
     def __str__(self) -> str:
         numbers = "; ".join(str(number) for number in self.measured)
@@ -182,11 +183,3 @@ def _real(value: Any) -> float:
 def _short(value: float) -> str:
     """Six digits, so that 0.999999 is not 1."""
     return f"{value:.6g}" if 1e-3 <= abs(value) < 1e6 else f"{value:.2g}"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

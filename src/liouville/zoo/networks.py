@@ -24,6 +24,7 @@ from liouville.network import ChannelsLast, Connector, Half, Lift, Network, Plac
 from liouville.operators import Conv, Dense
 from liouville.randomness import seeded
 from liouville.schemes import Scheme
+from liouville.task import outputs_of
 from liouville.zoo.papers import MODELS, Builder, ms1, verlet
 
 LiftChoice = Place | Literal["linear"] | None
@@ -96,8 +97,8 @@ def classifier(
     """
     if classes < 2:
         raise ValueError(f"classes must be at least 2, got {classes}; use regressor for real-valued targets.")
-    outputs, around = 1 if classes == 2 else classes, (scheme, lift, conv, dropout_rate, budget, generator, backprop)
-    return _network(model, inputs, outputs, features, layers, T, *around)
+    around = scheme, lift, conv, dropout_rate, budget, generator, backprop
+    return _network(model, inputs, outputs_of(classes), features, layers, T, *around)
 
 
 def regressor(

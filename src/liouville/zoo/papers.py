@@ -349,7 +349,8 @@ def ms3(
         hidden: rows of K1 and K2; as many as their halves have if None.
 
     Examples:
-        >>> float(ms3(2, layers=4, T=1.0).field.structure[0, 1])
+        >>> field = ms3(2, layers=4, T=1.0).field
+        >>> float(field.structure(field.theta())[0, 1])
         1.0
     """
     return h2(

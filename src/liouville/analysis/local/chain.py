@@ -11,24 +11,22 @@ __all__ = ["Chain", "Step", "chain_of"]
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from liouville.activations import ACTIVATIONS, Activation
+from liouville.analysis.facts import activation_of, is_shipped
 from liouville.analysis.untouched import require_untouched
-from liouville.backprop import Checkpointed, Reversible, Stored
-from liouville.budget import BudgetedField, PartitionedBudgetedField
-from liouville.fields import VectorField
+from liouville.budget import BUDGETED
+from liouville.fields.wrapped import unwrapped
 from liouville.flow import Flow
-from liouville.kernels import Auto, BatchLast, Fused
+from liouville.kernels import ENGINES
 from liouville.multipliers.steps import FIELDS, Part, steps_of
 from liouville.network import Half, Lift, Network
 from liouville.precision import name_of
 
-_BUDGETED = (BudgetedField, PartitionedBudgetedField)
-_ENGINES = (Stored, Checkpointed, Reversible, Fused, BatchLast, Auto)
+_ENGINES = tuple(ENGINES.values())
 _SELECTIONS = (nn.Identity, nn.Flatten, nn.Dropout)
 
 
@@ -85,7 +83,7 @@ def chain_of(network: Network) -> Chain:
     Raises:
         NotImplementedError: if a part of it is not known here; the sentence names it.
     """
-    known = (Network, nn.Sequential, Flow, Lift, nn.Linear, Half, *_SELECTIONS, *_BUDGETED, *FIELDS)
+    known = (Network, nn.Sequential, Flow, Lift, nn.Linear, Half, *_SELECTIONS, *BUDGETED, *FIELDS)
     require_untouched(network, known)
     parts = list(_parts(network.body))
     flows = [part for part in parts if isinstance(part, Flow)]  # one may run more than once
@@ -100,12 +98,13 @@ def chain_of(network: Network) -> Chain:
     lift, lift_bias = _lift(network.lift, flows[0].field.features, next(network.parameters()).device)
     head, head_bias = _head(network.head, flows[-1].field.features)
     dtype = dtypes.pop()
-    sigma = {_plain(flow.field).activation for flow in flows}
-    if len(sigma) != 1 or not all(s is ACTIVATIONS.get(s.name) for s in sigma):
+    sigmas = {activation_of(flow.field) for flow in flows}
+    sigma = sigmas.pop()
+    if sigmas or sigma is None or not is_shipped(sigma):
         raise NotImplementedError(f"a local radius is known for one of {', '.join(ACTIVATIONS)} in all flows.")
     steps = tuple(step for flow in flows for step in _steps(flow))
     exact = type(network.lift) is not nn.Linear
-    return Chain(lift, lift_bias, exact, steps, head, head_bias, sigma.pop(), dtype)
+    return Chain(lift, lift_bias, exact, steps, head, head_bias, sigma, dtype)
 
 
 def _parts(body: nn.Module) -> Iterator[nn.Module]:
@@ -115,13 +114,9 @@ def _parts(body: nn.Module) -> Iterator[nn.Module]:
             yield from _parts(part)
 
 
-def _plain(field: VectorField) -> Any:
-    return field.field if type(field) in _BUDGETED else field
-
-
 def _steps(flow: Flow) -> Iterator[Step]:
     """All steps of a flow, its scheme and field known by exact type."""
-    field, engine = _plain(flow.field), flow.backprop
+    field, engine = unwrapped(flow.field), flow.backprop
     if type(engine) not in _ENGINES or getattr(engine, "exact", False) or getattr(engine, "compensated", False):
         raise NotImplementedError(f"{engine!r} computes on another grid, for which no local radius is known.")
     theta = flow.field.theta()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from liouville.analysis import log_upper_bound
-from liouville.flow import Flow
+from liouville.flow import flows_of
 from liouville.train.regularisers.base import ConvexRegulariser, Term
 
 
@@ -42,7 +42,7 @@ class SoftBudget(ConvexRegulariser):
         require_budget(self.budget)
 
     def terms(self, network: nn.Module) -> list[Term]:
-        flows = [module for module in network.modules() if isinstance(module, Flow)]
+        flows = flows_of(network)
         return [Term([(log_upper_bound(flow, steps=0) - math.log(self.budget)).clamp(min=0.0)], 1.0) for flow in flows]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["L1", "Decay", "Scaling", "Smoothness", "Variation", "decay", "smoothness"]
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from liouville.fields.once import once, theta_of
-from liouville.flow import Flow
+from liouville.flow import Flow, flows_of
 from liouville.names import lookup
 from liouville.train.regularisers.base import ConvexRegulariser, Term
 
@@ -37,7 +36,7 @@ class Smoothness(ConvexRegulariser):
     scaling: Scaling = "depth"
 
     def terms(self, network: nn.Module) -> list[Term]:
-        return [Term(_jumps(flow), _factor(0.5 / flow.h, flow, self.scaling)) for flow in _flows(network)]
+        return [Term(_jumps(flow), _factor(0.5 / flow.h, flow, self.scaling)) for flow in flows_of(network)]
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Decay(ConvexRegulariser):
     scaling: Scaling = "depth"
 
     def terms(self, network: nn.Module) -> list[Term]:
-        return [Term(_layers(flow), _factor(0.5 * flow.h, flow, self.scaling)) for flow in _flows(network)]
+        return [Term(_layers(flow), _factor(0.5 * flow.h, flow, self.scaling)) for flow in flows_of(network)]
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class Variation(ConvexRegulariser):
         _require_smoothing(self.smoothing)
 
     def terms(self, network: nn.Module) -> list[Term]:
-        return [Term([jump / flow.h for jump in _jumps(flow)], flow.h, self.smoothing) for flow in _flows(network)]
+        return [Term([jump / flow.h for jump in _jumps(flow)], flow.h, self.smoothing) for flow in flows_of(network)]
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ class L1(ConvexRegulariser):
         _require_smoothing(self.smoothing)
 
     def terms(self, network: nn.Module) -> list[Term]:
-        return [Term(_layers(flow), flow.h, self.smoothing) for flow in _flows(network)]
+        return [Term(_layers(flow), flow.h, self.smoothing) for flow in flows_of(network)]
 
 
 def smoothness(flow: Flow, scaling: Scaling = "depth") -> Tensor:
@@ -125,10 +124,6 @@ def smoothness(flow: Flow, scaling: Scaling = "depth") -> Tensor:
 def decay(flow: Flow, scaling: Scaling = "depth") -> Tensor:
     """The value of `Decay` for one flow."""
     return Decay(scaling=scaling).value(flow)
-
-
-def _flows(network: nn.Module) -> Iterator[Flow]:
-    return (module for module in network.modules() if isinstance(module, Flow))
 
 
 def _factor(in_depth: float, flow: Flow, scaling: Scaling) -> float:

@@ -1,0 +1,158 @@
+r"""A field around another: it changes one thing of it, and whatever else is asked is the inner field's own.
+
+Dropout changes the velocities while it trains, a budget the weights. What is stated of the inner field (`energy`,
+`structure`, `jacobian`) is stated of this one too wherever the velocities of both are one function of y and theta.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Wrapped", "unwrapped", "wrapping"]
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from liouville.fields.base import Lipschitz, Spectrum, Theta, VectorField, spectrum_of
+from liouville.fields.partitioned import PartitionedField
+
+
+class Wrapped(VectorField):
+    """y' = f(y; theta_j), f and theta the inner field's, ``field``, but for what a subclass changes.
+
+    Beside `theta`, a subclass changes velocities in ``_velocity``, once for f and for the halves p_dot and q_dot.
+    Around a `PartitionedField` it is one itself, by ``class MyHalves(Mine, PartitionedField)`` without a body: schemes
+    and engines go by this type.
+
+    Args:
+        field: the inner field.
+    """
+
+    field: Any
+
+    def __init__(self, field: VectorField) -> None:
+        VectorField.__init__(self, field.features, field.layers)
+        self.field = field
+        self.has_effects = field.has_effects
+        if isinstance(field, PartitionedField):
+            self.p_features = field.p_features
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the velocities are now those of the inner field, as a function of y and theta."""
+        return True
+
+    def _velocity(self, inner: Callable[..., Tensor], x: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
+        return inner(x, theta_j, *args, **context)
+
+    def theta(self) -> Theta:
+        """The field's own weights."""
+        return self.field.theta()
+
+    def forward(self, y: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
+        """f(y; theta_j)."""
+        return self._velocity(self.field, y, theta_j, *args, **context)
+
+    def p_dot(self, q: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
+        """p', of a field of halves."""
+        return self._velocity(self.field.p_dot, q, theta_j, *args, **context)
+
+    def q_dot(self, p: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
+        """q', of a field of halves."""
+        return self._velocity(self.field.q_dot, p, theta_j, *args, **context)
+
+    def jacobian(self, y: Tensor, theta: Theta) -> Tensor | None:
+        """The field's own, where the velocities are."""
+        return self.field.jacobian(y, theta) if self.is_plain else None
+
+    def p_jacobian(self, q: Tensor, theta: Theta) -> Tensor | None:
+        """The field's own, where the velocities are."""
+        return self.field.p_jacobian(q, theta) if self.is_plain else None
+
+    def q_jacobian(self, p: Tensor, theta: Theta) -> Tensor | None:
+        """The field's own, where the velocities are."""
+        return self.field.q_jacobian(p, theta) if self.is_plain else None
+
+    def structure(self, theta: Theta) -> Tensor | None:
+        """The field's own, where the velocities are."""
+        return self.field.structure(theta) if self.is_plain else None
+
+    def energy(self, state: Tensor | tuple[Tensor, ...], theta_j: Theta) -> Tensor:
+        """The field's own, where the velocities are."""
+        return self.field.energy(state, theta_j) if self.is_plain else super().energy(state, theta_j)
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """The field's own."""
+        return spectrum_of(self.field)
+
+    def rate(self, theta: Theta) -> Tensor:
+        return self.field.rate(theta)
+
+    def lipschitz(self, theta: Theta) -> Lipschitz:
+        return self.field.lipschitz(theta)
+
+    @property
+    def feature_axis(self) -> int:  # type: ignore[override]
+        return self.field.feature_axis
+
+    @property
+    def sample_ndim(self) -> int | None:  # type: ignore[override]
+        """The field's own."""
+        return self.field.sample_ndim
+
+    @property
+    def constants(self) -> Collection[str]:  # type: ignore[override]
+        return self.field.constants
+
+    def split(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The field's own."""
+        return self.field.split(y)
+
+    def join(self, p: Tensor, q: Tensor) -> Tensor:
+        """The field's own."""
+        return self.field.join(p, q)
+
+    def enter(self, y: Tensor, p_dot: Callable[[Tensor], Tensor], h: float) -> tuple[Tensor, Tensor]:
+        """The field's own."""
+        return self.field.enter(y, p_dot, h)
+
+    def entry(self, lipschitz: Lipschitz, h: float) -> Tensor:
+        """The field's own."""
+        return self.field.entry(lipschitz, h)
+
+    def leave(self, p: Tensor, q: Tensor) -> Tensor:
+        """The field's own."""
+        return self.field.leave(p, q)
+
+    def check_scheme(self, scheme: Any) -> None:
+        self.field.check_scheme(scheme)
+
+    def check_arguments(self, args: Sequence[Any], context: Mapping[str, Any]) -> None:
+        self.field.check_arguments(args, context)
+
+    def check_writes(self, buffers: Sequence[str]) -> None:
+        self.field.check_writes([name.removeprefix("field.") for name in buffers])
+
+    def plain_state(self) -> dict[str, Any]:
+        return self.field.plain_state()
+
+
+def wrapping(field: VectorField) -> Iterator[VectorField]:
+    """The field, the one inside, and so on; the last is the one that computes the velocities."""
+    yield field
+    while isinstance(field, Wrapped):
+        field = field.field
+        yield field
+
+
+def unwrapped(field: VectorField) -> VectorField:
+    """The field inside of budgets and dropout: what computes the velocities, in evaluation mode.
+
+    Examples:
+        >>> from liouville.fields import PairField, dropout
+        >>> type(unwrapped(dropout(PairField(4, layers=2), 0.1))).__name__
+        'PairField'
+    """
+    *_, inner = wrapping(field)
+    return inner
