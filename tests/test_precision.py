@@ -25,7 +25,7 @@ STATEMENTS = {
     "extreme_singular_values": lambda flow, y: A.extreme_singular_values(flow, y).largest,
     "layer_spectra": lambda flow, y: A.layer_spectra(flow, y).abs().sum(-1),
     "gradient_norms": lambda flow, y: A.gradient_norms(flow, y, torch.ones_like(y)),
-    "flat_states": lambda flow, y: A.flat_states(flow, y),
+    "flat_states": lambda flow, y: A.states.flat_states(flow, y),
     "log_determinants": lambda flow, y: A.log_determinants(A.layer_jacobians(flow, y)),
     "margin": lambda flow, y: A.margin(flow),
     "log_layer_bounds": lambda flow, y: A.log_layer_bounds(flow),

@@ -91,7 +91,7 @@ NOT_REVERSIBLE = [lv.RK4(), lv.ForwardEuler()]
 NOT_SHEARS = [lv.ImplicitMidpoint(), lv.ImplicitSymplecticEuler()]
 REFUSED = [(e, s, "Checkpointed") for e in MODES.values() for s in NOT_REVERSIBLE]
 REFUSED += [
-    (e, s, r"SymplecticEuler, Verlet, Yoshida4 or LeapfrogMidpoint.*Use Reversible\(\)")
+    (e, s, r"SymplecticEuler, Verlet, Yoshida4, LeapfrogMidpoint or Coupled.*Use Reversible\(\)")
     for e in MODES.values()
     if e.exact or e.compensated
     for s in NOT_SHEARS
