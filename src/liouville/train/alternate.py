@@ -19,6 +19,7 @@ from liouville.compilers import advanced_
 from liouville.network import Network
 from liouville.task import Task
 from liouville.train.optimizers import Adam
+from liouville.train.regularisers import HeadDecay
 from liouville.train.settings import Settings
 
 
@@ -73,7 +74,8 @@ def _head_steps(network: Network, task: Task, settings: Settings) -> Callable[[T
 def _gradients(network: Network, features: Tensor, y: Tensor, task: Task, settings: Settings) -> Sequence[Tensor]:
     """The head's, in closed form where it is one linear map with weight decay: autograd takes longer than all of it."""
     head, penalty = network.head, settings.penalty
-    if type(head) is nn.Linear and head.bias is not None and features.dim() == 2 and not penalty.head_smoothness:
+    decays_only = all(type(part) is HeadDecay for part in penalty.head_parts())
+    if type(head) is nn.Linear and head.bias is not None and features.dim() == 2 and decays_only:
         W, mu = head.weight.detach(), head.bias.detach()
         slope = task.gradient(F.linear(features, W, mu), y)
         return advanced_(slope.mT @ features, W, penalty.head_decay), advanced_(slope.sum(0), mu, penalty.head_decay)
