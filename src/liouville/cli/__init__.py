@@ -4,11 +4,14 @@ from __future__ import annotations
 
 __all__ = ["liouville", "run"]
 
+from typing import Any
+
 import click
 
 from liouville.cli.agents import agents
 from liouville.cli.check import check
 from liouville.cli.errors import guarded
+from liouville.cli.exits import Interrupted
 from liouville.cli.list import list_command
 from liouville.cli.predict import predict
 from liouville.cli.reproduce import reproduce
@@ -20,7 +23,13 @@ from liouville.version import __version__
 
 
 class _Group(click.Group):
-    """A group that answers an unknown subcommand with the nearest right one."""
+    """A group that answers an unknown subcommand with the nearest right one, and an interrupt in one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # click would write an empty line first
+            raise Interrupted("interrupted.") from None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
