@@ -18,19 +18,21 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 PYTHON = [
-    pytest.param(code, id=f"{page.stem}-{i}", marks=() if page.stem == "README" else pytest.mark.slow)
+    pytest.param(page, id=str(page.relative_to(ROOT)), marks=() if page.stem == "README" else pytest.mark.slow)
     for page in PAGES
-    for i, code in enumerate(blocks(page, "python"), 1)
+    if blocks(page, "python")
 ]
 
 
-@pytest.mark.parametrize("code", PYTHON)
-def test_python_blocks_run(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", PYTHON)
+def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other, as a reader goes down the page: a block may use what those before it made."""
     monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
     module = type(sys)("block")
     monkeypatch.setitem(sys.modules, "block", module)
-    exec(compile(code, "block", "exec"), module.__dict__)
+    for code in blocks(page, "python"):
+        torch.manual_seed(0)
+        exec(compile(code, "block", "exec"), module.__dict__)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
