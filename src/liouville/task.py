@@ -2,7 +2,7 @@ r"""The learning problem of both papers: a mean loss over the samples, by the ki
 
 from __future__ import annotations
 
-__all__ = ["Task", "outputs_of"]
+__all__ = ["Task", "scores_for"]
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +14,7 @@ from torch import Tensor
 from liouville.precision import in_working_precision
 
 
-def outputs_of(classes: int) -> int:
+def scores_for(classes: int) -> int:
     """How many scores a network gives for so many classes: one for two, whose sign decides, else one for each."""
     return 1 if classes == 2 else classes
 

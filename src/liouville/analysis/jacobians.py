@@ -31,7 +31,7 @@ from liouville.schemes import (
     ForwardEuler,
     ImplicitMidpoint,
     ImplicitSymplecticEuler,
-    Midpoint,
+    LeapfrogMidpoint,
     Scheme,
     SplittingScheme,
 )
@@ -219,7 +219,7 @@ _RULES: dict[type[Scheme], Rule] = {
     **dict.fromkeys(SPLITTINGS, _splitting),
     ForwardEuler: _euler,
     RK4: _runge_kutta,
-    Midpoint: _two_step,
+    LeapfrogMidpoint: _two_step,
     ImplicitMidpoint: _implicit_midpoint,
     ImplicitSymplecticEuler: _implicit_symplectic,
 }

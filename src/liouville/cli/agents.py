@@ -123,7 +123,7 @@ def _train(options: dict[str, Any], leader: bool) -> None:
     from liouville.agents.training import Training, accuracy, train
     from liouville.agents.transport import Distributed
     from liouville.processes import connect
-    from liouville.task import Task, outputs_of
+    from liouville.task import Task, scores_for
 
     torch.set_num_threads(1)
     network, graph, split = made = _central(options)
@@ -135,7 +135,7 @@ def _train(options: dict[str, Any], leader: bool) -> None:
         exchange = Distributed(graph, store, options["timeout"], device, words)
     local = spread(network, exchange, options["protocol"], options["consensus"]).to(getattr(exchange, "device", "cpu"))
     split = split.to(next(local.parameters()).device, next(local.parameters()).dtype)
-    task = Task.of(split.classes, outputs_of(split.classes))
+    task = Task.of(split.classes, scores_for(split.classes))
     talk = leader and not options["quiet"]
     if talk:
         say(_about(graph, options))
@@ -207,7 +207,7 @@ def _central(options: dict[str, Any]) -> tuple[Network, Pattern, Split]:
     from liouville.network import Lift, Network
     from liouville.operators import Graph
     from liouville.randomness import seeded
-    from liouville.task import outputs_of
+    from liouville.task import scores_for
     from liouville.zoo import h1, h2
 
     operator = Graph(mask, options["sizes"])
@@ -227,7 +227,7 @@ def _central(options: dict[str, Any]) -> tuple[Network, Pattern, Split]:
     build = lookup(builders, options["model"], "model")
     with seeded(options["seed"]):
         flow = build(n, options["layers"], options["T"] or options["layers"] / 2, operator=operator)
-        head = nn.Linear(n, outputs_of(split.classes))
+        head = nn.Linear(n, scores_for(split.classes))
     return Network(Lift(n, width, place=places), flow, head).to(dtype), graph, split
 
 

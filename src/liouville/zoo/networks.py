@@ -24,7 +24,7 @@ from liouville.network import ChannelsLast, Connector, Half, Lift, Network, Plac
 from liouville.operators import Conv, Dense
 from liouville.randomness import seeded
 from liouville.schemes import Scheme
-from liouville.task import outputs_of
+from liouville.task import scores_for
 from liouville.zoo.papers import MODELS, Builder, ms1, verlet
 
 LiftChoice = Place | Literal["linear"] | None
@@ -98,7 +98,7 @@ def classifier(
     if classes < 2:
         raise ValueError(f"classes must be at least 2, got {classes}; use regressor for real-valued targets.")
     around = scheme, lift, conv, dropout_rate, budget, generator, backprop
-    return _network(model, inputs, outputs_of(classes), features, layers, T, *around)
+    return _network(model, inputs, scores_for(classes), features, layers, T, *around)
 
 
 def regressor(
