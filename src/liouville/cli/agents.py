@@ -60,14 +60,14 @@ _NAMES = {
     "--nproc", type=click.IntRange(1), help="Processes to start.  [default: 1, a simulation; under torchrun, its own]"
 )
 @_machine("--force", is_flag=True, help="Start more processes than there are cores.")
-@_machine("--host", default="127.0.0.1", help="Address of the rendezvous.", show_default=True)
+@_machine("--host", metavar="ADDRESS", help="Meet at this address.  [default: in a folder that only you can enter]")
 @_machine("--backend", default="gloo", metavar="gloo|nccl", help="Transport.", show_default=True)
 @_machine("--timeout", type=float, default=60.0, help="Seconds that a node may take to answer.", show_default=True)
 @_machine("--dtype", default="float32", metavar="float32|float64", help="Of weights and messages.", show_default=True)
 @_machine("--seed", type=int, default=0, help="Of weights and batches.", show_default=True)
 @_output("--out", metavar="FOLDER", help="Folder of the nodes' checkpoints; the same command goes on with it.")
 @_output("--quiet", is_flag=True, help="Print the accuracy and nothing else.")
-def agents(nproc: int | None, host: str, force: bool, **options: Any) -> int:
+def agents(nproc: int | None, host: str | None, force: bool, **options: Any) -> int:
     """Train a network whose features and weights live on the nodes of a graph.
 
     Every node talks to its neighbours only, forwards and backwards. The messages and bytes of a layer are printed
@@ -295,22 +295,24 @@ def _report(exchange: Exchange, network: Network, options: dict[str, Any], sampl
 
     steps = -(-samples // options["batch"])
     field: Any = network.body.field
+    places = [(layer, phase) for layer in (0, -1) for phase in ("forward", "backward")]
     mine = {
-        (node, where, phase): exchange.traffic.of(node, layer, phase)
-        for node in exchange.hosted
-        for where, layer in (("layer", 0), ("head", -1))
-        for phase in ("forward", "backward")
+        node: [number for place in places for number in exchange.traffic.of(node, *place)] for node in exchange.hosted
     }
-    counts = {key: count for share in gathered(mine, exchange) for key, count in share.items()}
+    every = gathered(mine, 2 * len(places), exchange)
     if not talk:
         return
     nodes, size = field.operator.nodes, 8 if options["dtype"] == "float64" else 4
     rows = []
     for node in range(nodes):
         dense = (nodes - 1) * size * samples * int((field.operator.owners(field.features) == node).sum())
-        sent = {phase: counts[node, "layer", phase] for phase in ("forward", "backward")}
-        per = [f"{p}: {c.messages / steps:.0f} messages, {c.bytes / steps:,.0f} bytes" for p, c in sent.items()]
-        head = f"head: {counts[node, 'head', 'forward'].bytes / steps:,.0f} bytes"
+        sent = dict(zip(places, zip(every[node][::2], every[node][1::2], strict=True), strict=True))
+        per = [
+            f"{phase}: {messages / steps:.0f} messages, {volume / steps:,.0f} bytes"
+            for (layer, phase), (messages, volume) in sent.items()
+            if layer == 0
+        ]
+        head = f"head: {sent[-1, 'forward'][1] / steps:,.0f} bytes"
         rows.append((exchange.graph.label(node), *per, f"dense all-gather: {dense / steps:,.0f} bytes each way", head))
     note = f"mean batch {samples / steps:.0f}; a header of 64 bytes for each peer and round is not counted"
     table("sent in one layer and step", ("node", "forward", "backward", "dense", "the head's sum"), rows, note)
