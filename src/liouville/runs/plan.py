@@ -27,6 +27,7 @@ from liouville.runs.choices import DEVICES, DTYPES, INITS, LIFTS, engine, model_
 from liouville.runs.words import flow_in_words, training_in_words
 from liouville.runs.written import conforming
 from liouville.schemes import FORMER_NAMES, SCHEMES
+from liouville.sketch import sketching
 from liouville.train import GaussNewton, Penalty, Settings
 from liouville.train.settings import OPTIMIZERS
 from liouville.zoo import MODELS, Images, classifier, regressor
@@ -191,7 +192,7 @@ class Plan:
         """
         facts = facts.facts() if isinstance(facts, Split) else facts
         device = self._device(facts)
-        if device == "cpu":
+        if device == "cpu" and not sketching():
             self._require_memory(facts)
         network = self._assembled(facts, self._first_layers(), generator)
         network.facts = facts
