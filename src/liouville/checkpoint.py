@@ -187,7 +187,8 @@ def load(path: str | os.PathLike[str]) -> Any:
         _require_fits(content)
         return _assembled(content).eval()
     except _UNFIT as error:
-        raise DamagedModelError(f"{path}: its description does not fit its weights ({error}).") from error
+        why = str(error).strip().partition("\n")[0].rstrip(".:")  # torch goes on with lists of what it would take
+        raise DamagedModelError(f"{path}: its description does not fit its weights ({why}).") from error
     except _UnregisteredError as error:
         raise ValueError(f"{path}: {error}") from error
     except ValueError as error:

@@ -277,7 +277,7 @@ def content(path: str | os.PathLike[str]) -> bytes:
 
 
 def _require_light(text: str) -> None:
-    """A file of brackets takes twenty times its size in memory; documents that say something take a few times theirs."""
+    """A file of brackets takes twenty times its size in memory; documents that say something, a few times theirs."""
     if sum(cost * text.count(mark) for mark, cost in _COSTS.items()) > _SPARE + _FACTOR * len(text):
         raise ValueError("it has too many parts for its size")
 
