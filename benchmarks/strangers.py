@@ -148,7 +148,7 @@ def run(name: str | None, command: list[str], limit: float) -> tuple[str, str, b
             if ports and name:
                 struck |= set(ports)
                 subprocess.Popen([sys.executable, __file__, "--strike", name, str(ran), *map(str, ports)])
-            time.sleep(0.005)
+            time.sleep(0.02)
         hung = victim.poll() is None
         if hung:
             victim.terminate()
@@ -171,12 +171,15 @@ def main() -> int:
         ring = Path(folder) / "ring.txt"
         ring.write_text("0 1\n1 2\n2 3\n3 0\n")
         command = [sys.executable, "-m", "liouville", "agents", "--graph", str(ring), "--nproc", "2", "--force"]
-        command += ["--layers", "4", "--epochs", "20", "-d", "points=400", "--timeout", "10", "--quiet"]
+        command += ["--layers", "4", "--epochs", "10", "-d", "points=200", "--timeout", "10", "--quiet"]
         executed = 0
         for name in (None, *ATTACKS):
+            began = time.monotonic()
             how, said, ran = run(name, command, given.limit)
             executed += ran
-            print(f"{name or 'no attack':50} {how:8} code ran: {'YES' if ran else 'no'}   {said[:110]}", flush=True)
+            took = f"{time.monotonic() - began:.0f} s"
+            code = "YES" if ran else "no"
+            print(f"{name or 'no attack':50} {how:8} {took:5} code ran: {code}   {said[:110]}", flush=True)
     return int(executed > 0)
 
 
