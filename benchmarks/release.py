@@ -1,6 +1,6 @@
-"""Is what a release consists of what it says: one wheel and one sdist of this version, with the kernel and its licences?
+"""Is a release whole: one wheel and one sdist of this version, with the kernel, the licences and the right tag?
 
-    python benchmarks/release.py dist
+python benchmarks/release.py dist
 """
 
 from __future__ import annotations

@@ -58,13 +58,8 @@ def model_file(path, description, tensors=None):
 
 
 LINEAR = {"type": "Linear", "in_features": 30_000, "out_features": 30_000, "bias": True}
-NORM = {
-    "type": "LayerNorm",
-    "normalized_shape": [40_000, 20_000],
-    "eps": 1e-5,
-    "elementwise_affine": True,
-    "bias": True,
-}
+AFFINE = {"eps": 1e-5, "elementwise_affine": True, "bias": True}
+NORM = {"type": "LayerNorm", "normalized_shape": [40_000, 20_000], **AFFINE}
 MANY = {"type": "Sequential", "parts": [{"type": "Tanh"}] * 200_000, "names": [str(k) for k in range(200_000)]}
 
 
@@ -186,9 +181,8 @@ def test_check_neither_builds_what_a_config_names_nor_reads_files_for_it(tmp_pat
     config = json.loads(path.read_text())
     config["plan"] |= {"layers": 50_000_000, "data": "mnist", "data_options": {"root": "/etc"}}
     path.write_text(json.dumps(config))
-    used, _, said = measured(
-        f"said = str(lv.runs.Run.open({str(run.path)!r}).certificate().broken); raise ValueError(said)"
-    )
+    call = f"raise ValueError(str(lv.runs.Run.open({str(run.path)!r}).certificate().broken))"
+    used, _, said = measured(call)
     assert "layers is 2 in the model file, 50000000 in config.json" in said and used < 2 * SPARE
 
 

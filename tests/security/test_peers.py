@@ -20,7 +20,10 @@ from liouville.processes.rendezvous import LOOPBACK, connect, keep_store, meetin
 
 SOURCE = Path(__file__).parents[2] / "src" / "liouville"
 RING = [(0, 1), (1, 2), (2, 3), (3, 0)]
-CARRIERS = ("all_gather_object", "broadcast_object_list", "gather_object", "scatter_object_list", "send_object_list")
+FORBIDDEN = {
+    *("all_gather_object", "broadcast_object_list", "gather_object", "scatter_object_list", "send_object_list"),
+    *("recv_object_list", "pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "eval", "exec"),
+}
 
 
 class Payload:
@@ -46,18 +49,17 @@ def names(tree):
                 yield node.module.split(".")[0], node
 
 
-@pytest.mark.parametrize(
-    "forbidden", [*CARRIERS, "pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "eval"]
-)
-def test_the_library_has_no_door_for_objects(forbidden):
+def test_the_library_has_no_door_for_objects():
     found = [
-        f"{path.relative_to(SOURCE)}:{node.lineno}"
+        f"{path.relative_to(SOURCE)}:{node.lineno}: {name}"
         for path in sorted(SOURCE.rglob("*.py"))
         for name, node in names(ast.parse(path.read_text()))
         # network.eval() is torch's switch to evaluation mode
-        if name == forbidden and not (forbidden == "eval" and isinstance(node, ast.Attribute))
+        if name in FORBIDDEN and not (name == "eval" and isinstance(node, ast.Attribute))
     ]
     assert found == []
+    seen = {name for name, _ in names(ast.parse("import pickle\ndist.all_gather_object(x, y)"))}
+    assert {"pickle", "all_gather_object"} <= seen
 
 
 def test_files_of_torch_are_read_as_weights_only():
@@ -73,7 +75,7 @@ def victim(port, out):
     _join(0, port)
     try:
         store = meeting(20)
-        exchange = Distributed(adjacency(RING), store, timeout=3)
+        exchange = Distributed(adjacency(RING), store, timeout=1)
         said = str(gathered({node: [1, 2] for node in exchange.hosted}, 16, exchange))
     except (AgentFault, ConnectionError) as fault:
         said = f"refused: {fault}"
@@ -91,10 +93,8 @@ def attacker(port, ran):
             elif how == "broadcast":
                 dist.broadcast_object_list([Payload(ran)], src=1)
             else:
-                data = torch.frombuffer(
-                    bytearray(pickle.dumps(Payload(ran)).ljust(4 * 16 * 8, b"\0")), dtype=torch.int64
-                )
-                dist.all_reduce(data[: 4 * 16])
+                data = bytearray(pickle.dumps(Payload(ran)).ljust(4 * 16 * 8, b"\0"))
+                dist.all_reduce(torch.frombuffer(data, dtype=torch.int64)[: 4 * 16])
         except RuntimeError:
             continue
     os._exit(0)
