@@ -13,7 +13,7 @@ from liouville.train import GaussNewton, Penalty, Settings
 RECORDS = {
     Settings: "train/settings.py",
     GaussNewton: "train/settings.py",
-    Penalty: "train/regularisers/__init__.py",
+    Penalty: "train/regularisers/penalty.py",
 }
 
 

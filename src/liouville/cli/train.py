@@ -42,7 +42,7 @@ _learned = options(
     more={"optimizer": ("gauss-newton",)},
 )
 _penalised = options(  # the former name of --head-decay is what Gauss-Newton's treatment of the head is called
-    _training, [field._replace(former=None) for field in declared("train/regularisers/__init__.py", "Penalty")]
+    _training, [field._replace(former=None) for field in declared("train/regularisers/penalty.py", "Penalty")]
 )
 
 
