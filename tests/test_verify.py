@@ -253,15 +253,15 @@ MUTATIONS = {
     "radii ten times too large": (measured(proved, "certified_radius", times(10.0)), "proved-radius"),
     "whatever runs is known": (
         lambda patch: (
-            patch.setattr(lv.analysis.claims, "unknown_run", lambda flow: ""),
-            patch.setattr(lv.analysis.claims, "unknown_velocities", lambda field: ""),
+            patch.setattr(lv.analysis.certificates.flows, "unknown_run", lambda flow: ""),
+            patch.setattr(lv.analysis.certificates.flows, "unknown_velocities", lambda field: ""),
         ),
         "proved-unknown",
     ),
     "derivatives taken at their word": (
         lambda patch: (
-            patch.setattr(lv.analysis.measured, "derivative_fact", lambda *a: None),
-            patch.setattr(lv.analysis.claims, "activation_facts", lambda *a, **k: ()),
+            patch.setattr(lv.analysis.certificates.measured, "derivative_fact", lambda *a: None),
+            patch.setattr(lv.analysis.certificates.flows, "activation_facts", lambda *a, **k: ()),
         ),
         "proved-derivative",
     ),

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import liouville as lv
-from liouville.analysis import certified_radius, certify, claims
-from liouville.analysis.routes import find_route
+from liouville.analysis import certified_radius, certify
+from liouville.analysis.certificates import flows
+from liouville.analysis.proofs.routes import find_route
 from measure import EPS, generator, randn
 
 ROUTES = [
@@ -244,17 +245,17 @@ def test_a_measurement_against_the_proof_is_broken(change, name, monkeypatch):
     """A proof may be wrong too: what is measured has the last word."""
     import dataclasses
 
-    original = claims.measure
-    monkeypatch.setattr(claims, "measure", lambda *a: dataclasses.replace(original(*a), **change))
+    original = flows.measure
+    monkeypatch.setattr(flows, "measure", lambda *a: dataclasses.replace(original(*a), **change))
     assert claim(certify(flow_of("h2"), randn(8, 4)), name).status == "broken"
 
 
 def test_forward_euler_may_grow_but_not_shrink(monkeypatch):
     import dataclasses
 
-    original = claims.measure
+    original = flows.measure
     for log_det, status in (((0.0, 0.3), "pass"), ((-1e-6, 0.3), "broken")):
-        monkeypatch.setattr(claims, "measure", lambda *a, d=log_det: dataclasses.replace(original(*a), log_det=d))
+        monkeypatch.setattr(flows, "measure", lambda *a, d=log_det: dataclasses.replace(original(*a), log_det=d))
         assert claim(certify(flow_of("h1"), randn(8, 4)), "layers").status == status
 
 

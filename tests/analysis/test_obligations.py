@@ -12,10 +12,10 @@ from torch import nn
 
 import liouville as lv
 from liouville.analysis import certified_radius, certify, log_upper_bound
-from liouville.analysis.facts import activation_facts
-from liouville.analysis.reversal import inverse
+from liouville.analysis.certificates.reversal import inverse
+from liouville.analysis.proofs.assumptions import activation_facts
+from liouville.analysis.proofs.untouched import unknown_run, unknown_velocities
 from liouville.analysis.robustness import lipschitz_bound
-from liouville.analysis.untouched import unknown_run, unknown_velocities
 from liouville.testing import check_field, check_scheme
 from measure import generator, randn
 from schemes.own import Heun

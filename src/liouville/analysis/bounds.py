@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from liouville.analysis.proofs.untouched import require_stated
 from liouville.analysis.slopes import log_multiplier_bound
-from liouville.analysis.untouched import require_stated
 from liouville.fields.base import Lipschitz, VectorField
 from liouville.fields.once import theta_of
 from liouville.fields.wrapped import unwrapped

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 
 from liouville.activations import ACTIVATIONS
 from liouville.analysis.bounds import proved_bound
-from liouville.analysis.facts import activation_of, is_shipped
 from liouville.analysis.local import local_radius
 from liouville.analysis.precise import precisely
-from liouville.analysis.untouched import FIELDS, require_untouched
+from liouville.analysis.proofs.assumptions import activation_of, is_shipped
+from liouville.analysis.proofs.untouched import FIELDS, require_untouched
 from liouville.flow import Flow, flows_of, require_tensor
 from liouville.network import ChannelsLast, Connector, Half, Lift, Network, evaluation_mode
 from liouville.operators import Conv, spectral_norm

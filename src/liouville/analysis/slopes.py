@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from liouville.analysis.untouched import require_untouched
+from liouville.analysis.proofs.untouched import require_untouched
 from liouville.budget import BUDGETED
 from liouville.fields.base import Theta
 from liouville.fields.wrapped import unwrapped

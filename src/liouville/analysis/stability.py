@@ -24,8 +24,8 @@ from torch.func import jvp
 
 from liouville.analysis.jacobians import layer_jacobians
 from liouville.analysis.precise import precisely
+from liouville.analysis.proofs.routes import imaginary_facts
 from liouville.analysis.regions import eigenvalues, layer_spectra
-from liouville.analysis.routes import imaginary_facts
 from liouville.analysis.states import run_of
 from liouville.backprop import slices
 from liouville.fields.base import Theta

@@ -24,8 +24,8 @@ from liouville.names import lookup
 from liouville.network import Network
 from liouville.renamed import current_names
 from liouville.runs.choices import DEVICES, DTYPES, INITS, LIFTS, engine, model_options, require_option
-from liouville.runs.words import flow_in_words, training_in_words
-from liouville.runs.written import conforming
+from liouville.runs.parsing import conforming
+from liouville.runs.summary import flow_in_words, training_in_words
 from liouville.schemes import FORMER_NAMES, SCHEMES
 from liouville.train import GaussNewton, Penalty, Settings
 from liouville.train.settings import OPTIMIZERS

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from liouville.activations import ACTIVATIONS, Activation
-from liouville.analysis.facts import activation_of, is_shipped
-from liouville.analysis.untouched import require_untouched
+from liouville.analysis.proofs.assumptions import activation_of, is_shipped
+from liouville.analysis.proofs.untouched import require_untouched
 from liouville.budget import BUDGETED
 from liouville.fields.wrapped import unwrapped
 from liouville.flow import Flow

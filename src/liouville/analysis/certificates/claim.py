@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from liouville.analysis.facts import Assumption
+from liouville.analysis.proofs.assumptions import Assumption
 
 Status = Literal["pass", "not applicable", "broken"]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from liouville.analysis.attack import attacked
-from liouville.analysis.claim import Claim, Status
+from liouville.analysis.certificates.claim import Claim, Status
 from liouville.analysis.robustness import certified_radius
 from liouville.network import Network
 from liouville.precision import in_working_precision, name_of, widened

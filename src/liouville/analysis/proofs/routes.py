@@ -25,9 +25,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from liouville.analysis.facts import Assumption, activation_facts, activation_of, measured_skew
-from liouville.analysis.obligations import formula_facts, functions
-from liouville.analysis.untouched import unknown_run, unknown_velocities
+from liouville.analysis.proofs.assumptions import Assumption, activation_facts, activation_of, measured_skew
+from liouville.analysis.proofs.obligations import formula_facts, functions
+from liouville.analysis.proofs.untouched import unknown_run, unknown_velocities
 from liouville.fields import (
     AntisymmetricField,
     PairField,

@@ -1,7 +1,7 @@
 r"""Proof obligations: what the layers that run compute, beside the formulas that a proof is about, at given states.
 
-None of it is a proof; that is the exact type (`liouville.analysis.untouched`). A number that differs is a defect,
-whatever the type.
+None of it is a proof; that is the exact type (`liouville.analysis.proofs.untouched`). A number that differs is a
+defect, whatever the type.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liouville.analysis.facts import Assumption
-from liouville.analysis.formulas import FORMULAS, formula_of
+from liouville.analysis.proofs.assumptions import Assumption
+from liouville.analysis.proofs.formulas import FORMULAS, formula_of
 from liouville.backprop import slices
 from liouville.fields import PartitionedField, ResidualField, SemidefiniteField, SymmetricField
 from liouville.fields.wrapped import unwrapped

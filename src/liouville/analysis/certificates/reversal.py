@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-from liouville.analysis.claim import Claim, Status
-from liouville.analysis.untouched import unknown_run
+from liouville.analysis.certificates.claim import Claim, Status
+from liouville.analysis.proofs.untouched import unknown_run
 from liouville.backprop import slices
 from liouville.flow import Flow
 from liouville.precision import name_of, working

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from liouville.analysis.advice import step_size
 from liouville.analysis.bounds import proved_bound
-from liouville.analysis.claim import Claim, Status
-from liouville.analysis.facts import Assumption, activation_facts, activation_of
-from liouville.analysis.measured import NORMS, Measured, measure
-from liouville.analysis.reversal import inverse
-from liouville.analysis.routes import Route, find_route, weights_finite
-from liouville.analysis.untouched import unknown_run, unknown_velocities
+from liouville.analysis.certificates.claim import Claim, Status
+from liouville.analysis.certificates.measured import NORMS, Measured, measure
+from liouville.analysis.certificates.reversal import inverse
+from liouville.analysis.certificates.steps import step_size
+from liouville.analysis.proofs.assumptions import Assumption, activation_facts, activation_of
+from liouville.analysis.proofs.routes import Route, find_route, weights_finite
+from liouville.analysis.proofs.untouched import unknown_run, unknown_velocities
 from liouville.budget import BudgetedField
 from liouville.fields.wrapped import unwrapped
 from liouville.flow import Flow

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from liouville import fields
-from liouville.analysis.facts import activation_facts, activation_of, is_shipped
+from liouville.analysis.proofs.assumptions import activation_facts, activation_of, is_shipped
 from liouville.backprop import Backprop
 from liouville.budget import BUDGETED
 from liouville.fields import VectorField

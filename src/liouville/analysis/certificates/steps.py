@@ -8,10 +8,10 @@ import math
 
 from torch import Tensor
 
-from liouville.analysis.claim import Claim, Status
-from liouville.analysis.routes import Route, imaginary_facts
+from liouville.analysis.certificates.claim import Claim, Status
+from liouville.analysis.proofs.routes import Route, imaginary_facts
+from liouville.analysis.proofs.untouched import states_its_own, unknown_run
 from liouville.analysis.stability import ROUNDING, margin, modes, off_axis
-from liouville.analysis.untouched import states_its_own, unknown_run
 from liouville.flow import Flow
 
 

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from liouville.analysis.claims import Claim, of_flow, probes
-from liouville.analysis.predictions import of_network
+from liouville.analysis.certificates.flows import Claim, of_flow, probes
+from liouville.analysis.certificates.predictions import of_network
 from liouville.analysis.states import require_samples
 from liouville.fields import SecondOrderField
 from liouville.fields.wrapped import wrapping

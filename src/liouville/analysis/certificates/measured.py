@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from liouville.analysis.extremes import extreme_singular_values
-from liouville.analysis.facts import Assumption
 from liouville.analysis.jacobians import fill_layer_jacobians
-from liouville.analysis.obligations import derivative_fact
+from liouville.analysis.proofs.assumptions import Assumption
+from liouville.analysis.proofs.obligations import derivative_fact
 from liouville.analysis.sensitivity import multiply
 from liouville.analysis.states import run_of
 from liouville.flow import Flow
