@@ -165,13 +165,18 @@ class Graph(Dense):
         """M."""
         return len(self.links)
 
+    @property
+    def total(self) -> int:
+        """Features of all nodes in one copy."""
+        return self.nodes * self.sizes if isinstance(self.sizes, int) else sum(self.sizes)
+
     def weight_shape(self, outputs: int, inputs: int) -> tuple[int, ...]:
         self.owners(outputs), self.owners(inputs)  # which raise where a width does not fit
         return (outputs, inputs)
 
     def owners(self, width: int) -> Tensor:
         """The node that owns each of ``width`` features."""
-        total = sum(self.sizes)  # type: ignore[arg-type]
+        total = self.total
         if width % total:
             raise ValueError(
                 f"the {self.nodes} nodes own {total} features together, so every width is a multiple of {total}, two "
@@ -202,7 +207,8 @@ class Graph(Dense):
 
     def __repr__(self) -> str:
         links = sum(map(sum, self.links)) - self.nodes
-        sizes = self.sizes[0] if len(set(self.sizes)) == 1 else self.sizes  # type: ignore[arg-type,index]
+        own = [self.sizes] if isinstance(self.sizes, int) else list(self.sizes)
+        sizes = own[0] if len(set(own)) == 1 else tuple(own)
         return f"Graph({self.nodes} nodes, {links} links, sizes={sizes})"
 
 

@@ -205,11 +205,11 @@ def differentiable_once(gradients: Sequence[Tensor | None], of: Sequence[Tensor]
 
 class _Once(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, number: int, *tensors: Tensor) -> tuple[Tensor, ...]:  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, number: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         return tuple(g.view_as(g) for g in tensors[:number])
 
     @staticmethod
-    def backward(ctx, *_: Tensor) -> None:  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, *_: Tensor) -> None:
         raise RuntimeError(
             "Reversible, Fused and BatchLast, and Auto where it chose one of them, have no second derivatives; "
             f"{STORED}."

@@ -11,6 +11,7 @@ from __future__ import annotations
 __all__ = ["Reversible"]
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -127,7 +128,7 @@ class _Inverted(torch.autograd.Function):
     """(state, theta) -> the state behind the last layer, and their gradients by going back."""
 
     @staticmethod
-    def forward(ctx, run: Run, parts: int, *tensors: Tensor) -> State:  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, run: Run, parts: int, *tensors: Tensor) -> State:
         state, theta = tensors[:parts], tensors[parts:]
         if not observed(run.layers.field).repeats:
             require_recomputable(run.layers.field)
@@ -139,7 +140,7 @@ class _Inverted(torch.autograd.Function):
         return final
 
     @staticmethod
-    def backward(ctx, *costate: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, *costate: Tensor) -> tuple[Tensor | None, ...]:
         require_plain_autograd(costate)  # a backward pass may be vmapped: is_grads_batched
         needed, parts = ctx.needs_input_grad[2:], len(ctx.dtypes)
         tensors = iter(ctx.saved_tensors)

@@ -220,7 +220,7 @@ def _train(asked: Spread, door: _Door, made: _Made, leader: bool) -> None:
     talk = leader and not door.quiet
     if talk:
         say(about(asked.graph, door.graph))
-        say(str(check(asked.graph, network.body, asked.protocol)))  # type: ignore[arg-type]
+        say(str(check(asked.graph, next(network.flows()), asked.protocol)))
 
     def on_start(found: Found) -> None:
         if talk and found.epoch:
@@ -286,7 +286,7 @@ def _require_fits(asked: Spread, made: _Made, door: _Door, processes: int) -> No
 
     network = made.network
     hosts_of(len(asked.graph), processes)
-    violations = check(asked.graph, network.body, asked.protocol).violations  # type: ignore[arg-type]
+    violations = check(asked.graph, next(network.flows()), asked.protocol).violations
     if violations:
         fewer = ", or use --protocol owner-computes" if asked.protocol == "replicated" else ""
         raise BadInput(

@@ -118,4 +118,5 @@ def _show(flow: Flow, found: Tensor, spectrum: Tensor, name: str) -> None:
 
 
 def _range(values: Tensor) -> tuple[str, str, str]:
-    return tuple(f"{float(v) + 0.0:.4g}" for v in (values.amin(), values.median(), values.amax()))  # type: ignore[return-value]
+    least, median, largest = (f"{float(v) + 0.0:.4g}" for v in (values.amin(), values.median(), values.amax()))
+    return least, median, largest

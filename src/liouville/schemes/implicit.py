@@ -361,12 +361,12 @@ class _LinearSolve(torch.autograd.Function):
     """M^-1 r with M held fixed: exact first derivatives of the implicit function, and an error for second ones."""
 
     @staticmethod
-    def forward(ctx, matrix: Tensor, residual: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, matrix: Tensor, residual: Tensor) -> Tensor:
         ctx.save_for_backward(matrix)
         return solve(matrix, residual.unsqueeze(-1)).squeeze(-1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         (matrix,) = ctx.saved_tensors
         return None, solve(matrix.mT, grad.unsqueeze(-1)).squeeze(-1)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 __all__: list[str] = []
 
+from typing import Literal
+
 import torch
 
 from liouville import zoo
@@ -142,13 +144,13 @@ def _gamma() -> tuple[Number, ...]:
 def _leapfrog_start() -> Finding:
     y, T = torch.randn(5, 3, generator=generator(1)), 2.0
 
-    def field(N: int, start: str = "rest") -> SecondOrderField:
+    def field(N: int, start: Literal["rest", "half"] = "rest") -> SecondOrderField:
         force = SemidefiniteField(3, N, shared=True, init=Normal(0.7), generator=generator())
-        return SecondOrderField(force, start=start)  # type: ignore[arg-type]
+        return SecondOrderField(force, start=start)
 
     exact = Flow(field(500), Yoshida4(), T)(y).detach()
 
-    def error(start: str, N: int) -> float:
+    def error(start: Literal["rest", "half"], N: int) -> float:
         flow = Flow(field(N, start), SymplecticEuler(), T)
         return float((flow(y).detach() - exact).abs().max())
 
