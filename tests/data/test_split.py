@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import liouville.data
-from liouville.data.split import Split, real_number, whole_number
+from liouville.data.numbers import real_number, whole_number
+from liouville.data.split import Split
 
 FILL = "remove or fill these rows."
 RENUMBER = "renumber the labels or correct classes."
