@@ -5,11 +5,12 @@ Pages (``.md``), outside of code, and sources (``.py``), in docstrings, comments
 - "behind" is a place: time and depth say "after". It is allowed in a sentence with "ahead", which compares.
 - "only" stands before what it limits, not "alone" after it. Allowed: left alone, not alone.
 
-Pages: no sentence of running text has more than 30 words. Headings, tables, code and formulas do not count, and what a
-command writes between ``<!-- name -->`` and ``<!-- end name -->`` is its program's.
+Pages: no sentence of running text has more than 30 words. A piece of code is one word; numbers, symbols and formulas
+are none. Exempt are headings, tables, code blocks, and the text that a command writes between ``<!-- name -->`` and
+``<!-- end name -->``.
 
-Sources: the help of an option does not begin with a preposition; that of a flag, and the short help of a command, begin
-with a verb.
+Sources: the help of an option does not begin with a preposition; the help of a flag, and the short help of a command,
+begin with a verb.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def _lines_only(match: re.Match[str]) -> str:
 
 
 def sentences(text: str) -> Iterator[str]:
-    """Of running text; links count by their words, and a dot in the middle of a line of links ends one."""
+    """The sentences of running text. A link counts by its words; a middle dot between links ends a sentence."""
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
     for part in re.split(r" · | — ", text):
         begin = 0
@@ -161,6 +162,8 @@ def violations(paths: list[Path]) -> list[Violation]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        raise SystemExit("Name pages, sources or folders of them: python tests/language.py README.md docs")
     seen = violations([Path(argument) for argument in sys.argv[1:]])
     sys.stdout.write("".join(f"{violation}\n" for violation in seen) or "no violation\n")
-    sys.exit(bool(seen) or len(sys.argv) < 2)
+    sys.exit(bool(seen))
