@@ -2,8 +2,9 @@
 
 Pages (``.md``), outside of code, and sources (``.py``), in docstrings, comments and messages:
 
-- "behind" is a place: time and depth say "after". It is allowed in a sentence with "ahead", which compares.
-- "only" stands before what it limits, not "alone" after it. Allowed: left alone, not alone.
+- "behind" is a place: time and depth say "after". Allowed: hidden or left behind, and comparisons (with "ahead" in the
+  same sentence, or "is behind" at the end of a clause).
+- "only" stands before what it limits, not "alone" after it. Allowed: left alone, not alone, runs alone.
 
 Pages: no sentence of running text has more than 30 words. A piece of code is one word; numbers, symbols and formulas
 are none. Exempt are headings, tables, code blocks, and the text that a command writes between ``<!-- name -->`` and
@@ -29,12 +30,13 @@ GENERATED = ("docs/reproduce.md", "docs/reproduce-quick.md", "docs/reproduce/")
 
 _PREPOSITION = re.compile(r"(about|after|at|by|during|for|from|in|of|on|over|to|under|with|without)\b", re.IGNORECASE)
 _VERB = re.compile(  # the verbs that begin a help text: add yours
-    r"(add|apply|attack|average|check|copy|draw|forget|let|leave|list|measure|overwrite|penalise|print|put|repeat|replace|"
-    r"rescale|run|save|say|share|shorten|show|start|stop|train|use|write)\b",
+    r"(add|apply|attack|average|certify|check|copy|discard|draw|forget|let|leave|list|make|measure|overwrite|penalise|"
+    r"print|put|repeat|replace|rescale|run|save|say|share|shorten|show|start|stop|train|use|write)\b",
     re.IGNORECASE,
 )
-_BEHIND = re.compile(r"(?<![\"'])\bbehind\b", re.IGNORECASE)
-_ALONE = re.compile(r"((?:left|leave|leaves|let|not)(?: \w+)? )?(?<![\"'])\balone\b", re.IGNORECASE)
+# The group is what allows the word that follows it.
+_BEHIND = re.compile(r"((?:left|hidden) |is (?=behind[.,;)])|[\"'`])?\bbehind\b", re.IGNORECASE)
+_ALONE = re.compile(r"((?:left|leaves?|let|not|runs?) (?:\w+ )?|[\"'`])?\balone\b(?!:)", re.IGNORECASE)
 _ABBREVIATIONS = re.compile(r"\b(?:e\.g|i\.e|i\.i\.d|cf|vs|al|Eq|Eqs|Fig|Sec)\.$")
 _END = re.compile(r"[.!?][\"')\]*]*(?=\s|$)")
 _WORD = re.compile(r"[A-Za-z]{2}|^[aA]\b")
@@ -99,7 +101,7 @@ def words(sentence: str) -> int:
 
 
 def of_wording(path: str, line: int, text: str) -> Iterator[Violation]:
-    if _BEHIND.search(text) and not re.search(r"\bahead\b", text, re.IGNORECASE):
+    if any(not found[1] for found in _BEHIND.finditer(text)) and not re.search(r"\bahead\b", text, re.IGNORECASE):
         yield Violation(path, line, '"behind", where "after" is meant', text.strip())
     if any(not found[1] for found in _ALONE.finditer(text)):
         yield Violation(path, line, '"alone", where "only" is meant', text.strip())
@@ -116,7 +118,8 @@ def of_page(path: str, page: str) -> Iterator[Violation]:
 def of_source(path: str, source: str) -> Iterator[Violation]:
     for line, text in sorted(_texts(source)):
         for number, part in enumerate(text.splitlines()):
-            yield from of_wording(path, line + number, part)
+            if not part.lstrip().startswith((">>>", "...")):
+                yield from of_wording(path, line + number, part)
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
             yield from _of_help(path, node)

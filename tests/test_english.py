@@ -18,6 +18,7 @@ assert len(LONG.split()) == MOST_WORDS + 1
     ("page", "rule"),
     [
         ("The state behind the last layer.", "behind"),
+        ("It is behind the last layer.", "behind"),
         ("| a table | the layers behind j |", "behind"),
         ("# The layers behind", "behind"),
         ("It depends on the weights alone.", "alone"),
@@ -44,7 +45,8 @@ def test_a_bad_sentence_of_a_page_is_found(page: str, rule: str) -> None:
         "<!-- table -->\nbehind " + LONG + "\n<!-- end table -->",
         LONG.replace("goes ", "", 20) + " With y' = J K^T f(K y + b), h ||J|| < 2, |x| > 1 and -1 <= z.",
         "An item, e.g. one. " + LONG.replace("goes ", "", 1),
-        "It is ahead or behind. Leave it alone. They are not alone.",
+        "It is ahead or behind. Leave it alone. They are not alone. The case runs alone.",
+        "One process is behind; its files are left behind. The class is hidden behind another.",
         'Write "after" for "behind".',
     ],
 )
@@ -75,7 +77,10 @@ def test_a_bad_text_of_a_source_is_found(source: str, rule: str) -> None:
 
 
 def test_a_good_source_is_let_through() -> None:
-    source = '''"""Ahead or behind. Left alone."""
+    source = '''"""Ahead or behind. Left alone.
+
+    >>> alone = behind
+"""
 
 names = ["behind", "alone"]
 alone = 1
