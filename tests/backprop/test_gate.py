@@ -79,8 +79,8 @@ BREACHES = {
     "a cache of weights": (weights_cached, ValueError, "keeps what it computed of its weights"),
     "a cache of another": (lambda m, x: m.linear(x @ _tanh_of_weights(m.linear)), ValueError, "of its weights"),
     "sparse": (lambda m, x: m.linear(x).to_sparse(), ValueError, "must be a dense tensor"),
-    "a buffer of all": (summed, ValueError, "changes the buffer sum, of which ShearField keeps one"),
-    "a new buffer": (replaced, ValueError, "puts a new tensor in the place of a buffer"),
+    "a buffer of all": (summed, ValueError, "changes the buffer sum, which ShearField keeps once"),
+    "a new buffer": (replaced, ValueError, "replaces a buffer by a new tensor"),
 }
 
 
