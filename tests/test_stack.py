@@ -58,7 +58,7 @@ def test_gradients_equal_stored(name, scheme, engine):
     (make, x), engine = STACKS[name], ENGINES[engine]
     blocks, x = make(), x()
     if scheme in ("momentum", "bdia") and isinstance(engine, lv.Reversible) and not engine.exact:
-        with pytest.raises(ValueError, match="multiplies by 16"):
+        with pytest.raises(ValueError, match="multiplies rounding errors by 16"):
             lv.reversible(blocks, scheme, backprop=engine)
         return
     context = {"mask": randn(5, 5, seed=4).requires_grad_()} if name.startswith("transformer") else {}
