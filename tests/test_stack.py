@@ -414,7 +414,7 @@ def test_second_derivatives_transforms_and_swapped_parameters_are_refused():
         torch.func.grad(lambda y: stack(y).sum())(x.detach())
     other = {name: p.detach().clone().requires_grad_() for name, p in stack.named_parameters()}
     out = torch.func.functional_call(stack, other, (x,))
-    with pytest.raises(RuntimeError, match=r"parameters of block 5 .* are others than in the forward pass"):
+    with pytest.raises(RuntimeError, match=r"parameters of block 5 .* differ from the forward pass"):
         out.sum().backward()
 
 

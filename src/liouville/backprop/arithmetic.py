@@ -197,7 +197,7 @@ class Grid(Arithmetic):
         return False
 
     def _working(self, factor: float) -> torch.dtype:
-        """The dtype for rounding to the grid: float32 for states no finer than it, where it holds the factor exactly."""
+        """The dtype for rounding to the grid: float32 if states are no finer and it holds the factor exactly."""
         mantissa, exponent = math.frexp(factor)
         short = abs(exponent) < 100 and (mantissa * 2**24).is_integer()
         return torch.promote_types(self.output, torch.float32) if short else self.dtype
