@@ -201,7 +201,7 @@ class Forgetful(lv.SymplecticEuler):
         (lambda: lv.Flow(broken_J().field, lv.ImplicitMidpoint(), 1.0), "lower bound", "J is skew"),
         (lambda: poisoned(math.nan), "finite", "K_p"),
         (lambda: poisoned(math.inf), "finite", "K_p"),
-        (patched, "lower bound", "computes what a SeparableHamiltonianField stands for"),
+        (patched, "lower bound", "computes the formula of SeparableHamiltonianField"),
         (lambda: lv.Flow(Drained(4, 6).double(), lv.SymplecticEuler(), 1.0), "lower bound", "computes what"),
         (lambda: lv.Flow(Drained(4, 6).double(), lv.SymplecticEuler(), 1.0), "upper bound", "computes what"),
         (lambda: lv.Flow(Shrunk(4, 6).double(), lv.ForwardEuler(), 1.0), "lower bound", "computes what"),
