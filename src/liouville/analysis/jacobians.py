@@ -54,8 +54,8 @@ def layer_jacobians(flow: Flow | Chain, y: Tensor, *, memory: int = MEMORY) -> A
             sample; for a chain, the shape that its modules take.
         memory: maximum number of bytes of the result.
 
-Returns:
-(N, *batch, n, n) for a flow, n the size of one sample's state; for a chain the list of its N matrices
+    Returns:
+        (N, *batch, n, n) for a flow, n the size of one sample's state; for a chain the list of its N matrices
         (B, n_{j+1}, n_j), inputs and outputs flattened.
 
     Raises:

@@ -41,9 +41,9 @@ def lyapunov_spectrum(
     r"""Finite-time Lyapunov exponents of each sample, per unit of time, the largest first: (*batch, n).
 
     exp(lambda_k T) is the k-th singular value of dState_N/dState_0. Its relative error is eps times N times the
-    condition of single layers; `singular_spectra` of the product has an error of eps times the largest value. This holds while
-    directions keep their order: a growth by 1/eps over another direction that is undone later is lost to rounding.
-    Computed in float64 from layers in the dtype of y.
+    condition of single layers; `singular_spectra` of the product has an error of eps times the largest value. This
+    holds while directions keep their order: a growth by 1/eps over another direction that is undone later is lost to
+    rounding. Computed in float64 from layers in the dtype of y.
 
     Args:
         layers: a `Flow`, or the matrices (N, ..., n, n) from `layer_jacobians`.

@@ -101,9 +101,7 @@ def functions(flow: Flow, points: Tensor | None = None) -> Assumption:
             size = float(torch.where(finite, first.abs(), 0.0).max())
             worst, largest = max(worst, distance), max(largest, float(x.abs().max()))
             off = off or not distance <= torch.finfo(x.dtype).eps ** 0.5 * max(1.0, size)
-    return Assumption(
-        text, not off, f"{given}; repeated within {worst:.2g} at {chosen.shape[1]} given states a layer"
-    )
+    return Assumption(text, not off, f"{given}; repeated within {worst:.2g} at {chosen.shape[1]} given states a layer")
 
 
 @torch.no_grad()
