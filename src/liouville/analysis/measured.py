@@ -39,7 +39,7 @@ class Measured:
         rounding: the error of a norm near 1: eps, times the number of summands, times the largest product.
         log_det_rounding: the error of log |det A_j|: eps n times the worst condition of a layer.
         drift: the error of state 0 in multiples of eps once all layers are undone, each with one rounding; infinite if
-        unknown.
+            unknown.
         derivative: whether the layers' matrices are derivatives of the actual steps; None for a wide state.
     """
 

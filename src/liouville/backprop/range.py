@@ -56,7 +56,7 @@ class Range:
         dtype: the dtype of the run: for float32, 2^27 integers up to the largest input entry and 2^30 in all; for
             float64, 2^57 and 2^62. The spacing is never below 4 times the smallest normal number, so that its inverse
             is finite, too.
-            bits: a number other than 27 or 57: 40, with 2^62 integers in all, is finer than float32 and reaches four
+        bits: a number other than 27 or 57: 40, with 2^62 integers in all, is finer than float32 and reaches four
             million times the input.
 
     Raises:

@@ -38,14 +38,14 @@ class Reversible(Backprop):
 
     Args:
         exact: keep the state on a fixed-point grid and round each increment to it, p += round(h f(q)): inversion then
-            restores every bit at any depth, which every backward pass verifies. The gradient is that of the real layer
-            maps at the grid states, the rounding passed straight through; that product of Jacobians is symplectic with
+            restores every bit at any depth, which every backward pass verifies. The gradient belongs to the real
+            layer maps at the grid states, with straight-through rounding; that product of Jacobians is symplectic with
             determinant 1 and obeys both bounds exactly as for the unrounded network. No claim is made about the rounded
             map. Integers of 32 bits for float32, of 64 for float64; see `Grid`.
-            compensated: carry the rounding error with every entry of the state (Kahan), at twice the memory of a
+        compensated: carry the rounding error with every entry of the state (Kahan), at twice the memory of a
             state: inversion errs by eps^2 instead of eps, and sums lose nothing, so that gradients are closer to
-            float64 than those of `Stored` where h is small. Not exact in principle. With exact: 64-bit integers also
-            for float32, which gives both.
+            float64 than gradients of `Stored` where h is small. Not exact in principle. With exact: 64-bit integers
+            also for float32, which gives both.
         anchors: store every ``anchors``-th state and restart from it in the backward pass; None stores none.
 
     Raises:

@@ -48,7 +48,7 @@ class BatchLast(Backprop):
     Raises:
         NoKernelError: (a `ValueError`) from a `Flow`, if there is no kernel for its scheme and field.
         ValueError: from a `Flow` for forward Euler, which has no inverse, and for fields on images; under autocast, for
-        weights and states of different dtypes, and under torch.func transforms.
+            weights and states of different dtypes, and under torch.func transforms.
         RuntimeError: for second derivatives.
 
     Examples:

@@ -115,7 +115,7 @@ class Ends(NamedTuple):
     Args:
         scores: a lower and an upper bound of each score, (2, c, S).
         lead: a lower bound of the score of the centre's class minus the largest other score, (S,); with one score, of
-        its distance from 0 on the centre's side.
+            its distance from 0 on the centre's side.
     """
 
     scores: Tensor
