@@ -389,7 +389,7 @@ def test_hidden_states_that_transformers_records_are_refused(monkeypatch):
     recorder = types.SimpleNamespace(_active_collector=wanted)
     monkeypatch.setitem(sys.modules, "transformers.utils.output_capturing", recorder)
     stack = lv.reversible(residual_mlp())
-    with pytest.raises(ValueError, match="output_hidden_states asks for what every layer returns"):
+    with pytest.raises(ValueError, match="output_hidden_states asks for the output of every layer"):
         stack(tokens())
     wanted.get = lambda: None
     stack(tokens())

@@ -1,4 +1,4 @@
-"""Torch's global random streams, seeded for one block of code and left as they were."""
+"""Torch's global random streams, seeded for one block of code and restored afterwards."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Inside, the streams of the CPU and of ``device`` start from ``seed``; no other device's is touched.
+    """Inside the block, the streams of the CPU and of ``device`` start from ``seed``; other devices are not touched.
 
-    ``torch.manual_seed`` would reset the streams of every CUDA device, and ``fork_rng`` restore only those it is told.
+    ``torch.manual_seed`` would reset the streams of every CUDA device, but ``fork_rng`` restores only the given ones.
 
     Examples:
         >>> with seeded(0):

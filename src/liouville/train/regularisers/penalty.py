@@ -1,4 +1,4 @@
-"""The penalty of a training run: a weighted sum of regularisers, as a record that can be written down."""
+"""The penalty of a training run: a weighted sum of regularisers, as a record that can be saved."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Penalty(Regulariser):
     """The sum of the regularisers with these weights, each counted once; 0 switches one off.
 
     Args:
-        smoothness: of `Smoothness`.
-        decay: of `Decay`.
-        head_decay: of `HeadDecay`.
-        scaling: of the first two in depth.
-        variation: of `Variation`.
-        l1: of `L1`.
-        head_smoothness: of `HeadSmoothness`, for heads that read square feature images.
+        smoothness: weight of `Smoothness`.
+        decay: weight of `Decay`.
+        head_decay: weight of `HeadDecay`.
+        scaling: scaling of `Smoothness` and `Decay` in depth.
+        variation: weight of `Variation`.
+        l1: weight of `L1`.
+        head_smoothness: weight of `HeadSmoothness`, for heads that read square feature images.
         soft_budget: C > 1 of `SoftBudget`, with weight 1; None adds nothing.
 
     Raises:
@@ -59,12 +59,12 @@ class Penalty(Regulariser):
             require_budget(self.soft_budget)
 
     def parts(self) -> list[ConvexRegulariser]:
-        """The regularisers that count."""
+        """The regularisers with a weight other than 0."""
         return list(self._parts)
 
     @functools.cached_property
     def _parts(self) -> list[ConvexRegulariser]:
-        """Made once: every step asks for them."""
+        """The regularisers, made once, since every step needs them."""
         in_depth = (
             Smoothness(self.smoothness, self.scaling),
             Decay(self.decay, self.scaling),
@@ -75,7 +75,7 @@ class Penalty(Regulariser):
         return [part for part in in_depth if part.weight] + bound + self.head_parts()
 
     def head_parts(self) -> list[ConvexRegulariser]:
-        """Those that depend on the head alone."""
+        """The regularisers that depend only on the head."""
         parts = (HeadDecay(self.head_decay), HeadSmoothness(self.head_smoothness))
         return [part for part in parts if part.weight]
 
@@ -85,7 +85,7 @@ class Penalty(Regulariser):
         return functools.reduce(torch.add, values) if values else torch.zeros(())
 
     def curvature(self, network: nn.Module, direction: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The sum of the products."""
+        """The sum of the curvature products."""
         total = {name: torch.zeros_like(v) for name, v in direction.items()}
         for part in self.parts():
             for name, product in part.curvature(network, direction).items():
