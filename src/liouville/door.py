@@ -1,4 +1,4 @@
-"""Signals and standard streams of the process, for the command only, set up before anything else is imported.
+"""Signals and standard streams of the process, only for the command, set up before anything else is imported.
 
 Ctrl-C during the first imports ends the process at once, as nothing has begun. Later it waits for the end of a running
 import, since torch does not survive an interrupted one. SIGTERM from a batch system and SIGHUP from a closing terminal

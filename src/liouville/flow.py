@@ -107,7 +107,7 @@ class Flow(nn.Module):
             yield state
 
     def inverse_state(self, state: State, *args: Any, **context: Any) -> State:
-        """The state before the first layer, from the state after the last; reversible schemes only."""
+        """The state before the first layer, from the state after the last; only for reversible schemes."""
         scheme = self._reversible()
         field, theta = self._bound(self.field, self.field.theta(), args, context)
         found = admit(field, scheme.final(self.field, state), type(theta)(*(w[0] for w in theta)))

@@ -60,7 +60,7 @@ def current_names(cls: type, values: Mapping[str, Any], warn: bool = False) -> d
 def methods_renamed(cls: type, **names: str) -> None:
     """Keep the old names of a class's methods, ``old="new"``, for calls and for overriding.
 
-    An old name calls the method of the class where it is found, never of a subclass, so that a subclass written for the
+    An old name calls the method of the class where it is found, never of a subclass. So a subclass written for the
     previous version may call ``super()`` under the old name.
     """
     for old, new in names.items():

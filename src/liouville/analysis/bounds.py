@@ -1,4 +1,4 @@
-r"""Upper bounds of sensitivities from the weights only: for every input, tried or not.
+r"""Upper bounds of sensitivities that need only the weights: for every input, tried or not.
 
     ||dState_N / dState_j||_2 <= prod_{l >= j} ||A_l||_2 <= U_j
 

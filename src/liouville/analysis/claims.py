@@ -116,7 +116,7 @@ def _layer_law(route: Route, found: Measured, number: int | None) -> Claim:
 def _upper_bound(flow: Flow, dtype: torch.dtype, route: Route, found: Measured, number: int | None) -> Claim:
     """U of the flow in float64; ``dtype`` is the dtype in which it runs."""
     text = (
-        "||dState_N/dState_j||_2 <= U for every j and every input, in exact arithmetic, from the weights only; "
+        "||dState_N/dState_j||_2 <= U for every j and every input, in exact arithmetic, only from the weights; "
         "evaluated in float64 and rounded up"
     )
     measured = {"largest 2-norm": found.largest["2"]}
@@ -182,7 +182,7 @@ def _budget(budgeted: BudgetedField, upper: Claim, number: int | None) -> Claim:
 
 
 def _verdict(route: Route) -> tuple[Status, str]:
-    """A claim from the route only, with the reason if it does not pass."""
+    """A claim that needs only the route, with the reason if it does not pass."""
     if route.broken:
         return "broken", _failed(route.assumptions)
     if not route.proved:

@@ -31,7 +31,7 @@ def layer_spectra(flow: Flow, y: Tensor) -> Tensor:
     where f' is not finite.
 
     Draw them over the region where `amplification` is at most 1. For splitting schemes f' is the derivative by (p, q),
-    for the two-step scheme by y. For small n only: `step_margin` needs no matrices.
+    for the two-step scheme by y. Only for small n: `step_margin` needs no matrices.
 
     Examples:
         >>> import liouville as lv
@@ -63,10 +63,10 @@ def _eigenvalues(matrix: Tensor) -> Tensor:
 def amplification(scheme: Scheme, z: Tensor) -> Tensor:
     r"""The largest |r(z)| over the roots of one step with h lambda = z, complex, elementwise; stable where <= 1.
 
-    1 + z for forward Euler, the exponential's first five terms for RK4, (1 + z/2)/(1 - z/2) for the implicit midpoint
-    rule, r^2 = 1 + 2 z r for the two-step one, and for splitting schemes r^2 - tr(z) r + 1 = 0 with the trace of
-    their shears on p' = z q, q' = z p; a scheme of your own states it, `Scheme.amplification`. Where the two roots of
-    modulus 1 coincide, modes grow linearly: that limit is strict.
+    The roots are 1 + z for forward Euler, the exponential's first five terms for RK4 and (1 + z/2)/(1 - z/2) for the
+    implicit midpoint rule. For the two-step scheme r^2 = 1 + 2 z r, and for splitting schemes r^2 - tr(z) r + 1 = 0
+    with the trace of their shears on p' = z q, q' = z p; a scheme of your own states it, `Scheme.amplification`. Where
+    the two roots of modulus 1 coincide, modes grow linearly: that limit is strict.
 
     Raises:
         NotImplementedError: for a scheme that states none, or a subclass that has changed the step.

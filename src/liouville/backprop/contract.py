@@ -1,6 +1,6 @@
 r"""The contract of layers that an engine evaluates twice, and how a breach is noticed.
 
-A velocity must be a function of its arguments only. A second evaluation with other random numbers, or a parameter that
+A velocity must be a function of only its arguments. A second evaluation with other random numbers, or a parameter that
 does not come through ``theta()``, would silently give a wrong gradient; each check here raises instead.
 """
 

@@ -192,7 +192,7 @@ def _checked(own: VectorField, name: str, velocity: Any, x: Tensor, moved: Tenso
     """The velocity, after a check that its kind fits the part it moves."""
     shape, v = moved.shape, velocity(x, theta)
     if not isinstance(v, Tensor):
-        raise TypeError(f"{name} of {kind_of(own)} must be a tensor, got {type(v).__name__}; return the velocity only.")
+        raise TypeError(f"{name} of {kind_of(own)} must be a tensor, got {type(v).__name__}; return only the velocity.")
     if v.layout is not torch.strided or v.is_nested:
         raise ValueError(f"{name} of {kind_of(own)} must be a dense tensor, got {v.layout}; return v.to_dense().")
     if v.shape != shape:

@@ -25,8 +25,8 @@ _QUICK = """**Made with `--quick`: every case is cut down to a few seconds. This
 its numbers and sentences say nothing about networks.**
 
 """
-_HEADLINE = """**By the papers' own procedure {met} of {all} published numbers are met**{rest}. By the procedure that
-held-out points prefer, ours among them: {ours}. Missed by both: {neither}.
+_HEADLINE = """**By the papers' own procedure {met} of {all} published numbers are met**{rest}. By the
+procedure with the best held-out accuracy, including ours: {ours}. Missed by both: {neither}.
 
 *Met*: the published number lies within the range of our seeds, or no further from our median than the tolerance stated
 in its section. *Exceeded*: ours is above it. *Missed*: ours is below. A number exceeded by another procedure is not
@@ -75,7 +75,7 @@ def _overview(rendered: Sequence[tuple[Experiment, Sequence[Record], Rendering]]
     hours = sum(record.seconds for _, records, _ in rendered for record in records) / 3600
     note = f"All runs add up to {hours:.1f} hours of one core."
     head = ["experiment", "", "source", "runs", "time, added up", "published numbers", "by the papers' own procedure"]
-    head += ["by what held-out points prefer", "missed by both"]
+    head += ["by the held-out choice", "missed by both"]
     return _markdown(Table("", head, rows, note))
 
 

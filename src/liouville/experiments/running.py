@@ -49,7 +49,7 @@ class Reporter(Protocol):
 
 
 def pending(experiments: Sequence[Experiment], folder: Path, seeds: int, quick: bool) -> list[Job]:
-    """The cases without a record, the longest first; those that run alone at the end."""
+    """The cases without a record, the longest first; cases that run alone come last."""
     jobs = []
     for experiment in experiments:
         known = {record.case for record in Store(experiment, folder / experiment.name).read()}

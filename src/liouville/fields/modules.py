@@ -155,7 +155,7 @@ def require_alike(modules: Sequence[nn.Module], key: str) -> None:
     for j, other in enumerate(modules[1:], start=1):
         if other is not modules[0] and not _alike(other, modules[0]):
             raise ValueError(
-                f"the modules of {key} may differ in the values of their parameters and buffers only, since all layers "
+                f"the modules of {key} may differ only in the values of their parameters and buffers, since all layers "
                 f"run one structure; module {j} has other parts, settings, dtypes or requires_grad than module 0."
             )
 

@@ -18,7 +18,7 @@ import torch
 from liouville.fields.base import Theta, VectorField
 
 T = TypeVar("T")
-_KNOWN: ContextVar[dict[Any, Any] | None] = ContextVar("what the present step has computed", default=None)
+_KNOWN: ContextVar[dict[Any, Any] | None] = ContextVar("values of the present step", default=None)
 
 
 @contextlib.contextmanager

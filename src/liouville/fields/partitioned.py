@@ -42,11 +42,11 @@ class PartitionedField(VectorField):
 
     @abstractmethod
     def p_dot(self, q: Tensor, theta_j: Theta) -> Tensor:
-        """p', a function of q only."""
+        """p', a function of only q."""
 
     @abstractmethod
     def q_dot(self, p: Tensor, theta_j: Theta) -> Tensor:
-        """q', a function of p only."""
+        """q', a function of only p."""
 
     def p_jacobian(self, q: Tensor, theta: Theta) -> Tensor | None:
         """d p_dot / dq in closed form, like `VectorField.jacobian`."""

@@ -69,10 +69,10 @@ class ShearField(PartitionedField):
     Raises:
         TypeError: if F or G is no module and no sequence of modules.
         ValueError: if a module has no parameters, parameters without a shape, hooks (old ``weight_norm``, ``prune``),
-            keeps running statistics (batch norm), drops out, or the N modules differ in more than the values of their
-            parameters and buffers; if ``sample_ndim`` leaves the features out; when it first runs, if a module changes
-            its input in place, keeps something from one call to the next, or returns another shape or dtype than that
-            of the half that it moves.
+            keeps running statistics (batch norm) or drops out; if the N modules differ in more than the values of their
+            parameters and buffers; if ``sample_ndim`` leaves the features out. When it first runs, if a module changes
+            its input in place, keeps something from one call to the next, or returns another shape or dtype than the
+            half that it moves.
 
     Examples:
         >>> block = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2))

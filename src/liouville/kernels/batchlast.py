@@ -43,7 +43,7 @@ class BatchLast(Backprop):
 
     Equal to `Stored` in value and gradient, to rounding. Like `Reversible` it keeps only the first and the last state,
     rebuilds the others by inverting the shears, and warns if rounding makes them inaccurate. It runs the pairs of
-    scheme and field that `Fused` inverts, on any device. First derivatives only.
+    scheme and field that `Fused` inverts, on any device. It has only first derivatives.
 
     Raises:
         NoKernelError: (a `ValueError`) from a `Flow`, if there is no kernel for its scheme and field.

@@ -46,7 +46,7 @@ class Fused(Backprop):
 
     Args:
         exact: keep the state on the fixed-point grid of ``Reversible(exact=True)``: inversion then restores every bit
-            at any depth, which every backward pass verifies. Splitting schemes only.
+            at any depth, which every backward pass verifies. Only for splitting schemes.
 
     Raises:
         NoKernelError: (a `ValueError`) from a `Flow`, if there is no kernel for its scheme and field; it lists the
@@ -124,7 +124,7 @@ class _Run(NamedTuple):
 
 
 def _shears(plan: ShearPlan, field: VectorField, h: float, parts: State, theta: Theta) -> Sequence[Tensor]:
-    """The run through torch's dispatcher, through autograd only, or through neither."""
+    """The run through torch's dispatcher, only through autograd, or through neither."""
     if _needs_dispatcher(tensors := (*parts, *theta)):
         return ops.shear_flow(plan, h, field.layers, parts, theta)
     if _needs_gradient(tensors):

@@ -118,7 +118,7 @@ def percent(share: float) -> str:
 
 
 def save(figure: Figure, path: str | os.PathLike[str], *, svg: bool = False) -> list[Path]:
-    """Write ``path`` as a PNG with 150 dots per inch, and an SVG beside it if asked; whole or not at all.
+    """Write ``path`` as a PNG with 150 dots per inch, and an SVG if requested; whole or not at all.
 
     In the SVG more than a few hundred points are one embedded image: as shapes they would take megabytes.
     """

@@ -36,7 +36,7 @@ class Scheme(ABC):
     ``stability_limit``: the h omega below which a mode of a frozen layer of y' = i omega y does not grow, to nine
     decimals: 0 for a scheme that amplifies every oscillation, infinite for one that amplifies none, NaN if unknown.
     It is found by running the step on an oscillator, once for equal schemes, so a scheme of your own has one too.
-    It concerns imaginary rates only.
+    It concerns only imaginary rates.
     """
 
     order: ClassVar[int]
@@ -147,7 +147,7 @@ class ShearScheme(ReversibleScheme):
     """A scheme whose step is a few shears of a state of two parts, which may then be swapped.
 
     The inverse is the same shears in the opposite order with the opposite sign. A shear does not change the part that
-    its velocity reads, so one evaluation serves both to undo it and to differentiate it, and a rounded velocity
+    its velocity reads. So one evaluation serves both to undo it and to differentiate it, and a rounded velocity
     is undone as exactly as it was added. `liouville.Reversible` rests on these two facts.
     """
 

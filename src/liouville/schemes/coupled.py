@@ -22,8 +22,8 @@ class Coupled(TwoStep):
     whose F and G are the even and the odd layers, so each stream is moved by every second layer.
 
     Properties: explicit, reversible for every field, determinant +-1; with gain = 2 of order 2 where the weight is the
-    same in all layers, of order 1 where it jumps between them. Like the midpoint rule it is stable for imaginary rates
-    only, h omega < 2 / gain.
+    same in all layers, of order 1 where it jumps between them. Like the midpoint rule it is stable only for imaginary
+    rates, h omega < 2 / gain.
 
     Reference: Gomez et al. 2017 (1707.04585), RevNets; Gal et al. 2025 (2512.02056) for language models.
 

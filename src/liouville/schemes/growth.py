@@ -15,7 +15,7 @@ eigenvalue of (f' + f'^T)/2:
 | implicit midpoint | (1 + h mu / 2) / (1 - h mu / 2) for h mu < 2 |
 
 For skew structures and sigma' >= 0, mu is L/2 and not L: the exponents of symplectic and forward Euler and of implicit
-midpoint are then about half of the values from norms only. The bounds of shears and of symplectic Euler hold for the
+midpoint are then about half of the values by norms. The bounds of shears and of symplectic Euler hold for the
 inverse of the step too. Each scheme states its own row, `Scheme.log_growth`.
 """
 

@@ -53,8 +53,8 @@ class ImplicitMidpoint(SymmetricScheme):
     r"""y_{j+1} = y_j + h f((y_j + y_{j+1})/2; theta_j).
 
     Properties: order 2, symmetric, reversible where the equation of the inverse has one solution (always for small
-    h), A-stable; symplectic for every field J grad H with a constant J, singular or of odd size included. Dense fields
-    only.
+    h), A-stable; symplectic for every field J grad H with a constant J, including singular ones and odd sizes. Only for
+    dense fields.
 
     Reference: Hairer, Lubich & Wanner, sec. VI.4.
 
@@ -65,7 +65,7 @@ class ImplicitMidpoint(SymmetricScheme):
         ValueError: for a field that is not dense.
         ArithmeticError: if Newton's method was needed and its root does not continue the solution at small h: a real
             eigenvalue of I - h/2 f' is not positive. That test is necessary, not sufficient; Hamiltonian and
-            antisymmetric fields with sigma' >= 0 have one solution only.
+            antisymmetric fields with sigma' >= 0 have only one solution.
 
     Examples:
         >>> ImplicitMidpoint().order
@@ -111,7 +111,7 @@ class ImplicitSymplecticEuler(ReversibleScheme):
     Properties: order 1, reversible (the inverse is implicit in q), symplectic: A J A^T = J. The equation for p' has
     one solution, found by iteration, where h s_max ||X|| ||K_p|| ||K_q|| < 1; otherwise Newton's method is used.
     A frozen layer is stable while h s_max ||J|| ||K||^2 < 2, the margin of `liouville.analysis.margin`; its eigenvalues
-    do not decide. Dense fields with a constant J only.
+    do not decide. Only for dense fields with a constant J.
 
     Reference: Galimberti et al. 2023 (2105.13205), semi-implicit Euler; Hairer, Lubich & Wanner, sec. VI.3.
 

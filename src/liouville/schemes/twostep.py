@@ -56,7 +56,7 @@ class LeapfrogMidpoint(TwoStep):
     Diffrax uses this name, too. The explicit midpoint method of Runge and Kutta, which other libraries call midpoint,
     is another scheme. ``Midpoint``, the name in earlier versions, still works.
 
-    The state is the pair (y_{j-1}, y_j), 2n numbers per sample: dy_{j+1}/dy_j alone is not a step of anything. With
+    The state is the pair (y_{j-1}, y_j), 2n numbers per sample: dy_{j+1}/dy_j is not the Jacobian of a step. With
     y_{-1} = y_0 - h f(y_0; theta_0) the first step is y_1 = y_0 + h f(y_0; theta_0).
 
     Properties: explicit, reversible for every field; order 2 where the weight is one smooth function of time or the

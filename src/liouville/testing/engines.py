@@ -31,8 +31,8 @@ from liouville.testing.measure import EPS, fail, jacobian, near, rounding
 def check_engine(engine: Backprop, pairs: Sequence[tuple[Scheme, VectorField]] | None = None, *, seed: int = 0) -> None:
     """Check that ``engine`` computes the map and the gradient of `Stored`, with the same draws from the global stream.
 
-    The check covers the final state, the gradient with respect to the input and every parameter, an input without a
-    gradient, two forward passes before one backward pass, and the state of the global random generator.
+    The check covers the final state, and the gradient with respect to the input and every parameter. It also covers an
+    input without a gradient, two forward passes before one backward pass, and the state of the global random generator.
 
     Args:
         engine: the engine.

@@ -125,7 +125,7 @@ def _check_theta(field: VectorField, generator: torch.Generator) -> Theta:
             shape = tuple(w.shape) if isinstance(w, Tensor) else type(w).__name__
             fail(f"axis 0 of theta().{name} is N = {field.layers} or 1", f"got {shape}", "stack over layers")
     if any(not torch.equal(a, b) for a, b in zip(theta, field.theta(), strict=True)):
-        fail("theta() is deterministic", "two calls differ", "draw random numbers at construction only")
+        fail("theta() is deterministic", "two calls differ", "draw random numbers only at construction")
     named = [(name, p) for name, p in field.named_parameters() if p.requires_grad]
     weighed = [(w * torch.randn(w.shape, generator=generator, dtype=w.dtype)).sum() for w in theta if w.requires_grad]
     grads: Sequence[Tensor | None] = [None] * len(named)
@@ -209,7 +209,7 @@ def _check_draws(field: VectorField, state: State, theta_0: Theta) -> None:
     stream = torch.get_rng_state()
     draws = [velocity(like(original(field), field, 7).at_layer(0), state, theta_0) for _ in range(2)]
     if not same(draws[0], draws[1]):
-        fail("one layer of one run has one draw", "two evaluations differ", "draw from `generator` only")
+        fail("one layer of one run has one draw", "two evaluations differ", "draw only from `generator`")
     if not torch.equal(stream, torch.get_rng_state()):
         fail("noise comes from the generator", "the global stream moved", "hand `generator` to every random call")
 

@@ -149,7 +149,9 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
     cost = [(row, *(_cost(group, row) for group in found.values())) for row in ROWS]
     tables = [
         Table("Test accuracy in percent", head, accuracy),
-        Table("Parameters, epochs, seconds of one training (medians)", head, cost, "On one thread, beside other runs."),
+        Table(
+            "Parameters, epochs, seconds of one training (medians)", head, cost, "On one thread, next to other runs."
+        ),
     ]
     return Rendering(_text(found), tables)
 

@@ -230,7 +230,7 @@ def _data(data: str) -> str:
 
 EXPERIMENT = Experiment(
     name="tables",
-    title="Real tables, beside scikit-learn",
+    title="Real tables, compared with scikit-learn",
     source="beyond the papers",
     case=Config,
     cases=cases,

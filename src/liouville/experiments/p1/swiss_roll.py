@@ -76,7 +76,7 @@ class Config:
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
-    """Every network alone at two depths, as a cascade through all of them, and Verlet by blocks."""
+    """Every network at two single depths, as a cascade through all depths, and Verlet by blocks."""
     kinds = [("Verlet", "code"), ("antisymmetric", "code"), ("ResNet", "code"), ("ResNet", "random")]
     if quick:
         small = [Config("alone", network, start, 64, 1, 2, 0) for network, start in kinds]

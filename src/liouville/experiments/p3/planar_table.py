@@ -1,7 +1,7 @@
 """P3's Table 1: the table of all runs, number by number with the paper's, and the results of the authors' script.
 
-The runs are in `planar_runs`. The first verdict on a published number is for the papers' own procedure, in the form
-(inputs at the front or at both ends) and at the final time with the best held-out accuracy; the second is for the
+The runs are in `planar_runs`. The first verdict on a published number is for the papers' own procedure; its form
+(inputs at the front or at both ends) and final time have the best held-out accuracy. The second verdict is for the
 procedure with the best held-out accuracy, including ours.
 """
 
@@ -144,7 +144,7 @@ def _text(best: Sequence[Cell], theirs: Mapping[tuple[str, str], Cell], each: Ma
     """The results in words."""
     one = [f"{_count(cells)} with {PROCEDURES[name].title}" for name, cells in each.items() if cells and name != "adam"]
     text = (
-        f"**By the papers' own procedure, in the form and at the T that held-out points prefer: "
+        f"**By the papers' own procedure, in the form and at the T with the best held-out accuracy: "
         f"{_count([*theirs.values()])}.** {_against(theirs)}\n\n"
         f"Chosen in the same way among all procedures, ours included: {_count(best)}. A number that another procedure "
         "exceeds is not reproduced. "
