@@ -111,7 +111,7 @@ def _check_attributes(field: VectorField) -> None:
                 fail(
                     "constants are buffers",
                     f"the tensor {f'{name}.{key}'.lstrip('.')} is a plain attribute",
-                    "use register_buffer; a plain attribute stays behind on .to(device)",
+                    "use register_buffer; a plain attribute does not follow .to(device)",
                 )
 
 
