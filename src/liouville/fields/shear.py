@@ -67,10 +67,10 @@ class ShearField(PartitionedField):
     kept per layer.
 
     Raises:
-        TypeError: if F or G is no module and no sequence of modules.
+        TypeError: if F or G is neither a module nor a sequence of modules.
         ValueError: if a module has no parameters, parameters without a shape, hooks (old ``weight_norm``, ``prune``),
             keeps running statistics (batch norm) or drops out; if the N modules differ in more than the values of their
-            parameters and buffers; if ``sample_ndim`` leaves the features out. When it first runs, if a module changes
+            parameters and buffers; if ``sample_ndim`` leaves the features out; in the first run, if a module changes
             its input in place, keeps something from one call to the next, or returns another shape or dtype than the
             half that it moves.
 
