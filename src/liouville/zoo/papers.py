@@ -8,7 +8,7 @@ Their common arguments are explained here, and `help` of each function shows the
 Args:
     features: n, the width of the state; for two parts, p and q, the sum of both widths.
     layers: N, the number of steps.
-    T: final time; the step is h = T / layers. More layers at the same T are finer, at the same h longer.
+    T: final time; the step is h = T / layers. More layers take finer steps at fixed T, and reach a longer T at fixed h.
     operator: family of K: `Dense` for vectors, `Conv` for signals, images and volumes, `Graph` for sparse blocks.
     activation: sigma, by its name in ``liouville.activations.ACTIVATIONS`` or as an `Activation`.
     shared: one weight for all layers.
