@@ -45,7 +45,7 @@ class ActivatedField(VectorField):
         return self.operator.feature_axis
 
     def _where_monotone(self, spectrum: Spectrum) -> Spectrum:
-        """The spectrum of D A for every D = diag(sigma') >= 0; nothing is known of any other D."""
+        """``spectrum``, which D A has for every D = diag(sigma') >= 0, if sigma is monotone; else "any"."""
         return spectrum if self.activation.monotone else "any"
 
     @property

@@ -86,7 +86,7 @@ class AntisymmetricField(ActivatedField):
 
     @property
     def scaling(self) -> Scaling | None:  # type: ignore[override]
-        """Only A is masked, without the diffusion."""
+        """Only A is scaled; None with diffusion, which would not scale with it."""
         return None if self.gamma else Scaling(("A",), 1)
 
     def theta(self) -> AntisymmetricTheta:

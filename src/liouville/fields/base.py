@@ -305,7 +305,7 @@ def is_closed(thing: object, name: str, changed_by: Collection[str] = _VELOCITIE
 
 
 def spectrum_of(field: VectorField) -> Spectrum:
-    """The field's stated fact, unless a subclass has changed the computation that it describes."""
+    """The field's stated spectrum, unless a subclass has changed the computation that it describes."""
     return field.spectrum if is_closed(field, "spectrum") else "any"
 
 

@@ -34,7 +34,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Procedure:
-    """A training procedure: a preset of the recipes, the positions of the inputs (None: the preset's), and values of T.
+    """A training procedure: a preset of the recipes, the positions of the inputs (None: the default), and values of T.
 
     ``epochs`` 0 and ``schedule`` None take the preset's values; ``shallow`` leaves out networks with more layers than
     `SHALLOW`.
