@@ -62,28 +62,28 @@ class Wrapped(VectorField):
         return self._velocity(self.field.q_dot, p, theta_j, *args, **context)
 
     def jacobian(self, y: Tensor, theta: Theta) -> Tensor | None:
-        """The field's own, where the velocities are."""
+        """As for the inner field, if the velocities are equal."""
         return self.field.jacobian(y, theta) if self.is_plain else None
 
     def p_jacobian(self, q: Tensor, theta: Theta) -> Tensor | None:
-        """The field's own, where the velocities are."""
+        """As for the inner field, if the velocities are equal."""
         return self.field.p_jacobian(q, theta) if self.is_plain else None
 
     def q_jacobian(self, p: Tensor, theta: Theta) -> Tensor | None:
-        """The field's own, where the velocities are."""
+        """As for the inner field, if the velocities are equal."""
         return self.field.q_jacobian(p, theta) if self.is_plain else None
 
     def structure(self, theta: Theta) -> Tensor | None:
-        """The field's own, where the velocities are."""
+        """As for the inner field, if the velocities are equal."""
         return self.field.structure(theta) if self.is_plain else None
 
     def energy(self, state: Tensor | tuple[Tensor, ...], theta_j: Theta) -> Tensor:
-        """The field's own, where the velocities are."""
+        """As for the inner field, if the velocities are equal."""
         return self.field.energy(state, theta_j) if self.is_plain else super().energy(state, theta_j)
 
     @property
     def spectrum(self) -> Spectrum:
-        """The field's own."""
+        """As for the inner field."""
         return spectrum_of(self.field)
 
     def rate(self, theta: Theta) -> Tensor:
@@ -98,7 +98,7 @@ class Wrapped(VectorField):
 
     @property
     def sample_ndim(self) -> int | None:  # type: ignore[override]
-        """The field's own."""
+        """As for the inner field."""
         return self.field.sample_ndim
 
     @property
@@ -106,23 +106,23 @@ class Wrapped(VectorField):
         return self.field.constants
 
     def split(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The field's own."""
+        """As for the inner field."""
         return self.field.split(y)
 
     def join(self, p: Tensor, q: Tensor) -> Tensor:
-        """The field's own."""
+        """As for the inner field."""
         return self.field.join(p, q)
 
     def enter(self, y: Tensor, p_dot: Callable[[Tensor], Tensor], h: float) -> tuple[Tensor, Tensor]:
-        """The field's own."""
+        """As for the inner field."""
         return self.field.enter(y, p_dot, h)
 
     def entry(self, lipschitz: Lipschitz, h: float) -> Tensor:
-        """The field's own."""
+        """As for the inner field."""
         return self.field.entry(lipschitz, h)
 
     def leave(self, p: Tensor, q: Tensor) -> Tensor:
-        """The field's own."""
+        """As for the inner field."""
         return self.field.leave(p, q)
 
     def check_scheme(self, scheme: Any) -> None:
