@@ -330,7 +330,7 @@ def test_a_record_is_json_without_infinities():
 
 
 def test_names_are_unique_and_say_which_paper():
-    with pytest.raises(ValueError, match=r"'p1-3\.7' is there already"):
+    with pytest.raises(ValueError, match=r"'p1-3\.7' exists already"):
         statement("p1-3.7", "source", "text")(lambda: YES)
     assert all(name.startswith(("p1-", "p2-", "p3-", "proved-")) for name in STATEMENTS)
     assert all(s.text and s.source.startswith(("P1", "P2", "P3", "P4", "certificates")) for s in STATEMENTS.values())

@@ -145,7 +145,7 @@ def test_an_activation_of_ones_own_keeps_what_shears_give_by_themselves():
     certificate = certify(h2(activation=late), randn(8, 4))
     assert statuses(certificate)["lower bound"] == "pass" and statuses(certificate)["upper bound"] == "not applicable"
     note = next(c.note for c in certificate.claims if c.name == "upper bound")
-    assert "known at some points only" in note and "U is" in note
+    assert "known only at some points" in note and "U is" in note
 
 
 def test_other_stages_are_data():

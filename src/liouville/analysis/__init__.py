@@ -1,4 +1,4 @@
-"""What can be said of a flow, or of any chain of modules: pure functions of a network and an input."""
+"""Analysis of a flow, or of any chain of modules: pure functions of a network and an input."""
 
 from liouville.analysis.bounds import log_exponential_bound, log_inverse_bound, log_layer_bounds, log_upper_bound
 from liouville.analysis.certificates import Certificate, Claim, certify
