@@ -112,7 +112,7 @@ class Increment(nn.Module):
 
 
 def two_streams(blocks: nn.ModuleList, x: Tensor, mask: Tensor) -> Callable[[], Tensor]:
-    """The stack of revlib for the same blocks; both streams begin at x, as in `coupled`, and are averaged at the end."""
+    """The stack of revlib for the same blocks; both streams begin at x, as in `coupled`; their mean is the end."""
     import revlib
 
     stack = revlib.ReversibleSequential(*(Increment(block, mask) for block in blocks), split_dim=-1)
