@@ -21,10 +21,11 @@ test: $(VENV)/installed           ## install, then run the tests (minutes)
 test-slow: $(VENV)/installed      ## the long tests: real training runs (tens of minutes)
 	$(BIN)/python -m pytest -m slow
 
-check: $(VENV)/installed          ## lint, formatting, types, import order
+check: $(VENV)/installed          ## lint, formatting, types, import order, English of the pages
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/language.py *.md docs benchmarks/README.md
 
 test-oldest:                      ## the tests on the lowest versions that pyproject.toml admits (downloads gigabytes)
 	$(PYTHON) -m venv .venv-oldest
@@ -48,7 +49,7 @@ release:                          ## sdist and manylinux wheel in dist/, checked
 	cd dist && ../build/release/bin/liouville train --epochs 2 --no-figures --quiet --engine fused --out run && rm -r run
 	cd dist && sha256sum *.whl *.tar.gz > SHA256SUMS && cat SHA256SUMS
 
-kernel:                           ## the native kernel alone, put beside its Python side: for PYTHONPATH=src
+kernel:                           ## only the native kernel, put beside its Python side: for PYTHONPATH=src
 	cmake -S . -B build/kernel && cmake --build build/kernel --parallel 2
 	install -m 755 build/kernel/libliouville_kernel.* src/liouville/kernels/native/
 
