@@ -15,9 +15,9 @@ import torch
 
 _VERSION = 5
 _MISSING = (
-    "the native kernel is missing: liouville was installed without a C++ compiler or with LIOUVILLE_KERNEL=OFF, or runs "
-    "from a source tree where it was not built; with GCC or Clang run `pip install` again, or `make kernel` in the tree; "
-    "every engine except lv.Fused() works without it."
+    "the native kernel is missing: liouville was installed without a C++ compiler or with LIOUVILLE_KERNEL=OFF, or "
+    "runs from a source tree where it was not built; with GCC or Clang run `pip install` again, or `make kernel` in "
+    "the tree; every engine except lv.Fused() works without it."
 )
 
 
