@@ -162,6 +162,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--strike", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--limit", type=float, default=90, help="seconds of a run")
+    parser.add_argument("--only", action="append", help="this attack, and no other")
     given = parser.parse_args()
     if given.strike:
         name, path, *ports = given.strike
@@ -173,7 +174,7 @@ def main() -> int:
         command = [sys.executable, "-m", "liouville", "agents", "--graph", str(ring), "--nproc", "2", "--force"]
         command += ["--layers", "4", "--epochs", "10", "-d", "points=200", "--timeout", "10", "--quiet"]
         executed = 0
-        for name in (None, *ATTACKS):
+        for name in given.only or (None, *ATTACKS):
             began = time.monotonic()
             how, said, ran = run(name, command, given.limit)
             executed += ran

@@ -283,7 +283,7 @@ def _require_fits(content: _Content) -> None:
     objects = content.description.count('"type"')
     if objects * _OBJECT > allowance:
         raise TooLargeError(f"it describes {objects:,} parts, and has {size:,} bytes")
-    with Sketch(allowance) as sketch, seeded(0):
+    with Sketch(allowance, strict=True), seeded(0):
         network = _build(parse(content.description, "its description"), content.tensors)
     if not isinstance(network, nn.Module):
         raise TypeError(f"it describes a {type(network).__name__}, not a module")
@@ -297,8 +297,6 @@ def _require_fits(content: _Content) -> None:
         known = planned[name].dtype
         if tensor.dtype not in (_FLOATS if known in _FLOATS else {known}):
             raise TypeError(f"{name} has the dtype {tensor.dtype} in the file, expected {known}")
-    if sketch.peak > allowance:
-        raise TooLargeError(f"its network takes {sketch.peak:,} bytes, and its weights have {size:,}")
 
 
 def _require_loadable(content: _Content) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = ["Sketch", "TooLargeError", "sketching"]
 
 import contextvars
+import itertools
 import math
 import weakref
 from typing import Any
@@ -22,6 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 _ACTIVE: contextvars.ContextVar[bool] = contextvars.ContextVar("sketching", default=False)
 _META = torch.device("meta")
 _BYTES = 16  # of the largest number
+_MOST = 2**60
 _SIZED = ("empty", "empty_strided", "full", "ones", "rand", "randint", "randn", "randperm", "scalar_tensor", "zeros")
 
 
@@ -39,13 +41,14 @@ class Sketch(TorchDispatchMode):
 
     Args:
         allowance: bytes.
+        strict: raise where they end, in place of going on with empty tensors.
 
     Attributes:
         live: bytes of the tensors that live, real or not.
         peak: the most that ``live`` has been: what the same block takes without a sketch.
 
     Raises:
-        TooLargeError: a constructor asks for the numbers in an empty tensor.
+        TooLargeError: a constructor asks for the numbers in an empty tensor; where ``strict``, for more than allowed.
 
     Examples:
         >>> with Sketch(1000) as sketch:
@@ -54,9 +57,9 @@ class Sketch(TorchDispatchMode):
         (torch.Size([1000000, 1000000]), device(type='meta'), 4000004000000)
     """
 
-    def __init__(self, allowance: int) -> None:
+    def __init__(self, allowance: int, strict: bool = False) -> None:
         super().__init__()
-        self.allowance, self.live, self.peak = allowance, 0, 0
+        self.allowance, self.strict, self.live, self.peak = allowance, strict, 0, 0
 
     def __enter__(self) -> Sketch:
         self._token = _ACTIVE.set(True)
@@ -83,11 +86,15 @@ class Sketch(TorchDispatchMode):
             return self._counted(made) if _makes(func) else made
         if not _makes(func):
             return func(*args, **kwargs)
-        if self.live + _BYTES * _reach(func, tensors, parts) > self.allowance:
-            needed, made = self._needed(func, args, kwargs)
+        reach = min(_reach(func, tensors, parts), _MOST)
+        if self.live + _BYTES * reach > self.allowance:
+            sizes = (
+                self.strict and not tensors and reach < _MOST
+            )  # the empty run would import what it needs for nothing
+            needed, made = (_BYTES // 2 * int(reach), None) if sizes else self._needed(func, args, kwargs)
             if self.live + needed > self.allowance:
-                if made is None:
-                    raise TooLargeError(f"it needs {needed:,} bytes to be looked at")
+                if made is None or self.strict:
+                    raise TooLargeError(f"it needs {needed:,} bytes at once")
                 return self._counted(made)
         return self._counted(func(*args, **kwargs))
 
@@ -148,6 +155,11 @@ def _reach(func: Any, tensors: list[Tensor], parts: list[Any]) -> float:
         return abs((end - start) / step) + 1 if step else math.inf
     if name == "eye":
         return (plain[0] * plain[-1]) if plain else math.inf
+    if torch.Tag.pointwise in func.tags:
+        axes = itertools.zip_longest(*(reversed(tensor.shape) for tensor in tensors), fillvalue=1)
+        return math.prod(0 if 0 in sizes else max(sizes) for sizes in axes)
+    if name == "mm":
+        return tensors[0].shape[0] * tensors[1].shape[1]
     if not tensors and name not in _SIZED:
         return math.inf
     sizes = (max(1, abs(part)) for part in plain if isinstance(part, int))

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -177,12 +178,13 @@ def test_check_neither_builds_what_a_config_names_nor_reads_files_for_it(tmp_pat
     run = lv.runs.train(
         lv.runs.Plan.of("swiss-roll").changed(epochs=1, layers=2, data_options={"points": 40}), out=tmp_path / "run"
     )
+    sound = shutil.copytree(run.path, tmp_path / "sound")
     path = run.path / "config.json"
     config = json.loads(path.read_text())
     config["plan"] |= {"layers": 50_000_000, "data": "mnist", "data_options": {"root": "/etc"}}
     path.write_text(json.dumps(config))
     call = f"raise ValueError(str(lv.runs.Run.open({str(run.path)!r}).certificate().broken))"
-    used, _, said = measured(call)
+    used, _, said = measured(call, f"lv.runs.Run.open({str(sound)!r}).certificate()")
     assert "layers is 2 in the model file, 50000000 in config.json" in said and used < 2 * SPARE
 
 
