@@ -13,7 +13,9 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, 
 
 
 class Interrupts:
-    """Inside, the first signal that asks for an end only sets ``pending``; a second one is answered at once.
+    """Inside, the first signal that asks for an end only sets ``pending``; SIGINT as a second one is answered at once.
+
+    Other second ones are not heard: who launched several processes passes its own on to those that have it already.
 
     Whoever looks at ``pending`` at a safe point calls `answer`, which does what the process had been told to do:
     raises ``KeyboardInterrupt``, say, or ends it. Leaving the block answers as well. What is ignored stays ignored,
@@ -54,6 +56,7 @@ class Interrupts:
             signal.raise_signal(number)
 
     def _hold(self, number: int, frame: FrameType | None) -> None:
-        if self.pending:
+        if not self.pending:
+            self.pending = number
+        elif number == signal.SIGINT:
             self.answer(number)
-        self.pending = number

@@ -44,7 +44,7 @@ class Checkpoint:
     it, as ``NAME.previous``, and takes its place where it is damaged. Callbacks have no part in it.
 
     While `fit` runs, SIGINT, SIGTERM and SIGHUP wait for the end of a step and for this file, and are then answered
-    as before; a second one is answered at once.
+    as before; a second SIGINT is answered at once.
 
     Args:
         path: the file; its folder must be there.

@@ -70,7 +70,7 @@ def gauss_newton(
         settings: everything that can be chosen; ``GaussNewton()`` if None.
         validation: samples to choose by, instead of a held-out share.
         progress: where to show it.
-        on_epoch: called with the history after every outer iteration.
+        on_epoch: called with the history after every outer iteration, and with that of a checkpoint at the start.
         test: False leaves the test part unread.
         checkpoint: as for `fit`; a step is an iteration here.
 
@@ -184,6 +184,8 @@ class _Run:
         self.network.eval()
         if not self.keeper.begin(self):
             self._start()
+        elif self.on_epoch:
+            self.on_epoch(self.history)
         with self.keeper, self.progress.run(self.settings.iterations, 1, self.task.score_name) as bar:
             try:
                 self._iterations(bar)

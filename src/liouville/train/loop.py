@@ -55,7 +55,7 @@ def fit(
         split: training data, of which ``settings.validation`` is held out, and test data, read once at the end.
         settings: everything that can be chosen; ``Settings()`` if None.
         progress: where to show it; ``liouville.train.progress.Terminal()`` draws a bar.
-        on_epoch: called with the history after every epoch.
+        on_epoch: called with the history after every epoch, and with that of a checkpoint at the start.
         callbacks: told of the start, of every step and epoch, and of the end; `GradientMonitor` is one.
         optimizer: one that an earlier run left, of these weights: its state is carried on, and the weights that
             the run begins with may be returned; ``optimizer_of(network, settings)`` if None.
@@ -196,6 +196,8 @@ class _Run:
     def _train(self) -> History:
         if not self.keeper.begin(self):
             self._start()
+        elif self.on_epoch:
+            self.on_epoch(self.history)
         self.network.train()
         for callback in self.callbacks:
             callback.on_train_start(self.network)

@@ -172,10 +172,10 @@ class _Levels:
             too_long = None if last or self.total.levels else _too_long(self.network)
             if too_long and self.keeper.found is None:
                 self.total.skipped.append(f"{_depth(self.network)} layers: {too_long}")
-                self._note(f"left out, {self.total.skipped[-1]}", ",")
+                self._note(f" left out, {self.total.skipped[-1]}")
                 self._double()
                 continue
-            self._note(f"{_depth(self.network)} layers")
+            self._note(f": {_depth(self.network)} layers")
             history = train(
                 self.network,
                 self.split,
@@ -186,7 +186,7 @@ class _Levels:
                 checkpoint=self.keeper,
             )
             _append(self.total, history, self.network)
-            self._note(_sentence(self.total.levels[-1], self.total.score_name))
+            self._note(": " + _sentence(self.total.levels[-1], self.total.score_name))
             if last:
                 return self.total
             self._double()
@@ -195,8 +195,8 @@ class _Levels:
         refine(self.network, self.optimizer, self.how)
         self.level += 1
 
-    def _note(self, text: str, colon: str = ":") -> None:
-        self.progress.note(f"level {self.level} of {self.levels}{colon} {text}")
+    def _note(self, text: str) -> None:
+        self.progress.note(f"level {self.level} of {self.levels}{text}")
 
     def _around(self, run: State) -> State:
         return {"level": self.level, "total": asdict(self.total), "run": run}
