@@ -302,7 +302,7 @@ def _safe(path: Path) -> str:
     checkpoint = Checkpoint(path / CHECKPOINT)
     if checkpoint.exists():
         return f"The last checkpoint is safe in {path}; {_command(path)} goes on from there."
-    return "Nothing of this training could be kept."
+    return f"Its weights are lost; {_command(path)} begins again."
 
 
 @contextlib.contextmanager
