@@ -223,6 +223,8 @@ def _train(asked: Spread, door: _Door, made: _Made, leader: bool) -> None:
         say(str(check(asked.graph, network.body, asked.protocol)))  # type: ignore[arg-type]
 
     def on_start(found: Found) -> None:
+        for path in found.damaged:  # each process says it of its own
+            click.echo(f"liouville: note: {path} is damaged, and the epoch before it taken.", err=True)
         if talk and found.epoch:
             say(_resumed(found, settings.epochs, door.out))
 
