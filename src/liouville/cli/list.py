@@ -17,9 +17,7 @@ from liouville.names import lookup, spelled
 Rows = list[tuple[str, ...]]
 
 
-@click.command(
-    "list", short_help="Show runs, or models, data sets, schemes, presets, engines, activations, experiments."
-)
+@click.command("list", short_help="Show runs, models, data sets, schemes, presets, engines, activations, experiments.")
 @click.argument("kind", required=False)
 @click.argument("folder", required=False)
 def list_command(kind: str | None, folder: str | None) -> None:

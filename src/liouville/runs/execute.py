@@ -239,10 +239,14 @@ def run(
         )
     except KeyboardInterrupt as error:
         on_stop()
+        if writer is not None and not writer.begun:
+            raise
         sentence = f"interrupted in epoch {len(history.epochs) + 1} of {plan.epochs}"
         raise Interrupted(f"{sentence}.", history.best_epoch, kept(stopped=sentence)) from error
     except Exception as error:
         on_stop()
+        if writer is not None and not writer.begun:
+            raise
         known = history.best_epoch or (checkpoint is not None and checkpoint.exists())
         if known or isinstance(error, DivergenceError | ConnectionError):
             raise Failed(str(error), history.best_epoch, kept(stopped=str(error))) from error

@@ -121,6 +121,11 @@ class Writer:
             self.discard()
             raise
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is more to write than there is: not of a run that goes on, before it was taken up."""
+        return self._epochs is not None
+
     def checkpoint(self, every: float = 300.0) -> Checkpoint:
         """Where the state of the training goes."""
         return Checkpoint(self.path / CHECKPOINT, every)
@@ -149,15 +154,12 @@ class Writer:
     def finish(self, network: Network, history: History, **more: Any) -> None:
         """Write the network, the metrics and what is missing of the history; ``more`` goes into the metrics.
 
-        The folder is made again if somebody removed it. Others may have it then.
+        Others may have the folder then.
         """
         path = self.path / MODEL
         (self.path / RESERVE).unlink(missing_ok=True)
+        self._require_folder()
         with _writing(path):
-            if not self.path.is_dir():
-                self.path.mkdir(parents=True)
-                self._epochs = None
-                self._json(CONFIG, self._config)
             save(network, path, facts=self.facts)
         self._json(METRICS, metrics_of(network, history, **more))
         self._append(history)  # last: a disk that is full has no room for it, and perhaps for the weights
@@ -165,8 +167,18 @@ class Writer:
             self.checkpoint().remove()
         self.release()
 
+    def _require_folder(self) -> None:
+        """Make the folder again if somebody removed it while the training went on."""
+        if self.path.is_dir():
+            return
+        with _writing(self.path):
+            self.path.mkdir(parents=True)
+            self._lock, self._epochs = Lock(self.path / LOCK, str(self.path)), None
+        self._json(CONFIG, self._config)
+
     def _append(self, history: History) -> None:
         """The epochs that are not written yet, whole lines or none."""
+        self._require_folder()
         path, whole = self.path / HISTORY, self._epochs is None
         lines = [json.dumps(without_nan(history.record(epoch))) + "\n" for epoch in history.epochs[self._epochs or 0 :]]
         content = "".join(lines).encode()

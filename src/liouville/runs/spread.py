@@ -177,8 +177,8 @@ class Spread:
         file = folder / AGENTS
         if not file.is_file():
             raise FileNotFoundError(
-                f"{folder} has no {AGENTS}: give a folder that `liouville agents --out` wrote; one of an earlier version "
-                "goes on with the options that it was trained with, and --out."
+                f"{folder} has no {AGENTS}: give a folder that `liouville agents --out` wrote; one of an earlier "
+                "version goes on with the options that it was trained with, and --out."
             )
         return cls.from_dict(read(file), file)
 
