@@ -32,7 +32,7 @@ from liouville.train import Checkpoint
 from tables import markdown, plain, write
 
 SMALL = Plan.of("swiss-roll").changed(
-    layers=6, T=2.0, epochs=25, batch_size=20, data_options={"points": 200}, threads=1
+    layers=6, T=2.0, epochs=12, batch_size=20, data_options={"points": 160}, threads=1
 )
 PLANS: dict[str, Plan] = {
     **{f"engine {name}": SMALL.changed(engine=name) for name in ("fused", "batch-last", "stored", "checkpointed")},

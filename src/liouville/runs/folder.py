@@ -274,8 +274,8 @@ def _reserve(path: Path, size: int) -> None:
     try:
         os.posix_fallocate(handle, 0, size)
     except (AttributeError, OSError) as error:
-        if isinstance(error, OSError) and _full(error):
-            path.unlink()
+        path.unlink()
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
     finally:
         os.close(handle)
