@@ -1,8 +1,8 @@
 """What does keeping the state of a training cost, as a share of the training?
 
-The recipe of a data set trains for a while; then writing its state is timed, whole: asking, sealing, flushing to the disk,
-reading back. A training pays that once in every 300 seconds, or once at its end if it is shorter, and at every step the
-question whether it is due. The share is of the time between two states, or of the whole run.
+The recipe of a data set trains for a while; then writing its state is timed, whole: asking, sealing, flushing to the
+disk, reading back. A training pays that once in every 300 seconds, or once at its end if it is shorter, and at every
+step the question whether it is due. The share is of the time between two states, or of the whole run.
 """
 
 from __future__ import annotations

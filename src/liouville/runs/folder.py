@@ -169,18 +169,22 @@ class Writer:
 
     def _require_folder(self) -> None:
         """Make the folder again if somebody removed it while the training went on."""
-        if self.path.is_dir():
+        if (self.path / CONFIG).is_file():
             return
         with _writing(self.path):
-            self.path.mkdir(parents=True)
-            self._lock, self._epochs = Lock(self.path / LOCK, str(self.path)), None
+            self.path.mkdir(parents=True, exist_ok=True)
+            if self._lock is not None:
+                self._lock.release()
+            self._lock = Lock(self.path / LOCK, str(self.path))
         self._json(CONFIG, self._config)
 
     def _append(self, history: History) -> None:
         """The epochs that are not written yet, whole lines or none."""
         self._require_folder()
-        path, whole = self.path / HISTORY, self._epochs is None
-        lines = [json.dumps(without_nan(history.record(epoch))) + "\n" for epoch in history.epochs[self._epochs or 0 :]]
+        path = self.path / HISTORY
+        whole = self._epochs is None or not path.exists()
+        more = history.epochs[0 if whole else self._epochs :]
+        lines = [json.dumps(without_nan(history.record(epoch))) + "\n" for epoch in more]
         content = "".join(lines).encode()
         with _writing(path):
             if whole:  # epochs after the state that a training goes on from are trained again
