@@ -87,13 +87,13 @@ class Outcome(NamedTuple):
 
 
 def cases(count: int, seed: int) -> list[Case]:
-    """``count`` cases, about one in ten of them in two processes."""
+    """``count`` cases, one in twenty of them in two processes."""
     draw = random.Random(seed)
     made = []
     for number in range(count):
-        two = number % 10 == 9
+        two = number % 20 == 19
         names = list(TWO if two else [AGENTS, *PLANS])
-        name = names[(number // 10 if two else number - number // 10) % len(names)]
+        name = names[(number // 20 if two else number - number // 20) % len(names)]
         kills = tuple(draw.uniform(0.0, 1.1) for _ in range(1 if two else draw.choice((1, 1, 2, 3))))
         victim = draw.choice(("launcher", "0", "1")) if two else "run"
         every = draw.choice((0.0, 0.0, 0.02, 0.05, 1e6))
@@ -119,15 +119,16 @@ def main() -> None:
             count = tally.setdefault(case.name, Counter())
             count.update(cases=1, kills=len(case.kills), bitwise=int(outcome.bitwise), state=outcome.from_state)
             count.update(torn=len(outcome.torn), orphans=outcome.orphans)
+            print(f"case {case.number}, {case.name}: {outcome}", flush=True)
             if not outcome.bitwise or outcome.torn or outcome.orphans:
                 failures.append(f"case {case.number}, {case}: {outcome}")
-                print(failures[-1], flush=True)
             shutil.rmtree(Path(folder) / f"case-{case.number}", ignore_errors=True)
     rows = [(name, *(tally[name][key] for key in KEYS)) for name in tally]
     rows.append(("all", *(sum(count[key] for count in tally.values()) for key in KEYS)))
     head = ("run", "cases", "kills", "bitwise", "found a checkpoint", "torn files", "left running")
     told = [tuple(map(str, row)) for row in rows]
     print(plain(head, told))
+    print(*failures, sep="\n")
     if options.page:
         write(options.page, "kills", markdown(head, told))
     sys.exit(bool(failures))
