@@ -162,7 +162,11 @@ class Writer:
         with _writing(path):
             save(network, path, facts=self.facts)
         self._json(METRICS, metrics_of(network, history, **more))
-        self._append(history)  # last: a disk that is full has no room for it, and perhaps for the weights
+        try:
+            self._append(history)  # last: a disk that is full has no room for it, and perhaps for the weights
+        except OSError:
+            if history.metrics:  # else that is what ended the training, and has been said
+                raise
         if history.metrics:  # it came to its end, from which nothing goes on
             self.checkpoint().remove()
         self.release()
@@ -259,15 +263,13 @@ def _append_whole(path: Path, content: bytes) -> None:
     """Append all of it, or nothing."""
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
     try:
-        size = os.fstat(handle).st_size
-        written, failed = 0, None
+        size, written = os.fstat(handle).st_size, 0
         try:
-            written = os.write(handle, content)
-        except OSError as error:
-            failed = error
-        if written < len(content):
+            while written < len(content):
+                written += os.write(handle, content[written:])
+        except OSError:
             os.ftruncate(handle, size)
-            raise failed or OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise
     finally:
         os.close(handle)
 
