@@ -201,8 +201,8 @@ def train(case: Case, path: Path, every: float) -> None:
     graph = path.with_name("ring.txt")
     graph.write_text(RING)
     begun = (path / "agents.json").exists()
-    words = ["--resume", str(path)] if begun else [*WORDS.split(), "--graph", str(graph), "--out", str(path)]
-    with contextlib.redirect_stdout(None):
+    words = ["--resume", str(path), "--quiet"] if begun else [*WORDS.split(), "--graph", str(graph), "--out", str(path)]
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # noqa: PTH123
         code = command(["agents", *words])
     if code:
         raise SystemExit(code)

@@ -173,8 +173,9 @@ class _Asked(NamedTuple):
 
 def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
     from liouville import processes
-    from liouville.runs.execute import require_same, run, trained
+    from liouville.runs.execute import run, trained
     from liouville.runs.folder import next_free
+    from liouville.runs.resuming import require_same
     from liouville.train import Checkpoint, Terminal
     from liouville.train.progress import silent
 

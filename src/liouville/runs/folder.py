@@ -21,7 +21,7 @@ import torch
 
 from liouville.checkpoint import save
 from liouville.facts import Facts
-from liouville.files import atomic, remove_left_over, without_nan
+from liouville.files import append_whole, atomic, remove_left_over, reserve, without_nan
 from liouville.locks import Lock, LockedError
 from liouville.network import Network
 from liouville.provenance import versions
@@ -116,7 +116,7 @@ class Writer:
                     (self.path / HISTORY).write_text("")
             size = sum(t.nbytes for t in network.state_dict().values()) * 2 ** (plan.levels - 1)
             with _writing(self.path / RESERVE):
-                _reserve(self.path / RESERVE, min(2 * size + _SMALL, _LARGEST))
+                reserve(self.path / RESERVE, min(2 * size + _SMALL, _LARGEST))
         except OSError:
             self.discard()
             raise
@@ -195,7 +195,7 @@ class Writer:
                 with atomic(path) as temporary:
                     temporary.write_bytes(content)
             elif content:
-                _append_whole(path, content)
+                append_whole(path, content)
         self._epochs = len(history.epochs)
 
     def _json(self, name: str, value: Mapping[str, Any]) -> None:
@@ -257,34 +257,6 @@ def _remove_run(path: Path) -> None:
             file.unlink()
         with contextlib.suppress(OSError):
             figures.rmdir()
-
-
-def _append_whole(path: Path, content: bytes) -> None:
-    """Append all of it, or nothing."""
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
-    try:
-        size, written = os.fstat(handle).st_size, 0
-        try:
-            while written < len(content):
-                written += os.write(handle, content[written:])
-        except OSError:
-            os.ftruncate(handle, size)
-            raise
-    finally:
-        os.close(handle)
-
-
-def _reserve(path: Path, size: int) -> None:
-    """Keep room on the disk; where a file system cannot, nothing is kept."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
-    try:
-        os.posix_fallocate(handle, 0, size)
-    except (AttributeError, OSError) as error:
-        path.unlink()
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager
