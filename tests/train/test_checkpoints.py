@@ -69,7 +69,9 @@ def levels(settings: dict[str, Any], options: dict[str, Any], checkpoint: Checkp
 
 def second(settings: dict[str, Any], options: dict[str, Any], checkpoint: Checkpoint | None) -> Any:
     net = network("verlet", **options).double()
-    return net, lv.train.gauss_newton(net, DATA, GaussNewton(iterations=3, products=5, **settings), checkpoint=checkpoint)
+    return net, lv.train.gauss_newton(
+        net, DATA, GaussNewton(iterations=3, products=5, **settings), checkpoint=checkpoint
+    )
 
 
 PLANS = {
