@@ -204,7 +204,7 @@ class _Run:
         with self.keeper, self.progress.run(self.settings.epochs, self.steps, self.task.score_name) as bar:
             try:
                 self._epochs(bar)
-                self.keeper.keep(self)
+                self.keeper.end(self)
             finally:
                 self.network.load_state_dict(self.best)
         return self._finish()
