@@ -6,7 +6,7 @@ its default, matrix products by `torch.set_float32_matmul_precision`. The dtype 
 
 from __future__ import annotations
 
-__all__ = ["TF32", "fast_products", "is_capturing", "memory_share"]
+__all__ = ["TF32", "Product", "fast_products", "is_capturing", "memory_share"]
 
 from typing import Any, Literal
 

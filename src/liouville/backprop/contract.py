@@ -38,6 +38,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from liouville.devices import is_capturing
 from liouville.fields.stochastic import original
 
 _any_autocast = torch._C._is_any_autocast_enabled
@@ -74,8 +75,12 @@ def require_plain_autograd(tensors: Sequence[Tensor]) -> None:
 def watched(field: Any, device: torch.device, largest: float = math.inf) -> Iterator[None]:
     """Raise a `RuntimeError` if what runs inside draws from torch's global random streams or changes a buffer.
 
-    Of a buffer of more than ``largest`` entries the version is looked at only, which needs no memory.
+    Of a buffer of more than ``largest`` entries the version is looked at only, which needs no memory; so is that of one
+    on CUDA, where its numbers would have to be waited for. While a CUDA graph is recorded none of it can be asked.
     """
+    if device.type == "cuda" and is_capturing():
+        yield
+        return
     start = streams(device)
     with unwritten(field, largest):
         yield
@@ -90,7 +95,8 @@ def watched(field: Any, device: torch.device, largest: float = math.inf) -> Iter
 def unwritten(field: Any, largest: float = math.inf) -> Iterator[None]:
     """Raise a `RuntimeError` if what runs inside changes a buffer, as `watched` does."""
     buffers: dict[str, tuple[Tensor, Tensor | int]] = {
-        name: (b, b.detach().clone() if b.numel() <= largest else b._version) for name, b in field.named_buffers()
+        name: (b, b.detach().clone() if b.numel() <= largest and not b.is_cuda else b._version)
+        for name, b in field.named_buffers()
     }
     yield
     now = dict(field.named_buffers())
