@@ -19,7 +19,7 @@ from liouville.agents.exchange import Exchange
 from liouville.data import Split
 from liouville.network import Network
 from liouville.task import Task
-from liouville.train.loop import one_cycle
+from liouville.train.schedules import one_cycle
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -23,7 +24,9 @@ import torch.distributed as dist
 from liouville.environment import NEEDED
 
 LOOPBACK = "127.0.0.1"
-_ENDING = 5.0  # seconds
+_ENDING = 30.0  # seconds that a process has to come to the end of its step, and to save
+_LOOK = 0.2  # seconds between two looks at the launcher
+_LAUNCHER = "LIOUVILLE_LAUNCHER"
 
 
 def connect(timeout: float, backend: str = "gloo") -> dist.Store:
@@ -32,6 +35,7 @@ def connect(timeout: float, backend: str = "gloo") -> dist.Store:
     Raises:
         ConnectionError: if the rendezvous or a process does not answer in time.
     """
+    end_with_launcher()
     rank, size, host, port = (os.environ[name] for name in NEEDED)
     if _is_loopback(host) or os.environ.get("LOCAL_WORLD_SIZE") == size:  # torchrun, on one machine
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
@@ -70,11 +74,15 @@ def launch(words: Sequence[str], processes: int, host: str = LOOPBACK, grace: fl
         "MASTER_ADDR": host,
         "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
+        _LAUNCHER: str(os.getpid()),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
     }
     command = [sys.executable, "-m", "liouville", *words]
     children: list[subprocess.Popen[bytes]] = []
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # who launches ends with what it launched
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)  # who launches ends with what it launched
     try:
         for rank in range(processes):
             children.append(subprocess.Popen(command, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}))
@@ -83,8 +91,24 @@ def launch(words: Sequence[str], processes: int, host: str = LOOPBACK, grace: fl
         return 130
     finally:
         _end(children)
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         del store  # which must outlive the children
+
+
+def end_with_launcher() -> None:
+    """In a process that `launch` started: when the launcher is gone, ask this one to end, then make it."""
+    launcher = os.environ.get(_LAUNCHER, "")
+    if launcher.isdigit() and not any(thread.name == _LAUNCHER for thread in threading.enumerate()):
+        threading.Thread(target=_outlive, args=(int(launcher),), name=_LAUNCHER, daemon=True).start()
+
+
+def _outlive(launcher: int) -> None:
+    while os.getppid() == launcher:
+        time.sleep(_LOOK)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_ENDING)
+    os._exit(128 + signal.SIGTERM)
 
 
 def keep_store(host: str, timeout: float, port: int = 0) -> dist.TCPStore:
@@ -121,8 +145,9 @@ def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
     try:
         for child in children:
             child.terminate()
+        deadline = time.monotonic() + _ENDING
         for child in children:
-            child.wait(_ENDING)
+            child.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         pass
     finally:
