@@ -10,10 +10,12 @@ __all__ = ["Checks", "later", "pending", "settle"]
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
+
+from liouville.devices import is_capturing
 
 Verdict = Callable[[Sequence[float]], None]
 
@@ -27,7 +29,7 @@ class Checks:
     """Those that wait to be read.
 
     Args:
-        repeated: keep them once they are read, as their tensors get new numbers: those of a recorded step do.
+        repeated: of a step that is run again and again, which adds to the same ones (`again`).
 
     Examples:
         >>> checks, seen = Checks(), []
@@ -42,22 +44,44 @@ class Checks:
     def __init__(self, repeated: bool = False) -> None:
         self.repeated = repeated
         self._held: list[_Check] = []
+        self._next = 0
 
     def __len__(self) -> int:
         return len(self._held)
 
     def add(self, values: Tensor, verdict: Verdict) -> None:
-        """``verdict`` is told the values once they are read."""
-        self._held.append(_Check(values, verdict))
+        """``verdict`` is told the values once they are read; where they are ``repeated``, the largest of each."""
+        if not self.repeated:
+            self._held.append(_Check(values, verdict))
+            return
+        if self._next == len(self._held):  # in a recording memory alone: zeros would be written in every repetition
+            make = torch.empty_like if is_capturing() else torch.zeros_like
+            self._held.append(_Check(make(values), verdict))
+        worst = self._held[self._next].values
+        torch.maximum(worst, values.detach(), out=worst)
+        self._next += 1
 
-    def read(self) -> None:
-        """Read all of them, and let each verdict raise or warn."""
-        held = self._held
+    def again(self) -> Self:
+        """Themselves, before what adds to them is run once more."""
+        self._next = 0
+        return self
+
+    def reset(self) -> None:
+        """Forget the largest values so far."""
+        if self._held:
+            torch._foreach_zero_([check.values for check in self._held])
+
+    def read(self, *more: Checks) -> None:
+        """Read all of these, and of ``more``, in one transfer, and let each verdict raise or warn."""
+        held = [check for checks in (self, *more) for check in checks._held]
         if not held:
             return
-        if not self.repeated:
-            self._held = []
         numbers = torch.cat([check.values for check in held]).tolist()
+        for checks in (self, *more):
+            if checks.repeated:
+                checks.reset()
+            else:
+                checks._held = []
         start = 0
         for check in held:
             end = start + len(check.values)

@@ -217,8 +217,7 @@ def _judge(parts: Sequence[Tensor], start: Sequence[Tensor], run: _Run) -> None:
     eps = TF32 if fast_products(start[0].dtype, start[0].device.type, "matrix") else digits.eps
 
     def verdict(numbers: Sequence[float]) -> None:
-        off, size = numbers
-        drift = off / max(size, 1e-300)
+        (drift,) = numbers
         if drift > eps**0.5:
             warn_once(
                 run.field,
@@ -227,8 +226,11 @@ def _judge(parts: Sequence[Tensor], start: Sequence[Tensor], run: _Run) -> None:
                 "Checkpointed(), or smaller steps.",
             )
 
-    off = torch.stack([(x.mT - y).abs().max() for x, y in zip(parts, start, strict=True)]).max()
-    late.settle(torch.stack((off, torch.stack([y.abs().max() for y in start]).max())), verdict, run.checks)
+    off, size = (
+        torch.stack([x.abs().max() for x in tensors]).max()
+        for tensors in ([x.mT - y for x, y in zip(parts, start, strict=True)], start)
+    )
+    late.settle((off / size.clamp(min=digits.tiny)).reshape(1), verdict, run.checks)
 
 
 def _require_supported(state: State, theta: Theta) -> None:

@@ -41,6 +41,7 @@ def conforming(plan: type, value: Mapping[str, Any]) -> tuple[dict[str, Any], di
     second = settings["optimizer"] == GaussNewton.optimizer
     settings = current_names(GaussNewton if second else Settings, settings)
     settings["penalty"] = current_names(Penalty, settings["penalty"])
+    settings = settings if second else {"capture": False} | settings  # earlier versions had no graphs
     mine = {k: v for k, v in settings.items() if k != "optimizer"} if second else settings
     conform(mine, GaussNewton if second else Settings, "plan.settings")
     conform({k: v for k, v in init.items() if k != "name"}, INITS.get(init["name"], Any), "plan.init")
