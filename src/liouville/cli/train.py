@@ -89,7 +89,12 @@ _data, _network, _training, _machine, _output = (
     help="How depth is run.  [default: auto]",
 )
 @_machine("--dtype", metavar="float32|float64|bfloat16", help="bfloat16 is autocast.  [default: float32]")
-@_machine("--device", metavar="auto|cpu|cuda", help="auto: CUDA for images, if there, else the CPU.  [default: auto]")
+@_machine(
+    "--device",
+    metavar="auto|cpu|cuda|cuda:1",
+    help="auto: CUDA, if there, where a layer's work is worth it.  [default: auto]",
+)
+@_machine("--capture", is_flag=True, default=None, help="Record a step as a CUDA graph, and repeat it.")
 @_machine("--threads", type=int, help="Threads of torch.  [default: the recipe's, else torch's]")
 @_machine("--seed", type=int, help="Of weights and training; the data has -d seed=N.  [default: 0]")
 @_machine("--nproc", type=click.IntRange(1), help="Processes that share every batch.  [default: 1, or torchrun's]")
@@ -130,6 +135,7 @@ def train(
     """
     require_environment()
     parallel.require_cores(nproc, force)
+    parallel.require_gpus(nproc, changes["device"])
     if nproc and nproc > 1 and not several():
         from liouville.processes import launch
 
