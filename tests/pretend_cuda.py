@@ -18,6 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from liouville.analysis.untouched import _PLAIN
+
 CUDA = torch.device("cuda", 0)
 MEMORY = 2**34
 _HOME = "/liouville/"
@@ -86,6 +88,18 @@ class Pretend(torch.Tensor):
     is_cuda = property(lambda self: True)
     is_cpu = property(lambda self: False)
     is_meta = property(lambda self: False)
+
+    @property
+    def data(self):
+        return torch.Tensor.data.__get__(self)
+
+    @data.setter
+    def data(self, value):
+        self.elem = value.elem
+        torch.Tensor.data.__set__(self, value)
+
+    def data_ptr(self):
+        return self.elem.data_ptr()
 
     def __repr__(self):
         return f"Pretend({self.elem})"
@@ -179,6 +193,9 @@ class _Names(TorchFunctionMode):
         if func is torch.tensor and on is not None and torch.device(on).type == "cuda":
             counts.copies[_line()] += 1
             return torch.tensor(*args, **{**kwargs, "device": "cpu"}).to("meta")  # which `_Mode` makes ours
+        if func is torch.Tensor.new_tensor and isinstance(args[0], Pretend):
+            counts.copies[_line()] += 1
+            return torch.tensor(args[1], dtype=kwargs.get("dtype", args[0].dtype), device="cpu").to("meta")
         return func(*map(_renamed, args), **{k: _renamed(v) for k, v in kwargs.items()})
 
 
@@ -252,6 +269,7 @@ def pretending(devices=1):
         for (target, name), value in patches.items():
             stack.enter_context(mock.patch.object(target, name, value))
         stack.enter_context(mock.patch("liouville.train.capture.record", _recorder))
+        stack.enter_context(mock.patch("liouville.analysis.untouched._PLAIN", (*_PLAIN, Pretend)))
         # nobody looks on but the pretence itself
         stack.enter_context(mock.patch("liouville.compilers._dispatch_modes", lambda: 0))
         stack.enter_context(mock.patch("liouville.compilers._function_modes", lambda: 0))

@@ -38,7 +38,6 @@ Bound = Literal["multipliers", "norms"]
 _ROUNDING = 1e-5  # of log C, kept free: norms in float32 are off by less
 _STRETCH = 40.0  # the search for log t goes down by so much at a time
 _LOWEST = -1400.0  # for weights that are no numbers: a run finds those itself
-_TINY = 1e-30  # below it t has no digits in float32
 
 
 def budgeted(flow: Flow, budget: float, bound: Bound | None = None) -> Flow:
@@ -198,7 +197,7 @@ def _scaling(field: VectorField) -> Scaling | None:
 def _scaled(K: Tensor, t: Tensor, power: int) -> Tensor:
     """t^(1/power) K; where K has 16 bits, rounded once and with the room that this needs, as ||dK||_F <= u ||K||_F."""
     dtype = working(K.dtype)
-    root = t.to(dtype) ** (1.0 / power) if t > _TINY else (t ** (1.0 / power)).to(dtype)
+    root = (t ** (1.0 / power)).to(dtype)  # of t itself, which may have no digits in float32
     if K.dtype == root.dtype:
         return root * K
     rank = min(K.shape[1:3])

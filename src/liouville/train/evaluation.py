@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from liouville.devices import memory_share
+from liouville.fields import VectorField
 from liouville.network import evaluation_mode
 from liouville.processes.sharing import Processes
 from liouville.train.trainable import Task
@@ -40,7 +41,9 @@ def _samples_at_once(network: nn.Module, x: Tensor) -> int:
     def note(module: nn.Module, inputs: Any, output: Any) -> None:
         sizes.extend(t.nbytes for t in tree_leaves(output) if isinstance(t, Tensor))
 
-    hooks = [module.register_forward_hook(note) for module in network.modules()]
+    fields = [m for m in network.modules() if isinstance(m, VectorField)]
+    inside = {m for field in fields for m in field.modules()}  # where engines refuse hooks
+    hooks = [m.register_forward_hook(note) for m in network.modules() if m not in inside]
     try:
         network(x[:1])
     finally:
