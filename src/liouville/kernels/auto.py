@@ -161,13 +161,12 @@ def _plan(scheme: Scheme, field: VectorField, state: State, theta: Theta) -> She
     """What `Fused` would run, if it can here and now."""
     tensors = (*state, *theta)
     dtype = state[0].dtype
-    device = state[0].device
-    if dtype not in (torch.float32, torch.float64) or any(t.dtype is not dtype or t.device != device for t in tensors):
-        return None
-    if is_autocast(device.type):
+    if dtype not in (torch.float32, torch.float64) or any(t.dtype is not dtype or not t.is_cpu for t in tensors):
+        return None  # there are kernels on the CPU only
+    if is_autocast("cpu"):
         return None
     try:
-        return kernel_for(scheme, field, device.type)
+        return kernel_for(scheme, field, "cpu")
     except NoKernelError:
         return None
 
