@@ -56,8 +56,8 @@ def require_untouched(network: nn.Module, known: Collection[type[nn.Module]]) ->
             'torch.set_float32_matmul_precision("highest") first.'
         )
     if any(map(_convolves, network.modules())):
-        for tensor in network.parameters():
-            if fast_products(tensor.dtype, tensor.device.type, "convolution"):
+        for weight in network.parameters():
+            if fast_products(weight.dtype, weight.device.type, "convolution"):
                 raise NotImplementedError(
                     "convolutions of float32 on CUDA round to 10 bits here, as is torch's default; set "
                     "torch.backends.cudnn.allow_tf32 = False first."
