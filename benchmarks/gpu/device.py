@@ -208,14 +208,15 @@ def training():
         return lv.classifier("h2", (1, 28, 28), 10, (8, 16), (4, 4), 0.4, conv=lv.zoo.Images()).to(DEVICE)
 
     for name, make, data, batch in (("plane", planar, split, 45), ("images", pictured, noise, 500)):
-        for capture in (False, True) if GPU else (False,):
-            with guarded("training", f"{name} capture={capture}") as found:
+        ways = ({}, {"bfloat16": True}, {"capture": True}, {"capture": True, "bfloat16": True})
+        for more in ways if GPU else ways[:2]:
+            with guarded("training", f"{name} {more}") as found:
                 if found is None:
                     continue
                 torch.manual_seed(0)
                 epochs = 1 if ASKED.small else 5
                 network = make()
-                settings = Settings(epochs=epochs, batch_size=min(batch, len(data.x_train) // 4), capture=capture)
+                settings = Settings(epochs=epochs, batch_size=min(batch, len(data.x_train) // 4), **more)
                 history = fit(network, data, settings)
                 found |= {"loss": history.epochs[-1].loss, "s an epoch": history.epochs[-1].seconds}
 

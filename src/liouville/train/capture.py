@@ -82,47 +82,50 @@ class CapturedStep:
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """The step on this batch: its numbers, (4,), to be read whenever."""
+        self._set_rates()
         if len(x) != self.step.settings.batch_size:
-            return self.step.whole(x, y, keep=True)
+            return self._run(x, y)
         self.taken += 1
         if self.taken <= _WARM:
             return self._warm(x, y)
         if self._repeat is None:
-            self._prepare(x, y)
+            self._x, self._y = x.clone(), y.clone()
+            self._row = torch.zeros(4, dtype=torch.float64, device=x.device)
             self._repeat = self.recorder(self._recorded)
             self.checks.reset()
-        assert self._x is not None and self._y is not None
+        assert self._x is not None and self._y is not None and self._row is not None
         self._x.copy_(x)
         self._y.copy_(y)
-        for rate, group in zip(self._rates, self.step.optimizer.param_groups, strict=True):
-            rate.fill_(group["lr"])
         self._repeat()
-        assert self._row is not None
         return self._row.clone()
 
+    def _set_rates(self) -> None:
+        """On the device, and for steps that are not recorded as well: a training that goes on has the same bits."""
+        groups = self.step.optimizer.param_groups
+        if not self._rates:
+            device = self.step.weights[0].device
+            self._rates = [torch.zeros((), dtype=torch.float32, device=device) for _ in groups]
+        for rate, group in zip(self._rates, groups, strict=True):
+            rate.fill_(group["lr"])
+
+    def _run(self, x: Tensor, y: Tensor) -> Tensor:
+        with _rates_on_device(self.step.optimizer, self._rates):
+            return self.step.whole(x, y, keep=True)
+
     def _warm(self, x: Tensor, y: Tensor) -> Tensor:
-        """A step beside the stream of the others, as recording asks for; the last one fails where it waits."""
+        """A step on another stream than the usual one, as recording asks for; the last one fails where it waits."""
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side), _refusing_waits() if self.taken == _WARM else contextlib.nullcontext():
-            row = self.step.whole(x, y, keep=True)
+            row = self._run(x, y)
         torch.cuda.current_stream().wait_stream(side)
         return row
-
-    def _prepare(self, x: Tensor, y: Tensor) -> None:
-        self._x, self._y = x.clone(), y.clone()
-        self._row = torch.zeros(4, dtype=torch.float64, device=x.device)
-        like = self.step.weights[0]
-        self._rates = [
-            torch.full((), group["lr"], dtype=torch.float32, device=like.device)
-            for group in self.step.optimizer.param_groups
-        ]
 
     def _recorded(self) -> None:
         """What is recorded: everything that it reads or writes stands where it stood."""
         assert self._x is not None and self._y is not None and self._row is not None
-        with late.later(self.checks.again()), _rates_on_device(self.step.optimizer, self._rates):
-            self._row.copy_(self.step.whole(self._x, self._y, keep=True))
+        with late.later(self.checks.again()):
+            self._row.copy_(self._run(self._x, self._y))
 
 
 @contextlib.contextmanager
