@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from liouville.analysis.untouched import _PLAIN
+from liouville.analysis.proofs.untouched import _PLAIN
 
 CUDA = torch.device("cuda", 0)
 MEMORY = 2**34
@@ -277,7 +277,7 @@ def pretending(devices=1):
         for (target, name), value in patches.items():
             stack.enter_context(mock.patch.object(target, name, value))
         stack.enter_context(mock.patch("liouville.train.capture.record", _recorder))
-        stack.enter_context(mock.patch("liouville.analysis.untouched._PLAIN", (*_PLAIN, Pretend)))
+        stack.enter_context(mock.patch("liouville.analysis.proofs.untouched._PLAIN", (*_PLAIN, Pretend)))
         # nobody looks on but the pretence itself
         stack.enter_context(mock.patch("liouville.compilers._dispatch_modes", lambda: 0))
         stack.enter_context(mock.patch("liouville.compilers._function_modes", lambda: 0))

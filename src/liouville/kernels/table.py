@@ -1,4 +1,4 @@
-r"""Which pairs of scheme and field have a kernel, and what the kernel is told of them."""
+r"""Which pairs of scheme and field have a kernel, and their description for the kernel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from liouville.schemes.euler import ForwardEuler
 
 TANH, RELU = 0, 1
 GRADIENT, PLAIN, TRANSPOSED = 0, 1, 2
-_COMPUTED = frozenset(("forward", "p_dot", "q_dot", "gradient"))  # what a kernel computes in place of a field
+_COMPUTED = frozenset(("forward", "p_dot", "q_dot", "gradient"))  # methods of a field that a kernel replaces
 
 
 class NoKernelError(ValueError):
@@ -33,7 +33,7 @@ class NoKernelError(ValueError):
 
 
 class ShearPlan(NamedTuple):
-    """A run of shears, as the kernel sees it; ``theta`` is the field's, by position.
+    """A run of shears, as the kernel sees it; ``theta`` is the theta of the field, by position.
 
     velocities[k] = (kind, K, b) moves part k: which formula, and which entries of theta are its weights.
     stages = (part, c) in order: part += h c velocity.
