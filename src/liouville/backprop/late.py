@@ -15,8 +15,6 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from liouville.devices import is_capturing
-
 Verdict = Callable[[Sequence[float]], None]
 
 
@@ -29,7 +27,8 @@ class Checks:
     """Those that wait to be read.
 
     Args:
-        repeated: of a step that is run again and again, which adds to the same ones (`again`).
+        repeated: of a step that is run again and again, which adds to the same ones (`again`); before it is recorded it
+            has run once, since a recording would set them to zero every time.
 
     Examples:
         >>> checks, seen = Checks(), []
@@ -54,9 +53,8 @@ class Checks:
         if not self.repeated:
             self._held.append(_Check(values, verdict))
             return
-        if self._next == len(self._held):  # in a recording memory alone: zeros would be written in every repetition
-            make = torch.empty_like if is_capturing() else torch.zeros_like
-            self._held.append(_Check(make(values), verdict))
+        if self._next == len(self._held):
+            self._held.append(_Check(torch.zeros_like(values), verdict))
         worst = self._held[self._next].values
         torch.maximum(worst, values.detach(), out=worst)
         self._next += 1

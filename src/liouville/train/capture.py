@@ -92,7 +92,6 @@ class CapturedStep:
             self._x, self._y = x.clone(), y.clone()
             self._row = torch.zeros(4, dtype=torch.float64, device=x.device)
             self._repeat = self.recorder(self._recorded)
-            self.checks.reset()
         assert self._x is not None and self._y is not None and self._row is not None
         self._x.copy_(x)
         self._y.copy_(y)
@@ -112,20 +111,23 @@ class CapturedStep:
         with _rates_on_device(self.step.optimizer, self._rates):
             return self.step.whole(x, y, keep=True)
 
+    def _checked(self, x: Tensor, y: Tensor) -> Tensor:
+        with late.later(self.checks.again()):
+            return self._run(x, y)
+
     def _warm(self, x: Tensor, y: Tensor) -> Tensor:
         """A step on another stream than the usual one, as recording asks for; the last one fails where it waits."""
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side), _refusing_waits() if self.taken == _WARM else contextlib.nullcontext():
-            row = self._run(x, y)
+            row = self._checked(x, y)
         torch.cuda.current_stream().wait_stream(side)
         return row
 
     def _recorded(self) -> None:
         """What is recorded: everything that it reads or writes stands where it stood."""
         assert self._x is not None and self._y is not None and self._row is not None
-        with late.later(self.checks.again()):
-            self._row.copy_(self._run(self._x, self._y))
+        self._row.copy_(self._checked(self._x, self._y))
 
 
 @contextlib.contextmanager
