@@ -12,12 +12,11 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any, NoReturn
 
 from liouville import door
 from liouville.cli.exits import BadInput, Failed, Interrupted
-from liouville.environment import several
+from liouville.environment import RENDEZVOUS, several
 
 _HEARING = 1.0  # seconds that the others leave to the first process to say what happened
 
@@ -84,18 +83,15 @@ def report(line: str, code: int) -> int:
 def _may_speak() -> bool:
     """Whether no other process has spoken."""
     rank = os.environ["RANK"]
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    if RENDEZVOUS not in os.environ and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return rank == "0"
     if rank != "0":
         time.sleep(_HEARING)
-    from torch.distributed import TCPStore
+    from liouville.processes.rendezvous import meeting
 
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    key = f"liouville/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/spoke"
     try:
-        store = TCPStore(host, port, None, False, timedelta(seconds=5), wait_for_workers=False)
-        return bool(store.compare_set(key, "", rank).decode() == rank)
-    except RuntimeError:  # whoever started us is gone, and with it the store
+        return bool(meeting(5.0).compare_set("spoke", "", rank).decode() == rank)
+    except (RuntimeError, ValueError):  # whoever started us is gone, and with it the store
         return True
 
 
