@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-__all__ = ["NEEDED", "RENDEZVOUS", "is_first", "launched", "processes", "require_environment", "several"]
+__all__ = [
+    "LAUNCHER",
+    "NEEDED",
+    "RENDEZVOUS",
+    "is_first",
+    "launched",
+    "local_processes",
+    "processes",
+    "require_environment",
+    "several",
+]
 
 import os
 
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 RENDEZVOUS = "LIOUVILLE_RENDEZVOUS"  # in place of the last two: the folder in which processes of one machine meet
+LAUNCHER = "LIOUVILLE_LAUNCHER"  # the process that started this one, which ends with it
 _PLACES = (("RANK", "WORLD_SIZE"), ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
 _CURE = "start the processes with torchrun or --nproc, or unset the variable"
 
@@ -29,6 +40,11 @@ def processes() -> int:
 def several() -> bool:
     """Whether this process is one of several."""
     return processes() > 1
+
+
+def local_processes() -> int:
+    """How many of them are on this machine."""
+    return (_number("LOCAL_WORLD_SIZE") or 1) if several() else 1
 
 
 def is_first() -> bool:

@@ -6,15 +6,15 @@ any other one, fail, one of them says so.
 
 from __future__ import annotations
 
-__all__ = ["deafen", "follow", "listen", "report", "require_cores"]
+__all__ = ["deafen", "follow", "report", "require_cores", "require_gpus"]
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from liouville import door
 from liouville.cli.exits import BadInput, Failed, Interrupted
 from liouville.environment import RENDEZVOUS, several
 
@@ -35,18 +35,28 @@ def require_cores(nproc: int | None, force: bool) -> None:
         )
 
 
-def listen() -> None:
-    """One of several processes: SIGTERM ends a run as Ctrl-C does, with what it has saved."""
-    if several():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _interrupt)
+def require_gpus(nproc: int | None, device: str | None) -> None:
+    """Raise where processes are to compute on CUDA and there is no GPU for each.
+
+    Raises:
+        BadInput: with the numbers, and what to do.
+    """
+    if nproc is None or nproc < 2 or not (device or "").lower().startswith("cuda"):
+        return
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus < nproc:
+        raise BadInput(
+            f"--nproc {nproc} --device {device} needs {nproc} GPUs, one for each process, and this machine has {gpus}; "
+            "give fewer processes, or --device cpu."
+        )
 
 
 def deafen() -> None:
     """What is left to do, do to its end: whoever started several processes ends them all when one has failed."""
     if several():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        door.ignore_interrupts()
 
 
 def follow(run: Callable[[], Any]) -> None:
@@ -89,9 +99,4 @@ def _end(code: int) -> NoReturn:
     """At once: what is left of the transport waits for the others, or ends the process with words of its own."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
-
-
-def _interrupt(*_: object) -> NoReturn:
-    deafen()
-    raise KeyboardInterrupt
+    os._exit(door.exit_code(code))

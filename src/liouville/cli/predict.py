@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from liouville.cli.exits import BadInput
+from liouville.cli.options import on_device
 from liouville.terminal import printable
 
 if TYPE_CHECKING:
@@ -55,8 +56,16 @@ _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d",
     show_default=True,
     help="Refuse a gzip file that unpacks to more than so many times its own size, and 4 MiB.",
 )
+@on_device
 def predict(
-    run: str, inputs: str, out: str | None, probabilities: bool, ids: tuple[str, ...], header: str, unpack: float
+    run: str,
+    inputs: str,
+    out: str | None,
+    probabilities: bool,
+    ids: tuple[str, ...],
+    header: str,
+    unpack: float,
+    device: str,
 ) -> None:
     """Apply the network of RUN, a run folder or a model file, to INPUT.
 
@@ -67,9 +76,10 @@ def predict(
     import torch
 
     from liouville.cli.inputs import read_inputs
+    from liouville.runs.place import device_of
 
     torch.set_flush_denormal(True)
-    network = _open(run)
+    network = _open(run).to(device_of(device))
     facts: Facts | None = getattr(network, "facts", None)
     if facts is None:
         if probabilities:
@@ -107,7 +117,7 @@ def _outputs(network: Network, samples: Tensor, raw: bool) -> Tensor:
     parts = []
     for start in range(0, len(samples), _AT_ONCE):
         part = samples[start : start + _AT_ONCE].double()
-        parts.append(outputs_of(network, network.transform(part) if raw else part, start))
+        parts.append(outputs_of(network, network.transform(part) if raw else part, start).cpu())
     return torch.cat(parts)
 
 

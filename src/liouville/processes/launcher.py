@@ -12,10 +12,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from liouville.environment import RENDEZVOUS
+from liouville.environment import LAUNCHER, RENDEZVOUS
 from liouville.processes.rendezvous import keep_store, private_folder
 
-_ENDING = 5.0  # seconds
+_ENDING = 30.0  # seconds that a process has to come to the end of its step, and to save
 
 
 def launch(words: Sequence[str], processes: int, host: str | None = None, grace: float = 60.0) -> int:
@@ -33,12 +33,16 @@ def launch(words: Sequence[str], processes: int, host: str | None = None, grace:
         common = {name: value for name, value in os.environ.items() if name not in _ADDRESS} | {
             "WORLD_SIZE": str(processes),
             "LOCAL_WORLD_SIZE": str(processes),
+            LAUNCHER: str(os.getpid()),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
             **where,
         }
         command = [sys.executable, "-m", "liouville", *words]
         children: list[subprocess.Popen[bytes]] = []
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # who launches ends with what it launched
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        for number, handler in before.items():
+            if handler is signal.SIG_DFL:
+                signal.signal(number, signal.default_int_handler)  # who launches ends with what it launched
         try:
             for rank in range(processes):
                 children.append(subprocess.Popen(command, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}))
@@ -47,7 +51,8 @@ def launch(words: Sequence[str], processes: int, host: str | None = None, grace:
             return 130
         finally:
             _end(children)
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 _ADDRESS = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE", RENDEZVOUS)
@@ -84,8 +89,9 @@ def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
     try:
         for child in children:
             child.terminate()
+        deadline = time.monotonic() + _ENDING
         for child in children:
-            child.wait(_ENDING)
+            child.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         pass
     finally:

@@ -24,6 +24,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from liouville.environment import RENDEZVOUS
+from liouville.processes.orphans import end_with_launcher
 
 LOOPBACK = "127.0.0.1"
 _FILE = "store"
@@ -35,6 +36,7 @@ def connect(timeout: float, backend: str = "gloo") -> dist.Store:
     Raises:
         ConnectionError: if the rendezvous or a process does not answer in time.
     """
+    end_with_launcher()
     rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
     if _on_one_machine():
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")

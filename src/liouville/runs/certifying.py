@@ -102,7 +102,7 @@ def _differing(plan: Plan, written: Mapping[str, Any], network: Any, split: Spli
     found, unlike = _plain(describe(network, {})), []
     allowance = _SPARE + _FACTOR * sum(w.nbytes for w in network.state_dict().values())
     for levels in range(1, plan.levels + 1):  # a training that ended early may have left any of its depths
-        planned = _planned(plan.changed(levels=levels), true, allowance)
+        planned = _planned(plan.changed(levels=levels, device="cpu"), true, allowance)
         unlike.append(next(_differences(planned, found, "network"), ""))
     if "" not in unlike:
         yield unlike[0]
