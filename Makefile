@@ -91,6 +91,11 @@ bench-bounds: $(VENV)/installed   ## upper bounds by norms and by multipliers, a
 bench-radius: $(VENV)/installed   ## certified radii beside the nearest input of another class (minutes)
 	$(BIN)/python benchmarks/radius.py --write
 
+gpu-check: $(VENV)/installed      ## the Triton kernel in benchmarks/gpu without a GPU: its interpreter, then its compiler (minutes)
+	$(BIN)/pip install --quiet --no-deps triton==3.7.1
+	$(BIN)/python benchmarks/gpu/interpret.py
+	$(BIN)/python benchmarks/gpu/compile.py
+
 sweep: $(VENV)/installed          ## random tables, graphs, user modules, damaged runs, exported networks, hostile certificates (an hour)
 	for what in tables graphs modules runfiles exports certificates; do $(BIN)/python benchmarks/sweeps/$$what.py || exit 1; done
 

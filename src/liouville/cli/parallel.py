@@ -6,7 +6,7 @@ any other one, fail, one of them says so.
 
 from __future__ import annotations
 
-__all__ = ["deafen", "end", "follow", "report", "require_cores"]
+__all__ = ["deafen", "end", "follow", "report", "require_cores", "require_gpus"]
 
 import os
 import sys
@@ -32,6 +32,24 @@ def require_cores(nproc: int | None, force: bool) -> None:
         raise BadInput(
             f"--nproc {nproc} on a machine of {cores} core{'s' * (cores > 1)} makes each wait for the others; give "
             f"--nproc {cores} or fewer, or --force."
+        )
+
+
+def require_gpus(nproc: int | None, device: str | None) -> None:
+    """Raise where processes are to compute on CUDA and there is no GPU for each.
+
+    Raises:
+        BadInput: with the numbers, and what to do.
+    """
+    if nproc is None or nproc < 2 or not (device or "").lower().startswith("cuda"):
+        return
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus < nproc:
+        raise BadInput(
+            f"--nproc {nproc} --device {device} needs {nproc} GPUs, one for each process, and this machine has {gpus}; "
+            "give fewer processes, or --device cpu."
         )
 
 

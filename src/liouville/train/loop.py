@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from liouville.backprop.late import later
 from liouville.data import Split
-from liouville.fields.once import one_step
 from liouville.flow import flows_of
-from liouville.precision import in_working_precision
 from liouville.processes.sharing import Processes
 from liouville.randomness import seeded
-from liouville.train.alternate import Features, fresh_head, require_network, train_head
+from liouville.train.alternate import train_head
 from liouville.train.augment import augmented
 from liouville.train.callback import Callback
+from liouville.train.capture import CapturedStep, require_capturable
 from liouville.train.checkpoints import Checkpoint, Keeper, State, belongings, optimizer_state, restore_optimizer
 from liouville.train.clock import Clock
 from liouville.train.diagnosis import DivergenceError, diagnose
@@ -28,8 +28,10 @@ from liouville.train.evaluation import evaluate
 from liouville.train.history import Epoch, History
 from liouville.train.optimizers import optimizer_of
 from liouville.train.progress import Progress, silent
+from liouville.train.readings import Readings
 from liouville.train.schedules import scheduler_of
 from liouville.train.settings import Settings
+from liouville.train.step import Step
 from liouville.train.trainable import require_trainable, task_of
 
 _EXPLODED = 1e3  # a loss this many times the first one (plus 1) has diverged, though it is still a number
@@ -138,8 +140,14 @@ class _Run:
         self.scheduler = scheduler_of(self.optimizer, settings, self.steps)
         self.average = copy.deepcopy(network) if settings.ema_decay else None
         self.history = History(self.task.score_name)
-        self.shared = processes.wrapped(Features(require_network(network)) if settings.alternate else network)
-        self.first_loss = math.nan
+        self.step = Step(network, self.optimizer, self.task, settings, processes)
+        self.captured: CapturedStep | None = None
+        if settings.capture:
+            require_capturable(network, self.optimizer, settings, processes, len(self.x))
+            self.captured = CapturedStep(self.step)
+        # where a device computes, the host runs ahead of it
+        self.readings = Readings(self._judge) if like.device.type != "cpu" else None
+        self.first_loss = self.loss = math.nan
         self.at = "the start"
         self.epoch, self.taken, self.lr = 1, 0, settings.lr  # the epoch under way, its steps done, its first rate
         self.order = self.generator.get_state()  # of the stream, before that epoch drew the order of its samples
@@ -161,6 +169,7 @@ class _Run:
 
     def state(self) -> State:
         """All that the steps to come depend on; the generators of torch itself are the keeper's."""
+        self._read()
         return {
             "network": self.network.state_dict(),
             "best": self.best,
@@ -234,7 +243,7 @@ class _Run:
         if self.settings.alternate:
             train_head(self.network, self.x, self.y, self.task, self.settings, self.generator)
         metrics = self._evaluate(self.network, self.x, self.y, "train_")
-        self._require_sound(metrics["train_loss"], self.x[: self.settings.batch_size])
+        self._require_sound(metrics["train_loss"], self.x[: self.settings.batch_size], self.at)
         if self.validation:
             metrics |= self._evaluate(self.network, *self.validation, "validation_")
         metrics |= {"seconds": self.clock.run(), "work": self.history.work}
@@ -259,22 +268,22 @@ class _Run:
         self.lr = self.lr if self.taken else self.optimizer.param_groups[0]["lr"]
         for x, y in self._batches():
             self.at = f"step {self.taken + 1} of epoch {epoch}"
-            loss, penalty, score, norm = self._step(x, y)
+            loss = self._step(x, y)
             self.taken += 1
             if self.average:
                 taken = self.taken + (epoch - 1) * self.steps
                 _move_average(self.average, self.network, min(self.settings.ema_decay, (1 + taken) / (10 + taken)))
-            self.sums += torch.tensor([loss, penalty, score, norm], dtype=torch.float64) * len(x)
             bar.step(loss)
             for callback in self.callbacks:
                 callback.on_train_batch_end(loss)
             if self.taken < self.steps:  # the last one's batch is read once more below
                 self.keeper.step(self)
+        self._read()
         loss, penalty, score, norm = (self.sums / len(self.x)).tolist()
         held: dict[str, float] = {}
         x, y = self.validation or (x, y)  # without a validation part, the last batch stands guard
         after = self._evaluate(self.average or self.network, x, y)
-        self._require_sound(after["loss"], x)
+        self._require_sound(after["loss"], x, self.at)
         work = 2 * self.layers * len(self.x)
         if self.validation:
             held, work = after, work + self.layers * len(x)
@@ -303,53 +312,65 @@ class _Run:
         for rows in order.split(self.settings.batch_size)[self.taken :]:
             yield augmented(self.x[rows], self.settings.shift, self.settings.warp, self.generator), self.y[rows]
 
-    def _step(self, x: Tensor, y: Tensor) -> tuple[float, float, float, float]:
-        weights = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for p in weights:
-            p.grad = None
-        with one_step():
-            scores = self._scores(x, y)
-            penalty = self.settings.penalty(self.network)
-        loss = self.task.loss(scores, y)
-        value, weight = float(loss.detach()), float(penalty.detach())
-        self._require_sound(value, x)
-        self.processes.backward(loss, penalty)
-        norm = self._clipped([p.grad for p in weights if p.grad is not None])
-        for what, number in (("penalty", weight), ("gradient norm", norm)):
-            if not math.isfinite(number):
-                raise diagnose(self.network, x, what, number, self.at)
+    def _step(self, x: Tensor, y: Tensor) -> float:
+        """One step; the last loss that is known is returned."""
+        if self.readings:
+            self._step_unread(x, y, self.readings)
+        else:
+            numbers = self._step_read(x, y)
+            self.scheduler.step()
+            self._note(numbers, len(x), self.at)
+        return self.loss
+
+    def _step_read(self, x: Tensor, y: Tensor) -> tuple[float, float, float, float]:
+        """A step whose loss is judged before it goes back, and its gradient before it moves a weight."""
+        self.step.clear()
+        outcome = self.step.forward(x, y)
+        loss, penalty = float(outcome.loss.detach()), float(outcome.penalty.detach())
+        self._require_sound(loss, x, self.at)
+        norm = float(self.step.backward(outcome))
+        self._require_finite(penalty, norm, x, self.at)
         self.optimizer.step()
+        return loss, penalty, self.task.score(outcome.scores.detach(), y), norm
+
+    def _step_unread(self, x: Tensor, y: Tensor, readings: Readings) -> None:
+        """A step on a device that the host runs ahead of; what it says is read, and judged, many steps at once."""
+        with later(readings.checks):
+            row = self.captured(x, y) if self.captured else self.step.whole(x, y)
         self.scheduler.step()
-        return value, weight, self.task.score(scores.detach(), y), norm
+        readings.add(row, len(x), self.at)
+        if self.callbacks or readings.due():
+            self._read()
 
-    def _clipped(self, gradients: list[Tensor]) -> float:
-        """The norm of the whole gradient, which is then shortened to the largest one allowed."""
-        norm = nn.utils.get_total_norm([in_working_precision(g) for g in gradients])
-        if self.settings.max_grad_norm:
-            torch._foreach_mul_(gradients, (self.settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
-        return float(norm)
+    def _read(self) -> None:
+        if self.readings:
+            self.readings.read(*([self.captured.checks] if self.captured else []))
 
-    def _scores(self, x: Tensor, y: Tensor) -> Tensor:
-        """The network's scores; with alternation, those of a head made afresh for this batch's features."""
-        autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=self.settings.bfloat16)
-        if not self.settings.alternate:
-            with autocast:
-                return self.processes.map(self.shared, x).to(x.dtype)
-        with autocast:
-            features = self.processes.map(self.shared, x)
-        network = require_network(self.network)
-        fresh_head(network, features.detach().to(x.dtype), y, self.task, self.settings)
-        with autocast:
-            return network.head(features).to(x.dtype)
+    def _judge(self, numbers: Sequence[float], samples: int, step: str) -> None:
+        loss, penalty, _, norm = numbers
+        at = step if step == self.at else f"{step} (noticed at {self.at})"
+        x = self.x[: self.settings.batch_size]
+        self._require_sound(loss, x, at)
+        self._require_finite(penalty, norm, x, at)
+        self._note(numbers, samples, step)
+
+    def _note(self, numbers: Sequence[float], samples: int, step: str) -> None:
+        self.sums += torch.tensor(numbers, dtype=torch.float64) * samples
+        self.loss = numbers[0]
 
     def _evaluate(self, network: nn.Module, x: Tensor, y: Tensor, prefix: str = "") -> dict[str, float]:
         return evaluate(network, x, y, self.task, prefix, self.processes)
 
-    def _require_sound(self, loss: float, x: Tensor) -> None:
+    def _require_sound(self, loss: float, x: Tensor, at: str) -> None:
         if math.isnan(self.first_loss):
             self.first_loss = loss
         if not math.isfinite(loss) or loss > _EXPLODED * (1 + self.first_loss):
-            raise diagnose(self.network, x, "loss", loss, self.at)
+            raise diagnose(self.network, x, "loss", loss, at)
+
+    def _require_finite(self, penalty: float, norm: float, x: Tensor, at: str) -> None:
+        for what, number in (("penalty", penalty), ("gradient norm", norm)):
+            if not math.isfinite(number):
+                raise diagnose(self.network, x, what, number, at)
 
     def _keep_best(self, record: Epoch) -> None:
         loss = -record.epoch if record.validation_loss is None else record.validation_loss
