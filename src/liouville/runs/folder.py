@@ -252,7 +252,9 @@ def _remove_run(path: Path) -> None:
         (path / name).unlink(missing_ok=True)
     Checkpoint(path / CHECKPOINT).remove()
     figures = path / FIGURES
-    if figures.is_dir() and not figures.is_symlink():
+    if figures.is_symlink():  # what lies beyond it is somebody's, and new figures would be written there
+        figures.unlink()
+    if figures.is_dir():
         for file in (*figures.glob("*.png"), *figures.glob("*.svg")):
             file.unlink()
         with contextlib.suppress(OSError):
