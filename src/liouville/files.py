@@ -8,6 +8,7 @@ import contextlib
 import errno
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -54,8 +55,10 @@ def remove_left_over(folder: Path, *targets: str) -> None:
     """Remove what `atomic` left in a folder when the process that wrote one of these files was killed."""
     for target in targets:
         name = Path(target)
-        for left in folder.glob(f".{name.name}.*{name.suffix}"):
-            left.unlink(missing_ok=True)
+        drawn = re.compile(rf"\.{re.escape(name.name)}\.[a-z0-9_]{{8}}{re.escape(name.suffix)}")  # tempfile's letters
+        for left in folder.iterdir():
+            if drawn.fullmatch(left.name):
+                left.unlink(missing_ok=True)
 
 
 def append_whole(path: Path, content: bytes) -> None:

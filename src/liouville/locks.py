@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import socket
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,10 @@ class Lock:
     def __init__(self, path: Path, what: str) -> None:
         self.path, self._handle = path, -1
         while self._handle < 0:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
             try:
+                if not _is_file(handle):
+                    raise OSError(errno.EINVAL, f"its {path.name} is no file")
                 free = _locked(handle)
                 owner = _owner(handle)
                 if not free or (owner and not _gone(owner)):
@@ -82,10 +85,12 @@ class Lock:
 def holder(path: Path) -> dict[str, Any] | None:
     """Who holds a lock file; None where nobody does."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     try:
+        if not _is_file(handle):
+            return None
         free, owner = _locked(handle), _owner(handle)
     finally:
         os.close(handle)
@@ -103,10 +108,15 @@ def _locked(handle: int) -> bool:
     return True
 
 
+def _is_file(handle: int) -> bool:
+    """A pipe would make its reader wait."""
+    return stat.S_ISREG(os.fstat(handle).st_mode)
+
+
 def _owner(handle: int) -> dict[str, Any]:
     try:
         owner = json.loads(os.pread(handle, 4096, 0) or b"{}")
-    except ValueError:
+    except (RecursionError, ValueError):
         return {}
     return owner if isinstance(owner, dict) else {}
 
@@ -114,8 +124,10 @@ def _owner(handle: int) -> dict[str, Any]:
 def _gone(owner: dict[str, Any]) -> bool:
     """Whether the process that wrote the file has ended: it was of this host, and its number is free or another's."""
     process = owner.get("process")
-    if owner.get("host") != socket.gethostname() or not isinstance(process, int):
+    if owner.get("host") != socket.gethostname():
         return False
+    if not isinstance(process, int) or not 0 < process < 1 << 31:
+        return True  # no process has such a number
     if process == os.getpid():
         return True  # this process asks, so it does not hold it
     return _started(process) is None or _started(process) != owner.get("started")
@@ -124,7 +136,7 @@ def _gone(owner: dict[str, Any]) -> bool:
 def _started(process: int) -> str | None:
     """When a process of this machine started, in ticks since the machine did; None where there is none."""
     try:
-        stat = Path(f"/proc/{process}/stat").read_text()
+        line = Path(f"/proc/{process}/stat").read_text()
     except OSError:
         try:
             os.kill(process, 0)
@@ -133,7 +145,7 @@ def _started(process: int) -> str | None:
         except OSError:
             pass
         return ""
-    return stat.rpartition(")")[2].split()[19]
+    return line.rpartition(")")[2].split()[19]
 
 
 def _same(handle: int, path: Path) -> bool:

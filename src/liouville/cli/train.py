@@ -141,6 +141,7 @@ def train(
     from liouville.runs import Run
     from liouville.runs.execute import settled
     from liouville.runs.folder import require_free
+    from liouville.runs.resuming import require_same_plan
 
     watch.lap("import")
     if resume is not None and (out is not None or like is not None or preset is not None):
@@ -152,6 +153,7 @@ def train(
     plan = _plan(data, data_options, preset, like if resume is None else resume, changes | _numbers(solver))
     _require_one_process(plan)
     if before is not None and before.finished:
+        require_same_plan(before, plan)
         if is_first():
             say(f"{folder} is finished: {before.metrics['stopped']}; nothing is left to train")
         return 0

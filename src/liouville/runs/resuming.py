@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["require_same"]
+__all__ = ["require_same", "require_same_plan"]
 
 import json
 from typing import Any
@@ -27,6 +27,20 @@ def require_same(run: Run, plan: Plan, network: Network, split: Split) -> None:
         before, now = dict(run.config.get("versions") or {}).get(name), versions()[name]
         if before != now:
             pairs[name] = before, now
+    _require_none(run, pairs)
+
+
+def require_same_plan(run: Run, plan: Plan) -> None:
+    """Raise where a finished run is asked to go on as another plan.
+
+    Raises:
+        ValueError: every difference by its name.
+    """
+    differing = _differing(json.loads(json.dumps(run.plan.as_dict())), plan.as_dict())
+    _require_none(run, {f"plan.{name}": pair for name, pair in differing.items()})
+
+
+def _require_none(run: Run, pairs: dict[str, tuple[Any, Any]]) -> None:
     if pairs:
         changes = "; ".join(f"{name} was {_short(before)}, is {_short(now)}" for name, (before, now) in pairs.items())
         raise ValueError(f"{run.path} cannot go on: {changes}. Give what it began with, or train anew with --like.")

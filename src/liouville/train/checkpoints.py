@@ -23,6 +23,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from liouville.checkpoint import describe
 from liouville.data import Split
 from liouville.files import atomic, remove_left_over
 from liouville.interrupts import Interrupts
@@ -223,15 +224,21 @@ class Keeper:
     def _read(self, checkpoint: Checkpoint) -> None:
         content = b""
         if self.processes.rank == 0:
+            _require_place(checkpoint)
             remove_left_over(checkpoint.path.parent, checkpoint.path.name)
             content = _sound(checkpoint, self.note)
         content = self.processes.from_first(content)
         if not content:
             return
         whole = opened(content, _ENTRY, checkpoint.path)
-        self._require_same(whole["belongs"], checkpoint)
-        self.found = whole["training"]
-        self._streams = [list(each) for each in zip(*whole["streams"], strict=True)]  # by process
+        try:
+            before = dict(whole["belongs"])
+            streams = [list(each) for each in zip(*whole["streams"], strict=True)]  # by process
+            found = dict(whole["training"])
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(f"{checkpoint.path} is damaged: it holds no state of a training ({error}).") from error
+        self._require_same(before, checkpoint)
+        self.found, self._streams = found, streams
 
     def _require_same(self, before: Mapping[str, str], checkpoint: Checkpoint) -> None:
         names = [name for name in {**self.belongs, **before} if self.belongs.get(name) != before.get(name)]
@@ -254,6 +261,7 @@ def belongings(kind: str, network: nn.Module, split: Split, settings: Any, proce
         **{f"settings.{name}": json.dumps(value) for name, value in dataclasses.asdict(settings).items()},
         "the data": f"{split.name} ({str(split.facts().fingerprint)[:12]})",
         "the network": f"{len(shapes)} tensors ({hashlib.sha256(repr(shapes).encode()).hexdigest()[:12]})",
+        **_described(network),
         "processes": str(processes.size),
         "liouville": versioned["liouville"],
         "torch": versioned["torch"],
@@ -278,6 +286,48 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: State) -> None:
         group.update(known)
     for p, moments in zip(weights, state["moments"], strict=True):
         optimizer.state[p] = {k: v.to(p.device) if isinstance(v, Tensor) else v for k, v in moments.items()}
+
+
+def _require_place(checkpoint: Checkpoint) -> None:
+    """Raise where no state could ever be written, before a training whose states are lost."""
+    folder = checkpoint.path.parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{checkpoint.path} cannot be written: there is no folder {folder}; make it first.")
+    for path in (checkpoint.path, checkpoint.previous):
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{path} is no file, so no state can be kept there; choose another name.")
+
+
+def _described(network: nn.Module) -> dict[str, str]:
+    """What a network is beyond its weights, as in a model file, by name; of parts that no file knows, their classes."""
+    found: dict[str, str] = {}
+
+    def add(value: Any, name: str) -> None:
+        if isinstance(value, dict):
+            for key, part in value.items():
+                add(part, f"{name}.{key}")
+        elif isinstance(value, list) and any(isinstance(part, dict) for part in value):
+            for k, part in enumerate(value):
+                add(part, f"{name}.{k}")
+        else:
+            text = json.dumps(value)
+            short = text if len(text) <= 40 else f"{text[:20]} ... ({hashlib.sha256(text.encode()).hexdigest()[:12]})"
+            found[name] = short
+
+    def part(module: nn.Module, name: str) -> None:
+        arguments: dict[str, Tensor] = {}
+        try:
+            add(describe(module, arguments), name)
+        except ValueError:
+            found[f"{name}.type"] = type(module).__qualname__
+            for key, child in module.named_children():
+                part(child, f"{name}.{key}")
+        for key, tensor in arguments.items():
+            content = repr((str(tensor.dtype), tensor.tolist())).encode()
+            found[f"{name}.{key}"] = hashlib.sha256(content).hexdigest()[:12]
+
+    part(network, "network")
+    return found
 
 
 def _sound(checkpoint: Checkpoint, note: Callable[[str], None]) -> bytes:
