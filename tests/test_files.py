@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from liouville.files import atomic
+from liouville.files import atomic, remove_left_over
 
 
 def test_a_failure_leaves_nothing_new(tmp_path: Path) -> None:
@@ -34,3 +34,12 @@ def test_a_folder_that_is_not_there_is_told_by_the_name_that_was_given(tmp_path:
     with pytest.raises(FileNotFoundError, match="No such file") as caught, atomic(target):
         pass
     assert caught.value.filename == str(target)
+
+
+def test_only_what_atomic_left_is_removed(tmp_path: Path) -> None:
+    mine = [".env.local", ".env.production", ".env.a.b", ".run[1].x1y2z3_4.txt.bak", ".run1.x1y2z3_4.txt"]
+    left = [".env.x1y2z3_4", ".run[1].txt.x1y2z3_4.txt"]
+    for name in mine + left:
+        (tmp_path / name).write_text("")
+    remove_left_over(tmp_path, "env", "run[1].txt")
+    assert {path.name for path in tmp_path.iterdir()} == set(mine)

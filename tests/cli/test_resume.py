@@ -36,6 +36,8 @@ def test_a_run_goes_on_and_then_is_finished(train, tmp_path, ended):
     assert models[0] == models[1]
     again = call("train", "--resume", ended)
     assert again.code == 0 and again.out == f"{ended} is finished: all epochs done; nothing is left to train\n"
+    longer = call("train", "--resume", ended, "--epochs", "99")
+    assert longer.code == 2 and "plan.settings.epochs was" in longer.err and "is 99" in longer.err
     listed = call("list", "runs", tmp_path).out
     assert listed.count("finished") == 2 and "can go on" not in listed
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -84,10 +85,10 @@ def test_without_a_state_it_begins_again_to_the_same_bits(ended, tmp_path):
 
 def test_what_a_process_left_that_was_killed_at_once_is_no_run(tmp_path):
     (tmp_path / "run").mkdir()
-    for name in ("lock", ".reserve", ".config.json.x1y2.json"):
+    for name in ("lock", ".reserve", ".config.json.x1y2z3_4.json"):
         (tmp_path / "run" / name).write_text("")
     assert runs.train(PLAN, out=tmp_path / "run").finished
-    assert not {"lock", ".reserve", ".config.json.x1y2.json"} & set(contents(tmp_path / "run"))
+    assert not {"lock", ".reserve", ".config.json.x1y2z3_4.json"} & set(contents(tmp_path / "run"))
 
 
 def test_nothing_to_go_on_with_begins(tmp_path):
@@ -213,6 +214,26 @@ def test_a_lock_is_stale_when_its_process_is_gone_and_another_host_s_never(tmp_p
     path.write_text(json.dumps({"process": 1, "host": "elsewhere", "started": "1"}))
     with pytest.raises(LockedError, match="cannot be seen from here; if it has ended, remove"):
         Lock(path, "it")
+
+
+@pytest.mark.parametrize("content", ["[" * 4000, "\xff", '"text"', "process -1", f"process {10**30}", "process 0.5"])
+def test_a_lock_file_that_says_nothing_true_holds_nothing_up(content, tmp_path):
+    path = tmp_path / "lock"
+    if content.startswith("process"):
+        process = json.loads(content.removeprefix("process"))
+        content = json.dumps({"process": process, "host": socket.gethostname(), "started": "1"})
+    path.write_text(content)
+    assert holder(path) is None
+    Lock(path, "it").release()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/etc/passwd", path)])
+def test_what_is_no_file_is_no_lock_and_nobody_waits_for_it(make, tmp_path):
+    make(tmp_path / "lock")
+    assert holder(tmp_path / "lock") is None
+    with pytest.raises(OSError):
+        Lock(tmp_path / "lock", "it")
 
 
 def test_a_full_disk_tears_no_line_and_keeps_the_weights(tmp_path, monkeypatch):

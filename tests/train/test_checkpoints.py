@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import liouville as lv
+from liouville.sealed import opened, sealed
 from liouville.train import Checkpoint, GaussNewton, Penalty, Settings, fit
 from liouville.train.checkpoints import Keeper
 from turns import one_in
@@ -147,3 +149,55 @@ def test_to_the_bit(plan: Any, at: int, tmp_path: Path, ended: Any) -> None:
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
 def test_to_the_bit_with_every_engine(engine: Any, tmp_path: Path, ended: Any) -> None:
     assert goes_on((gradients, {}, {"backprop": engine}), tmp_path, ended, 4)
+
+
+@pytest.mark.parametrize(
+    "name, changed",
+    [
+        ("network.body.T was 1.0, is 2.0", lambda: lv.classifier("h2", 2, 2, 4, 3, 2.0)),
+        ("network.body.backprop.type was", lambda: network(backprop=lv.Reversible())),
+    ],
+)
+def test_another_network_is_refused_by_name_even_with_weights_of_the_same_shapes(
+    name: str, changed: Any, tmp_path: Path
+) -> None:
+    checkpoint = Checkpoint(tmp_path / "state")
+    fit(network(), DATA, Settings(epochs=1), checkpoint=checkpoint)
+    with pytest.raises(ValueError, match=name):
+        fit(changed(), DATA, Settings(epochs=1), checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("name", ["nowhere/state", "folder", "pipe"])
+def test_where_no_state_can_be_kept_nothing_is_trained(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    net = network()
+    before = [p.clone() for p in net.parameters()]
+    with pytest.raises((FileNotFoundError, ValueError), match="make it first|choose another name"):
+        fit(net, DATA, Settings(epochs=1), checkpoint=Checkpoint(tmp_path / name))
+    assert all(bool((p == q).all()) for p, q in zip(net.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize(
+    "path, value",
+    [
+        (("belongs",), 3),
+        (("streams",), 3),
+        (("training",), []),
+        (("training", "optimizer", "moments", 0, "exp_avg"), 3),
+        (("training", "optimizer", "moments", 1, "exp_avg_sq"), torch.zeros(3)),
+        (("training", "optimizer", "moments", 1, "step"), torch.zeros(3)),
+        (("training", "optimizer", "groups", 0, "betas"), 1.5),
+    ],
+)
+def test_a_forged_state_is_one_sentence(path: tuple[Any, ...], value: Any, tmp_path: Path) -> None:
+    file = tmp_path / "state"
+    fit(network(), DATA, Settings(epochs=1), checkpoint=Checkpoint(file))
+    state = opened(file.read_bytes(), "liouville-training-1", file)
+    place: Any = state
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    file.write_bytes(sealed(state, "liouville-training-1"))
+    with pytest.raises(ValueError, match="holds no state of a training|does not fit this training"):
+        fit(network(), DATA, Settings(epochs=1), checkpoint=Checkpoint(file))

@@ -34,6 +34,8 @@ from liouville.sealed import DamagedFileError, opened, sealed
 State = dict[str, Any]
 _ENTRY = "liouville-training-1"
 _UNNOTICED, _MOST = 0.05, 1000  # seconds, and steps, that processes take between two questions to each other
+_OF_WEIGHTS = {"exp_avg", "exp_avg_sq", "momentum_buffer"}  # what torch's optimizers keep in the shape of a weight
+_NAMED = 6  # differences that an error names
 _DUE = 1  # what a process says to the others at the end of a step: 0 go on, 1 write, 1 + s write and answer signal s
 
 
@@ -245,8 +247,9 @@ class Keeper:
         if names:
             changes = "; ".join(
                 f"{name} was {before.get(name, 'not there')}, is {self.belongs.get(name, 'not there')}"
-                for name in names
+                for name in names[:_NAMED]
             )
+            changes += f"; {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             raise ValueError(
                 f"{checkpoint.path} is of another training: {changes}. Train as before to go on, or remove it."
             )
@@ -283,9 +286,28 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: State) -> None:
     """
     weights = [p for group in optimizer.param_groups for p in group["params"]]
     for group, known in zip(optimizer.param_groups, state["groups"], strict=True):
+        if not all(_alike(known[name], value) for name, value in group.items() if name != "params"):
+            raise ValueError("its optimizer has settings of other kinds")
         group.update(known)
     for p, moments in zip(weights, state["moments"], strict=True):
+        for name in _OF_WEIGHTS & dict(moments).keys():
+            if not (_alike(moments[name], p) or (name == "momentum_buffer" and moments[name] is None)):
+                raise ValueError(f"its {name} does not fit a weight of the shape {tuple(p.shape)}")
+        if "step" in moments and not (isinstance(moments["step"], Tensor) and moments["step"].numel() == 1):
+            raise ValueError("its optimizer counts no steps")
         optimizer.state[p] = {k: v.to(p.device) if isinstance(v, Tensor) else v for k, v in moments.items()}
+
+
+def _alike(value: Any, known: Any) -> bool:
+    """Whether two values are of one kind: numbers, tensors of one shape and dtype, or rows of such."""
+    if isinstance(known, Tensor):
+        return isinstance(value, Tensor) and value.shape == known.shape and value.dtype == known.dtype
+    if isinstance(known, list | tuple):
+        rows = isinstance(value, list | tuple) and len(value) == len(known)
+        return rows and all(_alike(v, k) for v, k in zip(value, known, strict=True))
+    if isinstance(known, float) or type(known) is int:
+        return isinstance(value, float) or type(value) is int
+    return type(value) is type(known)
 
 
 def _require_place(checkpoint: Checkpoint) -> None:
