@@ -104,16 +104,16 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
         os._exit(exit_code(INTERRUPTED))
     import threading
 
-    threading.Thread(target=_again, args=(threading.main_thread().ident,), daemon=True).start()
+    threading.Thread(target=_again, args=(threading.main_thread().ident, number), daemon=True).start()
 
 
-def _again(main: int) -> None:
-    """Interrupt again once the main thread is not importing."""
+def _again(main: int, number: int) -> None:
+    """Send the signal again once the main thread is not importing; SIGINT in its place may be ignored."""
     import time
 
     while _importing(sys._current_frames().get(main)):
         time.sleep(_AGAIN)
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), number)
 
 
 def _importing(frame: FrameType | None) -> bool:

@@ -228,7 +228,7 @@ def test_a_lock_file_that_says_nothing_true_holds_nothing_up(content, tmp_path):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/etc/passwd", path)])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/etc/passwd")])
 def test_what_is_no_file_is_no_lock_and_nobody_waits_for_it(make, tmp_path):
     make(tmp_path / "lock")
     assert holder(tmp_path / "lock") is None

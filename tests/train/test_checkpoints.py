@@ -173,7 +173,7 @@ def test_where_no_state_can_be_kept_nothing_is_trained(name: str, tmp_path: Path
     os.mkfifo(tmp_path / "pipe")
     net = network()
     before = [p.clone() for p in net.parameters()]
-    with pytest.raises((FileNotFoundError, ValueError), match="make it first|choose another name"):
+    with pytest.raises((FileNotFoundError, ValueError), match=r"make it first|choose another name"):
         fit(net, DATA, Settings(epochs=1), checkpoint=Checkpoint(tmp_path / name))
     assert all(bool((p == q).all()) for p, q in zip(net.parameters(), before, strict=True))
 
@@ -199,5 +199,5 @@ def test_a_forged_state_is_one_sentence(path: tuple[Any, ...], value: Any, tmp_p
         place = place[key]
     place[path[-1]] = value
     file.write_bytes(sealed(state, "liouville-training-1"))
-    with pytest.raises(ValueError, match="holds no state of a training|does not fit this training"):
+    with pytest.raises(ValueError, match=r"holds no state of a training|does not fit this training"):
         fit(network(), DATA, Settings(epochs=1), checkpoint=Checkpoint(file))
