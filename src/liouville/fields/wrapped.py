@@ -11,9 +11,9 @@ __all__ = ["Wrapped", "unwrapped", "wrapping"]
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from liouville.fields.base import Lipschitz, Spectrum, Theta, VectorField, spectrum_of
+from liouville.fields.base import Degrees, Lipschitz, Spectrum, Theta, VectorField, degrees_of, spectrum_of
 from liouville.fields.partitioned import PartitionedField
 
 
@@ -91,6 +91,25 @@ class Wrapped(VectorField):
 
     def lipschitz(self, theta: Theta) -> Lipschitz:
         return self.field.lipschitz(theta)
+
+    @property
+    def degrees(self) -> Degrees | None:  # type: ignore[override]
+        """The field's own."""
+        return degrees_of(self.field)
+
+    @property
+    def weight_unit(self) -> float:  # type: ignore[override]
+        """The field's own."""
+        return self.field.weight_unit
+
+    @property
+    def state_unit(self) -> float:
+        """The field's own."""
+        return self.field.state_unit
+
+    def matrices(self) -> list[nn.Parameter]:
+        """The field's own."""
+        return self.field.matrices()
 
     @property
     def feature_axis(self) -> int:  # type: ignore[override]

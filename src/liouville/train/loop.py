@@ -16,7 +16,6 @@ from liouville.data import Split
 from liouville.fields.once import one_step
 from liouville.flow import flows_of
 from liouville.network import evaluation_mode
-from liouville.precision import in_working_precision
 from liouville.processes.sharing import Processes
 from liouville.randomness import seeded
 from liouville.train.alternate import Features, fresh_head, require_network, train_head
@@ -26,6 +25,7 @@ from liouville.train.diagnosis import DivergenceError, diagnose
 from liouville.train.history import Epoch, History
 from liouville.train.optimizers import Adam, AdamW
 from liouville.train.progress import Progress, silent
+from liouville.train.rates import groups_of, measured, norm_in_units, rate_of
 from liouville.train.settings import Settings
 from liouville.train.trainable import Task, require_trainable, task_of
 
@@ -128,8 +128,9 @@ class _Run:
             held = self.split.holdout(settings.validation, self.generator)
             self.x, self.y = held.x_train, held.y_train
             self.validation = held.x_validation, held.y_validation
+        self.penalty = settings.penalty.in_units(settings.rates != "plain")
         self.steps = math.ceil(len(self.x) / settings.batch_size)
-        self.optimizer = optimizer or optimizer_of(network, settings)
+        self.optimizer = optimizer or optimizer_of(network, settings, (self.x, self.y, self.task))
         self.carried, self.test = optimizer is not None, test
         self.layers = sum(flow.layers for flow in flows_of(network))
         self.scheduler = _scheduler(self.optimizer, settings, self.steps)
@@ -206,7 +207,7 @@ class _Run:
             self.history.stopped = f"the target {self.settings.target:g} was reached before the first epoch"
 
     def _epoch(self, epoch: int, bar: Progress.Bar) -> Epoch:
-        start, lr = time.perf_counter(), self.optimizer.param_groups[0]["lr"]
+        start, lr = time.perf_counter(), rate_of(self.optimizer)
         sums = torch.zeros(4, dtype=torch.float64)
         for step, (x, y) in enumerate(self._batches(), 1):
             self.at = f"step {step} of epoch {epoch}"
@@ -252,12 +253,12 @@ class _Run:
             p.grad = None
         with one_step():
             scores = self._scores(x, y)
-            penalty = self.settings.penalty(self.network)
+            penalty = self.penalty(self.network)
         loss = self.task.loss(scores, y)
         value, weight = float(loss.detach()), float(penalty.detach())
         self._require_sound(value, x)
         self.processes.backward(loss, penalty)
-        norm = self._clipped([p.grad for p in weights if p.grad is not None])
+        norm = self._clipped()
         for what, number in (("penalty", weight), ("gradient norm", norm)):
             if not math.isfinite(number):
                 raise diagnose(self.network, x, what, number, self.at)
@@ -265,10 +266,12 @@ class _Run:
         self.scheduler.step()
         return value, weight, self.task.score(scores.detach(), y), norm
 
-    def _clipped(self, gradients: list[Tensor]) -> float:
+    def _clipped(self) -> float:
         """The norm of the whole gradient, which is then shortened to the largest one allowed."""
-        norm = nn.utils.get_total_norm([in_working_precision(g) for g in gradients])
+        groups = self.optimizer.param_groups
+        norm = norm_in_units(groups)
         if self.settings.max_grad_norm:
+            gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
             torch._foreach_mul_(gradients, (self.settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         return float(norm)
 
@@ -313,15 +316,30 @@ class _Run:
             self.history.stopped = f"no better validation loss in {patience} epochs"
 
 
-def optimizer_of(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """The optimiser that the settings name, for the weights of a network; the head has a group of its own."""
+def optimizer_of(
+    network: nn.Module, settings: Settings, data: tuple[Tensor, Tensor, Task] | None = None
+) -> torch.optim.Optimizer:
+    """The optimiser that the settings name, for the weights of a network; the head has groups of its own, and so have
+    weights of different units (`liouville.train.rates`).
+
+    Args:
+        network, settings: as for `fit`.
+        data: inputs, targets and task, which ``rates="share"`` measures its rate on.
+
+    Raises:
+        ValueError: a share is asked for without data.
+    """
+    lr = settings.lr
+    if settings.rates == "share":
+        if data is None:
+            raise ValueError('rates="share" measures its rate on data; give optimizer_of data=(x, y, task).')
+        lr = measured(network, *data, settings)
     last = getattr(network, "head", None)
     head = {id(p) for p in last.parameters()} if isinstance(last, nn.Module) else set()
     weights = [p for p in network.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in weights if id(p) not in head], "lr": settings.lr}]
+    groups = groups_of(network, [p for p in weights if id(p) not in head], lr, settings)
     if not settings.alternate:
-        groups.append({"params": [p for p in weights if id(p) in head], "lr": settings.head_lr or settings.lr})
-    groups = [group for group in groups if group["params"]]
+        groups += groups_of(network, [p for p in weights if id(p) in head], settings.head_lr or lr, settings)
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=0.9)
     betas = (0.9, settings.beta2)

@@ -14,6 +14,7 @@ from liouville.renamed import fields_renamed
 from liouville.train.regularisers import Penalty
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
+RATES = ("scaled", "share", "plain")
 SCHEDULES = ("one-cycle", "cosine", "step", "constant", "epoch-count")
 HEADS = ("eliminated", "eliminated-simple", "joint", "alternating")
 SAFEGUARDS = ("armijo", "trust-region")
@@ -41,7 +42,12 @@ class Settings:
         epochs: passes over the training part.
         batch_size: samples per step.
         lr: learning rate; the highest one of the schedule.
-        head_lr: learning rate of the head; ``lr`` if None.
+        head_lr: learning rate of the head; ``lr``, or what a share comes to, if None.
+        rates: what rates and penalties are those of. ``"scaled"``: of weights in the units of their network
+            (`liouville.units`), so that one rate serves every final time. ``"share"``: as scaled, but ``lr`` is a
+            share: how far, relative to its size, the first step of the highest rate would move y_N, measured before
+            training; the rate is 0.1 at most. ``"plain"``: of the weights as they are. All are one where no unit is
+            set: for flows of your own, and initial weights that no final time has scaled.
         optimizer: ``"adam"``, ``"adamw"`` or ``"sgd"`` (with momentum 0.9).
         beta2: how long Adam remembers the squares of gradients; 0.95 made deep flows train far more reliably than
             torch's 0.999.
@@ -79,6 +85,7 @@ class Settings:
     batch_size: int = 125
     lr: float = 0.02
     head_lr: float | None = None
+    rates: Literal["scaled", "share", "plain"] = "scaled"
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     beta2: float = 0.95
     weight_decay: float = 0.0
@@ -99,6 +106,13 @@ class Settings:
     def __post_init__(self) -> None:
         lookup(dict.fromkeys(OPTIMIZERS, 0), self.optimizer, "optimizer")
         lookup(dict.fromkeys(SCHEDULES, 0), self.schedule, "schedule")
+        lookup(dict.fromkeys(RATES, 0), self.rates, "kind of rates")
+        if self.rates == "share" and self.alternate and self.head_lr is None:
+            raise ValueError(
+                "rates='share' measures no rate for a head that is made afresh; give head_lr beside alternate."
+            )
+        if self.rates == "share" and self.optimizer == "sgd":
+            raise ValueError("rates='share' measures a step of Adam, got optimizer='sgd'; use rates='scaled'.")
         for name, low in (("epochs", 1), ("batch_size", 1), ("alternate", 0), ("shift", 0), ("seed", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2**63:

@@ -17,7 +17,7 @@ from torch import nn
 
 from liouville.backprop import Backprop, Stored
 from liouville.budget import budgeted
-from liouville.fields import dropout
+from liouville.fields import Initial, dropout
 from liouville.flow import Flow
 from liouville.names import lookup
 from liouville.network import ChannelsLast, Connector, Half, Lift, Network, Place
@@ -25,7 +25,9 @@ from liouville.operators import Conv, Dense
 from liouville.randomness import seeded
 from liouville.schemes import Scheme
 from liouville.task import scores_for
+from liouville.units import count_in
 from liouville.zoo.papers import MODELS, Builder, ms1, verlet
+from liouville.zoo.start import scaled_start
 
 LiftChoice = Place | Literal["linear"] | None
 
@@ -70,6 +72,9 @@ def classifier(
     backprop: Backprop = Stored(),
 ) -> Network:
     """A network that classifies: lift, the model's flow, a linear head.
+
+    Its initial weights are such that the final time does not matter, as `liouville.zoo.scaled_start` says: with
+    ``init=Smooth(action=None)``, `Normal` or an `Initial` of your own they are as drawn, and it does.
 
     Args:
         model: a name of `MODELS`, or a function like them (``functools.partial(zoo.h1, J="full")``).
@@ -155,6 +160,9 @@ def _network(
         flows = [build(n, N, T, operator=operator, backprop=own) for n, N in zip(widths, depths, strict=True)]
         if scheme is not None:
             flows = [Flow(f.field, scheme, f.T, backprop) for f in flows]
+        for flow in flows:
+            if (action := _action(flow)) is not None:
+                scaled_start(flow, action)
         if budget is not None and dropout_rate:
             raise ValueError("a budget bounds the velocities as they are, without dropout; give one of the two.")
         if budget is not None:
@@ -162,12 +170,18 @@ def _network(
         if dropout_rate:
             flows = [Flow(dropout(f.field, dropout_rate), f.scheme, f.T, f.backprop) for f in flows]
         if isinstance(inputs, int) and conv is None:
-            return _dense(_function(build), inputs, outputs, flows, lift)
+            return count_in(_dense(_function(build), inputs, outputs, flows, lift))
         if not isinstance(inputs, int) and conv is not None:
             if _function(build) is verlet:
                 raise ValueError("verlet, whose data lies in q alone, is for vectors here; use ms1 for images.")
-            return _images(inputs, outputs, flows, conv)
+            return count_in(_images(inputs, outputs, flows, conv))
     raise _misfit(inputs, conv)
+
+
+def _action(flow: Flow) -> float | None:
+    """What the initial weights ask for, of a field that knows how they were drawn."""
+    init = getattr(getattr(flow.field, "force", flow.field), "init", None)
+    return init.action if isinstance(init, Initial) else None
 
 
 def _dense(build: Any, inputs: int, outputs: int, flows: list[Flow], lift: LiftChoice) -> Network:
@@ -179,7 +193,7 @@ def _dense(build: Any, inputs: int, outputs: int, flows: list[Flow], lift: LiftC
             "verlet starts with p = 0 and the data in q, which a learned lift would overwrite; use lift='q' or ms1."
         )
     place = lift or ("q" if build in (ms1, verlet) else "ends")
-    first = nn.Linear(inputs, n) if place == "linear" else Lift(n, inputs, place=place)
+    first = nn.Linear(inputs, n) if place == "linear" else Lift(n, inputs, place=place, scale=flows[0].field.state_unit)
     if build is verlet:
         return Network(first, flows[0], nn.Sequential(Half("q"), nn.Linear(n - n // 2, outputs)))
     return Network(first, flows[0], nn.Linear(n, outputs))

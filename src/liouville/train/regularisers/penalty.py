@@ -6,7 +6,8 @@ __all__ = ["Penalty"]
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,15 @@ class Penalty(Regulariser):
         if self.soft_budget is not None:
             require_budget(self.soft_budget)
 
+    _units: ClassVar[bool] = False
+
+    def in_units(self, units: bool = True) -> Penalty:
+        """The same penalty of the weights in their units (`liouville.units`), as ``rates="scaled"`` minimises it; of the
+        weights as they are if not ``units``.
+        """
+        kind = _InUnits if units else Penalty
+        return kind(**{f.name: getattr(self, f.name) for f in fields(self)})
+
     def parts(self) -> list[ConvexRegulariser]:
         """The regularisers that count."""
         return list(self._parts)
@@ -66,17 +76,20 @@ class Penalty(Regulariser):
     def _parts(self) -> list[ConvexRegulariser]:
         """Made once: every step asks for them."""
         in_depth = (
-            Smoothness(self.smoothness, self.scaling),
-            Decay(self.decay, self.scaling),
-            Variation(self.variation),
-            L1(self.l1),
+            Smoothness(self.smoothness, self.scaling, units=self._units),
+            Decay(self.decay, self.scaling, units=self._units),
+            Variation(self.variation, units=self._units),
+            L1(self.l1, units=self._units),
         )
         bound = [] if self.soft_budget is None else [SoftBudget(budget=self.soft_budget)]
         return [part for part in in_depth if part.weight] + bound + self.head_parts()
 
     def head_parts(self) -> list[ConvexRegulariser]:
         """Those that depend on the head alone."""
-        parts = (HeadDecay(self.head_decay), HeadSmoothness(self.head_smoothness))
+        parts = (
+            HeadDecay(self.head_decay, units=self._units),
+            HeadSmoothness(self.head_smoothness, units=self._units),
+        )
         return [part for part in parts if part.weight]
 
     def value(self, network: nn.Module) -> Tensor:
@@ -91,3 +104,9 @@ class Penalty(Regulariser):
             for name, product in part.curvature(network, direction).items():
                 total[name] += product
         return total
+
+
+class _InUnits(Penalty):
+    """A penalty of the weights in their units."""
+
+    _units = True
