@@ -12,14 +12,14 @@ __all__ = ["count_in", "units_of"]
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from liouville.flow import Flow, flows_of
 from liouville.network import Network
 
 
-def units_of(network: nn.Module) -> dict[nn.Parameter, float]:
-    """The unit of each weight, where it is not 1: the matrices of flows, and of a `Network` the linear maps beside them.
+def units_of(network: nn.Module) -> dict[Tensor, float]:
+    """The unit of each weight where it is not 1: matrices of flows and, of a `Network`, the linear maps beside them.
 
     A lift, a connector or a head of several linear maps, and whatever else is no flow, is counted in 1.
 
@@ -31,7 +31,9 @@ def units_of(network: nn.Module) -> dict[nn.Parameter, float]:
         >>> units_of(lv.Network(lv.Lift(4), lv.zoo.h2(4, layers=8, T=1.0), torch.nn.Linear(4, 1)))
         {}
     """
-    units = {p: flow.field.weight_unit for flow in flows_of(network) for p in flow.field.matrices()}
+    units: dict[Tensor, float] = {
+        p: flow.field.weight_unit for flow in flows_of(network) for p in flow.field.matrices()
+    }
     for layer, before, after in _joints(network):
         units[layer.weight] = after / before
         if layer.bias is not None:

@@ -51,8 +51,11 @@ _data, _network, _training, _machine, _output = (
 @_network("--dropout", type=float, help="Dropout of every layer's velocity, in [0, 1).")
 @_training("--epochs", type=int, help="Passes over the training part; iterations of gauss-newton.")
 @_training("--batch-size", former="--batch", type=int, help="Samples per step.")
-@_training("--lr", type=float, help="Learning rate, the highest of the schedule.")
+@_training("--lr", type=float, help="Learning rate, the highest of the schedule; with --rates share, the share.")
 @_training("--head-lr", type=float, help="Learning rate of the head.")
+@_training(
+    "--rates", metavar="scaled|share|plain", help="Of weights in units, of a share of y_N, of weights as they are."
+)
 @_training("--optimizer", metavar="adam|adamw|sgd|gauss-newton", help="SGD has momentum 0.9.")
 @_training(
     "--head", metavar="eliminated|eliminated-simple|joint|alternating", help="Of gauss-newton: how it treats the head."
@@ -140,6 +143,7 @@ def train(
 
 def _run(plan: Plan, folder: Path | None, force: bool, quiet: bool, figures: bool, svg: bool, watch: _Watch) -> int:
     from liouville import processes
+    from liouville.runs.cautions import cautions
     from liouville.runs.execute import run, trained
     from liouville.runs.folder import next_free
     from liouville.train import Terminal
@@ -159,6 +163,8 @@ def _run(plan: Plan, folder: Path | None, force: bool, quiet: bool, figures: boo
     watch.lap("data")
     if not quiet:
         say(_describe(plan, split, network, together))
+        for caution in cautions(network):
+            click.echo(f"liouville: note: {caution}", err=True)
     with _told():
         done = run(
             plan,
@@ -233,12 +239,13 @@ def _as_spelled(changes: dict[str, Any]) -> dict[str, Any]:
     from liouville.names import spelled
     from liouville.runs.choices import DEVICES, DTYPES, INITS, LIFTS
     from liouville.schemes import FORMER_NAMES, SCHEMES
-    from liouville.train.settings import HEADS, OPTIMIZERS, SAFEGUARDS, SCHEDULES
+    from liouville.train.settings import HEADS, OPTIMIZERS, RATES, SAFEGUARDS, SCHEDULES
     from liouville.zoo import MODELS
 
     known: dict[str, Iterable[str]] = {"model": MODELS, "scheme": (*SCHEMES, *FORMER_NAMES), "activation": ACTIVATIONS}
     known |= {"lift": LIFTS, "init": INITS}
     known |= {"engine": ENGINES, "dtype": DTYPES, "device": DEVICES, "schedule": SCHEDULES, "head": HEADS}
+    known |= {"rates": RATES}
     known |= {"optimizer": (*OPTIMIZERS, "gauss-newton"), "safeguard": SAFEGUARDS}
     known |= {"scaling": ("depth", "hdnn", "sum"), "J": ("canonical", "full")}
     return {name: spelled(value, known.get(name, ())) for name, value in changes.items()}

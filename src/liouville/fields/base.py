@@ -201,7 +201,7 @@ class VectorField(nn.Module, ABC):
         degrees = degrees_of(self)
         return 1.0 if degrees is None else self.weight_unit**-degrees.argument
 
-    def matrices(self) -> list[nn.Parameter]:
+    def matrices(self) -> list[Tensor]:
         """The parameters that `degrees` counts."""
         degrees = degrees_of(self)
         return [] if degrees is None else [getattr(self, name) for name in degrees.raw or degrees.weights]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from liouville.fields.base import Degrees, Lipschitz, Spectrum, Theta, VectorField, degrees_of, is_closed, spectrum_of
 from liouville.fields.hamiltonian import canonical
@@ -70,7 +70,7 @@ class SecondOrderField(PartitionedField):
         """The force's own."""
         return self.force.weight_unit
 
-    def matrices(self) -> list[nn.Parameter]:
+    def matrices(self) -> list[Tensor]:
         """The force's."""
         return self.force.matrices() if self.degrees else []
 

@@ -11,7 +11,7 @@ __all__ = ["Wrapped", "unwrapped", "wrapping"]
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from liouville.fields.base import Degrees, Lipschitz, Spectrum, Theta, VectorField, degrees_of, spectrum_of
 from liouville.fields.partitioned import PartitionedField
@@ -107,7 +107,7 @@ class Wrapped(VectorField):
         """The field's own."""
         return self.field.state_unit
 
-    def matrices(self) -> list[nn.Parameter]:
+    def matrices(self) -> list[Tensor]:
         """The field's own."""
         return self.field.matrices()
 

@@ -37,8 +37,10 @@ def conforming(plan: type, value: Mapping[str, Any]) -> tuple[dict[str, Any], di
         raise ValueError(f"plan.{name} is {'missing' if name in declared else 'unknown'}.")
     for name, kind in declared.items():
         conform(value[name], kind, f"plan.{name}")
-    init, settings = dict(value["init"]), dict(value["settings"])
+    init, settings = {"action": None, **value["init"]}, dict(value["settings"])
     second = settings["optimizer"] == GaussNewton.optimizer
+    if not second:
+        settings.setdefault("rates", "plain")  # of versions whose weights had no units
     settings = current_names(GaussNewton if second else Settings, settings)
     settings["penalty"] = current_names(Penalty, settings["penalty"])
     mine = {k: v for k, v in settings.items() if k != "optimizer"} if second else settings

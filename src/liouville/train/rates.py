@@ -51,12 +51,10 @@ def group_of(weights: Sequence[Tensor], unit: float, lr: float, settings: Settin
 
 def norm_in_units(groups: Sequence[Mapping[str, Any]]) -> Tensor:
     """The norm of the whole gradient by w / u."""
-    gradients = []
+    gradients: list[Tensor] = []
     for group in groups:
-        own, unit = (
-            [in_working_precision(p.grad) for p in group["params"] if p.grad is not None],
-            group.get("unit", 1.0),
-        )
+        own = [in_working_precision(p.grad) for p in group["params"] if p.grad is not None]
+        unit = group.get("unit", 1.0)
         gradients += own if unit == 1.0 or not own else torch._foreach_mul(own, unit)
     return nn.utils.get_total_norm(gradients)
 

@@ -108,9 +108,7 @@ class Settings:
         lookup(dict.fromkeys(SCHEDULES, 0), self.schedule, "schedule")
         lookup(dict.fromkeys(RATES, 0), self.rates, "kind of rates")
         if self.rates == "share" and self.alternate and self.head_lr is None:
-            raise ValueError(
-                "rates='share' measures no rate for a head that is made afresh; give head_lr beside alternate."
-            )
+            raise ValueError("rates='share' measures no rate for a fresh head; give head_lr beside alternate.")
         if self.rates == "share" and self.optimizer == "sgd":
             raise ValueError("rates='share' measures a step of Adam, got optimizer='sgd'; use rates='scaled'.")
         for name, low in (("epochs", 1), ("batch_size", 1), ("alternate", 0), ("shift", 0), ("seed", 0)):

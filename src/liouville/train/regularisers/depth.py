@@ -145,7 +145,8 @@ class _Weights:
 
     def __init__(self, flow: Flow, units: bool) -> None:
         own = degrees_of(flow.field) if units else None
-        self.flow, self.h, self.matrices, self.unit = flow, flow.h, (), 1.0
+        self.flow, self.h, self.unit = flow, flow.h, 1.0
+        self.matrices: tuple[str, ...] = ()
         if own is not None and flow.field.weight_unit != 1.0:
             self.unit, self.matrices = flow.field.weight_unit, own.weights
             self.h *= self.unit**own.rate

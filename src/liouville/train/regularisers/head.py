@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = ["HeadDecay", "HeadSmoothness", "head_decay"]
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ class _OfHead(ConvexRegulariser):
 
     def _counted(self, network: Network, weights: list[Tensor]) -> list[Tensor]:
         """The weights in their units, if so asked."""
-        units: Mapping[Tensor, float] = units_of(network) if self.units else {}  # type: ignore[assignment]
+        units = units_of(network) if self.units else {}
         return [w / units[w] if w in units else w for w in weights]
 
 

@@ -62,8 +62,8 @@ class Penalty(Regulariser):
     _units: ClassVar[bool] = False
 
     def in_units(self, units: bool = True) -> Penalty:
-        """The same penalty of the weights in their units (`liouville.units`), as ``rates="scaled"`` minimises it; of the
-        weights as they are if not ``units``.
+        """The same penalty of the weights in their units (`liouville.units`), which ``rates="scaled"`` minimises; of
+        the weights as they are if not ``units``.
         """
         kind = _InUnits if units else Penalty
         return kind(**{f.name: getattr(self, f.name) for f in fields(self)})
