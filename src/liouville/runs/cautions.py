@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["cautions"]
 
+import bisect
 import math
 
 from liouville.analysis import margin
@@ -66,10 +67,11 @@ def _too_few(flow: Flow) -> str | None:
 
 
 def _layers(flow: Flow, action: float) -> int:
-    layers = flow.layers
-    while flow.scheme.carried(layers) < action:
-        layers += max(1, layers // 16)
-    return layers
+    """The least number that carries it."""
+    enough = flow.layers
+    while flow.scheme.carried(enough) < action:
+        enough *= 2
+    return bisect.bisect_left(range(enough), action, lo=enough // 2, key=flow.scheme.carried)
 
 
 def _named(flow: Flow) -> str:

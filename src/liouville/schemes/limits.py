@@ -68,6 +68,13 @@ def carried(scheme: Scheme, layers: int) -> float:
         >>> [round(carried(scheme, 16), 1) for scheme in (lv.SymplecticEuler(), lv.ForwardEuler())]
         [19.2, 10.8]
     """
+    try:
+        return _carried_once(scheme, layers)
+    except TypeError:  # a scheme that cannot be hashed
+        return _carried(scheme, layers)
+
+
+def _carried(scheme: Scheme, layers: int) -> float:
     limit = scheme.stability_limit
     if math.isnan(limit):
         return _SHARE * layers
@@ -75,12 +82,16 @@ def carried(scheme: Scheme, layers: int) -> float:
     if limit > 0 or _grows_by(scheme, longest, layers) <= GROWTH:
         return longest * layers
     low, high = 0.0, longest
-    for _ in range(60):
+    for _ in range(40):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if _grows_by(scheme, middle, layers) <= GROWTH else (low, middle)
     return low * layers
 
 
+_carried_once = functools.cache(_carried)
+
+
+@torch.no_grad()
 def _grows_by(scheme: Scheme, frequency: float, layers: int) -> float:
     """What N steps at h omega multiply an oscillation by."""
     return float(_growth(scheme, torch.tensor([frequency], dtype=torch.float64)) ** layers)
