@@ -43,11 +43,6 @@ class Settings:
         batch_size: samples per step.
         lr: learning rate; the highest one of the schedule.
         head_lr: learning rate of the head; ``lr``, or what a share comes to, if None.
-        rates: what rates and penalties are those of. ``"scaled"``: of weights in the units of their network
-            (`liouville.units`), so that one rate serves every final time. ``"share"``: as scaled, but ``lr`` is a
-            share: how far, relative to its size, the first step of the highest rate would move y_N, measured before
-            training; the rate is 0.1 at most. ``"plain"``: of the weights as they are. All are one where no unit is
-            set: for flows of your own, and initial weights that no final time has scaled.
         optimizer: ``"adam"``, ``"adamw"`` or ``"sgd"`` (with momentum 0.9).
         beta2: how long Adam remembers the squares of gradients; 0.95 made deep flows train far more reliably than
             torch's 0.999.
@@ -72,6 +67,11 @@ class Settings:
             fourteenth of the width, 2 twice as much.
         bfloat16: run the network under autocast in bfloat16; weights and optimiser keep their precision.
         seed: of the held-out part, the order of the batches, shifts and dropout.
+        rates: what rates and penalties are those of. ``"scaled"``: of weights in the units of their network
+            (`liouville.units`), so that one rate serves every final time. ``"share"``: as scaled, but ``lr`` is a
+            share: how far, relative to its size, the first step of the highest rate would move y_N, measured before
+            training; the rate is 0.1 at most. ``"plain"``: of the weights as they are, which is the same as scaled
+            where no unit is set: for flows of your own, and for initial weights that no final time has scaled.
 
     Raises:
         ValueError: if a value is out of range or a name unknown.
@@ -85,7 +85,6 @@ class Settings:
     batch_size: int = 125
     lr: float = 0.02
     head_lr: float | None = None
-    rates: Literal["scaled", "share", "plain"] = "scaled"
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     beta2: float = 0.95
     weight_decay: float = 0.0
@@ -102,6 +101,7 @@ class Settings:
     warp: float = 0.0
     bfloat16: bool = False
     seed: int = 0
+    rates: Literal["scaled", "share", "plain"] = "scaled"
 
     def __post_init__(self) -> None:
         lookup(dict.fromkeys(OPTIMIZERS, 0), self.optimizer, "optimizer")

@@ -1,7 +1,7 @@
 """The stable networks beside others as the depth grows at a fixed step, every one of them with one setting.
 
 T grows with N, from 1 to 64, and nothing else is changed: start, rate and penalties are in the units of the network
-(`liouville.units`), in which T does not count. The networks that are no flows get the better of two rates by validation.
+(`liouville.units`), in which T does not count. Networks that are no flows get the better of two rates by validation.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def _accuracy(records: Sequence[Record]) -> Table:
         rows.append((name, *(spread(percents(mine, "test_accuracy"), 1) for mine in found), str(lost)))
     head = ("network", *(f"{N} layers, T = {STEP * N:g}" for N in depths), "diverged")
     note = (
-        f"Swiss roll, noise 0.01, 4 features, 30 epochs. All flows: Omega = 20 at the start, Adam at {RATE:g} in units. "
+        f"Swiss roll, noise 0.01, 4 features, 30 epochs. Flows: Omega = 20 at the start, Adam at {RATE:g} in units. "
         "h1, antisymmetric and ResNet take steps of forward Euler, which carries less than 20 in 16 layers. For the "
         f"others validation chooses among the rates {', '.join(map(str, RATES))}. A run that diverged counts as 0 %; a "
         "dash stands for what was not run."
