@@ -109,10 +109,13 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
             best = {**found.metrics, "lr": lr}
     if not best:
         raise diverged[-1]
-    kept = {name: best[name] for name in Values.__required_keys__}
+    kept = {name: value for name, value in best.items() if name in _KEPT}
     if isinstance(network, Network):
         kept |= _sensitivity(network, split.x_test[:100])
     return {k: rounded(v) for k, v in kept.items()}
+
+
+_KEPT = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr")
 
 
 def _network(config: Config, seed: int) -> nn.Module:
