@@ -89,7 +89,8 @@ def classifier(
             ``"linear"``, a learned map.
         conv: for signals, images and volumes: `Images()` or another choice; required there, refused for vectors.
         dropout_rate: dropout of every layer's velocity during training.
-        budget: C > 1: every flow keeps ||dy_N/dy_j|| <= C by `liouville.budgeted`; it does not go with dropout.
+        budget: C > 1: every flow keeps ||dy_N/dy_j|| <= C by `liouville.budgeted`; it does not go with dropout. The
+            start then is Omega = 2 log C at most, since a flow that turns faster is held back by its budget.
         generator: source of all initial weights; torch's default stream if None.
         backprop: engine of the flows.
 
@@ -162,7 +163,7 @@ def _network(
             flows = [Flow(f.field, scheme, f.T, backprop) for f in flows]
         for flow in flows:
             if (action := _action(flow)) is not None:
-                scaled_start(flow, action)
+                scaled_start(flow, action if budget is None else min(action, 2 * math.log(max(budget, 1.1))))
         if budget is not None and dropout_rate:
             raise ValueError("a budget bounds the velocities as they are, without dropout; give one of the two.")
         if budget is not None:
