@@ -67,7 +67,7 @@ def test_a_byte_order_mark_is_no_damage():
         ([[1, True]], Numbers, "v must be a number, or a list of numbers, got a list of 1."),
         ("\x1b[2J", Name, 'v must be text of printable characters, got "\\u001b[2J".'),
         ("\ud800", Name, 'v must be text of printable characters, got "\\ud800".'),
-        ({"x": 1}, Point, "v.y must be a number or null, got nothing."),
+        ({"y": 1}, Point, "v.x must be a whole number, got nothing."),
         ({"x": 1, "y": None, "z": 2}, Point, "v.z must be left out; known are x, y, got 2."),
         ({"name": "n", "points": [{"x": 1, "y": "2"}]}, Sheet, 'v.points[0].y must be a number or null, got "2".'),
         ({"points": []}, Sheet, "v.name must be text of printable characters, got nothing."),
@@ -84,7 +84,13 @@ def test_the_sentence_leads_to_what_does_not_fit(value, kind, message):
 
 def test_what_fits_passes():
     conform({"name": "n", "points": [{"x": 1, "y": 2}], "more": 1, "shape": [1, 2]}, Sheet)
-    for value, kind in ((1, float), (None, float | None), ([1, [2]], list[Any]), ([[1.0, 2], [3, 4]], Numbers)):
+    for value, kind in (
+        ({"x": 1}, Point),
+        (1, float),
+        (None, float | None),
+        ([1, [2]], list[Any]),
+        ([[1.0, 2], [3, 4]], Numbers),
+    ):
         conform(value, kind)
 
 

@@ -1,8 +1,8 @@
 """JSON that somebody may have edited: read strictly, compared once with what it has to be, refused in one sentence.
 
 What a document has to be is said by annotations: ``int``, ``float | None``, ``list[str]``, ``tuple[int, ...]``,
-``Literal``, ``Mapping[str, X]``, a dataclass (all its fields and no others) or a TypedDict (its keys, others are left
-aside), each narrowed by ``Annotated[X, rule]`` where the type does not say it all.
+``Literal``, ``Mapping[str, X]``, a dataclass (its fields and no others; one with a default may be missing) or a
+TypedDict (its keys, others are left aside), each narrowed by ``Annotated[X, rule]`` where the type does not say it all.
 """
 
 from __future__ import annotations
@@ -211,8 +211,9 @@ def _fields(kind: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
         optional = {name for name, hint in hints.items() if typing.get_origin(hint) is typing.NotRequired}
         bare = {name: typing.get_args(hint)[0] if name in optional else hint for name, hint in hints.items()}
         return bare, tuple(name for name in hints if name not in optional)
-    names = tuple(f.name for f in dataclasses.fields(kind) if f.init)
-    return {name: hints[name] for name in names}, names
+    taken = [f for f in dataclasses.fields(kind) if f.init]
+    required = tuple(f.name for f in taken if f.default is f.default_factory is dataclasses.MISSING)
+    return {f.name: hints[f.name] for f in taken}, required
 
 
 _PLAIN: dict[Any, tuple[Callable[[Any], bool], str]] = {

@@ -11,9 +11,10 @@ from torch import nn
 import liouville as lv
 from liouville.agents import Simulation, spread
 from liouville.agents.checkpoints import Checkpoints, record_of
-from liouville.agents.training import Training, train
+from liouville.agents.training import train
 from liouville.data import Split
 from liouville.task import Task
+from liouville.train import Penalty, Settings
 
 RING = ((0, 1), (1, 2), (2, 3), (3, 0))
 
@@ -39,7 +40,8 @@ def run(folder, epochs=2, split=None, graph=RING, T=1.0, dtype=torch.float64, se
     checkpoints = Checkpoints(Path(folder), record, epochs)
     checkpoints.require_same(range(len(exchange.graph)))
     local, found = spread(network, exchange, protocol, consensus), []
-    settings, cast = Training(epochs, batch, lr, seed), split.to(dtype=dtype)
+    settings = Settings(epochs, batch, lr, warmup=0.3, validation=0.0, seed=seed)
+    cast = split.to(dtype=dtype)
     losses = train(local, exchange, cast, Task("logistic", 2), settings, checkpoints, on_start=found.append)
     return found[0], losses
 
@@ -156,3 +158,12 @@ def test_a_damaged_checkpoint_is_refused_by_name(how, tmp_path):
     assert "\n" not in said and (str(path) in said or how == "record")
     path.unlink()  # as the sentence says: the epoch before is there
     assert run(tmp_path)[0].epoch == 1
+
+
+@pytest.mark.parametrize(
+    "change", [{"validation": 0.1}, {"optimizer": "sgd"}, {"penalty": Penalty(decay=1e-3)}, {"ema_decay": 0.9}]
+)
+def test_a_setting_that_agents_do_not_heed_is_refused_by_name(change):
+    settings = Settings(**{"validation": 0.0} | change)
+    with pytest.raises(ValueError, match=f"agents train with {next(iter(change))}="):
+        train(lv.Network(lv.Lift(8, 2), nn.Identity(), nn.Linear(8, 1)), None, data(), Task("logistic", 2), settings)

@@ -167,6 +167,16 @@ def test_the_report_calls_nodes_by_their_names_and_says_what_is_kept(tmp_path, c
         assert "--T was 0.5, is 2.0" in capsys.readouterr().err
 
 
+def test_data_are_loaded_once(ring, monkeypatch):
+    import liouville.data
+    from liouville.__main__ import main
+
+    loaded, load = [], liouville.data.load
+    monkeypatch.setattr(liouville.data, "load", lambda *args, **more: loaded.append(args) or load(*args, **more))
+    assert main(["agents", "--graph", str(ring), *TINY, "--epochs", "1", "--quiet"]) == 0
+    assert loaded == [("swiss-roll",)]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs process groups")
 @pytest.mark.parametrize("nproc", [1, 2])

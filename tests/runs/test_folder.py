@@ -102,7 +102,7 @@ def test_damaged_histories_plans_and_networks_are_named(written):
     config = json.loads((path / "config.json").read_text())
     for change in ({"model": "h7"}, {"settings": {"epochs": 0}}, {"nonsense": 1}, {"init": None}):
         (path / "config.json").write_text(json.dumps(config | {"plan": config["plan"] | change}))
-        with pytest.raises(ValueError, match=r"unknown model 'h7'|the plan is not one that this version"):
+        with pytest.raises(ValueError, match=r"unknown model 'h7'|the plan is not one of liouville"):
             _ = Run.open(path).plan
     lv.save(torch.nn.Linear(2, 1), path / "model.safetensors")
     with pytest.raises(ValueError, match="holds a Linear, expected a Network"):

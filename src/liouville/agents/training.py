@@ -6,10 +6,10 @@ never interrupted.
 
 from __future__ import annotations
 
-__all__ = ["Training", "accuracy", "train"]
+__all__ = ["accuracy", "train"]
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
@@ -19,22 +19,10 @@ from liouville.agents.exchange import Exchange
 from liouville.data import Split
 from liouville.network import Network
 from liouville.task import Task
+from liouville.train import Settings
 from liouville.train.loop import one_cycle
 
-
-@dataclass(frozen=True)
-class Training:
-    """How agents train: Adam with a one-cycle rate, mean loss over batches that all nodes draw alike.
-
-    Args:
-        epochs, batch_size, lr: as for `liouville.train.Settings`.
-        seed: of the order of the samples.
-    """
-
-    epochs: int = 40
-    batch_size: int = 125
-    lr: float = 0.02
-    seed: int = 0
+_HEEDED = ("epochs", "batch_size", "lr", "beta2", "warmup", "seed")
 
 
 def train(
@@ -42,21 +30,24 @@ def train(
     exchange: Exchange,
     split: Split,
     task: Task,
-    settings: Training,
+    settings: Settings,
     checkpoints: Checkpoints | None = None,
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
     on_start: Callable[[Found], None] = lambda found: None,
 ) -> list[float]:
     """Train from the start, or from where the checkpoints end; the mean loss of each epoch comes back.
 
-    Every process must be given the same split and settings. Checkpoints are written after each epoch.
+    Every process must be given the same split and settings: Adam with a one-cycle rate, no penalty, and
+    ``validation=0.0``, since nobody but all nodes together can judge an epoch. Checkpoints are written after each.
 
     Raises:
-        ValueError: if the folder holds another training, or a damaged file.
+        ValueError: if the folder holds another training, or a damaged file, or a setting asks for more than this.
     """
-    optimizer = torch.optim.Adam([w for w in local.parameters() if w.requires_grad], lr=settings.lr, betas=(0.9, 0.95))
+    _require_heeded(settings)
+    weights = [w for w in local.parameters() if w.requires_grad]
+    optimizer = torch.optim.Adam(weights, lr=settings.lr, betas=(0.9, settings.beta2))
     steps = -(-len(split.x_train) // settings.batch_size)
-    rate = one_cycle(settings.epochs * steps, 0.3)
+    rate = one_cycle(settings.epochs * steps, settings.warmup)
     found = Found(0, [], settings.epochs)
     if checkpoints is not None:
         found = checkpoints.resume(exchange, local, optimizer)
@@ -85,3 +76,12 @@ def train(
 def accuracy(local: Network, x: Tensor, y: Tensor, task: Task) -> float:
     """The score over a whole set, the same at every node."""
     return task.score(torch.cat([local(part) for part in x.split(2000)]), y)
+
+
+def _require_heeded(settings: Settings) -> None:
+    """Refuse settings that training here would pass over."""
+    plain = replace(Settings(validation=0.0), **{name: getattr(settings, name) for name in _HEEDED})
+    for f in fields(Settings):
+        given, expected = getattr(settings, f.name), getattr(plain, f.name)
+        if given != expected:
+            raise ValueError(f"agents train with {f.name}={expected!r}, got {given!r}; leave it so.")

@@ -142,7 +142,7 @@ class Grid(Arithmetic):
         self.dtype = torch.promote_types(self.output, torch.float64 if wide else torch.float32)
         self.integer = torch.int64 if self.dtype == torch.float64 else torch.int32
         self.range = Range(state, self.dtype, _WIDE_BITS if wide and self.output != torch.float64 else None)
-        self.ends: list[Tensor] | None = []  # of what was met, in units of the grid; None once the range is known
+        self.ends: dict[float, list[Tensor]] | None = {}  # of what was met, by its unit; None once the range is known
 
     @property
     def spacing(self) -> float:
@@ -183,7 +183,8 @@ class Grid(Arithmetic):
         return part[0].sum().reshape(1)
 
     def in_range(self, found: Callable[[], Reach]) -> bool:
-        furthest = float(torch.stack(self.ends).abs().max()) if self.ends else 0.0
+        met = [unit * float(torch.stack(ends).abs().max()) for unit, ends in (self.ends or {}).items()]
+        furthest = math.nan if any(map(math.isnan, met)) else max(met, default=0.0)
         before = self.spacing
         if furthest < self.range.limit:
             if self.ends is not None:
@@ -193,7 +194,7 @@ class Grid(Arithmetic):
                 return True
         else:
             self.range.widen(found, math.isfinite(furthest))
-        self.ends = []
+        self.ends = {}
         return False
 
     def _working(self, factor: float) -> torch.dtype:
@@ -210,12 +211,13 @@ class Grid(Arithmetic):
     def _note(self, x: Tensor, unit: float) -> None:
         """Twice the limit would still fit into the integers: a sum of two numbers within it cannot wrap around."""
         if self.ends is not None and x.numel():
-            self.ends += [end.to(self.dtype).mul_(unit) for end in torch.aminmax(x)]
+            self.ends.setdefault(unit, []).extend(torch.aminmax(x))
 
 
 def sample(x: Tensor) -> Tensor:
     """Up to 512 entries of x, evenly spread."""
-    x = x.permute(sorted(range(x.dim()), key=x.stride, reverse=True))  # in the order of memory: no copy
+    if not x.is_contiguous():
+        x = x.permute(sorted(range(x.dim()), key=x.stride, reverse=True))  # in the order of memory: no copy
     return x.flatten()[:: max(1, -(-x.numel() // 512))].clone()
 
 

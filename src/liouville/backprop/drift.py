@@ -45,18 +45,17 @@ class Probes:
     """
 
     def __init__(self, end: Sequence[Tensor]) -> None:
-        self.size = _largest(end)
-        self.found: dict[int, Tensor] = {}
-        self.impurity = torch.zeros_like(self.size)
+        self.end = end
+        self.found: dict[int, tuple[Tensor, Tensor]] = {}
+        self.impurity = torch.zeros((), dtype=torch.float64, device=end[0].device)
 
     def compare(self, j: int, now: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
-        """Note the state rebuilt in front of layer j; one that was not finite to begin with has nothing to lose."""
-        before, self.size = self.size, _largest(kept)
-        off = _largest([a - b for a, b in zip(now, kept, strict=True)])
-        off = torch.where(off.isfinite(), off, torch.inf)
-        # zeros that moved away come back to a rounding of what they became
-        size = torch.maximum(0.01 * before, self.size)
-        self.found[j] = torch.where(size.isfinite(), off / size.clamp(min=_smallest(kept)), 0.0)
+        """Note the state rebuilt in front of layer j, or, of integers, whether their sums differ."""
+        a, b = torch.cat(list(now)), torch.cat(list(kept))
+        if a.is_floating_point():
+            self.found[j] = _size(a - b), _size(b)
+        else:
+            self.found[j] = (a != b).any().double(), a.new_ones((), dtype=torch.float64)
 
     def repeat(self, now: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
         """Compare the last layer's velocities with what they were, in units of what their own precision allows."""
@@ -67,8 +66,13 @@ class Probes:
 
     def errors(self) -> dict[int, float]:
         """Relative errors by layer, in one transfer from the device."""
-        values = torch.stack(list(self.found.values())).tolist()
-        return dict(zip(self.found, values, strict=True))
+        off, size = (torch.stack(row).double() for row in zip(*self.found.values(), strict=True))
+        off = torch.where(off.isfinite(), off, torch.inf)
+        # zeros that moved away come back to a rounding of what they became
+        after = torch.cat((_largest(self.end).reshape(1), size[:-1]))
+        least = torch.maximum(0.01 * after, size).clamp(min=_smallest(self.end))
+        # a state that was not finite to begin with has nothing to lose
+        return dict(zip(self.found, torch.where(least.isfinite(), off / least, 0.0).tolist(), strict=True))
 
 
 def judge(probes: Probes, layers: Layers, theta: Theta, dtype: torch.dtype, anchors: int | None) -> None:
@@ -77,7 +81,7 @@ def judge(probes: Probes, layers: Layers, theta: Theta, dtype: torch.dtype, anch
     ``dtype`` is that of the state, or of autocast: a velocity of 16 bits that is evaluated at a state one rounding away
     may itself differ by a rounding of 16 bits.
     """
-    if probes.size.is_meta:  # shapes have no values, which could have drifted
+    if probes.impurity.is_meta:  # shapes have no values, which could have drifted
         return
     field, errors = original(layers.field), probes.errors()
     if layers.arithmetic.exact:
@@ -135,6 +139,11 @@ def _largest(tensors: Sequence[Tensor]) -> Tensor:
     """The largest absolute entry, in float64 or exactly, still on its device; NaN if there is one."""
     flat = torch.cat([x.double().abs() for x in tensors])
     return flat.max() if flat.numel() else flat.new_zeros(())
+
+
+def _size(x: Tensor) -> Tensor:
+    """The largest absolute entry, in its own type; NaN if there is one."""
+    return torch.linalg.vector_norm(x, math.inf) if x.numel() else x.new_zeros(())
 
 
 def _smallest(tensors: Sequence[Tensor]) -> float:

@@ -7,23 +7,27 @@ __all__ = ["agents"]
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from liouville.cli import parallel
 from liouville.cli.exits import BadInput, Interrupted
 from liouville.cli.options import INTEGERS, SectionedCommand, convert_data_options, section
-from liouville.cli.output import say, table
+from liouville.cli.output import say
+from liouville.cli.traffic import about, report
 from liouville.environment import launched, require_environment
-from liouville.names import spelled
+from liouville.names import lookup, spelled
 
 if TYPE_CHECKING:
     from liouville.agents import Exchange
     from liouville.agents.checkpoints import Checkpoints, Found
+    from liouville.agents.exchange import Consensus
+    from liouville.agents.patterns import Protocol
     from liouville.data import Split
     from liouville.graphs import Pattern
     from liouville.network import Network
+    from liouville.runs.spread import Spread
 
 _graph, _data, _network, _training, _machine, _output = (
     section(name) for name in ("Graph", "Data", "Network", "Training", "Machine", "Output")
@@ -67,109 +71,176 @@ _NAMES = {
 @_machine("--seed", type=int, default=0, help="Of weights and batches.", show_default=True)
 @_output("--out", metavar="FOLDER", help="Folder of the nodes' checkpoints; the same command goes on with it.")
 @_output("--quiet", is_flag=True, help="Print the accuracy and nothing else.")
-def agents(nproc: int | None, host: str, force: bool, **options: Any) -> int:
+def agents(
+    nproc: int | None,
+    force: bool,
+    host: str,
+    graph: str,
+    mask: str | None,
+    backend: str,
+    timeout: float,
+    out: str | None,
+    quiet: bool,
+    **words: Any,
+) -> int:
     """Train a network whose features and weights live on the nodes of a graph.
 
     Every node talks to its neighbours only, forwards and backwards. The messages and bytes of a layer are printed
     beside what a dense network would send. Start several processes with --nproc, or with torchrun.
     """
     require_environment()
-    options |= {"host": host} | {name: spelled(options[name], known) for name, known in _NAMES.items()}
-    if not launched():
-        made = _central(options)  # bad input is found once, before anything is started
-        _require_fits(made, options, nproc or 1)
-        parallel.require_cores(nproc, force)
-        if nproc and nproc > 1:
-            from liouville.processes import launch
+    door = _Door(graph, mask, spelled(backend, _NAMES["backend"]), timeout, _folder(out), quiet)
+    asked = _asked(door, words)
+    if launched():
+        return _run(asked, door)
+    made = _Made.of(asked, door)  # bad input is found once, before anything is started
+    _require_fits(asked, made, door, nproc or 1)
+    parallel.require_cores(nproc, force)
+    if nproc and nproc > 1:
+        from liouville.processes import launch
 
-            sys.stdout.flush()
-            code = launch(sys.argv[1:], nproc, host, grace=2 * options["timeout"])
-            if code == Interrupted.exit_code:
-                raise Interrupted(f"interrupted; {_kept(options)}")
-            return code
-    _run(options)
-    return 0
-
-
-def _kept(options: dict[str, Any]) -> str:
-    if options["out"] is None:
-        return "nothing is kept without --out FOLDER."
-    return f"the same command goes on after the last epoch that is whole in {options['out']}."
+        sys.stdout.flush()
+        code = launch(sys.argv[1:], nproc, host, grace=2 * timeout)
+        if code == Interrupted.exit_code:
+            raise Interrupted(f"interrupted; {door.kept()}")
+        return code
+    return _run(asked, door, made)
 
 
-def _run(options: dict[str, Any]) -> None:
+class _Door(NamedTuple):
+    """What was typed and trains nothing: the files by name, how processes talk, what is kept and printed."""
+
+    graph: str
+    mask: str | None
+    backend: str
+    timeout: float
+    out: Path | None
+    quiet: bool
+
+    def kept(self) -> str:
+        """What an interrupt leaves, in words."""
+        if self.out is None:
+            return "nothing is kept without --out FOLDER."
+        return f"the same command goes on after the last epoch that is whole in {self.out}."
+
+
+class _Made(NamedTuple):
+    """What is the same in every process: the data, loaded once, the central network, and where it goes on."""
+
+    split: Split
+    network: Network
+    checkpoints: Checkpoints | None
+
+    @classmethod
+    def of(cls, asked: Spread, door: _Door) -> _Made:
+        split = asked.load()
+        network = asked.network(split.facts())
+        return cls(split, network, None if door.out is None else asked.checkpoints(door.out, network, split))
+
+
+def _folder(out: str | None) -> Path | None:
+    if out is None:
+        return None
+    if not out:
+        raise BadInput("--out is empty; give the name of a folder.")
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"--out {folder} is a file; expected a folder, or a name for a new one.")
+    return folder
+
+
+def _asked(door: _Door, words: dict[str, Any]) -> Spread:
+    """The options as one record; a graph that does not do is found before data are loaded."""
+    for name in ("layers", "epochs", "batch", "timeout", "lr"):
+        value = door.timeout if name == "timeout" else words[name]
+        if not value > 0:
+            raise BadInput(f"--{name} must be positive, got {value}.")
+    words |= {name: spelled(words[name], known) for name, known in _NAMES.items() if name in words}
+    lookup(dict.fromkeys(_NAMES["backend"]), door.backend, "backend")
+    graph, mask = _graphs(door, words["undirected"], words["protocol"], words["consensus"])
+    from liouville.data import SOURCES
+    from liouville.runs import Plan
+    from liouville.runs.spread import Spread
+    from liouville.train import Settings
+
+    data = spelled(words["data"], SOURCES)
+    plan = Plan(
+        data=data,
+        data_options=convert_data_options(lookup(SOURCES, data, "data set").loader, words["data_options"]),
+        model=words["model"],
+        layers=words["layers"],
+        T=words["T"] or words["layers"] / 2,
+        settings=Settings(words["epochs"], words["batch"], words["lr"], warmup=0.3, validation=0.0),
+        dtype=words["dtype"],
+        threads=1,
+        seed=words["seed"],
+    )
+    return Spread.of(plan, graph, mask, words["protocol"], words["consensus"], words["sizes"], words["inputs"])
+
+
+def _run(asked: Spread, door: _Door, made: _Made | None = None) -> int:
     import torch
 
     from liouville.agents import AgentFault
 
     try:
-        _train(options, leader=not launched() or os.environ["RANK"] == "0")
+        _train(asked, door, made or _Made.of(asked, door), leader=not launched() or os.environ["RANK"] == "0")
     except AgentFault as fault:
         sys.stderr.write(f"liouville: error: {fault}.\n")
         sys.stderr.flush()
         os._exit(1)  # at once: what is left of the transport may wait for the node that failed
     except KeyboardInterrupt:
         if not launched():
-            raise Interrupted(f"interrupted; {_kept(options)}") from None
+            raise Interrupted(f"interrupted; {door.kept()}") from None
         os._exit(Interrupted.exit_code)  # whoever started the processes says so
     if launched():
         torch.distributed.destroy_process_group()
+    return 0
 
 
-def _train(options: dict[str, Any], leader: bool) -> None:
+def _train(asked: Spread, door: _Door, made: _Made, leader: bool) -> None:
     import torch
 
     from liouville.agents import Simulation, check, spread
-    from liouville.agents.training import Training, accuracy, train
+    from liouville.agents.training import accuracy, train
     from liouville.agents.transport import Distributed
     from liouville.processes import connect
     from liouville.task import Task, scores_for
 
     torch.set_num_threads(1)
-    network, graph, split = made = _central(options)
-    words = " ".join(str(options[name]) for name in ("protocol", "consensus", "model", "sizes", "layers", "batch"))
-    exchange: Exchange = Simulation(graph)
+    split, network, checkpoints = made
+    exchange: Exchange = Simulation(asked.graph)
     if launched():
-        store = connect(max(60.0, options["timeout"]), options["backend"])
-        device = "cuda" if options["backend"] == "nccl" else "cpu"
-        exchange = Distributed(graph, store, options["timeout"], device, words)
-    local = spread(network, exchange, options["protocol"], options["consensus"]).to(getattr(exchange, "device", "cpu"))
+        store = connect(max(60.0, door.timeout), door.backend)
+        device = "cuda" if door.backend == "nccl" else "cpu"
+        exchange = Distributed(asked.graph, store, door.timeout, device, asked.in_words())
+    local = spread(network, exchange, asked.protocol, asked.consensus).to(getattr(exchange, "device", "cpu"))
     split = split.to(next(local.parameters()).device, next(local.parameters()).dtype)
-    task = Task.of(split.classes, scores_for(split.classes))
-    talk = leader and not options["quiet"]
+    task, settings = Task.of(split.classes, scores_for(split.classes)), asked.settings
+    talk = leader and not door.quiet
     if talk:
-        say(_about(graph, options))
-        say(str(check(graph, network.body, options["protocol"])))  # type: ignore[arg-type]
-    settings = Training(options["epochs"], options["batch"], options["lr"], options["seed"])
+        say(about(asked.graph, door.graph))
+        say(str(check(asked.graph, network.body, asked.protocol)))  # type: ignore[arg-type]
 
     def on_start(found: Found) -> None:
         if talk and found.epoch:
-            say(_resumed(found, options))
+            say(_resumed(found, settings.epochs, door.out))
 
     def on_epoch(epoch: int, loss: float) -> None:
         if epoch == 1:
-            _report(exchange, network, options, len(split.x_train), talk)
+            report(exchange, network, settings.batch_size, len(split.x_train), talk)
         if talk and (epoch % max(1, settings.epochs // 10) == 0 or epoch == 1):
             say(f"epoch {epoch}: loss {loss:.4g}")
 
-    train(local, exchange, split, task, settings, _checkpoints(made, options), on_epoch, on_start)
+    train(local, exchange, split, task, settings, checkpoints, on_epoch, on_start)
     score = accuracy(local, split.x_test, split.y_test, task)
     if leader:
         say(f"test accuracy {100 * score:.2f} %")
-    if talk and options["out"] is None:
+    if talk and door.out is None:
         say("nothing is kept; --out FOLDER keeps the weights of every node")
 
 
-def _about(graph: Pattern, options: dict[str, Any]) -> str:
-    """The graph as it was read, in one line."""
-    links, one_way = sum(map(sum, graph)) - len(graph), len(graph.one_way())
-    ways = f"{(links - one_way) // 2} links both ways" + (f" and {one_way} one way" if one_way else "")
-    names = f" ({graph.names[0]} ... {graph.names[-1]})" if graph.names else ""
-    return "; ".join((f"graph {options['graph']}: {len(graph)} nodes{names}, {ways}", *graph.notes))
-
-
-def _resumed(found: Found, options: dict[str, Any]) -> str:
-    epochs, folder = options["epochs"], options["out"]
+def _resumed(found: Found, epochs: int, folder: Path | None) -> str:
     if found.epoch == epochs:
         return f"all {epochs} epochs were done before, in {folder}; nothing is left to train"
     other = (
@@ -179,138 +250,49 @@ def _resumed(found: Found, options: dict[str, Any]) -> str:
     return f"goes on after epoch {found.epoch}, from {folder}" + (other if found.planned != epochs else "")
 
 
-def _checkpoints(made: tuple[Network, Pattern, Split], options: dict[str, Any]) -> Checkpoints | None:
-    from liouville.agents.checkpoints import Checkpoints, record_of
-
-    if options["out"] is None:
-        return None
-    if not options["out"]:
-        raise BadInput("--out is empty; give the name of a folder.")
-    folder, given = Path(options["out"]), {name: options[name] for name in ("batch", "lr", "seed")}
-    if folder.exists() and not folder.is_dir():
-        raise BadInput(f"--out {folder} is a file; expected a folder, or a name for a new one.")
-    record = record_of(*made, options["protocol"], options["consensus"], **given)
-    return Checkpoints(folder, record, options["epochs"])
-
-
-def _central(options: dict[str, Any]) -> tuple[Network, Pattern, Split]:
-    """The network that is spread, the same in every process, the communication graph, and the data."""
-    for name in ("layers", "epochs", "batch", "timeout", "lr"):
-        if not options[name] > 0:
-            raise BadInput(f"--{name} must be positive, got {options[name]}.")
-    graph, mask = _graphs(options)
-    import torch
-    from torch import nn
-
-    from liouville.data import load
-    from liouville.names import lookup
-    from liouville.network import Lift, Network
-    from liouville.operators import Graph
-    from liouville.randomness import seeded
-    from liouville.task import scores_for
-    from liouville.zoo import h1, h2
-
-    operator = Graph(mask, options["sizes"])
-    n = 2 * sum(operator.sizes)  # type: ignore[arg-type]
-    split = _split(load, options)
-    width = split.x_train.shape[1]
-    if split.x_train.ndim != 2 or not split.classes or width > n:
-        raise BadInput(
-            f"agents need vectors of at most {n} inputs and classes; {split.name} has inputs of shape "
-            f"{tuple(split.x_train.shape[1:])} and {split.classes} classes."
-        )
-    places = options["inputs"]
-    places = (places,) if isinstance(places, int) else places or tuple(k * n // width for k in range(width))
-    dtype = lookup({"float32": torch.float32, "float64": torch.float64}, options["dtype"], "dtype")
-    lookup(dict.fromkeys(("gloo", "nccl")), options["backend"], "backend")
-    builders: dict[str, Any] = {"h1": h1, "h2": h2}
-    build = lookup(builders, options["model"], "model")
-    with seeded(options["seed"]):
-        flow = build(n, options["layers"], options["T"] or options["layers"] / 2, operator=operator)
-        head = nn.Linear(n, scores_for(split.classes))
-    return Network(Lift(n, width, place=places), flow, head).to(dtype), graph, split
-
-
-def _graphs(options: dict[str, Any]) -> tuple[Pattern, Pattern]:
+def _graphs(door: _Door, undirected: bool, protocol: Protocol, consensus: Consensus) -> tuple[Pattern, Pattern]:
     """The communication graph, and the mask of K: whether they do is found out before data and training are loaded."""
     from liouville.agents.exchange import ALL_REDUCE, apart
     from liouville.agents.locality import derived_mask
     from liouville.graphs import adjacency
-    from liouville.names import lookup
 
-    lookup(dict.fromkeys(("gossip", ALL_REDUCE)), options["consensus"], "consensus")
-    graph = adjacency(options["graph"], undirected=options["undirected"])
-    if options["consensus"] != ALL_REDUCE and (why := apart(graph)):
+    lookup(dict.fromkeys(("gossip", ALL_REDUCE)), consensus, "consensus")
+    graph = adjacency(door.graph, undirected=undirected)
+    if consensus != ALL_REDUCE and (why := apart(graph)):
         cure = "add --undirected, more links, " if graph.one_way() else "add links, "
         raise BadInput(
-            f"--graph {options['graph']}: {why}, so the sums of the head cannot reach every node; {cure}or "
+            f"--graph {door.graph}: {why}, so the sums of the head cannot reach every node; {cure}or "
             "--consensus all-reduce."
         )
-    if not options["mask"]:
-        return graph, derived_mask(graph, options["protocol"])
-    mask = adjacency(options["mask"], undirected=options["undirected"])
+    if not door.mask:
+        return graph, derived_mask(graph, protocol)
+    mask = adjacency(door.mask, undirected=undirected)
     if len(mask) != len(graph):
-        raise BadInput(f"--mask {options['mask']} has {len(mask)} nodes, and --graph {options['graph']} {len(graph)}.")
+        raise BadInput(f"--mask {door.mask} has {len(mask)} nodes, and --graph {door.graph} {len(graph)}.")
     if bool(mask.names) != bool(graph.names):
         raise BadInput(
-            f"--mask {options['mask']} and --graph {options['graph']}: one names its nodes, and the other numbers "
+            f"--mask {door.mask} and --graph {door.graph}: one names its nodes, and the other numbers "
             "them from 0; call them the same."
         )
     try:
         return graph, mask.in_order_of(graph)
     except ValueError as error:
-        raise BadInput(f"--mask {options['mask']} and --graph {options['graph']}: {error}") from None
+        raise BadInput(f"--mask {door.mask} and --graph {door.graph}: {error}") from None
 
 
-def _require_fits(made: tuple[Network, Pattern, Split], options: dict[str, Any], processes: int) -> None:
+def _require_fits(asked: Spread, made: _Made, door: _Door, processes: int) -> None:
     from liouville.agents import Simulation, check, spread
     from liouville.agents.transport import hosts_of
 
-    network, graph, _ = made
-    hosts_of(len(graph), processes)
-    violations = check(graph, network.body, options["protocol"]).violations  # type: ignore[arg-type]
+    network = made.network
+    hosts_of(len(asked.graph), processes)
+    violations = check(asked.graph, network.body, asked.protocol).violations  # type: ignore[arg-type]
     if violations:
-        fewer = ", or use --protocol owner-computes" if options["protocol"] == "replicated" else ""
+        fewer = ", or use --protocol owner-computes" if asked.protocol == "replicated" else ""
         raise BadInput(
-            f"--mask {options['mask']} does not fit --graph {options['graph']}: {violations[0]}"
+            f"--mask {door.mask} does not fit --graph {door.graph}: {violations[0]}"
             f"{f' (and {len(violations) - 1} more)' if len(violations) > 1 else ''}. Leave --mask out{fewer}."
         )
-    spread(network, Simulation(graph), options["protocol"], options["consensus"])
-    if checkpoints := _checkpoints(made, options):
-        checkpoints.require_same(range(len(graph)))
-
-
-def _split(load: Any, options: dict[str, Any]) -> Split:
-    from liouville.data import SOURCES
-    from liouville.names import lookup
-
-    name = spelled(options["data"], SOURCES)
-    given = convert_data_options(lookup(SOURCES, name, "data set").loader, options["data_options"])
-    return load(name, **given)
-
-
-def _report(exchange: Exchange, network: Network, options: dict[str, Any], samples: int, talk: bool) -> None:
-    """What each node sent per layer and step in the first epoch, and what a dense network would have sent."""
-    from liouville.agents.transport import gathered
-
-    steps = -(-samples // options["batch"])
-    field: Any = network.body.field
-    mine = {
-        (node, where, phase): exchange.traffic.of(node, layer, phase)
-        for node in exchange.hosted
-        for where, layer in (("layer", 0), ("head", -1))
-        for phase in ("forward", "backward")
-    }
-    counts = {key: count for share in gathered(mine, exchange) for key, count in share.items()}
-    if not talk:
-        return
-    nodes, size = field.operator.nodes, 8 if options["dtype"] == "float64" else 4
-    rows = []
-    for node in range(nodes):
-        dense = (nodes - 1) * size * samples * int((field.operator.owners(field.features) == node).sum())
-        sent = {phase: counts[node, "layer", phase] for phase in ("forward", "backward")}
-        per = [f"{p}: {c.messages / steps:.0f} messages, {c.bytes / steps:,.0f} bytes" for p, c in sent.items()]
-        head = f"head: {counts[node, 'head', 'forward'].bytes / steps:,.0f} bytes"
-        rows.append((exchange.graph.label(node), *per, f"dense all-gather: {dense / steps:,.0f} bytes each way", head))
-    note = f"mean batch {samples / steps:.0f}; a header of 64 bytes for each peer and round is not counted"
-    table("sent in one layer and step", ("node", "forward", "backward", "dense", "the head's sum"), rows, note)
+    spread(network, Simulation(asked.graph), asked.protocol, asked.consensus)
+    if made.checkpoints:
+        made.checkpoints.require_same(range(len(asked.graph)))

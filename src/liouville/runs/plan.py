@@ -29,6 +29,7 @@ from liouville.runs.written import conforming
 from liouville.schemes import FORMER_NAMES, SCHEMES
 from liouville.train import GaussNewton, Penalty, Settings
 from liouville.train.settings import OPTIMIZERS
+from liouville.version import __version__
 from liouville.zoo import MODELS, Images, classifier, regressor
 
 RECIPES: dict[str, Callable[[str], Plan]] = {}
@@ -270,22 +271,29 @@ class Plan:
         return asdict(replace(self, init=Smooth())) | {"init": init, "settings": settings}
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Plan:
-        """The plan that `as_dict` wrote.
+    def from_dict(cls, value: Mapping[str, Any], version: str = __version__) -> Plan:
+        """The plan that `as_dict` wrote, in this version or an earlier one, whose plans lack what is new.
+
+        Args:
+            value: of JSON.
+            version: of liouville that wrote it, for the sentence of an error.
 
         Raises:
-            ValueError: if something is missing, unknown or of the wrong kind.
+            ValueError: if something is unknown or of the wrong kind.
         """
         try:
             given, init, settings = conforming(cls, value)
         except ValueError as error:
-            raise ValueError(f"the plan is not one that this version of liouville wrote: {error}") from error
+            wrote = "" if version == __version__ else f", written by liouville {version},"
+            raise ValueError(f"the plan{wrote} is not one of liouville {__version__}: {error}") from error
         given["init"] = lookup(INITS, init.pop("name"), "initialisation")(**init)
-        settings["penalty"] = Penalty(**settings["penalty"])
+        if "penalty" in settings:
+            settings["penalty"] = Penalty(**settings["penalty"])
         second = settings["optimizer"] == GaussNewton.optimizer and settings.pop("optimizer")
         given["settings"] = (GaussNewton if second else Settings)(**settings)
-        given["conv"] = None if given["conv"] is None else Images(**given["conv"])
-        for name in ("features", "layers"):
+        if given.get("conv") is not None:
+            given["conv"] = Images(**given["conv"])
+        for name in {"features", "layers"} & given.keys():
             given[name] = tuple(given[name]) if isinstance(given[name], list) else given[name]
         return cls(**given)
 

@@ -31,6 +31,7 @@ from liouville.network import Network
 from liouville.runs.certifying import damaged, label, measured, sound
 from liouville.runs.plan import Plan
 from liouville.train import History
+from liouville.version import __version__
 
 FORMAT = "liouville-run-1"
 CERTIFICATE, CONFIG, HISTORY, METRICS, MODEL, FIGURES = (
@@ -113,7 +114,7 @@ class Run:
     def plan(self) -> Plan:
         """What was run; ``plan.network(run.facts)`` begins it again, and ``plan.load()`` where data have a name."""
         try:
-            return Plan.from_dict(self.config["plan"])
+            return Plan.from_dict(self.config["plan"], self._version())
         except ValueError as error:
             raise ValueError(f"{self._file(CONFIG)}: {error}") from error
 
@@ -182,6 +183,12 @@ class Run:
         if self.trained is None:
             raise FileNotFoundError("this run is in no folder and no longer in memory; train again, with out=FOLDER.")
         return self.trained
+
+    def _version(self) -> str:
+        """Of liouville that wrote the run, as far as ``config.json`` says."""
+        versions = self.config.get("versions")
+        said = versions.get("liouville") if isinstance(versions, dict) else None
+        return said if isinstance(said, str) and said.isprintable() and len(said) < 40 else __version__
 
     def _file(self, name: str) -> Path:
         return Path(name) if self.path is None else self.path / name

@@ -1,0 +1,49 @@
+"""What `liouville agents` prints of a graph: who is linked to whom, and what each node sent."""
+
+from __future__ import annotations
+
+__all__ = ["about", "report"]
+
+from typing import TYPE_CHECKING, Any
+
+from liouville.cli.output import table
+
+if TYPE_CHECKING:
+    from liouville.agents import Exchange
+    from liouville.graphs import Pattern
+    from liouville.network import Network
+
+
+def about(graph: Pattern, file: str) -> str:
+    """The graph as it was read, in one line."""
+    links, one_way = sum(map(sum, graph)) - len(graph), len(graph.one_way())
+    ways = f"{(links - one_way) // 2} links both ways" + (f" and {one_way} one way" if one_way else "")
+    names = f" ({graph.names[0]} ... {graph.names[-1]})" if graph.names else ""
+    return "; ".join((f"graph {file}: {len(graph)} nodes{names}, {ways}", *graph.notes))
+
+
+def report(exchange: Exchange, network: Network, batch_size: int, samples: int, talk: bool) -> None:
+    """What each node sent per layer and step in the first epoch, and what a dense network would have sent."""
+    from liouville.agents.transport import gathered
+
+    steps = -(-samples // batch_size)
+    field: Any = network.body.field
+    mine = {
+        (node, where, phase): exchange.traffic.of(node, layer, phase)
+        for node in exchange.hosted
+        for where, layer in (("layer", 0), ("head", -1))
+        for phase in ("forward", "backward")
+    }
+    counts = {key: count for share in gathered(mine, exchange) for key, count in share.items()}
+    if not talk:
+        return
+    nodes, size = field.operator.nodes, next(network.parameters()).element_size()
+    rows = []
+    for node in range(nodes):
+        dense = (nodes - 1) * size * samples * int((field.operator.owners(field.features) == node).sum())
+        sent = {phase: counts[node, "layer", phase] for phase in ("forward", "backward")}
+        per = [f"{p}: {c.messages / steps:.0f} messages, {c.bytes / steps:,.0f} bytes" for p, c in sent.items()]
+        head = f"head: {counts[node, 'head', 'forward'].bytes / steps:,.0f} bytes"
+        rows.append((exchange.graph.label(node), *per, f"dense all-gather: {dense / steps:,.0f} bytes each way", head))
+    note = f"mean batch {samples / steps:.0f}; a header of 64 bytes for each peer and round is not counted"
+    table("sent in one layer and step", ("node", "forward", "backward", "dense", "the head's sum"), rows, note)
