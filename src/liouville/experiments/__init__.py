@@ -30,6 +30,7 @@ EXPERIMENTS: dict[str, str] = {
     "ring-of-eight": "p2.ring_of_eight",
     "engines": "beyond.engines",
     "depth-1024": "beyond.depth_1024",
+    "rate-transfer": "beyond.rate_transfer",
     "equal-budget": "beyond.equal_budget",
     "tables": "beyond.tables",
     "scarcity": "beyond.scarcity",
