@@ -140,7 +140,7 @@ def _table(records: Sequence[Record], start: str) -> Table:
             best = min(line, key=line.__getitem__)
             cells = (f"{line[lr]:.2g}" if lr in line else "—" for lr in RATES)
             rows.append((f"{network}, {_named(shape)}", *cells, f"{best:g}"))
-    note = "Training loss after 15 epochs, the geometric mean over seeds; 0.69 is an untrained network's, or a diverged one's."
+    note = "Training loss after 15 epochs, the geometric mean over seeds; 0.69 is an untrained or diverged network's."
     return Table(f"Training loss by the learning rate: {start}", ("network", *map(str, RATES), "best"), rows, note)
 
 
