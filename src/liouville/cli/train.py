@@ -148,7 +148,7 @@ def _run(plan: Plan, folder: Path | None, force: bool, quiet: bool, figures: boo
     watch.lap("data")
     if not quiet:
         say(_describe(plan, split, network, together))
-        for caution in cautions(network):
+        for caution in cautions(network) if plan.levels == 1 else ():
             click.echo(f"liouville: note: {caution}", err=True)
     with _told():
         done = run(
