@@ -21,17 +21,18 @@ test: $(VENV)/installed           ## install, then run the tests (minutes)
 test-slow: $(VENV)/installed      ## the long tests: real training runs (tens of minutes)
 	$(BIN)/python -m pytest -m slow
 
-check: $(VENV)/installed          ## lint, formatting, types, import order
+check: $(VENV)/installed          ## lint, formatting, types, import order, English of the pages
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/language.py *.md docs benchmarks/README.md
 
 test-oldest:                      ## the tests on the oldest torch that pyproject.toml admits (downloads gigabytes)
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/pip install --quiet 'torch==2.6.0' -e '.[test]'
 	.venv-oldest/bin/python -m pytest -n 2 -m '$(SLOW)'
 
-kernel:                           ## the native kernel alone, put beside its Python side: for PYTHONPATH=src
+kernel:                           ## only the native kernel, put beside its Python side: for PYTHONPATH=src
 	cmake -S . -B build/kernel && cmake --build build/kernel --parallel 2
 	install -m 755 build/kernel/libliouville_kernel.* src/liouville/kernels/native/
 

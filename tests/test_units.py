@@ -180,6 +180,14 @@ def test_a_share_is_how_far_the_first_step_moves_the_features():
     assert 0 < lr < MOST and measured(trained, x, y, task, Settings(lr=1e9, rates="share")) == MOST
 
 
+def test_levels_share_the_rate_of_the_first():
+    settings = Settings(epochs=2, lr=0.5, rates="share", schedule="constant")
+    split = lv.data.load("double-moons", points=200)
+    history = lv.train.multilevel(network("h2", layers=8), split, settings, levels=2)
+    rates = {epoch.lr for epoch in history.epochs}
+    assert len(history.levels) == 2 and len(rates) == 1 and 0 < rates.pop() <= MOST
+
+
 def test_a_share_needs_data_features_and_adam():
     with pytest.raises(ValueError, match="give optimizer_of data"):
         optimizer_of(network(), Settings(rates="share"))

@@ -45,7 +45,7 @@ from liouville.schemes import FORMER_NAMES, SCHEMES
 
 FORMAT = "liouville-1"
 WITH_FACTS = "liouville-2"  # a format of its own, so that earlier versions say what they lack
-_UNIT = "weight_unit"  # of a field whose start was scaled; no argument, and known to files alone
+_UNIT = "weight_unit"  # of a field whose start was scaled; no argument of any class
 _UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError)
 
 Reader = Callable[[Any], dict[str, Any]]

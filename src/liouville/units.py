@@ -55,7 +55,7 @@ _Linear = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 def _joints(network: nn.Module) -> Iterator[tuple[_Linear, float, float]]:
-    """Every linear map that stands by itself in front of a flow, behind one or between two, and both units."""
+    """Every linear map that stands by itself before a flow, after one or between two, and both units."""
     if not isinstance(network, Network):
         return
     body = list(network.body) if type(network.body) is nn.Sequential else [network.body]

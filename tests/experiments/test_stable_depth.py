@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from liouville.experiments.p1 import stable_depth
-from liouville.experiments.p1.stable_depth import FLOWS, NAMES, Config, cases, render, run
+from liouville.experiments.beyond import stable_depth
+from liouville.experiments.beyond.stable_depth import FLOWS, NAMES, Config, cases, render, run
 from liouville.experiments.records import Record
 from liouville.train import DivergenceError
 

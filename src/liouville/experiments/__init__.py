@@ -21,7 +21,7 @@ EXPERIMENTS: dict[str, str] = {
     "peaks": "p1.peaks",
     "mnist-levels": "p1.mnist_levels",
     "head-smoothing": "p1.head_smoothing",
-    "stable-depth": "p1.stable_depth",
+    "stable-depth": "beyond.stable_depth",
     "planar-table": "p3.planar_table",
     "mnist-table": "p3.mnist_table",
     "gradients": "p3.gradients",

@@ -26,6 +26,7 @@ from liouville.train.loop import fit, optimizer_of
 from liouville.train.progress import Progress, silent
 from liouville.train.refine import refine
 from liouville.train.settings import GaussNewton, Settings
+from liouville.train.trainable import Task, task_of
 
 _PATIENCE = 10  # epochs that a level other than the last waits for a better validation loss, unless settings say so
 _NO_LIMIT = 2.0  # the margin up to which a scheme is trained that states no limit, or 0 as forward Euler: a choice
@@ -127,7 +128,7 @@ def multilevel(
     elif validation is not None:
         raise ValueError("validation= belongs to GaussNewton; Settings(validation=...) holds out a share. Omit it.")
     else:
-        optimizer = optimizer or optimizer_of(network, settings)
+        optimizer = optimizer or optimizer_of(network, settings, _on_device(network, split))
         train = functools.partial(fit, optimizer=optimizer, processes=processes)
     total = MultilevelHistory("accuracy" if split.classes else "r2")
     for level in range(1, levels + 1):
@@ -152,6 +153,13 @@ def multilevel(
         if not last:
             refine(network, optimizer, how)
     return total
+
+
+def _on_device(network: nn.Module, split: Split) -> tuple[Tensor, Tensor, Task]:
+    """The training part as the network takes it, which ``rates="share"`` measures its rate on."""
+    like = next(network.parameters())
+    moved = split.to(device=like.device, dtype=like.dtype)
+    return moved.x_train, moved.y_train, task_of(network, split)
 
 
 def _of_a_level(settings: Settings | GaussNewton) -> Settings | GaussNewton:

@@ -6,6 +6,7 @@ __all__ = ["HeadDecay", "HeadSmoothness", "head_decay"]
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -38,6 +39,8 @@ class HeadDecay(_OfHead):
         True
     """
 
+    of_head: ClassVar[bool] = True
+
     def terms(self, network: nn.Module) -> list[Term]:
         weights: list[Tensor] = list(network.head.parameters()) if isinstance(network, Network) else []
         return [Term(self._counted(network, weights), 0.5)] if weights else []  # type: ignore[arg-type]
@@ -67,6 +70,8 @@ class HeadSmoothness(_OfHead):
         >>> float(HeadSmoothness()(network)) > 0
         True
     """
+
+    of_head: ClassVar[bool] = True
 
     shape: tuple[int, int, int] | None = None
 
