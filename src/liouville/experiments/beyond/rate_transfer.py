@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 NETWORKS = ("h2", "antisymmetric")
 BEFORE, AFTER = "as drawn, plain rates", "scaled, rates in units"
-SHAPES = ((16, 1.0, 4), (64, 4.0, 4), (1024, 64.0, 4), (64, 4.0, 16), (64, 4.0, 64))  # N, T, n
+SHAPES = ((16, 1.0, 4), (64, 4.0, 4), (1024, 64.0, 4), (64, 4.0, 16))  # N, T, n
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
-EPOCHS = 15
+EPOCHS, FEW_SEEDS = 15, 2
 FRESH = 30  # the first seed
 DIVERGED = math.log(2)  # loss of an untrained network of two classes; worse counts as this
 
@@ -72,10 +72,10 @@ class Values(TypedDict):
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
-    """Every network of every shape at every rate, with both starts."""
+    """Every network of every shape at every rate, with both starts; `FEW_SEEDS` seeds at most."""
     if quick:
         return [Config(network, start, 16, 1.0, 4, 0.03, 1, 0) for network in NETWORKS for start in (BEFORE, AFTER)]
-    kinds = itertools.product(NETWORKS, (BEFORE, AFTER), SHAPES, RATES, range(seeds))
+    kinds = itertools.product(NETWORKS, (BEFORE, AFTER), SHAPES, RATES, range(min(seeds, FEW_SEEDS)))
     return [Config(network, start, *shape, lr, EPOCHS, seed) for network, start, shape, lr, seed in kinds]
 
 

@@ -49,6 +49,8 @@ OTHERS = {"scaled": "ResNet with scaled start", "layer-norm": "ResNet with Layer
 NAMES = FLOWS | OTHERS
 BESIDE = "resnet"  # whom the others are compared with
 DEPTHS = (16, 64, 256, 1024)
+SLOW = (*OTHERS, "midpoint", "leapfrog")  # which run layer by layer, and take fifty times as long
+FEW_DEPTHS, FEW_SEEDS = (16, 64), 3  # of them
 STEP = 1 / 16
 RATE, RATES = 0.03, (0.003, 0.03)  # of flows; of the others
 FRESH = 20  # the first seed; none from here on was used for any choice
@@ -85,10 +87,12 @@ class Values(TypedDict):
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
-    """Every network at every depth, once for each seed."""
+    """Every network at every depth, once for each seed; what runs layer by layer at few depths, with few seeds."""
     if quick:
         return [Config(name, 16, 1, 0) for name in NAMES]
-    return [Config(name, N, 30, seed) for N in DEPTHS for name in NAMES for seed in range(seeds)]
+    found = [(name, N, min(seeds, FEW_SEEDS)) for name in SLOW for N in FEW_DEPTHS]
+    found += [(name, N, seeds) for name in NAMES if name not in SLOW for N in DEPTHS]
+    return [Config(name, N, 30, seed) for name, N, often in found for seed in range(often)]
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
@@ -257,7 +261,7 @@ def _draw(records: Sequence[Record]) -> Figure:
 
 def _cost(case: Config) -> float:
     """Seconds; what has no native kernel takes fifty times as long."""
-    slow = case.network in OTHERS or case.network in ("midpoint", "leapfrog")
+    slow = case.network in SLOW
     rates = len(RATES) if case.network in OTHERS else 1
     return rates * (0.5 + case.epochs * (0.02 + (1e-3 if slow else 2e-5) * case.layers))
 
