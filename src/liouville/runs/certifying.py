@@ -103,7 +103,7 @@ def _differing(plan: Plan, written: Mapping[str, Any], network: Any, split: Spli
 def _differences(planned: Any, found: Any, where: str) -> Iterator[str]:
     """What differs between two descriptions, part by part; how the depth is run is nobody's claim.
 
-    Nor are the units of the weights and of y_0: they were drawn with the weights, at the depth that training began with.
+    Nor are the units of the weights and of y_0: they were drawn with the weights, at the depth of the start.
     """
     if isinstance(planned, dict) and isinstance(found, dict) and planned.get("type") == found.get("type"):
         units = {"weight_unit"} | ({"scale"} if planned.get("type") == Lift.__name__ else set())
