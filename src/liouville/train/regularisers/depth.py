@@ -70,7 +70,7 @@ class Decay(_InDepth):
 
 @dataclass(frozen=True)
 class Variation(_InDepth):
-    r"""Total variation in depth, int |theta'| dt summed over the entries: weights that are constant but for some jumps.
+    r"""Total variation in depth, int |theta'| dt summed over the entries: weights constant except for some jumps.
 
         h sum_j (sqrt(r_j^2 + e^2) - e),        r_j = (theta_{j+1} - theta_j) / h
 
@@ -155,15 +155,14 @@ class _Weights:
         return [self._rows()[0].diff(dim=0)]
 
     def layers(self) -> list[Tensor]:
-        """Weights that all layers share count once for each."""
+        """Weights that all layers share count once for each layer."""
         own, shared = self._rows()
         return [rows for rows in (own, shared.expand(self.flow.layers, -1)) if rows.numel()] or [own]
 
     def _rows(self) -> tuple[Tensor, Tensor]:
-        """All entries of the weights that each layer has for itself, (N, entries), and of those that all share,
-        (1, ...).
+        """All entries of the weights of single layers, (N, entries), and of those that all layers share, (1, ...).
 
-        One tensor of each kind, because a penalty of few entries costs what its operations cost, whatever their size.
+        There is one tensor of each kind, because the time of a small penalty is the number of its operations.
         """
 
         def made() -> tuple[Tensor, Tensor]:
@@ -180,7 +179,7 @@ def _factor(in_depth: float, part: _Weights, scaling: Scaling) -> float:
 
 
 def _weights(flow: Flow) -> list[tuple[str, Tensor]]:
-    """theta without what is not trained, buffers and J; a scalar bias counts once, though theta() spreads it out."""
+    """theta without buffers and J, which are not trained; a scalar bias counts once, though theta() expands it."""
     fixed = {*flow.field.constants, *(() if getattr(flow.field, "train_J", True) else ("J",))}
     theta = theta_of(flow.field)
     weights = [(name, w) for name, w in zip(theta._fields, theta, strict=True) if name not in fixed]
