@@ -89,8 +89,7 @@ def classifier(
             ``"linear"``, a learned map.
         conv: for signals, images and volumes: `Images()` or another choice; required there, refused for vectors.
         dropout_rate: dropout of every layer's velocity during training.
-        budget: C > 1: every flow keeps ||dy_N/dy_j|| <= C by `liouville.budgeted`; not available with dropout. Omega is
-            then 2 log C at most at the start.
+        budget: C > 1: every flow keeps ||dy_N/dy_j|| <= C by `liouville.budgeted`; not available with dropout.
         generator: random generator of all initial weights; torch's default stream if None.
         backprop: engine of the flows.
 
@@ -163,7 +162,7 @@ def _network(
             flows = [Flow(f.field, scheme, f.T, backprop) for f in flows]
         for flow in flows:
             if (action := _action(flow)) is not None:
-                scaled_start(flow, action if budget is None else min(action, 2 * math.log(max(budget, 1.1))))
+                scaled_start(flow, action)
         if budget is not None and dropout_rate:
             raise ValueError("a budget bounds the velocities without dropout; give one of the two.")
         if budget is not None:
