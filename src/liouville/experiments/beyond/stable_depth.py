@@ -50,7 +50,8 @@ NAMES = FLOWS | OTHERS
 BESIDE = "resnet"  # whom the others are compared with
 DEPTHS = (16, 64, 256, 1024)
 SLOW = (*OTHERS, "midpoint", "leapfrog")  # which run layer by layer, and take fifty times as long
-FEW_SEEDS = {16: 3, 64: 1}  # of them, by depth
+FEW_SEEDS = {16: 3, 64: 3}  # of them, by depth
+FEW_SEEDS_OF_OTHERS = {16: 3, 64: 1}  # which try two rates
 STEP = 1 / 16
 RATE, RATES = 0.03, (0.003, 0.03)  # of flows; of the others
 FRESH = 20  # the first seed; none from here on was used for any choice
@@ -90,9 +91,14 @@ def cases(seeds: int, quick: bool) -> list[Config]:
     """Every network at every depth, once for each seed; what runs layer by layer at few depths, with few seeds."""
     if quick:
         return [Config(name, 16, 1, 0) for name in NAMES]
-    found = [(name, N, min(seeds, few)) for name in SLOW for N, few in FEW_SEEDS.items()]
-    found += [(name, N, seeds) for name in NAMES if name not in SLOW for N in DEPTHS]
-    return [Config(name, N, 30, seed) for name, N, often in found for seed in range(often)]
+    return [Config(name, N, 30, seed) for name in NAMES for N in DEPTHS for seed in range(most(name, N, seeds))]
+
+
+def most(network: str, layers: int, seeds: int) -> int:
+    """How many seeds a network has at a depth."""
+    if network not in SLOW:
+        return seeds
+    return min(seeds, (FEW_SEEDS_OF_OTHERS if network in OTHERS else FEW_SEEDS).get(layers, 0))
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
