@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["atomic", "without_nan"]
+__all__ = ["append_whole", "atomic", "remove_left_over", "reserve", "without_nan"]
 
 import contextlib
+import errno
 import math
 import os
 import tempfile
@@ -16,6 +17,8 @@ from typing import Any
 @contextlib.contextmanager
 def atomic(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path; rename it to ``target`` when the block ends well, remove it when it does not.
+
+    What ``target`` then names is on the disk, also where the power fails.
 
     Raises:
         OSError: the folder is not there, or cannot be written to; it names ``target``.
@@ -40,9 +43,62 @@ def atomic(target: str | os.PathLike[str]) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         path.chmod(0o666 & ~umask)
+        _flushed(path)
         path.replace(target)
+        _flushed(target.parent)
     finally:
         path.unlink(missing_ok=True)
+
+
+def remove_left_over(folder: Path, *targets: str) -> None:
+    """Remove what `atomic` left in a folder when the process that wrote one of these files was killed."""
+    for target in targets:
+        name = Path(target)
+        for left in folder.glob(f".{name.name}.*{name.suffix}"):
+            left.unlink(missing_ok=True)
+
+
+def append_whole(path: Path, content: bytes) -> None:
+    """Append all of it, or nothing."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+    try:
+        size, written = os.fstat(handle).st_size, 0
+        try:
+            while written < len(content):
+                written += os.write(handle, content[written:])
+        except OSError:
+            os.ftruncate(handle, size)
+            raise
+    finally:
+        os.close(handle)
+
+
+def reserve(path: Path, size: int) -> None:
+    """Keep room on the disk; where a file system cannot, nothing is kept."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except (AttributeError, OSError) as error:
+        path.unlink()
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+    finally:
+        os.close(handle)
+
+
+def _flushed(path: Path) -> None:
+    """Have the disk keep a file's bytes, or a folder's names; not every file system can."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:  # a folder that may be written and not be read
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):
+            raise
+    finally:
+        os.close(handle)
 
 
 def without_nan(value: Any) -> Any:

@@ -125,7 +125,11 @@ class Task:
 
     def score(self, scores: Tensor, y: Tensor) -> float:
         """Accuracy in [0, 1], or r2 <= 1."""
+        return float(self.scored(scores, y))
+
+    def scored(self, scores: Tensor, y: Tensor) -> Tensor:
+        """The same, still on its device."""
         if self.classes:
-            return float((self.labels(scores) == y).double().mean())
+            return (self.labels(scores) == y).double().mean()
         scores, y = in_working_precision(scores), y.view_as(scores)
-        return float(1 - (scores - y).square().sum() / (y - y.mean(0)).square().sum())
+        return 1 - (scores - y).square().sum() / (y - y.mean(0)).square().sum()

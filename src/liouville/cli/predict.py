@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from liouville.cli.exits import BadInput
+from liouville.cli.options import on_device
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,7 +42,10 @@ if TYPE_CHECKING:
     show_default=True,
     help="State whether the table's first row holds column names.",
 )
-def predict(run: str, inputs: str, out: str | None, probabilities: bool, ids: tuple[str, ...], header: str) -> None:
+@on_device
+def predict(
+    run: str, inputs: str, out: str | None, probabilities: bool, ids: tuple[str, ...], header: str, device: str
+) -> None:
     """Apply the network of RUN, a run folder or a model file, to INPUT.
 
     INPUT is a table of text (CSV, with or without a header), a .npy array, or an IDX file of images, gzipped or not;
@@ -52,9 +56,10 @@ def predict(run: str, inputs: str, out: str | None, probabilities: bool, ids: tu
 
     from liouville.cli.inputs import read_inputs
     from liouville.network import outputs_of
+    from liouville.runs.place import device_of
 
     torch.set_flush_denormal(True)
-    network = _open(run)
+    network = _open(run).to(device_of(device))
     facts: Facts | None = getattr(network, "facts", None)
     if facts is None:
         if probabilities:
@@ -67,7 +72,7 @@ def predict(run: str, inputs: str, out: str | None, probabilities: bool, ids: tu
     read = read_inputs(inputs, shape, known=known, header=header, ids=ids)
     for note in read.notes:
         _note(note)
-    outputs = outputs_of(network, read.samples if facts is None else network.transform(read.samples))
+    outputs = outputs_of(network, read.samples if facts is None else network.transform(read.samples)).cpu()
     names, columns = _columns(facts, outputs, probabilities, run)
     text = _csv([*read.names, *names], [*map(_copied, read.copied), *columns])
     if out is None:

@@ -85,7 +85,7 @@ def _differing(plan: Plan, written: Mapping[str, Any], network: Any, split: Spli
     true = known or (Facts.from_dict(written) if split is None else split.facts())
     found, unlike = _plain(describe(network, {})), []
     for levels in range(1, plan.levels + 1):  # a training that ended early may have left any of its depths
-        planned = _plain(describe(plan.changed(levels=levels).network(true).cpu(), {}))
+        planned = _plain(describe(plan.changed(levels=levels, device="cpu").network(true), {}))
         unlike.append(next(_differences(planned, found, "network"), ""))
     if "" not in unlike:
         yield unlike[0]

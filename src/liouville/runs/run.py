@@ -4,10 +4,12 @@ from __future__ import annotations
 
 __all__ = [
     "CERTIFICATE",
+    "CHECKPOINT",
     "CONFIG",
     "FIGURES",
     "FORMAT",
     "HISTORY",
+    "LOCK",
     "METRICS",
     "MODEL",
     "Run",
@@ -22,6 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
+import torch
+
 from liouville.analysis import Certificate
 from liouville.checkpoint import DamagedModelError, load
 from liouville.data import Split
@@ -34,10 +38,12 @@ from liouville.train import History
 from liouville.version import __version__
 
 FORMAT = "liouville-run-1"
-CERTIFICATE, CONFIG, HISTORY, METRICS, MODEL, FIGURES = (
+CERTIFICATE, CHECKPOINT, CONFIG, HISTORY, LOCK, METRICS, MODEL, FIGURES = (
     "certificate.json",
+    "checkpoint.safetensors",
     "config.json",
     "history.jsonl",
+    "lock",
     "metrics.json",
     "model.safetensors",
     "figures",
@@ -119,6 +125,11 @@ class Run:
             raise ValueError(f"{self._file(CONFIG)}: {error}") from error
 
     @property
+    def finished(self) -> bool:
+        """Whether its training came to its end, and was measured."""
+        return "train_loss" in self.metrics
+
+    @property
     def facts(self) -> Facts:
         """What ``config.json`` says of the data."""
         return Facts.from_dict(self.config["data"], "data", self._file(CONFIG))
@@ -134,7 +145,10 @@ class Run:
             return self._trained().network
         path = self.path / MODEL
         if not path.is_file():
-            raise FileNotFoundError(f"{self.path} has no {MODEL}: its training did not come to an end; train again.")
+            raise FileNotFoundError(
+                f"{self.path} has no {MODEL}: its training did not come to an end; "
+                f"`liouville train --resume {self.path}` goes on with it."
+            )
         network = load(path)
         if not isinstance(network, Network):
             raise ValueError(f"{path} holds a {type(network).__name__}, expected a Network.")
@@ -151,18 +165,21 @@ class Run:
             conform(record, dict[str, float | None], file=f"line {k} of {path}")
         return records
 
-    def certificate(self) -> Certificate:
+    def certificate(self, device: torch.device | str = "cpu") -> Certificate:
         """What is guaranteed of the network, that it is the one of the plan, and what some training inputs show.
 
         Inputs of a run on data of one's own are in memory only while it is trained; afterwards the claims about
         states are measured at probes, and nothing is said of predictions.
+
+        Args:
+            device: where a network that is read from a file is measured.
 
         Raises:
             FileNotFoundError: as `network`.
         """
         plan, split = self.plan, None if self.trained is None else self.trained.split
         try:
-            network = self._trained().network if self.path is None else load(self.path / MODEL)
+            network = self._trained().network if self.path is None else load(self.path / MODEL).to(device)
         except DamagedModelError as error:
             return damaged(self._file(MODEL), str(error))
         if split is None and plan.data is not None:
