@@ -129,7 +129,7 @@ def test_a_start_is_omega_or_what_the_scheme_carries():
         ("antisymmetric", 16, lv.ForwardEuler().carried(16)),
     ):
         flow = network(model, layers=layers, T=7.0).body
-        assert float(flow.T * flow.field.rate(flow.field.theta()).mean()) == pytest.approx(expected, rel=1e-5)
+        assert float(flow.T * flow.field.rate(flow.field.theta()).mean().detach()) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("scheme", samples.SCHEMES)

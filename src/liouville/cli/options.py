@@ -65,14 +65,10 @@ class SectionedCommand(click.Command):
                 formatter.write_dl(records)
 
 
-on_device = click.option(
-    "--device",
-    metavar="cpu|cuda|cuda:1",
-    default="cpu",
-    show_default=True,
-    help="Compute there; a network's file says nothing of where it was trained.",
-)
-"""The option of a command that runs a trained network."""
+def on_device(command: Any) -> Any:
+    """The command with ``--device``: where it runs a trained network."""
+    help = "Compute there; a network's file says nothing of where it was trained."
+    return click.option("--device", metavar="cpu|cuda|cuda:1", default="cpu", show_default=True, help=help)(command)
 
 
 def section(name: str) -> Callable[..., Callable[[Any], Any]]:

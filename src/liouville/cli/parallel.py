@@ -6,7 +6,7 @@ any other one, fail, one of them says so.
 
 from __future__ import annotations
 
-__all__ = ["deafen", "follow", "report", "require_cores", "require_gpus"]
+__all__ = ["deafen", "end", "follow", "report", "require_cores", "require_gpus"]
 
 import os
 import sys
@@ -64,7 +64,7 @@ def follow(run: Callable[[], Any]) -> None:
     try:
         run()
     except KeyboardInterrupt:
-        _end(Interrupted.exit_code)
+        end(Interrupted.exit_code)
     except (ArithmeticError, ConnectionError) as error:
         raise Failed(str(error)) from error
 
@@ -75,7 +75,7 @@ def report(line: str, code: int) -> int:
         deafen()
         if _may_speak():
             sys.stderr.write(line)
-        _end(code)
+        end(code)
     sys.stderr.write(line)
     return code
 
@@ -95,8 +95,8 @@ def _may_speak() -> bool:
         return True
 
 
-def _end(code: int) -> NoReturn:
-    """At once: what is left of the transport waits for the others, or ends the process with words of its own."""
+def end(code: int) -> NoReturn:
+    """End this process at once: what is left of the transport waits for others, or ends it with words of its own."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(door.exit_code(code))

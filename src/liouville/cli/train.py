@@ -192,7 +192,7 @@ def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
         mine = Checkpoint(folder or Path(), asked.every)
         parallel.follow(lambda: trained(plan, network, split, processes=together, checkpoint=mine))
         processes.leave()
-        return 0
+        parallel.end(0)
     if folder is None:
         folder = next_free("runs", f"{plan.data}-{plan.model}")
     watch.lap("data")

@@ -29,6 +29,7 @@ from liouville.runs.parsing import conforming
 from liouville.runs.place import device_of, require_device_name
 from liouville.runs.summary import flow_in_words, training_in_words
 from liouville.schemes import FORMER_NAMES, SCHEMES
+from liouville.sketch import sketching
 from liouville.train import GaussNewton, Penalty, Settings
 from liouville.train.settings import OPTIMIZERS
 from liouville.version import __version__
@@ -196,7 +197,7 @@ class Plan:
         """
         facts = facts.facts() if isinstance(facts, Split) else facts
         device = device_of(self.device, self._work(facts))
-        if device.type == "cpu":
+        if device.type == "cpu" and not sketching():
             self._require_memory(facts)
         network = self._assembled(facts, self._first_layers(), generator)
         network.facts = facts
