@@ -25,7 +25,7 @@ check: $(VENV)/installed          ## lint, formatting, types, import order, Engl
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python tests/language.py *.md docs benchmarks/README.md
+	$(BIN)/python tests/language.py *.md docs benchmarks/README.md src
 
 test-oldest:                      ## the tests on the lowest versions that pyproject.toml admits (downloads gigabytes)
 	$(PYTHON) -m venv .venv-oldest

@@ -74,7 +74,7 @@ def _certify(name: str, data: str | None, options: tuple[str, ...], device: str)
 
 
 def find_run(name: str) -> tuple[Run | None, Path]:
-    """The run and its model file; no run where a model file lies alone."""
+    """The run and its model file; no run for a model file without one."""
     from liouville.runs import Run
     from liouville.runs.run import CONFIG, MODEL
 

@@ -126,7 +126,7 @@ def _run(
 
 @contextlib.contextmanager
 def _reporter() -> Iterator[_Lines]:
-    """A bar under the lines on a terminal, the lines alone elsewhere."""
+    """A bar under the lines on a terminal, only the lines elsewhere."""
     if not sys.stderr.isatty():
         yield _Lines()
         return

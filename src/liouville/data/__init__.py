@@ -30,7 +30,7 @@ class Source:
     """Where a data set comes from: its loader, and one line that says what it is.
 
     Args:
-        loader: function of keyword options alone that returns a `Split`.
+        loader: function of keyword options only, which returns a `Split`.
         description: one line for ``liouville list``.
         self_contained: whether it reads neither files of the user's nor the network.
     """

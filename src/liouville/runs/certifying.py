@@ -59,7 +59,7 @@ def samples_of(network: Any, split: Split) -> Tensor:
         ValueError: it does not, or is a flow without a network around it.
     """
     if isinstance(network, Flow):
-        raise ValueError("a file with a flow alone is measured at probes; leave --data out.")
+        raise ValueError("a file of a flow is measured at probes; leave --data out.")
     x = split.x_train[:_SAMPLES].to(next(network.parameters()))
     try:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The run folder: what a training run leaves behind, each file whole or not at all (the history grows line by line).
+"""The run folder: the files of a training run, each whole or not there (the history grows line by line).
 
 ``config.json`` says what was run, and suffices to run it again; ``history.jsonl`` has a line per epoch, written while
 training goes on; ``metrics.json`` has what was measured at the end; ``model.safetensors`` the network; ``figures/``

@@ -51,9 +51,9 @@ class Plan:
         data_options: of its loader.
         model, features, layers, T, lift, conv: as for `liouville.classifier`; ``layers`` are those trained last.
         levels: how many depths `liouville.train.multilevel` goes through, each twice the one before; 1 trains at
-            ``layers`` alone.
+            ``layers`` only.
         scheme: a name of ``liouville.schemes.SCHEMES`` that replaces the model's own; None keeps it.
-        options: of the model alone, ``{"gamma": 0.1}`` for example.
+        options: of the model only, ``{"gamma": 0.1}`` for example.
         dropout: dropout of every layer's velocity.
         budget: C of `liouville.budgeted`, for every flow; None sets none.
         init: initial weights of the flows.
