@@ -234,8 +234,8 @@ def test_what_is_not_a_run_is_refused_by_name(liouville, trained, points, tmp_pa
     assert f"{run / 'model.safetensors'} is not a readable model file" in error(run)
     (run / "model.safetensors").unlink()
     assert error(run) == (
-        f"{run} has no model.safetensors: its training did not come to an end; `liouville train --resume {run}` goes on "
-        "with it."
+        f"{run} has no model.safetensors: its training did not come to an end; "
+        f"`liouville train --resume {run}` goes on with it."
     )
 
 

@@ -140,7 +140,7 @@ def train(
 
     from liouville.runs import Run
     from liouville.runs.execute import settled
-    from liouville.runs.folder import require_free
+    from liouville.runs.folder import require_free, tidy
 
     watch.lap("import")
     if resume is not None and (out is not None or like is not None or preset is not None):
@@ -153,6 +153,7 @@ def train(
     _require_one_process(plan)
     if before is not None and before.finished:
         if is_first():
+            tidy(before.path)
             say(f"{folder} is finished: {before.metrics['stopped']}; nothing is left to train")
         return 0
     with settled(plan) as plan:

@@ -22,7 +22,7 @@ import torch
 from liouville.data import Split
 from liouville.network import Network
 from liouville.processes import Processes
-from liouville.runs.folder import Writer, config_of, metrics_of, require_free
+from liouville.runs.folder import Writer, config_of, metrics_of, require_free, tidy
 from liouville.runs.plan import Plan
 from liouville.runs.resuming import require_same
 from liouville.runs.run import CHECKPOINT, CONFIG, Run, Trained
@@ -167,6 +167,8 @@ def train(
         if before is not None:
             require_same(before, plan, network, split)
             if before.finished:
+                if first:
+                    tidy(before.path)
                 return before
         return run(
             plan,
