@@ -29,6 +29,7 @@ from liouville.graphs import Pattern
 from liouville.network import Network
 
 _KEPT = 2  # epochs: the others may be one ahead when a node dies
+_LOOKED_AT = 16  # newest epochs of a node: somebody may have brought older files back
 _ENTRY, _FORMAT = "liouville-agents", 1
 _DATA = "the data (-d)"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -109,10 +110,11 @@ class Checkpoints:
         for node in exchange.hosted:
             for left in self.folder.glob(f".node-{node}.epoch-*"):  # by a process that was killed while it wrote
                 left.unlink(missing_ok=True)
-        mine = [_epochs(self.folder, node) for node in exchange.hosted]
-        common = set.intersection(*(epochs for share in gathered(mine, exchange) for epochs in share))
+        mine = {node: sorted(_epochs(self.folder, node))[-_LOOKED_AT:] for node in exchange.hosted}
+        every = gathered(mine, _LOOKED_AT, exchange)
+        common = set.intersection(*map(set, every.values()))
         if not common:
-            self._require_new(exchange, mine)
+            self._require_new(exchange, every)
             return Found(0, [], self.epochs)
         found = Found(0, [], self.epochs)
         for node in exchange.hosted:
@@ -151,10 +153,8 @@ class Checkpoints:
             for old in _epochs(self.folder, node) - {epoch - i for i in range(_KEPT)}:
                 _path(self.folder, node, old).unlink(missing_ok=True)
 
-    def _require_new(self, exchange: Exchange, mine: Sequence[set[int]]) -> None:
+    def _require_new(self, exchange: Exchange, every: Mapping[int, Sequence[int]]) -> None:
         """A run that was killed leaves nodes one epoch apart: more, and files are missing that the others need."""
-        done = dict(zip(exchange.hosted, mine, strict=True))
-        every = {node: epochs for share in gathered(done, exchange) for node, epochs in share.items()}
         last = max(max(epochs, default=0) for epochs in every.values())
         if last > 1:
             lacks = min(every, key=lambda node: max(every[node], default=0))
@@ -246,4 +246,4 @@ def _path(folder: Path, node: int, epoch: int) -> Path:
 
 def _epochs(folder: Path, node: int) -> set[int]:
     names = (re.fullmatch(rf"node-{node}\.epoch-(\d+)\.safetensors", path.name) for path in folder.glob("node-*"))
-    return {int(name[1]) for name in names if name}
+    return {int(name[1]) for name in names if name and len(name[1]) < 10}

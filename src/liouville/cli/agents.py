@@ -64,7 +64,7 @@ _NAMES = {
     "--nproc", type=click.IntRange(1), help="Processes to start.  [default: 1, a simulation; under torchrun, its own]"
 )
 @_machine("--force", is_flag=True, help="Start more processes than there are cores.")
-@_machine("--host", default="127.0.0.1", help="Address of the rendezvous.", show_default=True)
+@_machine("--host", metavar="ADDRESS", help="Meet at this address.  [default: in a folder that only you can enter]")
 @_machine("--backend", default="gloo", metavar="gloo|nccl", help="Transport.", show_default=True)
 @_machine("--timeout", type=float, default=60.0, help="Seconds that a node may take to answer.", show_default=True)
 @_machine("--dtype", default="float32", metavar="float32|float64", help="Of weights and messages.", show_default=True)
@@ -74,7 +74,7 @@ _NAMES = {
 def agents(
     nproc: int | None,
     force: bool,
-    host: str,
+    host: str | None,
     graph: str,
     mask: str | None,
     backend: str,
