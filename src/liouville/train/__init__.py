@@ -9,6 +9,7 @@ from liouville.train.evaluation import evaluate
 from liouville.train.gaussnewton import Iteration, gauss_newton
 from liouville.train.history import Epoch, History
 from liouville.train.loop import fit
+from liouville.train.losses import Huber, Quantile
 from liouville.train.monitor import GradientMonitor, GradientRecord, GradientWarning
 from liouville.train.multilevel import Level, MultilevelHistory, multilevel
 from liouville.train.newton import Head
@@ -50,12 +51,14 @@ __all__ = [
     "HeadDecay",
     "HeadSmoothness",
     "History",
+    "Huber",
     "Iteration",
     "Level",
     "MultilevelHistory",
     "Penalty",
     "Processes",
     "Progress",
+    "Quantile",
     "ReducedObjective",
     "Regulariser",
     "Settings",
