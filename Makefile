@@ -21,17 +21,18 @@ test: $(VENV)/installed           ## install, then run the tests (minutes)
 test-slow: $(VENV)/installed      ## the long tests: real training runs (tens of minutes)
 	$(BIN)/python -m pytest -m slow
 
-check: $(VENV)/installed          ## lint, formatting, types, import order
+check: $(VENV)/installed          ## lint, formatting, types, import order, English of the pages
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/language.py *.md docs benchmarks/README.md
 
 test-oldest:                      ## the tests on the oldest torch that pyproject.toml admits (downloads gigabytes)
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/pip install --quiet 'torch==2.6.0' -e '.[test]'
 	.venv-oldest/bin/python -m pytest -n 2 -m '$(SLOW)'
 
-kernel:                           ## the native kernel alone, put beside its Python side: for PYTHONPATH=src
+kernel:                           ## only the native kernel, put beside its Python side: for PYTHONPATH=src
 	cmake -S . -B build/kernel && cmake --build build/kernel --parallel 2
 	install -m 755 build/kernel/libliouville_kernel.* src/liouville/kernels/native/
 
@@ -92,6 +93,18 @@ bench-radius: $(VENV)/installed   ## certified radii beside the nearest input of
 
 sweep: $(VENV)/installed          ## random tables, graphs, user modules, damaged runs, exported networks, hostile certificates (an hour)
 	for what in tables graphs modules runfiles exports certificates; do $(BIN)/python benchmarks/sweeps/$$what.py || exit 1; done
+
+crash: $(VENV)/installed          ## a hundred kills at seeded moments, each resumed and compared by bits (ten to forty minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/crash.py --page docs/reliability.md
+
+faults: $(VENV)/installed         ## full disks, signals, damaged files, two writers and the like (Linux, as root; five minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/faults.py --page docs/reliability.md
+
+soak: $(VENV)/installed           ## ten thousand steps with every engine: does anything grow? (ten minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --page docs/reliability.md
+
+bench-checkpoints: $(VENV)/installed  ## what keeping the state of a training costs, on the default run and on MNIST (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/checkpoints.py --page docs/reliability.md
 
 docs: $(VENV)/installed           ## the documentation as a site, in site/
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

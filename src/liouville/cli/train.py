@@ -7,13 +7,15 @@ __all__ = ["train"]
 import contextlib
 import sys
 import time
+import typing
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
 from liouville.cli import parallel
+from liouville.cli.declared import declared, options
 from liouville.cli.exits import BadInput, Failed, Interrupted
 from liouville.cli.options import INTEGERS, SectionedCommand, convert_data_options, convert_numbers, section
 from liouville.cli.output import say, table
@@ -30,79 +32,74 @@ _data, _network, _training, _machine, _output = (
     section(name) for name in ("Data", "Network", "Training", "Machine", "Output")
 )
 
+_learned = options(
+    _training,
+    [
+        *(field for field in declared("train/settings.py", "Settings") if field.name != "seed"),
+        *(field for field in declared("train/settings.py", "GaussNewton") if field.words),
+    ],
+    help={"epochs": "Passes over the training part; iterations of gauss-newton."},
+    more={"optimizer": ("gauss-newton",)},
+)
+_penalised = options(  # the former name of --head-decay is what Gauss-Newton's treatment of the head is called
+    _training, [field._replace(former=None) for field in declared("train/regularisers/penalty.py", "Penalty")]
+)
+
 
 @click.command(cls=SectionedCommand, short_help="Train a network, evaluate it, write a run folder.")
 @_data("--data", metavar="NAME", help="Data set, see `liouville list data`.  [default: swiss-roll]")
 @_data("-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Option of the data set.")
 @_data("--preset", metavar="NAME", help="Recipe to start from, see `liouville list presets`.  [default: default]")
 @_data("--like", metavar="RUN", help="Start from the plan of an earlier run instead.")
-@_data("--resume", metavar="RUN", help="Go on with a run that was ended, to the bits of one that was not.")
+@_data("--resume", metavar="RUN", help="Continue an interrupted run, to the bits of an uninterrupted one.")
 @_network("--model", metavar="NAME", help="Network, see `liouville list models`.")
 @_network("--scheme", metavar="NAME", help="Replace the model's scheme, see `liouville list schemes`.")
-@_network("--features", type=INTEGERS, help="Width; for images several make several flows.")
-@_network("--layers", type=INTEGERS, help="Depth; one number, or one for each flow.")
+@_network("--features", type=INTEGERS, help="Width of the state; for images several widths give several flows.")
+@_network("--layers", type=INTEGERS, help="Number of layers; one number, or one for each flow.")
 @_network("--T", "T", type=float, help="Final time of each flow; the step is T / layers.")
 @_network("--J", "J", metavar="canonical|full", help="Structure matrix of h1.")
 @_network("--gamma", type=float, help="Damping of the antisymmetric networks.")
-@_network("--activation", metavar="NAME", help="See `liouville list activations`.")
-@_network("--lift", metavar="front|ends|p|q|linear", help="Where the lift puts the data; vectors only.")
+@_network("--activation", metavar="NAME", help="Activation, see `liouville list activations`.")
+@_network("--lift", metavar="front|ends|p|q|linear", help="Position of the data in the state; vectors only.")
 @_network("--init", metavar="smooth|normal", help="Initial weights: smooth in depth, or i.i.d. N(0, 1).")
-@_network("--shared/--no-shared", default=None, help="One weight for all layers.")
+@_network("--shared/--no-shared", default=None, help="Use one weight for all layers.")
 @_network("--budget", type=float, help="Rescale K so that no sensitivity dy_N/dy_j has a norm above this.")
 @_network("--dropout", type=float, help="Dropout of every layer's velocity, in [0, 1).")
-@_training("--epochs", type=int, help="Passes over the training part; iterations of gauss-newton.")
-@_training("--steps", type=int, help="Steps to take, in place of --epochs.")
-@_training("--batch-size", former="--batch", type=int, help="Samples per step.")
-@_training("--lr", type=float, help="Learning rate, the highest of the schedule.")
-@_training("--head-lr", type=float, help="Learning rate of the head.")
-@_training("--optimizer", metavar="adam|adamw|sgd|gauss-newton", help="SGD has momentum 0.9.")
-@_training(
-    "--head", metavar="eliminated|eliminated-simple|joint|alternating", help="Of gauss-newton: how it treats the head."
-)
-@_training(
-    "-g", "--solver-option", "solver", multiple=True, metavar="NAME=VALUE", help="Number of gauss-newton's solver."
-)
-@_training("--safeguard", metavar="armijo|trust-region", help="Of gauss-newton: what keeps its steps safe.")
-@_training("--beta2", type=float, help="How long adam remembers the squares of gradients.")
-@_training("--schedule", metavar="one-cycle|cosine|step|constant|epoch-count", help="Of the learning rate.")
-@_training("--warmup", type=float, help="Share of the steps in which one-cycle goes up.")
-@_training("--smoothness", type=float, help="Weight of the penalty on changes in depth.")
-@_training("--decay", type=float, help="Weight of the penalty on the flows' weights.")
-@_training("--head-decay", type=float, help="Weight of the penalty on the head.")
-@_training("--head-smoothness", type=float, help="Weight of the penalty on a head that is rough in space; images only.")
-@_training("--variation", type=float, help="Weight of the penalty on the total variation in depth.")
-@_training("--l1", type=float, help="Weight of the penalty on the l1 norm in depth.")
-@_training("--soft-budget", type=float, help="Penalise sensitivity bounds above this.")
-@_training("--scaling", metavar="depth|hdnn|sum", help="How smoothness and decay scale with the depth.")
-@_training("--alternate", type=int, help="The papers' alternation: steps of a fresh head per batch; 0 is off.")
-@_training("--validation", type=float, help="Share of the training part held out to choose the best epoch.")
+@_learned
 @_training("--stratified/--no-stratified", default=None, help="Hold out the same share of every class.")
-@_training("--patience", type=int, help="Stop after so many epochs without a better validation loss.")
-@_training("--target", type=float, help="Stop once the validation accuracy (or r2) is at least this.")
+@_training(
+    "-g",
+    "--solver-option",
+    "solver",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a number of the Gauss-Newton solver.",
+)
+@_penalised
 @_training("--levels", type=int, help="Depths to go through, each twice the last, ending with --layers; 1 is off.")
-@_training("--max-grad-norm", former="--clip", type=float, help="Shorten longer gradients to this norm.")
-@_training("--ema-decay", former="--average", type=float, help="Average the weights: factor per step; 0 is off.")
-@_training("--weight-decay", type=float, help="Of adamw.")
-@_training("--label-smoothing", type=float, help="Spread this much probability over all classes; 0 is off.")
-@_training("--warp", type=float, help="Strength of random affine maps of training images; 0 is off.")
-@_training("--shift", type=int, help="Shift training images at random by up to this many pixels.")
 @_machine(
     "--engine",
     metavar="auto|fused|batch-last|stored|checkpointed|reversible",
-    help="How depth is run.  [default: auto]",
+    help="Engine: what the backward pass stores or recomputes.  [default: auto]",
 )
-@_machine("--dtype", metavar="float32|float64|bfloat16", help="bfloat16 is autocast.  [default: float32]")
-@_machine("--device", metavar="auto|cpu|cuda", help="auto: CUDA for images, if there, else the CPU.  [default: auto]")
-@_machine("--threads", type=int, help="Threads of torch.  [default: the recipe's, else torch's]")
-@_machine("--seed", type=int, help="Of weights and training; the data has -d seed=N.  [default: 0]")
-@_machine("--nproc", type=click.IntRange(1), help="Processes that share every batch.  [default: 1, or torchrun's]")
+@_machine("--dtype", metavar="float32|float64|bfloat16", help="Number type; bfloat16 is autocast.  [default: float32]")
+@_machine(
+    "--device",
+    metavar="auto|cpu|cuda",
+    help="Device; auto is CUDA, if there, for images, else the CPU.  [default: auto]",
+)
+@_machine("--threads", type=int, help="Number of torch threads.  [default: the recipe's, else torch's]")
+@_machine("--seed", type=int, help="Seed of weights and training; data: -d seed=N.  [default: 0]")
+@_machine(
+    "--nproc", type=click.IntRange(1), help="Number of processes that share every batch.  [default: 1, or torchrun's]"
+)
 @_output("--out", metavar="RUN", help="Run folder.  [default: runs/DATA-MODEL-K, the next free K]")
 @_output(
     "--checkpoint-every",
     type=float,
     default=300.0,
     metavar="SECONDS",
-    help="Keep the state that --resume goes on from; at the end of each level, too.",
+    help="Interval between checkpoints; each level ends with one, too.",
     show_default=True,
 )
 @_output("--force", is_flag=True, help="Replace the run in --out; start more processes than there are cores.")
@@ -127,9 +124,9 @@ def train(
 ) -> int:
     """Train a network, evaluate it on held-out data, and write a run folder.
 
-    Without options: a 64-layer Hamiltonian network on the Swiss roll. What is not given comes from the data set's
-    recipe (or the preset, or the run named by --like), and config.json in the run folder says what it was. Ctrl-C,
-    SIGTERM and SIGHUP end a training after its step, with everything saved; --resume RUN goes on.
+    Without options it trains a 64-layer Hamiltonian network on the Swiss roll. Other settings come from the data set's
+    recipe (or the preset, or the run named by --like); config.json in the run folder records all of them. Ctrl-C,
+    SIGTERM and SIGHUP end a training after its step and save its state; --resume RUN continues it.
     """
     require_environment()
     parallel.require_cores(nproc, force)
@@ -176,8 +173,9 @@ class _Asked(NamedTuple):
 
 def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
     from liouville import processes
-    from liouville.runs.execute import require_same, run, trained
+    from liouville.runs.execute import run, trained
     from liouville.runs.folder import next_free
+    from liouville.runs.resuming import require_same
     from liouville.train import Checkpoint, Terminal
     from liouville.train.progress import silent
 
@@ -274,14 +272,16 @@ def _as_spelled(changes: dict[str, Any]) -> dict[str, Any]:
     from liouville.names import spelled
     from liouville.runs.choices import DEVICES, DTYPES, INITS, LIFTS
     from liouville.schemes import FORMER_NAMES, SCHEMES
-    from liouville.train.settings import HEADS, OPTIMIZERS, SAFEGUARDS, SCHEDULES
+    from liouville.train import GaussNewton, Penalty, Settings
     from liouville.zoo import MODELS
 
     known: dict[str, Iterable[str]] = {"model": MODELS, "scheme": (*SCHEMES, *FORMER_NAMES), "activation": ACTIVATIONS}
-    known |= {"lift": LIFTS, "init": INITS}
-    known |= {"engine": ENGINES, "dtype": DTYPES, "device": DEVICES, "schedule": SCHEDULES, "head": HEADS}
-    known |= {"optimizer": (*OPTIMIZERS, "gauss-newton"), "safeguard": SAFEGUARDS}
-    known |= {"scaling": ("depth", "hdnn", "sum"), "J": ("canonical", "full")}
+    known |= {"lift": LIFTS, "init": INITS, "engine": ENGINES, "dtype": DTYPES, "device": DEVICES}
+    known |= {"J": ("canonical", "full")}
+    for record in (Settings, Penalty, GaussNewton):
+        hints = typing.get_type_hints(record)
+        known |= {name: typing.get_args(hint) for name, hint in hints.items() if typing.get_origin(hint) is Literal}
+    known["optimizer"] = (*known["optimizer"], GaussNewton.optimizer)
     return {name: spelled(value, known.get(name, ())) for name, value in changes.items()}
 
 

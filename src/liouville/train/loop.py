@@ -86,8 +86,8 @@ def fit(
         The `History`. Two runs with the same arguments agree bitwise on one machine with one number of threads.
 
     Raises:
-        ValueError: if network and data do not fit each other, every weight is frozen or one is not finite, or the
-            checkpoint is of another training.
+        ValueError: if network and data do not fit each other, every weight is frozen, or the checkpoint is of
+            another training.
         DivergenceError: if the loss is not finite or explodes; the network then carries the best weights so far.
 
     Examples:
