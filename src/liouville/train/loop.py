@@ -163,6 +163,7 @@ class _Run:
         self.layers = sum(flow.layers for flow in flows_of(network))
         self.scheduler = scheduler_of(self.optimizer, settings, self.steps, self.total)
         self.average = copy.deepcopy(network) if settings.ema_decay else None
+        self.move_average = _mover(self.average, network) if self.average else None
         self.history = History(self.task.score_name)
         self.shared = processes.wrapped(Features(require_network(network)) if settings.alternate else network)
         self.first_loss, self.seen = math.nan, 0
@@ -293,9 +294,9 @@ class _Run:
             self.at = f"step {self.taken + 1} of epoch {epoch}"
             loss, penalty, score, norm = self._step(batch)
             self.taken += 1
-            if self.average:
+            if self.move_average:
                 taken = self.taken + (epoch - 1) * self.steps
-                _move_average(self.average, self.network, min(self.settings.ema_decay, (1 + taken) / (10 + taken)))
+                self.move_average(min(self.settings.ema_decay, (1 + taken) / (10 + taken)))
             self.sums += torch.tensor([loss, penalty, score, norm, 1.0], dtype=torch.float64) * len(batch.x)
             bar.step(loss)
             for callback in self.callbacks:
@@ -475,9 +476,16 @@ def _lengths(data: Source, settings: Settings) -> tuple[int, int]:
     return math.ceil(settings.steps / settings.epochs), settings.steps
 
 
-@torch.no_grad()
-def _move_average(average: nn.Module, network: nn.Module, factor: float) -> None:
-    for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
-        slow.lerp_(fast, 1 - factor)
-    for held, now in zip(average.buffers(), network.buffers(), strict=True):
-        held.copy_(now)
+def _mover(average: nn.Module, network: nn.Module) -> Callable[[float], None]:
+    """What moves the average towards the network by a factor, on tensors that are looked up once."""
+    slow: list[Tensor] = list(average.parameters())
+    fast: list[Tensor] = list(network.parameters())
+    held, now = list(average.buffers()), list(network.buffers())
+
+    @torch.no_grad()
+    def move(factor: float) -> None:
+        torch._foreach_lerp_(slow, fast, 1 - factor)
+        for kept, new in zip(held, now, strict=True):
+            kept.copy_(new)
+
+    return move
