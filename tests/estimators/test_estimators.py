@@ -152,6 +152,7 @@ def test_labels_of_which_several_hold() -> None:
     assert model.predict(X).shape == (150, 3) and (model.predict(X) == y).mean() > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "share"), [({"loss": "quantile", "quantile": 0.9}, 0.9), ({"loss": "absolute_error"}, 0.5)]
 )
