@@ -250,8 +250,8 @@ def _build(value: Any, tensors: dict[str, Tensor]) -> Any:
         return ACTIVATIONS[name]
     if name == "FittedEstimator" and name not in _REGISTRY:
         raise _UnregisteredError(
-            "the file holds a scikit-learn estimator; read it with HamiltonianClassifier.load or HamiltonianRegressor.load "
-            "of liouville.estimators."
+            "the file holds a scikit-learn estimator; read it with liouville.estimators.HamiltonianClassifier.load, or "
+            "HamiltonianRegressor.load."
         )
     if name not in _REGISTRY:
         raise _UnregisteredError(
