@@ -217,7 +217,7 @@ def test_the_layer_behind_which_the_state_is_largest_is_named_with_its_margin(k:
     with pytest.raises(DivergenceError) as caught:
         fit(net, points(), replace(RUN, batch_size=1000))
     found = re.search(
-        r"finite and largest \((.*?)\) behind layer (\d+); .* is (.*?) in layer (\d+) and (.*?) at its",
+        r"finite and largest \((.*?)\) after layer (\d+); .* is (.*?) in layer (\d+) and (.*?) at its",
         str(caught.value),
     )
     assert found, str(caught.value)
@@ -242,7 +242,7 @@ def test_the_layer_is_named_for_every_kind_of_state(k: int, model: str) -> None:
             flow.field.b[k + 1] = -0.2
     net = lv.Network(lv.Lift(4, place="q"), flow, nn.Linear(4, 1)).double()
     poison(net.head.weight, 1)
-    with pytest.raises(DivergenceError, match=rf"finite and largest \(.*\) behind layer {k};"):
+    with pytest.raises(DivergenceError, match=rf"finite and largest \(.*\) after layer {k};"):
         fit(net, points(), replace(RUN, batch_size=1000))
 
 

@@ -122,7 +122,7 @@ class Exchange(ABC):
         """The sum over all processes."""
 
     def total(self, parts: Mapping[int, Tensor], consensus: Consensus) -> Tensor:
-        """The sum over all nodes of one tensor each, known to every node behind the call and the same at each.
+        """The sum over all nodes of one tensor each, known to every node after the call and the same at each.
 
         "all-reduce" is the collective operation of the transport; "gossip" uses links of the graph alone: sums go up
         a spanning tree, and the total comes down again.
@@ -177,7 +177,7 @@ class Simulation(Exchange):
 
 def spanning_tree(graph: Pattern) -> tuple[list[list[Pair]], list[list[Pair]]]:
     """Rounds of (receiver, sender) towards node 0, and away from it, along links that go both ways; ([], []) where
-    these do not connect all nodes. A node alone takes one empty round each way.
+    these do not connect all nodes. A single node takes one empty round each way.
     """
     parent = {0: 0}
     depths = [[0]]

@@ -64,7 +64,7 @@ class Locality:
         violations: empty where the network fits the graph.
         exchanges: rounds of messages in each layer's forward pass; the backward pass has as many.
         hops: for each layer, how many links the farthest influence crosses; -1 where one comes from beyond all paths.
-        receptive: `[j][i][k]`, whether node i's state behind j layers depends on node k's at the start, booleans.
+        receptive: `[j][i][k]`, whether node i's state after j layers depends on node k's at the start, booleans.
     """
 
     protocol: Protocol
@@ -80,7 +80,7 @@ class Locality:
 
     @property
     def everywhere(self) -> int | None:
-        """The depth behind which every node depends on every node's input; None if that is never reached."""
+        """The depth after which every node depends on every node's input; None if that is never reached."""
         full = self.receptive.flatten(1).all(1).nonzero()
         return int(full[0]) if len(full) else None
 
@@ -103,7 +103,7 @@ def check(graph: Any, pattern: Flow | Layer | Sequence[Layer], protocol: Protoco
         graph: the communication graph S, anything that `liouville.graphs.adjacency` reads; S_ik: i may receive from k.
         pattern: the block patterns of a layer, one for each of several layers, or a flow whose operator is a `Graph`.
         protocol: "replicated": nodes also hold rows of K that their neighbours own, one exchange per half-step;
-            "owner-computes": a row of K is held by its owner alone, two exchanges per half-step.
+            "owner-computes": only its owner holds a row of K, two exchanges per half-step.
 
     Raises:
         ValueError: for an unknown protocol, patterns of another number of nodes, or a flow without a `Graph`.
@@ -183,7 +183,7 @@ def _violations(graph: Pattern, far: Tensor, layer: Layer, protocol: Protocol, j
 
 
 def _receptive(reached: list[Tensor], M: int, repeat: bool) -> Tensor:
-    """Behind 0, 1, ... layers; a single pattern is repeated until nothing changes."""
+    """After 0, 1, ... layers; a single pattern is repeated until nothing changes."""
     total = torch.eye(len(reached[0]), dtype=torch.bool)
     fields, layers = [_by_node(total, M)], iter(reached)
     while (layer := next(layers, reached[-1] if repeat else None)) is not None:

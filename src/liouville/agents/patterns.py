@@ -60,7 +60,7 @@ def needs(pattern: GeneralPattern | SeparablePattern, protocol: Protocol = "repl
     that its neighbours own, and one exchange serves: the state s from A R^T R; backwards the costate from R^T R A^T and
     the activations from R^T R; and at the owner of a row of K, for its gradient, the costate from R A^T and the state
     from R. (These are exact where a costate reaches every hidden unit, as with unit diagonals, and sufficient else.)
-    In "owner-computes" the owner of a hidden unit alone holds its row: the state goes to it (R), and what it computes
+    In "owner-computes" only the owner of a hidden unit holds its row: the state goes to it (R), and what it computes
     comes back (R^T); the costate likewise. Where A couples nodes, that takes one exchange more (A, A^T).
 
     Examples:

@@ -1,7 +1,7 @@
 r"""One update, K^T sigma(K s + b), computed by the nodes of a graph, and its reverse.
 
 "replicated": node i gathers s from its neighbours and holds every row of K that touches it, so it computes its own part
-of the result and needs no more. "owner-computes": node i holds its own rows alone, gathers what they need, and sends
+of the result and needs no more. "owner-computes": node i holds only its own rows, gathers what they need, and sends
 the parts of K^T sigma that are not its own to their owners. Backwards the costate v travels exactly as s did, since the
 Jacobian K^T D K is symmetric: lambda = K^T D (K v), dK = sigma(z) v^T + D (K v) s^T.
 """

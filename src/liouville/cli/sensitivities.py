@@ -84,7 +84,7 @@ def _measured(run: str, data: str | None, options: tuple[str, ...], samples: int
         )
     split = split_of(folder, data, options)
     if isinstance(network, Flow) or (folder is None and split is None):
-        raise BadInput("a file alone has no inputs to measure at; give a network's file and --data, or a run folder.")
+        raise BadInput("a model file has no inputs to measure at; give a network's file and --data, or a run folder.")
     with torch.no_grad():
         if split is not None:
             x = samples_of(network, split)[:samples]

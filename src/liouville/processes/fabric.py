@@ -1,7 +1,7 @@
 r"""Data parallel training on Lightning Fabric: `fit` with every batch shared among the processes.
 
 With S the scores of the whole batch, each process computes its own rows of S from its copy of the weights and receives
-the others, so that L(S) is known everywhere. Going back it differentiates its own rows alone, and the gradients of all
+the others, so that L(S) is known everywhere. Going back it differentiates only its own rows, and the gradients of all
 processes add up to that of one. What surrounds the network, penalties among it, is computed in every process.
 """
 

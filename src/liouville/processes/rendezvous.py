@@ -1,7 +1,7 @@
 r"""How processes find each other: a file in a folder of one's own on one machine, a TCP store across machines.
 
 A file can be reached by its owner only, so nobody else joins. A TCP store answers whoever reaches its port, and lists
-its keys, so it listens on loopback unless an address is named. Behind either, gloo's connections are neither encrypted
+its keys, so it listens on loopback unless an address is named. With either, gloo's connections are neither encrypted
 nor authenticated; what a stranger can do there is in SECURITY.md. Nothing that a peer sends is unpickled.
 """
 
@@ -63,7 +63,7 @@ def meeting(timeout: float, keep: bool = False) -> dist.Store:
 
     Raises:
         RuntimeError: it does not answer in time.
-        ValueError: it lies in a folder that is not of this user alone.
+        ValueError: it lies in a folder that others than this user can enter.
     """
     wait = timedelta(seconds=timeout)
     if name := os.environ.get(RENDEZVOUS):

@@ -1,4 +1,4 @@
-r"""Who trains: this process alone, or several that share every batch.
+r"""Who trains: only this process, or several that share every batch.
 
 Each process draws the whole batch from the same seed, computes the scores of its own rows, and receives those of the
 others, so that loss, score and every decision that rests on them are the same everywhere, and those of one process.
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class Processes:
-    """This process alone; `liouville.lightning.Parallel` is several.
+    """Only this process; `liouville.lightning.Parallel` is several.
 
     ``rank`` counts from 0, ``size`` is how many there are.
 

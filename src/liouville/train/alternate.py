@@ -85,7 +85,7 @@ def _gradients(network: Network, features: Tensor, y: Tensor, task: Task, settin
 
 
 def require_network(network: nn.Module) -> Network:
-    """``network`` itself, known to have a head that can be fitted alone."""
+    """``network`` itself, known to have a head that can be fitted by itself."""
     if not isinstance(network, Network):
         raise ValueError(f"this needs a liouville Network with a head, got {type(network).__name__}.")
     return network

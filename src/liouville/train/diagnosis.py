@@ -73,7 +73,7 @@ def _sentence(i: int, flow: Flow, y: Tensor, flows: int) -> str:
         states = torch.stack([y.abs().amax(), *later])
         behind = int(states.argmax())
         layer = max(0, behind - 1)
-        place = f"behind layer {layer}" if behind else "at its input"
+        place = f"after layer {layer}" if behind else "at its input"
         state = f"the forward pass is finite and largest ({float(states.max()):.3g}) {place}"
     else:
         state = f"layer {layer} of {flow.layers} is the first whose output is not finite"

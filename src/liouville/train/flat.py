@@ -123,7 +123,7 @@ class Jacobian:
 
 
 class _Frame(nn.Module):
-    """Lets `functional_call` run any function of a network, not its forward alone."""
+    """Lets `functional_call` run any function of a network, not only its forward."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

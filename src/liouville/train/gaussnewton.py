@@ -37,7 +37,7 @@ from liouville.train.varpro import ReducedObjective
 class Iteration(Epoch):
     """One outer iteration, as an `Epoch` with more to say.
 
-    ``loss``, ``penalty`` and ``score`` are those behind the step, over the samples of its objective;
+    ``loss``, ``penalty`` and ``score`` are those after the step, over the samples of its objective;
     ``gradient_norm`` is that in front of it; ``lr`` is the step's length, 0 where none was found. ``products`` is how
     many Gauss-Newton products the direction took, and ``tries`` how many lengths or radii were tried. ``work`` counts
     the layer evaluations of the iteration, samples x layers: one for every sweep through the layers, forwards,
@@ -190,7 +190,7 @@ class _Run:
         with self.keeper, self.progress.run(self.settings.iterations, 1, self.task.score_name) as bar:
             try:
                 self._iterations(bar)
-                self.keeper.keep(self)
+                self.keeper.end(self)
             finally:
                 self.network.load_state_dict(self.best)
         return self._finish()

@@ -1,4 +1,4 @@
-"""What a training run leaves behind: one record per epoch, and what was measured at the end."""
+"""The history of a training run: one record per epoch, and the metrics at the end."""
 
 from __future__ import annotations
 

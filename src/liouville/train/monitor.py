@@ -184,9 +184,9 @@ class GradientMonitor(Callback):
         elif not last:
             what, how = "is zero", "at the last layer already: the loss reads nothing of this network"
         elif record.ratio < self.threshold:
-            what, how = "vanishes", f"from {last:.2g} behind the last layer to {first:.2g} at the first"
+            what, how = "vanishes", f"from {last:.2g} after the last layer to {first:.2g} at the first"
         elif record.ratio > 1 / self.threshold:
-            what, how = "explodes", f"from {last:.2g} behind the last layer to {first:.2g} at the first"
+            what, how = "explodes", f"from {last:.2g} after the last layer to {first:.2g} at the first"
         else:
             return
         sentence = f"step {record.step}: the gradient {what}, {how} ({len(record.norms)} states seen)."

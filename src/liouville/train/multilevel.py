@@ -36,7 +36,7 @@ _NO_LIMIT = 2.0  # the margin up to which a scheme is trained that states no lim
 
 @dataclass(frozen=True)
 class Level:
-    """One depth: validation figures right behind the doubling that led to it, and right before the next one.
+    """One depth: validation figures right after the doubling that led to it, and right before the next one.
 
     Args:
         layers: of each flow.
@@ -126,7 +126,7 @@ def multilevel(
         raise ValueError("a level ends by its validation loss; give validation a share above 0.")
     if isinstance(settings, GaussNewton):
         if optimizer is not None:
-            raise ValueError("optimizer= belongs to Settings; GaussNewton carries the weights alone. Omit it.")
+            raise ValueError("optimizer= belongs to Settings; GaussNewton carries only the weights. Omit it.")
         if processes.size > 1:
             raise ValueError(f"GaussNewton trains in one process, got {processes.size}; take Settings, or one process.")
         train: Callable[..., History] = functools.partial(gauss_newton, validation=validation)

@@ -36,7 +36,7 @@ class Objective(ABC):
     """A learning problem over one flat vector w.
 
     Args:
-        network: gives the architecture and the first w; it changes in `assign` alone.
+        network: gives the architecture and the first w; it changes only in `assign`.
         x, y: inputs and targets.
         task: the loss.
         penalty: R.

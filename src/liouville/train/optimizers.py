@@ -44,7 +44,7 @@ class Adam(torch.optim.Adam):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         inherited: Any = torch.optim.Optimizer.add_param_group
-        getattr(inherited, "__wrapped__", inherited)(self, param_group)  # behind the mark for torch's compiler
+        getattr(inherited, "__wrapped__", inherited)(self, param_group)  # where torch's compiler has its mark
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """One step, from the gradients that there are."""

@@ -1,4 +1,4 @@
-r"""Variable projection: the head is eliminated, and what remains depends on the other weights theta alone.
+r"""Variable projection: the head is eliminated, and what remains depends only on the other weights, theta.
 
     f(theta) = F(theta, W(theta)),        W(theta) = argmin_W F(theta, W)
 
@@ -194,7 +194,7 @@ def linear_head(network: nn.Module) -> tuple[list[nn.Module], nn.Linear, str]:
     *before, last = parts
     if not isinstance(last, nn.Linear) or any(True for module in before for _ in module.parameters()):
         raise ValueError(
-            "the head must be one nn.Linear, behind modules without weights at most, for its problem to be convex; got "
+            "the head must be one nn.Linear, after modules without weights at most, for its problem to be convex; got "
             f"{head}. Train all weights together instead (head='joint')."
         )
     return before, last, f"head.{len(before)}." if isinstance(head, nn.Sequential) else "head."
