@@ -15,6 +15,7 @@ import functools
 import hashlib
 import inspect
 import json
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable
@@ -45,6 +46,7 @@ from liouville.sketch import Sketch, TooLargeError
 
 FORMAT = "liouville-1"
 WITH_FACTS = "liouville-2"  # a format of its own, so that earlier versions say what they lack
+_UNIT = "weight_unit"  # of a field whose start was scaled; no argument of any class
 _ARGUMENT = "argument."  # how the names of tensors begin that are no weights
 # What loading may take beside the file: the network, and what its constructors draw or try on the way.
 _SPARE, _FACTOR, _OBJECT = 1 << 25, 6, 1 << 12  # bytes; per byte of the file; bytes of a module without weights
@@ -123,7 +125,9 @@ def describe(thing: Any, tensors: dict[str, Tensor] | None = None) -> Any:
             f"cannot save a {type(thing).__module__}.{name}: a file holds names, not code. Register the class with "
             "liouville.checkpoint.register before saving and before loading."
         )
-    return {"type": name} | {k: describe(v, tensors) for k, v in _REGISTRY[name].arguments(thing).items()}
+    described = {k: describe(v, tensors) for k, v in _REGISTRY[name].arguments(thing).items()}
+    unit = vars(thing).get("weight_unit") if isinstance(thing, fields.VectorField) else None
+    return {"type": name} | described | ({} if unit is None else {_UNIT: unit})
 
 
 class _Content(NamedTuple):
@@ -265,8 +269,17 @@ def _build(value: Any, tensors: dict[str, Tensor]) -> Any:
             f"the file names the class {name!r}, which is not registered; {suggestion(name, _REGISTRY)}register "
             "it with liouville.checkpoint.register before loading."
         )
-    arguments = {k: _build(v, tensors) for k, v in value.items() if k != "type"}
-    return _REGISTRY[name].build(**arguments)
+    arguments = {k: _build(v, tensors) for k, v in value.items() if k not in ("type", _UNIT)}
+    built = _REGISTRY[name].build(**arguments)
+    if _UNIT in value:
+        built.weight_unit = _unit(value[_UNIT])
+    return built
+
+
+def _unit(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"the unit of a field's matrices must be a positive number, got {value!r}.")
+    return float(value)
 
 
 def _assembled(content: _Content) -> nn.Module:

@@ -17,7 +17,7 @@ def seeded() -> torch.Generator:
 
 
 def test_activation_and_start_are_the_models() -> None:
-    start = Smooth(scale=1.0, mean=0.0)
+    start = Smooth(scale=1.0, mean=0.0, action=None)
     one = lv.classifier("h2", 4, 3, 8, 4, 2.0, activation="relu", init=start, generator=seeded())
     field = one.body.field
     assert field.activation.name == "relu" and torch.equal(field.K_p, h2_field(start).K_p)

@@ -175,6 +175,7 @@ class _Asked(NamedTuple):
 
 def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
     from liouville import processes
+    from liouville.runs.cautions import cautions
     from liouville.runs.execute import run, trained
     from liouville.runs.folder import next_free
     from liouville.runs.resuming import require_same
@@ -198,6 +199,8 @@ def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
     watch.lap("data")
     if not quiet:
         say(_describe(plan, split, network, together))
+        for caution in cautions(network) if plan.levels == 1 else ():
+            click.echo(f"liouville: note: {caution}", err=True)
     with _told():
         done = run(
             plan,

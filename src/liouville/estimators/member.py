@@ -115,6 +115,7 @@ def trained(
         lr=recipe.learning_rate,
         optimizer="adam",
         beta2=BETA2,
+        rates="plain",
         schedule="one-cycle",
         warmup=WARMUP,
         validation=0.0 if held is None else 0.5,  # the rows themselves are given
@@ -144,6 +145,7 @@ def trained_on(
         lr=recipe.learning_rate,
         optimizer="adam",
         beta2=BETA2,
+        rates="plain",
         schedule="constant",
         validation=0.0,
         label_smoothing=recipe.label_smoothing,

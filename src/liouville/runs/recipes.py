@@ -44,8 +44,9 @@ _DEFAULT = {
             T=1.0,
             options={"activation": "relu"},
             conv=Images(head_pool=2, dropout=0.1),
-            init=Smooth(scale=0.5, mean=0.0),
+            init=Smooth(scale=0.5, mean=0.0, action=None),
             settings=Settings(
+                rates="plain",
                 epochs=10,
                 batch_size=100,
                 lr=0.004,
@@ -62,6 +63,7 @@ _DEFAULT = {
 }
 
 _HDNN = Settings(
+    rates="plain",
     epochs=50,
     batch_size=125,
     lr=0.05,
@@ -81,15 +83,17 @@ _H1_64 = {
         data_options={"noise": 0.0, "test": "interleaved"},
         model="h1",
         T=2.0,
-        settings=replace(_PLANAR, epochs=250),
+        init=Smooth(action=None),
+        settings=replace(_PLANAR, epochs=250, rates="plain"),
     ),
     "double-circles": replace(
         _SMALL,
         data="double-circles",
         model="h1",
         T=2.0,
-        init=Smooth(scale=1.0, modes=20, mean=0.0),
+        init=Smooth(scale=1.0, modes=20, mean=0.0, action=None),
         settings=Settings(
+            rates="plain",
             epochs=600,
             batch_size=1000,
             lr=0.15,
@@ -149,7 +153,7 @@ def _pixelwise(data: str) -> Plan:
         T=2.0,
         conv=Images(kernel=1, pool=1),
         init=Normal(0.5),
-        settings=Settings(epochs=3, batch_size=100, lr=0.02, head_lr=0.002, beta2=0.999),
+        settings=Settings(epochs=3, batch_size=100, lr=0.02, head_lr=0.002, rates="plain", beta2=0.999),
     )
 
 

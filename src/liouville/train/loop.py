@@ -35,6 +35,7 @@ from liouville.train.losses import Loss
 from liouville.train.optimizers import optimizer_of
 from liouville.train.parts import Parts, lengths, parts_of, require_possible
 from liouville.train.progress import Progress, silent
+from liouville.train.rates import rate_of
 from liouville.train.readings import Readings
 from liouville.train.schedules import scheduler_of
 from liouville.train.settings import Settings
@@ -161,7 +162,7 @@ class _Run:
         require_possible(parts, settings, processes, next(network.parameters()).dtype)
         self.steps, self.total = lengths(self.data, settings)  # of an epoch, of all
         self.epochs = math.ceil(self.total / self.steps)
-        self.optimizer = optimizer or optimizer_of(network, settings)
+        self.optimizer = optimizer or optimizer_of(network, settings, self._measured())
         self.carried, self.test = optimizer is not None, test
         self.layers = sum(flow.layers for flow in flows_of(network))
         self.scheduler = scheduler_of(self.optimizer, settings, self.steps, self.total)
@@ -299,7 +300,7 @@ class _Run:
 
     def _epoch(self, bar: Progress.Bar) -> Epoch:
         epoch = self.epoch
-        self.lr = self.lr if self.taken else self.optimizer.param_groups[0]["lr"]
+        self.lr = self.lr if self.taken else rate_of(self.optimizer)
         batch = self.parts.sample
         for batch in self._batches():
             self.at = f"step {self.taken + 1} of epoch {epoch}"
@@ -422,6 +423,13 @@ class _Run:
             return evaluate(network, source.x, source.y, self.parts.plain, prefix, self.processes, *more)
         found, self.seen = evaluate_loaded(network, source, self.parts.plain, prefix)
         return found
+
+    def _measured(self) -> tuple[Tensor, Tensor, Task] | None:
+        """What a share of the rate is measured on."""
+        if not isinstance(self.task, Task):
+            return None
+        x, y, _ = self.data.rows(slice(None)) if isinstance(self.data, Samples) else self.parts.sample
+        return x, y, self.task
 
     def _samples(self) -> Samples:
         assert isinstance(self.data, Samples)

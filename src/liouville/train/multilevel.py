@@ -28,7 +28,7 @@ from liouville.train.optimizers import optimizer_of
 from liouville.train.progress import Progress, silent
 from liouville.train.refine import refine
 from liouville.train.settings import GaussNewton, Settings
-from liouville.train.trainable import require_split
+from liouville.train.trainable import Task, require_split, task_of
 
 _PATIENCE = 10  # epochs that a level other than the last waits for a better validation loss, unless settings say so
 _NO_LIMIT = 2.0  # the margin up to which a scheme is trained that states no limit, or 0 as forward Euler: a choice
@@ -133,7 +133,7 @@ def multilevel(
     elif validation is not None:
         raise ValueError("validation= belongs to GaussNewton; Settings(validation=...) holds out a share. Omit it.")
     else:
-        optimizer = optimizer or optimizer_of(network, settings)
+        optimizer = optimizer or optimizer_of(network, settings, _on_device(network, split))
         train = functools.partial(fit, optimizer=optimizer, processes=processes)
     kind = f"multilevel, {levels} levels, {how}"
     belongs = belongings(kind, network, split, settings, processes) if checkpoint else None
@@ -208,6 +208,13 @@ def _history(state: State) -> MultilevelHistory:
     """What ``asdict`` made of it, as it was."""
     epochs = [(Iteration if "tries" in epoch else Epoch)(**epoch) for epoch in state["epochs"]]
     return MultilevelHistory(**state | {"epochs": epochs, "levels": [Level(**level) for level in state["levels"]]})
+
+
+def _on_device(network: nn.Module, split: Split) -> tuple[Tensor, Tensor, Task]:
+    """The training part as the network takes it, which ``rates="share"`` measures its rate on."""
+    like = next(network.parameters())
+    moved = split.to(device=like.device, dtype=like.dtype)
+    return moved.x_train, moved.y_train, task_of(network, split)
 
 
 def _of_a_level(settings: Settings | GaussNewton) -> Settings | GaussNewton:

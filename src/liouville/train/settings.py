@@ -14,6 +14,7 @@ from liouville.renamed import fields_renamed
 from liouville.train.regularisers import Penalty
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
+RATES = ("scaled", "share", "plain")
 SCHEDULES = ("one-cycle", "cosine", "step", "constant", "epoch-count")
 HEADS = ("eliminated", "eliminated-simple", "joint", "alternating")
 SAFEGUARDS = ("armijo", "trust-region")
@@ -42,7 +43,7 @@ class Settings:
         epochs: passes over the training part; ignored where ``steps`` says how many there are.
         batch_size: samples per step.
         lr: learning rate, the highest of the schedule.
-        head_lr: learning rate of the head; ``lr`` if None.
+        head_lr: learning rate of the head; ``lr``, or the rate of a share, if None.
         optimizer: how steps follow from gradients, ``"sgd"`` with momentum 0.9.
         beta2: how long Adam remembers the squares of gradients; 0.95 made deep flows train far more reliably than
             torch's 0.999.
@@ -71,6 +72,11 @@ class Settings:
         capture: on CUDA, record the step once as a graph and repeat it (`liouville.train.capture`); for engines that do
             not make the host wait, `Stored` above all. Never run on a GPU so far.
         seed: of the held-out part, the order of the batches, shifts and dropout.
+        rates: how learning rates and penalties are counted; ``"scaled"``: those of weights in the units of their
+            network (`liouville.units`), so that one rate serves every final time. ``"share"``: as scaled, but ``lr`` is
+            how far the first step of the highest rate would move y_N, relative to its size. That is measured before
+            training, and the rate is 0.1 at most. ``"plain"``: those of the weights as they are. This is the same as
+            scaled where no unit is set: for flows of your own, and for weights that no final time has scaled.
         steps: number of steps, in place of ``epochs``; the last pass may end within the training part. A stream without
             a length needs it, and its epochs are ``steps / epochs`` batches.
         label_smoothing: share of the probability that is spread over all classes in training, 0 for none; validation
@@ -106,6 +112,7 @@ class Settings:
     bfloat16: bool = False
     capture: bool = False
     seed: int = 0
+    rates: Literal["scaled", "share", "plain"] = "scaled"
     steps: int | None = None
     label_smoothing: float = 0.0
     stratified: bool = False
@@ -113,6 +120,11 @@ class Settings:
     def __post_init__(self) -> None:
         lookup(dict.fromkeys(OPTIMIZERS, 0), self.optimizer, "optimizer")
         lookup(dict.fromkeys(SCHEDULES, 0), self.schedule, "schedule")
+        lookup(dict.fromkeys(RATES, 0), self.rates, "kind of rates")
+        if self.rates == "share" and self.alternate and self.head_lr is None:
+            raise ValueError("rates='share' measures no rate for a fresh head; give head_lr beside alternate.")
+        if self.rates == "share" and self.optimizer == "sgd":
+            raise ValueError("rates='share' measures a step of Adam, got optimizer='sgd'; use rates='scaled'.")
         for name, low in (("epochs", 1), ("batch_size", 1), ("alternate", 0), ("shift", 0), ("seed", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2**63:

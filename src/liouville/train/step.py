@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from liouville.fields.once import one_step
-from liouville.precision import in_working_precision
 from liouville.processes.sharing import Processes
 from liouville.task import Task
 from liouville.train.alternate import Features, fresh_head, require_network
 from liouville.train.parts import Goal
+from liouville.train.rates import norm_in_units
 from liouville.train.settings import Settings
 
 
@@ -39,6 +39,7 @@ class Step:
     ) -> None:
         self.network, self.optimizer, self.task, self.settings = network, optimizer, task, settings
         self.processes = processes
+        self.penalty = settings.penalty.in_units(settings.rates != "plain")
         self.shared: Any = processes.wrapped(Features(require_network(network)) if settings.alternate else network)
 
     @property
@@ -70,14 +71,14 @@ class Step:
         """Scores, loss and penalty; the weights multiply the losses of their samples."""
         with one_step():
             scores = self._scores(x, y)
-            penalty = self.settings.penalty(self.network)
+            penalty = self.penalty(self.network)
         return Outcome(scores, self.task.loss(scores, y, weight), penalty)
 
     def backward(self, outcome: Outcome) -> Tensor:
         """The norm of the whole gradient, which is then shortened to the largest one allowed."""
         self.processes.backward(outcome.loss, outcome.penalty)
         gradients = self._gradients()
-        norm = nn.utils.get_total_norm([in_working_precision(g) for g in gradients])
+        norm = norm_in_units(self.optimizer.param_groups)
         if self.settings.max_grad_norm:
             torch._foreach_mul_(gradients, (self.settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm

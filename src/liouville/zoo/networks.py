@@ -26,7 +26,9 @@ from liouville.operators import Conv, Dense
 from liouville.randomness import seeded
 from liouville.schemes import Scheme
 from liouville.task import scores_for
+from liouville.units import count_in
 from liouville.zoo.papers import MODELS, Builder, ms1, verlet
+from liouville.zoo.start import scaled_start
 
 LiftChoice = Place | Literal["linear"] | None
 
@@ -74,6 +76,9 @@ def classifier(
     backprop: Backprop = Stored(),
 ) -> Network:
     """A classification network: lift, the model's flow, a linear head.
+
+    Its initial weights are such that the final time does not matter, as `liouville.zoo.scaled_start` says: with
+    ``init=Smooth(action=None)``, `Normal` or an `Initial` of your own they are as drawn, and it does.
 
     Args:
         model: a name of `MODELS`, or a function like them (``functools.partial(zoo.h1, J="full")``).
@@ -174,6 +179,9 @@ def _network(
         flows = [build(n, N, T, operator=operator, backprop=own) for n, N in zip(widths, depths, strict=True)]
         if scheme is not None:
             flows = [Flow(f.field, scheme, f.T, backprop) for f in flows]
+        for flow in flows:
+            if (action := _action(flow)) is not None:
+                scaled_start(flow, action)
         if budget is not None and dropout_rate:
             raise ValueError("a budget bounds the velocities without dropout; give one of the two.")
         if budget is not None:
@@ -181,11 +189,11 @@ def _network(
         if dropout_rate:
             flows = [Flow(dropout(f.field, dropout_rate), f.scheme, f.T, f.backprop) for f in flows]
         if isinstance(inputs, int) and conv is None:
-            return _dropping(_dense(_function(build), inputs, outputs, flows, lift), input_dropout)
+            return _dropping(count_in(_dense(_function(build), inputs, outputs, flows, lift)), input_dropout)
         if not isinstance(inputs, int) and conv is not None:
             if _function(build) is verlet:
                 raise ValueError("verlet, whose data lies only in q, is for vectors here; use ms1 for images.")
-            return _dropping(_images(inputs, outputs, flows, conv), input_dropout)
+            return _dropping(count_in(_images(inputs, outputs, flows, conv)), input_dropout)
     raise _misfit(inputs, conv)
 
 
@@ -193,6 +201,12 @@ def _dropping(network: Network, rate: float) -> Network:
     if rate:
         network.lift = nn.Sequential(nn.Dropout(rate), network.lift)
     return network
+
+
+def _action(flow: Flow) -> float | None:
+    """What the initial weights ask for, of a field that knows how they were drawn."""
+    init = getattr(getattr(flow.field, "force", flow.field), "init", None)
+    return init.action if isinstance(init, Initial) else None
 
 
 def _dense(build: Any, inputs: int, outputs: int, flows: list[Flow], lift: LiftChoice) -> Network:
@@ -204,7 +218,7 @@ def _dense(build: Any, inputs: int, outputs: int, flows: list[Flow], lift: LiftC
             "verlet starts with p = 0 and the data in q, which a learned lift would overwrite; use lift='q' or ms1."
         )
     place = lift or ("q" if build in (ms1, verlet) else "ends")
-    first = nn.Linear(inputs, n) if place == "linear" else Lift(n, inputs, place=place)
+    first = nn.Linear(inputs, n) if place == "linear" else Lift(n, inputs, place=place, scale=flows[0].field.state_unit)
     if build is verlet:
         return Network(first, flows[0], nn.Sequential(Half("q"), nn.Linear(n - n // 2, outputs)))
     return Network(first, flows[0], nn.Linear(n, outputs))
