@@ -33,4 +33,5 @@ def training_in_words(s: Settings | GaussNewton) -> str:
         "plain": "of the weights as they are",
     }
     rates = f"lr {s.lr:g} {of[s.rates]}" + (f" (head {s.head_lr:g})" if s.head_lr is not None else "")
-    return f"{s.epochs} epochs in batches of {s.batch_size}, {s.optimizer}, {s.schedule}, {rates}"
+    length = f"{s.epochs} epochs" if s.steps is None else f"{s.steps} steps"
+    return f"{length} in batches of {s.batch_size}, {s.optimizer}, {s.schedule}, {rates}"

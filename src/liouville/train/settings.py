@@ -30,6 +30,7 @@ _REALS = (
     "max_grad_norm",
     "ema_decay",
     "warp",
+    "label_smoothing",
 )
 
 
@@ -39,7 +40,7 @@ class Settings:
     """How `fit` trains.
 
     Args:
-        epochs: passes over the training part.
+        epochs: passes over the training part; ignored where ``steps`` says how many there are.
         batch_size: samples per step.
         lr: learning rate, the highest of the schedule.
         head_lr: learning rate of the head; ``lr``, or the rate of a share, if None.
@@ -76,6 +77,11 @@ class Settings:
             how far the first step of the highest rate would move y_N, relative to its size. That is measured before
             training, and the rate is 0.1 at most. ``"plain"``: those of the weights as they are. This is the same as
             scaled where no unit is set: for flows of your own, and for weights that no final time has scaled.
+        steps: number of steps, in place of ``epochs``; the last pass may end within the training part. A stream without
+            a length needs it, and its epochs are ``steps / epochs`` batches.
+        label_smoothing: share of the probability that is spread over all classes in training, 0 for none; validation
+            and test losses are without it.
+        stratified: hold out the same share of every class.
 
     Raises:
         ValueError: if a value is out of range or a name unknown.
@@ -107,6 +113,9 @@ class Settings:
     capture: bool = False
     seed: int = 0
     rates: Literal["scaled", "share", "plain"] = "scaled"
+    steps: int | None = None
+    label_smoothing: float = 0.0
+    stratified: bool = False
 
     def __post_init__(self) -> None:
         lookup(dict.fromkeys(OPTIMIZERS, 0), self.optimizer, "optimizer")
@@ -120,6 +129,10 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2**63:
                 raise ValueError(f"{name} must be a whole number of at least {low} (and below 2^63), got {value!r}.")
+        if self.steps is not None and (
+            not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1
+        ):
+            raise ValueError(f"steps must be a whole number of at least 1, or None, got {self.steps!r}.")
         for name in _REALS:
             if not isinstance(value := getattr(self, name), Real | None):
                 raise ValueError(f"{name} must be a number, got {value!r}.")
@@ -143,7 +156,7 @@ class Settings:
             raise ValueError(
                 f"weight_decay belongs to optimizer='adamw', got {self.optimizer!r}; use Penalty(decay=...)."
             )
-        for name in ("warmup", "validation", "ema_decay", "beta2"):
+        for name in ("warmup", "validation", "ema_decay", "beta2", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
 
