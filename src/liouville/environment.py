@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["NEEDED", "is_first", "launched", "processes", "require_environment", "several"]
+__all__ = ["LAUNCHER", "NEEDED", "RENDEZVOUS", "is_first", "launched", "processes", "require_environment", "several"]
 
 import os
 
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+RENDEZVOUS = "LIOUVILLE_RENDEZVOUS"  # in place of the last two: the folder in which processes of one machine meet
+LAUNCHER = "LIOUVILLE_LAUNCHER"  # the process that started this one, which ends with it
 _PLACES = (("RANK", "WORLD_SIZE"), ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
 _CURE = "start the processes with torchrun or --nproc, or unset the variable"
 
 
 def launched() -> bool:
     """Whether this process was started as one of several, by ``--nproc`` or by torchrun."""
-    return all(name in os.environ for name in NEEDED)
+    return not _missing()
 
 
 def processes() -> int:
@@ -42,7 +44,7 @@ def require_environment() -> None:
         ValueError: the variable, what it must be, and what to do.
     """
     given = [name for name in ("RANK", "WORLD_SIZE") if name in os.environ]
-    missing = [name for name in NEEDED if name not in os.environ]
+    missing = _missing()
     if given and missing and os.environ.get("WORLD_SIZE", "2") != "1":
         raise ValueError(f"{given[0]} is set in the environment and {missing[0]} is not; {_CURE}.")
     if not given or missing:
@@ -51,6 +53,11 @@ def require_environment() -> None:
         _require(name, low, high)
     for name, size in _PLACES:
         _require(name, 0, _number(size) or 2**31)
+
+
+def _missing() -> list[str]:
+    needed = NEEDED[:2] if RENDEZVOUS in os.environ else NEEDED
+    return [name for name in needed if name not in os.environ]
 
 
 def _require(name: str, low: int, high: int) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["atomic", "without_nan"]
+__all__ = ["atomic", "remove_left_over", "without_nan"]
 
 import contextlib
+import errno
 import math
 import os
 import tempfile
@@ -16,6 +17,8 @@ from typing import Any
 @contextlib.contextmanager
 def atomic(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path; rename it to ``target`` when the block ends well, remove it when it does not.
+
+    What ``target`` then names is on the disk, also where the power fails.
 
     Raises:
         OSError: the folder is not there, or cannot be written to; it names ``target``.
@@ -40,9 +43,34 @@ def atomic(target: str | os.PathLike[str]) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         path.chmod(0o666 & ~umask)
+        _flushed(path)
         path.replace(target)
+        _flushed(target.parent)
     finally:
         path.unlink(missing_ok=True)
+
+
+def remove_left_over(folder: Path, *targets: str) -> None:
+    """Remove what `atomic` left in a folder when the process that wrote one of these files was killed."""
+    for target in targets:
+        name = Path(target)
+        for left in folder.glob(f".{name.name}.*{name.suffix}"):
+            left.unlink(missing_ok=True)
+
+
+def _flushed(path: Path) -> None:
+    """Have the disk keep a file's bytes, or a folder's names; not every file system can."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:  # a folder that may be written and not be read
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):
+            raise
+    finally:
+        os.close(handle)
 
 
 def without_nan(value: Any) -> Any:

@@ -206,7 +206,7 @@ def listening(port):
 
 @pytest.mark.skipif(not Path("/proc/net/tcp6").exists(), reason="needs Linux's list of sockets")
 def test_the_rendezvous_listens_on_loopback_alone():
-    from liouville.processes.launcher import LOOPBACK, _is_loopback, keep_store
+    from liouville.processes.rendezvous import LOOPBACK, _is_loopback, keep_store
 
     store = keep_store(LOOPBACK, 5)
     assert listening(store.port) == {"0100007F"}

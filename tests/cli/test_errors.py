@@ -185,12 +185,14 @@ def test_a_full_disk_is_one_sentence(train, tmp_path, monkeypatch, method):
     monkeypatch.setattr(Path, method, full)
     name = "config.json" if method == "write_text" else "model.safetensors"
     advice = "No space left on device; free some space, or choose another --out."
-    assert_one_line(train(), f"cannot write {tmp_path / 'run' / name}: {advice}")
+    lost = f" Its weights are lost; `liouville train --resume {tmp_path / 'run'}` begins again."
+    more = "" if method == "write_text" else lost
+    assert_one_line(train(), f"cannot write {tmp_path / 'run' / name}: {advice}{more}")
     if method == "write_text":
         assert not (tmp_path / "run").exists()
     else:
         assert {p.name for p in (tmp_path / "run").iterdir()} == {"config.json", "history.jsonl"}
-        with pytest.raises(FileNotFoundError, match="its training did not come to an end; train again"):
+        with pytest.raises(FileNotFoundError, match="its training did not come to an end; `liouville train --resume"):
             Run.open(tmp_path / "run").network()
 
 

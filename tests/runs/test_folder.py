@@ -133,7 +133,7 @@ def test_force_removes_the_files_of_a_run_and_no_other(parts, written):
     (path / "figures" / "old.png").write_text("")
     (path / "figures" / "mine.txt").write_text("")
     plan, split, network = parts
-    Writer(path, plan, split.facts(), network, force=True)
+    Writer(path, plan, split.facts(), network, force=True).release()
     left = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()}
     assert left == {"config.json", "history.jsonl", "figures/mine.txt"}
     assert Run.open(path).metrics == {} and Run.open(path).history() == []

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from liouville.train.loop import epoch_count
 from liouville.train.optimizers import Adam, AdamW
+from liouville.train.schedules import epoch_count
 
 PAIRS = {
     "adam": (Adam, torch.optim.Adam, 0.0),

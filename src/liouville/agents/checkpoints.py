@@ -1,15 +1,16 @@
 r"""What agents keep in a folder: for each node and epoch its weights, its optimiser's state, and what they belong to.
 
 A file is one node's, so a run goes on in any number of processes. Each holds the settings, the graphs and a fingerprint
-of the data that it was trained with, under a hash: a run with other ones is refused, and so is a file that was changed.
+of the data that it was trained with, sealed by a hash: a run with other ones is refused, and a file that was changed is
+passed over for the epoch before it.
 """
 
 from __future__ import annotations
 
 __all__ = ["Checkpoints", "Found", "record_of"]
 
+import contextlib
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,13 +24,17 @@ from liouville.agents.exchange import Consensus, Exchange
 from liouville.agents.patterns import Protocol
 from liouville.agents.transport import gathered
 from liouville.data import Split
+from liouville.facts import fingerprint
 from liouville.fields import HamiltonianField
 from liouville.files import atomic
 from liouville.graphs import Pattern
 from liouville.network import Network
+from liouville.sealed import DamagedFileError, opened, sealed
+from liouville.sealed import record_of as record_of_file
 
 _KEPT = 2  # epochs: the others may be one ahead when a node dies
-_ENTRY, _FORMAT = "liouville-agents", 1
+_LOOKED_AT = 16  # newest epochs of a node: somebody may have brought older files back
+_ENTRY, _FORMAT = "liouville-agents", 2
 _DATA = "the data (-d)"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -61,17 +66,21 @@ def record_of(
         "consensus": consensus,
         "dtype": str(flow.field.theta()[0].dtype).removeprefix("torch."),
     }
-    data = {name: getattr(split, name) for name in ("x_train", "y_train", "x_test", "y_test")}
-    fingerprint = f"{len(split.x_train)} and {len(split.x_test)} samples, {_digest('', data)[:12]}"
-    return {f"--{name}": str(value) for name, value in (named | options).items()} | {_DATA: fingerprint}
+    data = [getattr(split, name) for name in ("x_train", "y_train", "x_test", "y_test")]
+    samples = f"{len(split.x_train)} and {len(split.x_test)} samples, {fingerprint(data)[:12]}"
+    return {f"--{name}": str(value) for name, value in (named | options).items()} | {_DATA: samples}
 
 
 class Found(NamedTuple):
-    """Where a run goes on: epochs done, the loss of each, and for how many epochs the rates were planned."""
+    """Where a run goes on: epochs done, the loss of each, and for how many epochs the rates were planned.
+
+    ``damaged`` are the files of this process that were changed after they were written, and passed over.
+    """
 
     epoch: int
     losses: list[float]
     planned: int
+    damaged: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,36 +101,47 @@ class Checkpoints:
         """Refuse what `resume` would refuse, without reading weights.
 
         Raises:
-            ValueError: if a node's newest checkpoint is of other settings, of more epochs, damaged, or of an older
-                version.
+            ValueError: if a node's newest checkpoint is of other settings, of more epochs, or of an older version.
         """
         for node in nodes:
-            if done := _epochs(self.folder, node):
-                self._require_fits(*_header(_path(self.folder, node, max(done)))[:2])
+            for epoch in sorted(_epochs(self.folder, node), reverse=True):
+                path = _path(self.folder, node, epoch)
+                with contextlib.suppress(DamagedFileError):
+                    self._require_fits(_record(path), path)
+                    break
 
     def resume(self, exchange: Exchange, local: Network, optimizer: torch.optim.Optimizer) -> Found:
-        """Load the last epoch of which every node, of every process, has a checkpoint.
+        """Load the last epoch of which every node, of every process, has a sound checkpoint.
 
         Raises:
-            ValueError: as `require_same`, or if a file was changed after it was written.
+            ValueError: as `require_same`, or if a file is another node's.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        mine: dict[int, list[int]] = {}
+        damaged: list[Path] = []
         for node in exchange.hosted:
             for left in self.folder.glob(f".node-{node}.epoch-*"):  # by a process that was killed while it wrote
                 left.unlink(missing_ok=True)
-        mine = [_epochs(self.folder, node) for node in exchange.hosted]
-        common = set.intersection(*(epochs for share in gathered(mine, exchange) for epochs in share))
+            mine[node] = []
+            for epoch in sorted(_epochs(self.folder, node))[-_LOOKED_AT:]:
+                path = _path(self.folder, node, epoch)
+                try:
+                    self._require_fits(_record(path, whole=True), path)
+                    mine[node].append(epoch)
+                except DamagedFileError:
+                    damaged.append(path)
+        every = gathered(mine, _LOOKED_AT, exchange)
+        common = set.intersection(*map(set, every.values()))
         if not common:
-            self._require_new(exchange, mine)
-            return Found(0, [], self.epochs)
+            self._require_new(exchange, every)
+            return Found(0, [], self.epochs, tuple(damaged))
         found = Found(0, [], self.epochs)
         for node in exchange.hosted:
             path = _path(self.folder, node, max(common))
-            header, _, tensors = _header(path, whole=True)
-            self._require_fits(header, path)
-            found = Found(max(common), list(header["losses"]), header["epochs"])
+            state = _record(path, whole=True)
+            found = Found(max(common), list(state["losses"]), state["epochs"], tuple(damaged))
             try:
-                _restore(_of_node(local, node), optimizer, tensors)
+                _restore(_of_node(local, node), optimizer, state["weights"])
             except KeyError as error:
                 raise ValueError(
                     f"{path} is another node's file ({error} is missing); give each its own name."
@@ -134,27 +154,20 @@ class Checkpoints:
         self, exchange: Exchange, local: Network, optimizer: torch.optim.Optimizer, losses: Sequence[float]
     ) -> None:
         """The hosted nodes' files for the epoch that just ended; the oldest ones go."""
-        from safetensors.torch import save
-
         epoch = len(losses)
-        text = json.dumps(
-            {"format": _FORMAT, "record": dict(self.record), "epochs": self.epochs, "losses": list(losses)}
-        )
+        state = {"format": _FORMAT, "record": dict(self.record), "epochs": self.epochs, "losses": list(losses)}
         for node in exchange.hosted:
-            tensors = {}
-            for name, w in _of_node(local, node).items():
-                tensors[name] = w.detach().contiguous()
-                tensors |= {f"{name}.{key}": optimizer.state[w][key].contiguous() for key in _MOMENTS}
-            entry = json.dumps({"header": text, "sha256": _digest(text, tensors)})
+            weights = {
+                name: (w, {key: optimizer.state[w][key] for key in _MOMENTS})
+                for name, w in _of_node(local, node).items()
+            }
             with atomic(_path(self.folder, node, epoch)) as path:
-                path.write_bytes(save(tensors, metadata={_ENTRY: entry}))
+                path.write_bytes(sealed(state | {"weights": weights}, _ENTRY))
             for old in _epochs(self.folder, node) - {epoch - i for i in range(_KEPT)}:
                 _path(self.folder, node, old).unlink(missing_ok=True)
 
-    def _require_new(self, exchange: Exchange, mine: Sequence[set[int]]) -> None:
+    def _require_new(self, exchange: Exchange, every: Mapping[int, Sequence[int]]) -> None:
         """A run that was killed leaves nodes one epoch apart: more, and files are missing that the others need."""
-        done = dict(zip(exchange.hosted, mine, strict=True))
-        every = {node: epochs for share in gathered(done, exchange) for node, epochs in share.items()}
         last = max(max(epochs, default=0) for epochs in every.values())
         if last > 1:
             lacks = min(every, key=lambda node: max(every[node], default=0))
@@ -184,38 +197,42 @@ class Checkpoints:
             )
 
 
-def _header(path: Path, whole: bool = False) -> tuple[dict[str, Any], Path, dict[str, Tensor]]:
-    """What a checkpoint says of itself, and if ``whole`` its tensors, held against their hash."""
+def _record(path: Path, whole: bool = False) -> dict[str, Any]:
+    """What a checkpoint says of itself; if ``whole`` with its weights, and held against its hash."""
+    try:
+        state = opened(path.read_bytes(), _ENTRY, path) if whole else record_of_file(path, _ENTRY)
+        sound = state["format"] == _FORMAT and path.name.endswith(f".epoch-{len(state['losses'])}.safetensors")
+        sound = sound and isinstance(state["record"], dict) and isinstance(state["epochs"], int)
+    except DamagedFileError:
+        _require_newer(path)
+        raise
+    except (OSError, LookupError, TypeError) as error:
+        raise DamagedFileError(f"{path} is damaged ({error}).") from error
+    if not sound:
+        raise DamagedFileError(f"{path} is damaged: it is not what its name says.")
+    return state
+
+
+def _require_newer(path: Path) -> None:
+    """Tell a file that an older version wrote, under other names, from one that is damaged."""
     from safetensors import SafetensorError, safe_open
 
-    damaged = ValueError(f"{path} is damaged; remove it, and training goes on from the epoch before, if that is there.")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()} if whole else {}  # noqa: SIM118
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-        raise damaged from error
-    if _ENTRY not in metadata:
+            known = file.metadata() or {}
+    except (SafetensorError, OSError, RuntimeError, ValueError):
+        return
+    if "losses" in known:
         raise ValueError(
             f"{path} was written by an older version, which did not keep the settings; train anew, in another folder."
         )
-    try:
-        entry = json.loads(metadata[_ENTRY])
-        header = json.loads(entry["header"])
-        sound = header["format"] == _FORMAT and path.name.endswith(f".epoch-{len(header['losses'])}.safetensors")
-        sound &= isinstance(header["record"], dict) and isinstance(header["epochs"], int)
-        sound &= not whole or entry["sha256"] == _digest(entry["header"], tensors)
-    except (LookupError, RecursionError, TypeError, ValueError) as error:
-        raise damaged from error
-    if not sound:
-        raise damaged
-    return header, path, tensors
 
 
-def _restore(weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def _restore(weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, kept: Mapping[str, Any]) -> None:
     for name, w in weights.items():
-        w.detach().copy_(tensors[name])
-        optimizer.state[w] = {key: tensors[f"{name}.{key}"] for key in _MOMENTS}
+        value, moments = kept[name]
+        w.detach().copy_(value)
+        optimizer.state[w] = {key: moments[key] for key in _MOMENTS}
 
 
 def _of_node(local: Network, node: int) -> dict[str, Tensor]:
@@ -225,13 +242,6 @@ def _of_node(local: Network, node: int) -> dict[str, Tensor]:
         for name, w in local.named_parameters()
         if w.requires_grad and (name.endswith(f"__{node}") or name == "head.bias")
     }
-
-
-def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    from safetensors.torch import save
-
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return hashlib.sha256(text.encode() + save(plain)).hexdigest()
 
 
 def _in_words(pattern: Pattern) -> str:
@@ -246,4 +256,4 @@ def _path(folder: Path, node: int, epoch: int) -> Path:
 
 def _epochs(folder: Path, node: int) -> set[int]:
     names = (re.fullmatch(rf"node-{node}\.epoch-(\d+)\.safetensors", path.name) for path in folder.glob("node-*"))
-    return {int(name[1]) for name in names if name}
+    return {int(name[1]) for name in names if name and len(name[1]) < 10}

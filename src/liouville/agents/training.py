@@ -20,7 +20,7 @@ from liouville.data import Split
 from liouville.network import Network
 from liouville.task import Task
 from liouville.train import Settings
-from liouville.train.loop import one_cycle
+from liouville.train.schedules import one_cycle
 
 _HEEDED = ("epochs", "batch_size", "lr", "beta2", "warmup", "seed")
 

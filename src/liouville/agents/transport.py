@@ -104,12 +104,15 @@ class Distributed(Exchange):
         return received
 
     def _reduce(self, total: Tensor) -> Tensor:
-        stamp = Stamp(-1, "forward", 0)
+        return self.summed(total, Stamp(-1, "forward", 0))
+
+    def summed(self, total: Tensor, place: Stamp | str) -> Tensor:
+        """The sum over all processes of tensors of one size, made in place; ``place`` is where, for an error."""
         try:
             work = dist.all_reduce(total, async_op=True)
             self._wait(work)
         except RuntimeError as error:
-            self._stop(None, stamp, error)
+            self._stop(None, place, error)
         return total
 
     def _by_peer(self, route: Route) -> tuple[dict[int, list[Pair]], dict[int, list[Pair]]]:
@@ -184,7 +187,7 @@ class Distributed(Exchange):
         both = f"{self._names(first)} and {self._names(self.rank)}"
         self._publish(f"{both} disagree: the first answered with {what}, in {stamp}")
 
-    def _stop(self, peer: int | None, stamp: Stamp, error: Exception) -> NoReturn:
+    def _stop(self, peer: int | None, stamp: Stamp | str, error: Exception) -> NoReturn:
         """Find out who failed, agree on it with the others, and raise."""
         self._ask(lambda: self.store.set(f"agents/waits/{self.rank}", "1"))
         closed = peer is not None and "imed out" not in str(error)
@@ -246,10 +249,24 @@ def _complaint(header: Tensor, expected: Tensor) -> str:
     return ""
 
 
-def gathered(value: Any, exchange: Exchange) -> Sequence[Any]:
-    """Every process's value, in the order of the ranks."""
+def gathered(mine: Mapping[int, Sequence[int]], width: int, exchange: Exchange) -> dict[int, list[int]]:
+    """Whole numbers of every node, of all processes: what each knows of the nodes that it hosts.
+
+    They travel as one sum over a table of fixed size, nodes x width, of which each process fills its own rows, never
+    as objects: whoever joins as a peer can send wrong numbers and nothing else.
+
+    Args:
+        mine: node -> at most ``width`` numbers from 0 to 2^62, for the nodes that this process hosts.
+        width: how many there are at most, the same in every process.
+        exchange: whose nodes.
+
+    Raises:
+        AgentFault: if another process does not answer.
+    """
     if not isinstance(exchange, Distributed):
-        return [value]
-    values: list[Any] = [None] * exchange.processes
-    dist.all_gather_object(values, value)
-    return values
+        return {node: list(numbers) for node, numbers in mine.items()}
+    table = torch.zeros(len(exchange.graph), width, dtype=torch.int64)
+    for node, numbers in mine.items():
+        table[node, : len(numbers)] = 1 + torch.tensor(list(numbers), dtype=torch.int64)  # 0 is no number
+    table = exchange.summed(table.to(exchange.device), "the exchange of what each process knows")
+    return {node: [number - 1 for number in row if number > 0] for node, row in enumerate(table.tolist())}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 __all__ = ["agents"]
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,7 +45,7 @@ _NAMES = {
 
 
 @click.command(cls=SectionedCommand, short_help="Train a network that is spread over the nodes of a graph.")
-@_graph("--graph", required=True, metavar="FILE", help="Who may talk to whom: GraphML, node pairs or a matrix.")
+@_graph("--graph", metavar="FILE", help="Who may talk to whom: GraphML, node pairs or a matrix.")
 @_graph("--undirected", is_flag=True, help="Let every link of --graph and --mask carry messages both ways.")
 @_graph("--mask", metavar="FILE", help="Graph of the blocks of K.  [default: the largest that --graph admits]")
 @_graph("--protocol", default="owner-computes", metavar="owner-computes|replicated", help="Who holds a row of K.")
@@ -64,22 +66,24 @@ _NAMES = {
     "--nproc", type=click.IntRange(1), help="Processes to start.  [default: 1, a simulation; under torchrun, its own]"
 )
 @_machine("--force", is_flag=True, help="Start more processes than there are cores.")
-@_machine("--host", default="127.0.0.1", help="Address of the rendezvous.", show_default=True)
+@_machine("--host", metavar="ADDRESS", help="Meet at this address.  [default: in a folder that only you can enter]")
 @_machine("--backend", default="gloo", metavar="gloo|nccl", help="Transport.", show_default=True)
 @_machine("--timeout", type=float, default=60.0, help="Seconds that a node may take to answer.", show_default=True)
 @_machine("--dtype", default="float32", metavar="float32|float64", help="Of weights and messages.", show_default=True)
 @_machine("--seed", type=int, default=0, help="Of weights and batches.", show_default=True)
-@_output("--out", metavar="FOLDER", help="Folder of the nodes' checkpoints; the same command goes on with it.")
+@_output("--out", metavar="FOLDER", help="Folder of the nodes' checkpoints, one for each epoch.")
+@_output("--resume", metavar="FOLDER", help="Go on with what was trained into this --out.")
 @_output("--quiet", is_flag=True, help="Print the accuracy and nothing else.")
 def agents(
     nproc: int | None,
     force: bool,
-    host: str,
-    graph: str,
+    host: str | None,
+    graph: str | None,
     mask: str | None,
     backend: str,
     timeout: float,
     out: str | None,
+    resume: str | None,
     quiet: bool,
     **words: Any,
 ) -> int:
@@ -89,8 +93,12 @@ def agents(
     beside what a dense network would send. Start several processes with --nproc, or with torchrun.
     """
     require_environment()
-    door = _Door(graph, mask, spelled(backend, _NAMES["backend"]), timeout, _folder(out), quiet)
-    asked = _asked(door, words)
+    if graph is None and resume is None:
+        raise BadInput("--graph is missing: it says who may talk to whom; or give --resume FOLDER.")
+    named = graph or f"of {resume}"
+    folder = _folder(out if resume is None else resume)
+    door = _Door(named, mask, spelled(backend, _NAMES["backend"]), timeout, folder, quiet, resume is not None)
+    asked = _asked(door, words) if resume is None else _before(door)
     if launched():
         return _run(asked, door)
     made = _Made.of(asked, door)  # bad input is found once, before anything is started
@@ -116,12 +124,13 @@ class _Door(NamedTuple):
     timeout: float
     out: Path | None
     quiet: bool
+    resumes: bool
 
     def kept(self) -> str:
         """What an interrupt leaves, in words."""
         if self.out is None:
             return "nothing is kept without --out FOLDER."
-        return f"the same command goes on after the last epoch that is whole in {self.out}."
+        return f"`liouville agents --resume {self.out}` goes on after the last epoch that is whole there."
 
 
 class _Made(NamedTuple):
@@ -156,7 +165,7 @@ def _asked(door: _Door, words: dict[str, Any]) -> Spread:
         if not value > 0:
             raise BadInput(f"--{name} must be positive, got {value}.")
     words |= {name: spelled(words[name], known) for name, known in _NAMES.items() if name in words}
-    lookup(dict.fromkeys(_NAMES["backend"]), door.backend, "backend")
+    _require_backend(door.backend)
     graph, mask = _graphs(door, words["undirected"], words["protocol"], words["consensus"])
     from liouville.data import SOURCES
     from liouville.runs import Plan
@@ -176,6 +185,28 @@ def _asked(door: _Door, words: dict[str, Any]) -> Spread:
         seed=words["seed"],
     )
     return Spread.of(plan, graph, mask, words["protocol"], words["consensus"], words["sizes"], words["inputs"])
+
+
+def _before(door: _Door) -> Spread:
+    """What a folder was trained with; nothing of it can be given again."""
+    from liouville.runs.spread import Spread
+
+    context = click.get_current_context()
+    free = {"nproc", "force", "host", "backend", "timeout", "quiet", "resume"}
+    given = [
+        name
+        for name in context.params
+        if name not in free and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if given:
+        names = ", ".join(option.opts[0] for option in context.command.params if option.name in given)
+        raise BadInput(f"--resume goes on with what {door.out} was trained with; leave {names} out.")
+    _require_backend(door.backend)
+    return Spread.open(door.out or Path())
+
+
+def _require_backend(name: str) -> None:
+    lookup(dict.fromkeys(_NAMES["backend"]), name, "backend")
 
 
 def _run(asked: Spread, door: _Door, made: _Made | None = None) -> int:
@@ -223,8 +254,12 @@ def _train(asked: Spread, door: _Door, made: _Made, leader: bool) -> None:
         say(str(check(asked.graph, network.body, asked.protocol)))  # type: ignore[arg-type]
 
     def on_start(found: Found) -> None:
+        for path in found.damaged:  # each process says it of its own
+            click.echo(f"liouville: note: {path} is damaged, and the epoch before it taken.", err=True)
         if talk and found.epoch:
             say(_resumed(found, settings.epochs, door.out))
+        if talk and found.epoch and not door.resumes:
+            click.echo(f"liouville: note: from the next version on, --resume {door.out} is what goes on.", err=True)
 
     def on_epoch(epoch: int, loss: float) -> None:
         if epoch == 1:
@@ -232,12 +267,30 @@ def _train(asked: Spread, door: _Door, made: _Made, leader: bool) -> None:
         if talk and (epoch % max(1, settings.epochs // 10) == 0 or epoch == 1):
             say(f"epoch {epoch}: loss {loss:.4g}")
 
-    train(local, exchange, split, task, settings, checkpoints, on_epoch, on_start)
+    with _alone(asked, door, leader):
+        train(local, exchange, split, task, settings, checkpoints, on_epoch, on_start)
     score = accuracy(local, split.x_test, split.y_test, task)
     if leader:
         say(f"test accuracy {100 * score:.2f} %")
     if talk and door.out is None:
         say("nothing is kept; --out FOLDER keeps the weights of every node")
+
+
+@contextlib.contextmanager
+def _alone(asked: Spread, door: _Door, leader: bool) -> Iterator[None]:
+    """The folder says what is trained in it, and is nobody else's meanwhile."""
+    from liouville.locks import Lock
+
+    if door.out is None or not leader:
+        yield
+        return
+    door.out.mkdir(parents=True, exist_ok=True)
+    lock = Lock(door.out / "lock", str(door.out))
+    try:
+        asked.write(door.out)
+        yield
+    finally:
+        lock.release()
 
 
 def _resumed(found: Found, epochs: int, folder: Path | None) -> str:

@@ -1,4 +1,4 @@
-"""``liouville list``: the names that the other subcommands know."""
+"""``liouville list``: the names that the other subcommands know, and the runs that there are."""
 
 from __future__ import annotations
 
@@ -6,28 +6,53 @@ __all__ = ["list_command"]
 
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
+from liouville.cli.exits import BadInput
 from liouville.names import lookup, spelled
 
 Rows = list[tuple[str, ...]]
 
 
-@click.command("list", short_help="Show models, data sets, schemes, presets, engines, activations, experiments.")
+@click.command("list", short_help="Show runs, models, data sets, schemes, presets, engines, activations, experiments.")
 @click.argument("kind", required=False)
-def list_command(kind: str | None) -> None:
-    """Show the names that `liouville train` and `liouville reproduce` know.
+@click.argument("folder", required=False)
+def list_command(kind: str | None, folder: str | None) -> None:
+    """Show the names that `liouville train` and `liouville reproduce` know, or the runs in a folder.
 
-    KIND is models, data, schemes, presets, engines, activations or experiments; without it everything is shown.
+    KIND is models, data, schemes, presets, engines, activations or experiments; without it all of them are shown.
+    With `runs` a FOLDER may follow (default: runs): each run in it is finished, interrupted or being trained.
     """
     from liouville.cli.output import table
 
+    if kind is not None and kind.lower() == "runs":
+        _runs(Path("runs" if folder is None else folder))
+        return
+    if folder is not None:
+        raise BadInput(f"only runs are in a folder; leave {folder!r} out, or write `liouville list runs {folder}`.")
     chosen = list(KINDS) if kind is None else [spelled(kind, KINDS)]
     for name in chosen:
         columns, rows = lookup(KINDS, name, "kind")
         table(name, columns, rows(), _NOTES.get(name, ""))
+
+
+def _runs(folder: Path) -> None:
+    from liouville.cli.output import say, table
+    from liouville.runs.overview import overview
+
+    if not folder.is_dir():
+        raise BadInput(f"there is no folder {folder}; give one that holds runs.")
+    found = overview(folder)
+    if not found:
+        say(f"no runs in {folder}")
+        return
+    rows = [(str(one.path), one.data, one.model, one.state, one.epochs, one.score) for one in found]
+    again = sum(one.resumable for one in found)
+    note = f"{again} can go on: liouville train --resume RUN" if again else ""
+    table("runs", ("run", "data", "model", "state", "epochs", "test"), rows, note)
 
 
 def _models() -> Rows:

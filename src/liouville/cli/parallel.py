@@ -6,18 +6,17 @@ any other one, fail, one of them says so.
 
 from __future__ import annotations
 
-__all__ = ["deafen", "follow", "listen", "report", "require_cores"]
+__all__ = ["deafen", "follow", "report", "require_cores"]
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any, NoReturn
 
+from liouville import door
 from liouville.cli.exits import BadInput, Failed, Interrupted
-from liouville.environment import several
+from liouville.environment import RENDEZVOUS, several
 
 _HEARING = 1.0  # seconds that the others leave to the first process to say what happened
 
@@ -36,18 +35,10 @@ def require_cores(nproc: int | None, force: bool) -> None:
         )
 
 
-def listen() -> None:
-    """One of several processes: SIGTERM ends a run as Ctrl-C does, with what it has saved."""
-    if several():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _interrupt)
-
-
 def deafen() -> None:
     """What is left to do, do to its end: whoever started several processes ends them all when one has failed."""
     if several():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        door.ignore_interrupts()
 
 
 def follow(run: Callable[[], Any]) -> None:
@@ -74,18 +65,15 @@ def report(line: str, code: int) -> int:
 def _may_speak() -> bool:
     """Whether no other process has spoken."""
     rank = os.environ["RANK"]
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    if RENDEZVOUS not in os.environ and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return rank == "0"
     if rank != "0":
         time.sleep(_HEARING)
-    from torch.distributed import TCPStore
+    from liouville.processes.rendezvous import meeting
 
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    key = f"liouville/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/spoke"
     try:
-        store = TCPStore(host, port, None, False, timedelta(seconds=5), wait_for_workers=False)
-        return bool(store.compare_set(key, "", rank).decode() == rank)
-    except RuntimeError:  # whoever started us is gone, and with it the store
+        return bool(meeting(5.0).compare_set("spoke", "", rank).decode() == rank)
+    except (RuntimeError, ValueError):  # whoever started us is gone, and with it the store
         return True
 
 
@@ -93,9 +81,4 @@ def _end(code: int) -> NoReturn:
     """At once: what is left of the transport waits for the others, or ends the process with words of its own."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
-
-
-def _interrupt(*_: object) -> NoReturn:
-    deafen()
-    raise KeyboardInterrupt
+    os._exit(door.exit_code(code))

@@ -28,22 +28,24 @@ def report(exchange: Exchange, network: Network, batch_size: int, samples: int, 
 
     steps = -(-samples // batch_size)
     field: Any = network.body.field
+    places = [(layer, phase) for layer in (0, -1) for phase in ("forward", "backward")]
     mine = {
-        (node, where, phase): exchange.traffic.of(node, layer, phase)
-        for node in exchange.hosted
-        for where, layer in (("layer", 0), ("head", -1))
-        for phase in ("forward", "backward")
+        node: [number for place in places for number in exchange.traffic.of(node, *place)] for node in exchange.hosted
     }
-    counts = {key: count for share in gathered(mine, exchange) for key, count in share.items()}
+    every = gathered(mine, 2 * len(places), exchange)
     if not talk:
         return
     nodes, size = field.operator.nodes, next(network.parameters()).element_size()
     rows = []
     for node in range(nodes):
         dense = (nodes - 1) * size * samples * int((field.operator.owners(field.features) == node).sum())
-        sent = {phase: counts[node, "layer", phase] for phase in ("forward", "backward")}
-        per = [f"{p}: {c.messages / steps:.0f} messages, {c.bytes / steps:,.0f} bytes" for p, c in sent.items()]
-        head = f"head: {counts[node, 'head', 'forward'].bytes / steps:,.0f} bytes"
+        sent = dict(zip(places, zip(every[node][::2], every[node][1::2], strict=True), strict=True))
+        per = [
+            f"{phase}: {messages / steps:.0f} messages, {volume / steps:,.0f} bytes"
+            for (layer, phase), (messages, volume) in sent.items()
+            if layer == 0
+        ]
+        head = f"head: {sent[-1, 'forward'][1] / steps:,.0f} bytes"
         rows.append((exchange.graph.label(node), *per, f"dense all-gather: {dense / steps:,.0f} bytes each way", head))
     note = f"mean batch {samples / steps:.0f}; a header of 64 bytes for each peer and round is not counted"
     table("sent in one layer and step", ("node", "forward", "backward", "dense", "the head's sum"), rows, note)

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -36,6 +36,7 @@ _data, _network, _training, _machine, _output = (
 @_data("-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Option of the data set.")
 @_data("--preset", metavar="NAME", help="Recipe to start from, see `liouville list presets`.  [default: default]")
 @_data("--like", metavar="RUN", help="Start from the plan of an earlier run instead.")
+@_data("--resume", metavar="RUN", help="Go on with a run that was ended, to the bits of one that was not.")
 @_network("--model", metavar="NAME", help="Network, see `liouville list models`.")
 @_network("--scheme", metavar="NAME", help="Replace the model's scheme, see `liouville list schemes`.")
 @_network("--features", type=INTEGERS, help="Width; for images several make several flows.")
@@ -93,6 +94,14 @@ _data, _network, _training, _machine, _output = (
 @_machine("--seed", type=int, help="Of weights and training; the data has -d seed=N.  [default: 0]")
 @_machine("--nproc", type=click.IntRange(1), help="Processes that share every batch.  [default: 1, or torchrun's]")
 @_output("--out", metavar="RUN", help="Run folder.  [default: runs/DATA-MODEL-K, the next free K]")
+@_output(
+    "--checkpoint-every",
+    type=float,
+    default=300.0,
+    metavar="SECONDS",
+    help="Keep the state that --resume goes on from; at the end of each level, too.",
+    show_default=True,
+)
 @_output("--force", is_flag=True, help="Replace the run in --out; start more processes than there are cores.")
 @_output("--quiet", is_flag=True, help="Print the run folder and nothing else.")
 @_output("--no-figures", is_flag=True, help="Draw no figures.")
@@ -102,8 +111,10 @@ def train(
     data_options: tuple[str, ...],
     preset: str | None,
     like: str | None,
+    resume: str | None,
     nproc: int | None,
     out: str | None,
+    checkpoint_every: float,
     force: bool,
     quiet: bool,
     no_figures: bool,
@@ -114,7 +125,8 @@ def train(
     """Train a network, evaluate it on held-out data, and write a run folder.
 
     Without options: a 64-layer Hamiltonian network on the Swiss roll. What is not given comes from the data set's
-    recipe (or the preset, or the run named by --like), and config.json in the run folder says what it was.
+    recipe (or the preset, or the run named by --like), and config.json in the run folder says what it was. Ctrl-C,
+    SIGTERM and SIGHUP end a training after its step, with everything saved; --resume RUN goes on.
     """
     require_environment()
     parallel.require_cores(nproc, force)
@@ -125,33 +137,57 @@ def train(
     watch = _Watch()
     import torch  # noqa: F401 (by itself, to know how long it takes)
 
+    from liouville.runs import Run
     from liouville.runs.execute import settled
     from liouville.runs.folder import require_free
 
     watch.lap("import")
-    folder = Path(out) if out is not None else None
-    if folder is not None and is_first():
+    if resume is not None and (out is not None or like is not None or preset is not None):
+        raise BadInput("--resume goes on with a run in its own folder; leave --out, --like and --preset out.")
+    before = None if resume is None else Run.open(resume)
+    folder = Path(out) if out is not None else None if before is None else before.path
+    if folder is not None and before is None and is_first():
         require_free(folder, force)
-    plan = _plan(data, data_options, preset, like, changes | _numbers(solver))
+    plan = _plan(data, data_options, preset, like if resume is None else resume, changes | _numbers(solver))
     _require_one_process(plan)
+    if before is not None and before.finished:
+        if is_first():
+            say(f"{folder} is finished: {before.metrics['stopped']}; nothing is left to train")
+        return 0
     with settled(plan) as plan:
-        return _run(plan, folder, force, quiet, not no_figures, svg, watch)
+        asked = _Asked(folder, before, checkpoint_every, force, quiet, not no_figures, svg)
+        return _run(plan, asked, watch)
 
 
-def _run(plan: Plan, folder: Path | None, force: bool, quiet: bool, figures: bool, svg: bool, watch: _Watch) -> int:
+class _Asked(NamedTuple):
+    """What was asked for beside the plan."""
+
+    folder: Path | None
+    before: Run | None
+    every: float
+    force: bool
+    quiet: bool
+    figures: bool
+    svg: bool
+
+
+def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
     from liouville import processes
-    from liouville.runs.execute import run, trained
+    from liouville.runs.execute import require_same, run, trained
     from liouville.runs.folder import next_free
-    from liouville.train import Terminal
+    from liouville.train import Checkpoint, Terminal
     from liouville.train.progress import silent
 
     processes.join()
-    parallel.listen()
     split = plan.load()
     network = plan.network(split.facts())
+    if asked.before is not None:
+        require_same(asked.before, plan, network, split)
     together = processes.share(network)
-    if not is_first():
-        parallel.follow(lambda: trained(plan, network, split, processes=together))
+    folder, quiet = asked.folder, asked.quiet
+    if not is_first():  # the state of the first one is all that there is
+        mine = Checkpoint(folder or Path(), asked.every)
+        parallel.follow(lambda: trained(plan, network, split, processes=together, checkpoint=mine))
         processes.leave()
         return 0
     if folder is None:
@@ -166,14 +202,16 @@ def _run(plan: Plan, folder: Path | None, force: bool, quiet: bool, figures: boo
             split,
             folder,
             progress=silent if quiet else Terminal(),
-            force=force,
+            force=asked.force,
+            resume=asked.before is not None,
+            checkpoint_every=asked.every,
             processes=together,
             command=_command_line(),
             on_stop=parallel.deafen,
         )
     processes.leave()
     watch.lap("train")
-    drawn = _draw(done, folder, svg, quiet) if figures else []
+    drawn = _draw(done, folder, asked.svg, quiet) if asked.figures else []
     watch.lap("figures")
     if quiet:
         say(str(folder))
@@ -268,6 +306,8 @@ def _told() -> Iterator[None]:
     except runs.Failed as stopped:
         if isinstance(stopped.__cause__, DivergenceError | ConnectionError):
             raise Failed(str(stopped)) from stopped
+        if isinstance(stopped.__cause__, OSError):
+            raise BadInput(str(stopped)) from stopped
         assert stopped.__cause__ is not None
         raise stopped.__cause__ from stopped
 

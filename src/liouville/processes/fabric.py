@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = ["Parallel", "launched"]
 
 import contextlib
+import ctypes
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -77,6 +78,37 @@ class Parallel(Processes):
         """The processes' gradients of the loss add up, but DDP takes the mean, which is right for the penalty."""
         with _named_loss():
             self.fabric.backward(self.size * loss + penalty)
+
+    def largest(self, number: int) -> int:
+        if self.size == 1:
+            return number
+        value = torch.tensor([number])
+        with _named_loss():
+            dist.all_reduce(value, dist.ReduceOp.MAX)
+        return int(value)
+
+    def gathered(self, tensor: Tensor) -> list[Tensor]:
+        if self.size == 1:
+            return [tensor]
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        with _named_loss():
+            dist.all_gather(parts, tensor)
+        return parts
+
+    def from_first(self, content: bytes) -> bytes:
+        """As its length and its bytes: nothing that arrives is anything but numbers."""
+        if self.size == 1:
+            return content
+        length = torch.tensor([len(content)])
+        with _named_loss():
+            dist.broadcast(length, 0)
+            if not int(length):
+                return b""
+            mine = torch.zeros(int(length), dtype=torch.uint8)
+            if self.rank == 0:
+                mine = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+            dist.broadcast(mine, 0)
+        return ctypes.string_at(mine.data_ptr(), mine.nbytes)
 
 
 def launched(accelerator: str) -> Fabric:

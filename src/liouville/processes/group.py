@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from liouville.environment import several
-from liouville.processes.launcher import connect
+from liouville.processes.rendezvous import connect
 from liouville.processes.sharing import Processes
 
 _TIMEOUT = 600.0  # seconds that a process may keep the others waiting

@@ -1,58 +1,24 @@
-r"""Processes that find each other: started here, or by torchrun; on loopback unless told otherwise.
-
-The store that processes meet in belongs to the launcher, not to a node, so that it outlives any of them. Nothing of the
-transport is encrypted or authenticated: whoever can connect can read, and can send.
-"""
+r"""Starts the processes of one machine, waits for them, and ends them together."""
 
 from __future__ import annotations
 
-__all__ = ["LOOPBACK", "connect", "keep_store", "launch"]
+__all__ = ["launch"]
 
-import ipaddress
+import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Iterator, Sequence
 
-import torch.distributed as dist
+from liouville.environment import LAUNCHER, RENDEZVOUS
+from liouville.processes.rendezvous import keep_store, private_folder
 
-from liouville.environment import NEEDED
-
-LOOPBACK = "127.0.0.1"
-_ENDING = 5.0  # seconds
+_ENDING = 30.0  # seconds that a process has to come to the end of its step, and to save
 
 
-def connect(timeout: float, backend: str = "gloo") -> dist.Store:
-    """Join the process group that the environment describes; the store is what faults are agreed on in.
-
-    Raises:
-        ConnectionError: if the rendezvous or a process does not answer in time.
-    """
-    rank, size, host, port = (os.environ[name] for name in NEEDED)
-    if _is_loopback(host) or os.environ.get("LOCAL_WORLD_SIZE") == size:  # torchrun, on one machine
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
-    wait = timedelta(seconds=timeout)
-    hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun's agent, or `launch`, keeps the store
-    try:
-        if not hosted and rank == "0":
-            store = keep_store(host, timeout, int(port))
-        else:
-            store = dist.TCPStore(host, int(port), None, False, timeout=wait, wait_for_workers=False)
-        prefixed = dist.PrefixStore(f"liouville/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-        dist.init_process_group(backend, store=prefixed, rank=int(rank), world_size=int(size), timeout=wait)
-    except RuntimeError as error:
-        raise ConnectionError(
-            f"process {rank} of {size} found no rendezvous at {host}:{port}, or not all others there, within "
-            f"{timeout:g} s ({str(error).splitlines()[0][:120]})."
-        ) from error
-    return prefixed
-
-
-def launch(words: Sequence[str], processes: int, host: str = LOOPBACK, grace: float = 60.0) -> int:
+def launch(words: Sequence[str], processes: int, host: str | None = None, grace: float = 60.0) -> int:
     """Run ``python -m liouville`` with these words in several processes; the first exit code that is not 0 comes back.
 
     When one process fails, the others find out by themselves; what still runs after ``grace`` seconds is killed.
@@ -60,46 +26,48 @@ def launch(words: Sequence[str], processes: int, host: str = LOOPBACK, grace: fl
     Args:
         words: the command line.
         processes: how many.
-        host: address that the rendezvous listens on; loopback by default.
+        host: address that the rendezvous listens on; None meets in a folder that no other user can enter.
         grace: seconds.
     """
-    store = keep_store(host, grace)
-    common = os.environ | {
-        "WORLD_SIZE": str(processes),
-        "LOCAL_WORLD_SIZE": str(processes),
-        "MASTER_ADDR": host,
-        "MASTER_PORT": str(store.port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-    }
-    command = [sys.executable, "-m", "liouville", *words]
-    children: list[subprocess.Popen[bytes]] = []
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # who launches ends with what it launched
-    try:
-        for rank in range(processes):
-            children.append(subprocess.Popen(command, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}))
-        return _watch(children, grace)
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        _end(children)
-        signal.signal(signal.SIGTERM, before)
-        del store  # which must outlive the children
+    with _rendezvous(host, grace) as where:
+        common = {name: value for name, value in os.environ.items() if name not in _ADDRESS} | {
+            "WORLD_SIZE": str(processes),
+            "LOCAL_WORLD_SIZE": str(processes),
+            LAUNCHER: str(os.getpid()),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+            **where,
+        }
+        command = [sys.executable, "-m", "liouville", *words]
+        children: list[subprocess.Popen[bytes]] = []
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        for number, handler in before.items():
+            if handler is signal.SIG_DFL:
+                signal.signal(number, signal.default_int_handler)  # who launches ends with what it launched
+        try:
+            for rank in range(processes):
+                children.append(subprocess.Popen(command, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}))
+            return _watch(children, grace)
+        except KeyboardInterrupt:
+            return 130
+        finally:
+            _end(children)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
-def keep_store(host: str, timeout: float, port: int = 0) -> dist.TCPStore:
-    """The rendezvous, kept by this process for as long as it keeps the object; it listens on ``host`` alone.
+_ADDRESS = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE", RENDEZVOUS)
 
-    Raises:
-        ValueError: if that is no address of this machine, or the port is taken.
-    """
-    listener = _listener(host, port)
-    port = listener.getsockname()[1]
-    wait = timedelta(seconds=timeout)
-    # Not libuv, which in torch 2.6 takes no socket that listens already.
-    return dist.TCPStore(
-        host, port, None, True, wait, wait_for_workers=False, master_listen_fd=listener.detach(), use_libuv=False
-    )
+
+@contextlib.contextmanager
+def _rendezvous(host: str | None, timeout: float) -> Iterator[dict[str, str]]:
+    """The variables that say where to meet; it belongs to the launcher, not to a process, and outlives any of them."""
+    if host is None:
+        with private_folder() as folder:
+            yield {RENDEZVOUS: str(folder)}
+        return
+    store = keep_store(host, timeout)
+    yield {"MASTER_ADDR": host, "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    del store
 
 
 def _watch(children: Sequence[subprocess.Popen[bytes]], grace: float) -> int:
@@ -121,8 +89,9 @@ def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
     try:
         for child in children:
             child.terminate()
+        deadline = time.monotonic() + _ENDING
         for child in children:
-            child.wait(_ENDING)
+            child.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         pass
     finally:
@@ -137,25 +106,3 @@ def _exit_code(failed: Sequence[int]) -> int:
     if any(code == -signal.SIGINT for code in failed):
         return 130
     return own[0] if own else int(bool(failed))
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    """A socket that listens on this address: left to itself, the store would listen on all of them."""
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise ValueError(
-            f"cannot listen on {host!r} ({error.strerror or error}); give a free address of this machine."
-        ) from None
-    listener.listen()
-    return listener
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

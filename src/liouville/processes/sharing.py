@@ -47,6 +47,18 @@ class Processes:
         """The gradient of loss + penalty, in every process: the loss is of what `map` gave, the penalty of weights."""
         (loss + penalty).backward()
 
+    def largest(self, number: int) -> int:
+        """The largest of the numbers that the processes give."""
+        return number
+
+    def gathered(self, tensor: Tensor) -> list[Tensor]:
+        """Every process's tensor, on the CPU and of the same type and shape in all, in the order of the ranks."""
+        return [tensor]
+
+    def from_first(self, content: bytes) -> bytes:
+        """What the first process gives, in every process."""
+        return content
+
     def seed(self, seed: int) -> int:
         """The seed of the stream that dropout draws from, of its own in each process, as its rows are."""
         return (seed + self.rank * 0x9E3779B1) % 2**63

@@ -1,16 +1,19 @@
 """Execution: train as a plan says, and leave what there is, whatever ends it.
 
 `trained` is the training by itself, in memory. `run` does it into a folder, and when something ends it early, saves the
-best weights so far before the error goes on. `train` does all of it: threads, data, network, training.
+best weights so far before the error goes on; beside them lies the last checkpoint, from which `run` goes on. `train`
+does all of it: threads, data, network, training.
 """
 
 from __future__ import annotations
 
-__all__ = ["Failed", "Interrupted", "Stopped", "run", "settled", "train", "trained"]
+__all__ = ["Failed", "Interrupted", "Stopped", "require_same", "run", "settled", "train", "trained"]
 
 import contextlib
 import dataclasses
+import json
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +23,20 @@ import torch
 from liouville.data import Split
 from liouville.network import Network
 from liouville.processes import Processes
+from liouville.provenance import versions
 from liouville.runs.folder import Writer, config_of, metrics_of, require_free
 from liouville.runs.plan import Plan
-from liouville.runs.run import Run, Trained
-from liouville.train import DivergenceError, GaussNewton, History, MultilevelHistory, fit, gauss_newton, multilevel
+from liouville.runs.run import CHECKPOINT, CONFIG, Run, Trained
+from liouville.train import (
+    Checkpoint,
+    DivergenceError,
+    GaussNewton,
+    History,
+    MultilevelHistory,
+    fit,
+    gauss_newton,
+    multilevel,
+)
 from liouville.train.progress import Progress, silent
 
 
@@ -44,10 +57,12 @@ class Stopped(BaseException):
         self.best_epoch, self.run = best_epoch, run
 
     def __str__(self) -> str:
-        where = "in memory" if self.run.path is None else f"in {self.run.path}"
+        path = self.run.path
+        where = "in memory" if path is None else f"in {path}"
+        goes_on = "" if path is None or not Checkpoint(path / CHECKPOINT).exists() else f"; {_command(path)} goes on"
         if self.best_epoch:
-            return f"{self.args[0]} The best weights so far, those of epoch {self.best_epoch}, are {where}."
-        return f"{self.args[0]} No epoch was completed, so the initial weights are {where}."
+            return f"{self.args[0]} The best weights so far, those of epoch {self.best_epoch}, are {where}{goes_on}."
+        return f"{self.args[0]} No epoch was completed, so the initial weights are {where}{goes_on}."
 
 
 class Failed(Stopped, RuntimeError):
@@ -66,6 +81,7 @@ def trained(
     on_epoch: Callable[[History], None] | None = None,
     progress: Progress = silent,
     processes: Processes = Processes(),
+    checkpoint: Checkpoint | None = None,
 ) -> History:
     """Train ``network`` in place as the plan says: by gradients or by Gauss-Newton, on one level or several.
 
@@ -76,6 +92,7 @@ def trained(
         on_epoch: called with the history after every epoch.
         progress: where to show it.
         processes: those that share every batch; each calls this with equal arguments.
+        checkpoint: where to keep the state of the training, and to go on from.
 
     Raises:
         ValueError, DivergenceError, ConnectionError: as `liouville.train.fit`.
@@ -87,7 +104,7 @@ def trained(
         2
     """
     settings = plan.fit_settings()
-    told: dict[str, Any] = {"progress": progress, "on_epoch": on_epoch}
+    told: dict[str, Any] = {"progress": progress, "on_epoch": on_epoch, "checkpoint": checkpoint}
     if plan.levels > 1:
         return multilevel(network, split, settings, levels=plan.levels, processes=processes, **told)
     if not isinstance(settings, GaussNewton):
@@ -104,6 +121,8 @@ def train(
     *,
     progress: Progress = silent,
     force: bool = False,
+    resume: bool = False,
+    checkpoint_every: float = 300.0,
     processes: Processes = Processes(),
 ) -> Run:
     """Train as `liouville train` does, and read the test part once.
@@ -118,11 +137,15 @@ def train(
         out: the run folder; nothing is written if None.
         progress: where to show it; ``liouville.train.Terminal()`` draws a bar.
         force: replace the run that ``out`` holds.
+        resume: go on with the run that ``out`` holds, from its last checkpoint or else from the beginning, to the bits
+            of a run that nothing ended; begin where there is none. A run that is finished comes back as it is.
+        checkpoint_every: seconds from one checkpoint to the next.
         processes: those that share every batch.
 
     Raises:
         Stopped: something ended the training early; what there is was saved, and is in its ``run``.
-        ValueError, OSError: before that, with nothing left behind.
+        ValueError, OSError: before that, with nothing left behind; also where ``out`` holds a run of another plan,
+            of other data or of another version, which are named.
 
     Examples:
         >>> from liouville import runs
@@ -133,7 +156,8 @@ def train(
         (2, True)
     """
     first = processes.rank == 0
-    if out is not None and first:
+    before = Run.open(out) if resume and out is not None and (Path(out) / CONFIG).is_file() else None
+    if out is not None and before is None and first:
         require_free(Path(out), force)
     with settled(plan) as plan:
         if split is None:
@@ -141,8 +165,21 @@ def train(
         else:
             plan = dataclasses.replace(plan, data=None, data_options={})
         network = plan.network(split.facts())
-        target = out if first else None
-        return run(plan, network, split, target, progress=progress, force=force, processes=processes)
+        if before is not None:
+            require_same(before, plan, network, split)
+            if before.finished:
+                return before
+        return run(
+            plan,
+            network,
+            split,
+            out,
+            progress=progress,
+            force=force,
+            resume=before is not None,
+            checkpoint_every=checkpoint_every,
+            processes=processes,
+        )
 
 
 def run(
@@ -153,6 +190,8 @@ def run(
     *,
     progress: Progress = silent,
     force: bool = False,
+    resume: bool = False,
+    checkpoint_every: float = 300.0,
     processes: Processes = Processes(),
     command: list[str] | None = None,
     on_stop: Callable[[], None] = lambda: None,
@@ -160,8 +199,9 @@ def run(
     """Train a network that is made already, into a folder; what `train` does once it has data and network.
 
     Args:
-        plan, split, out, progress, force, processes: as for `train`.
+        plan, split, out, progress, force, checkpoint_every, processes: as for `train`.
         network: the plan's, whose ``facts`` are those of the split.
+        resume: ``out`` holds a run of this plan and these data, see `require_same`, and goes on.
         command: the words that were typed, if any.
         on_stop: called when something has ended the training early, before what there is is saved.
 
@@ -169,7 +209,10 @@ def run(
         Stopped, ValueError, OSError: as for `train`.
     """
     facts = network.facts or split.facts()
-    writer = None if out is None else Writer(out, plan, facts, network, command=command, force=force)
+    checkpoint = None if out is None else Checkpoint(Path(out) / CHECKPOINT, checkpoint_every)
+    writer = None
+    if out is not None and processes.rank == 0:
+        writer = Writer(out, plan, facts, network, command=command, force=force, resume=resume)
     config = config_of(plan, facts, network, command)
     history = History("accuracy" if split.classes else "r2")
 
@@ -184,26 +227,86 @@ def run(
         done = Trained(network, history, split)
         if writer is None:
             return Run(None, config, metrics_of(network, history, **more), done)
-        writer.finish(network, history, **more)
+        try:
+            writer.finish(network, history, **more)
+        except OSError as error:
+            raise OSError(f"{error} {_safe(writer.path)}") from error
         return Run.open(writer.path, done)
 
     try:
-        history = trained(plan, network, split, on_epoch=on_epoch, progress=progress, processes=processes)
+        history = trained(
+            plan, network, split, on_epoch=on_epoch, progress=progress, processes=processes, checkpoint=checkpoint
+        )
     except KeyboardInterrupt as error:
         on_stop()
+        if writer is not None and not writer.begun:
+            raise
         sentence = f"interrupted in epoch {len(history.epochs) + 1} of {plan.epochs}"
         raise Interrupted(f"{sentence}.", history.best_epoch, kept(stopped=sentence)) from error
     except Exception as error:
         on_stop()
-        if history.best_epoch or isinstance(error, DivergenceError | ConnectionError):
+        if writer is not None and not writer.begun:
+            raise
+        known = history.best_epoch or (checkpoint is not None and checkpoint.exists())
+        if known or isinstance(error, DivergenceError | ConnectionError):
             raise Failed(str(error), history.best_epoch, kept(stopped=str(error))) from error
         if writer is not None:
             writer.discard()
         raise
-    if isinstance(history, MultilevelHistory):
+    else:
+        if not isinstance(history, MultilevelHistory):
+            return kept()
         levels = [dataclasses.asdict(level) for level in history.levels]
         return kept(levels=levels, levels_left_out=history.skipped)
-    return kept()
+    finally:
+        if writer is not None:
+            writer.release()
+
+
+def require_same(run: Run, plan: Plan, network: Network, split: Split) -> None:
+    """Raise where a run cannot go on as this plan, on these data, with this version.
+
+    Raises:
+        ValueError: every difference by its name.
+    """
+    known = network.facts or split.facts()
+    pairs = {f"plan.{name}": pair for name, pair in _differing(run.config["plan"], plan.as_dict()).items()}
+    pairs |= {f"data.{name}": pair for name, pair in _differing(run.config["data"], known.as_dict()).items()}
+    for name in ("liouville", "torch"):
+        before, now = dict(run.config.get("versions") or {}).get(name), versions()[name]
+        if before != now:
+            pairs[name] = before, now
+    if pairs:
+        changes = "; ".join(f"{name} was {_short(before)}, is {_short(now)}" for name, (before, now) in pairs.items())
+        raise ValueError(f"{run.path} cannot go on: {changes}. Give what it began with, or train anew with --like.")
+
+
+def _differing(before: Any, now: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
+    """What differs between two JSON values, part by part: name -> (before, now)."""
+    now = json.loads(json.dumps(now)) if not name else now
+    if isinstance(before, dict) and isinstance(now, dict):
+        found: dict[str, tuple[Any, Any]] = {}
+        for key in {**now, **before}:
+            found |= _differing(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+        return found
+    return {} if before == now else {name: (before, now)}
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:36]} ..."
+
+
+def _command(path: Path) -> str:
+    return f"`liouville train --resume {shlex.quote(str(path))}`"
+
+
+def _safe(path: Path) -> str:
+    """What there is of a training whose end could not be written, and where."""
+    checkpoint = Checkpoint(path / CHECKPOINT)
+    if checkpoint.exists():
+        return f"The last checkpoint is safe in {path}; {_command(path)} goes on from there."
+    return f"Its weights are lost; {_command(path)} begins again."
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 ``config.json`` says what was run, and suffices to run it again; ``history.jsonl`` has a line per epoch, written while
 training goes on; ``metrics.json`` has what was measured at the end; ``model.safetensors`` the network; ``figures/``
-the pictures.
+the pictures. While it is trained, ``checkpoint.safetensors`` has its whole state, and ``lock`` names the process.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ import torch
 
 from liouville.checkpoint import save
 from liouville.facts import Facts
-from liouville.files import atomic, without_nan
+from liouville.files import atomic, remove_left_over, without_nan
+from liouville.locks import Lock, LockedError
 from liouville.network import Network
 from liouville.provenance import versions
 from liouville.runs.plan import Plan
-from liouville.runs.run import CERTIFICATE, CONFIG, FIGURES, FORMAT, HISTORY, METRICS, MODEL, Run
-from liouville.train import History
+from liouville.runs.run import CERTIFICATE, CHECKPOINT, CONFIG, FIGURES, FORMAT, HISTORY, LOCK, METRICS, MODEL, Run
+from liouville.train import Checkpoint, History
 
 
 def config_of(plan: Plan, facts: Facts, network: Network, command: list[str] | None = None) -> dict[str, Any]:
@@ -61,8 +62,14 @@ def metrics_of(network: Network, history: History, **more: Any) -> dict[str, Any
     return metrics
 
 
+RESERVE = ".reserve"
+_SMALL, _LARGEST = 1 << 18, 1 << 30  # bytes of the reserve: room for metrics and history, and at most
+
+
 class Writer:
-    """A run folder that is being written.
+    """A run folder that is being written, by this process and no other, until `finish` or `release`.
+
+    Room for the weights is set aside at once, so that a disk that fills up later does not lose them.
 
     Args:
         path: the folder; it is made, and its parents too.
@@ -71,10 +78,11 @@ class Writer:
         network: before training.
         command: the words that were typed, if any.
         force: replace the run that ``path`` holds; whatever else lies in that folder stays.
+        resume: go on with the run that ``path`` holds, whose plan and facts these are.
 
     Raises:
         FileExistsError: ``path`` is not an empty folder, and ``force`` does not help.
-        OSError: the folder cannot be written to.
+        OSError: the folder cannot be written to, or another process writes it.
     """
 
     def __init__(
@@ -86,27 +94,57 @@ class Writer:
         *,
         command: list[str] | None = None,
         force: bool = False,
+        resume: bool = False,
     ) -> None:
-        self.path, self.facts, self._epochs = Path(path), facts, 0
-        require_free(self.path, force)
-        config = config_of(plan, facts, network, command)
+        self.path, self.facts, self.resumed = Path(path), facts, resume
+        self._epochs: int | None = None if resume else 0  # in the history; not known of a run that goes on
+        if not resume:
+            require_free(self.path, force)
+        self._config = config_of(plan, facts, network, command)
         self._made = not self.path.exists()
+        self._lock: Lock | None = None
         try:
             with _writing(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-                _remove_run(self.path)
-            self._json(CONFIG, config)
-            with _writing(self.path / HISTORY):
-                (self.path / HISTORY).write_text("")
+                self._lock = Lock(self.path / LOCK, str(self.path))
+                remove_left_over(self.path, CONFIG, HISTORY, METRICS, MODEL)
+            if not resume:
+                with _writing(self.path):
+                    _remove_run(self.path)
+                self._json(CONFIG, self._config)
+                with _writing(self.path / HISTORY):
+                    (self.path / HISTORY).write_text("")
+            size = sum(t.nbytes for t in network.state_dict().values()) * 2 ** (plan.levels - 1)
+            with _writing(self.path / RESERVE):
+                _reserve(self.path / RESERVE, min(2 * size + _SMALL, _LARGEST))
         except OSError:
             self.discard()
             raise
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is more to write than there is: not of a run that goes on, before it was taken up."""
+        return self._epochs is not None
+
+    def checkpoint(self, every: float = 300.0) -> Checkpoint:
+        """Where the state of the training goes."""
+        return Checkpoint(self.path / CHECKPOINT, every)
+
+    def release(self) -> None:
+        """Let others have the folder."""
+        with contextlib.suppress(OSError):
+            (self.path / RESERVE).unlink(missing_ok=True)
+        if self._lock is not None:
+            self._lock.release()
+
     def discard(self) -> None:
         """Take back what was written of a run that came to nothing, and the folder if it was made for it."""
-        with contextlib.suppress(OSError):
-            _remove_run(self.path)
-            if self._made:
+        if self._lock is not None and not self.resumed:
+            with contextlib.suppress(OSError):
+                _remove_run(self.path)
+        self.release()
+        if self._made:
+            with contextlib.suppress(OSError):
                 self.path.rmdir()
 
     def epoch(self, history: History) -> None:
@@ -114,20 +152,43 @@ class Writer:
         self._append(history)
 
     def finish(self, network: Network, history: History, **more: Any) -> None:
-        """Write the network, the metrics and what is missing of the history; ``more`` goes into the metrics."""
+        """Write the network, the metrics and what is missing of the history; ``more`` goes into the metrics.
+
+        Others may have the folder then.
+        """
         path = self.path / MODEL
+        (self.path / RESERVE).unlink(missing_ok=True)
+        self._require_folder()
         with _writing(path):
             save(network, path, facts=self.facts)
         self._json(METRICS, metrics_of(network, history, **more))
         self._append(history)  # last: a disk that is full has no room for it, and perhaps for the weights
+        if history.metrics:  # it came to its end, from which nothing goes on
+            self.checkpoint().remove()
+        self.release()
+
+    def _require_folder(self) -> None:
+        """Make the folder again if somebody removed it while the training went on."""
+        if self.path.is_dir():
+            return
+        with _writing(self.path):
+            self.path.mkdir(parents=True)
+            self._lock, self._epochs = Lock(self.path / LOCK, str(self.path)), None
+        self._json(CONFIG, self._config)
 
     def _append(self, history: History) -> None:
-        """The epochs that are not written yet."""
-        lines = [json.dumps(without_nan(history.record(epoch))) + "\n" for epoch in history.epochs[self._epochs :]]
-        path = self.path / HISTORY
-        with _writing(path), path.open("a", encoding="utf-8") as file:
-            file.writelines(lines)
-        self._epochs += len(lines)
+        """The epochs that are not written yet, whole lines or none."""
+        self._require_folder()
+        path, whole = self.path / HISTORY, self._epochs is None
+        lines = [json.dumps(without_nan(history.record(epoch))) + "\n" for epoch in history.epochs[self._epochs or 0 :]]
+        content = "".join(lines).encode()
+        with _writing(path):
+            if whole:  # epochs after the state that a training goes on from are trained again
+                with atomic(path) as temporary:
+                    temporary.write_bytes(content)
+            elif content:
+                _append_whole(path, content)
+        self._epochs = len(history.epochs)
 
     def _json(self, name: str, value: Mapping[str, Any]) -> None:
         target = self.path / name
@@ -167,7 +228,7 @@ def require_free(path: Path, force: bool = False) -> None:
             return
         if not path.is_dir():
             raise FileExistsError(f"{path} is not a folder; choose another --out.")
-        if not any(path.iterdir()):
+        if not any(file.name not in (LOCK, RESERVE) for file in path.iterdir()):
             return
     if not force:
         raise FileExistsError(f"{path} exists already; choose another --out, or replace it with --force.")
@@ -179,8 +240,9 @@ def require_free(path: Path, force: bool = False) -> None:
 
 def _remove_run(path: Path) -> None:
     """Remove the files of a run by name; anything else in the folder is somebody's, and stays."""
-    for name in (CERTIFICATE, MODEL, METRICS, HISTORY, CONFIG):
+    for name in (CERTIFICATE, MODEL, METRICS, HISTORY, CONFIG, RESERVE):
         (path / name).unlink(missing_ok=True)
+    Checkpoint(path / CHECKPOINT).remove()
     figures = path / FIGURES
     if figures.is_dir() and not figures.is_symlink():
         for file in (*figures.glob("*.png"), *figures.glob("*.svg")):
@@ -189,11 +251,43 @@ def _remove_run(path: Path) -> None:
             figures.rmdir()
 
 
+def _append_whole(path: Path, content: bytes) -> None:
+    """Append all of it, or nothing."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+    try:
+        size = os.fstat(handle).st_size
+        written, failed = 0, None
+        try:
+            written = os.write(handle, content)
+        except OSError as error:
+            failed = error
+        if written < len(content):
+            os.ftruncate(handle, size)
+            raise failed or OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        os.close(handle)
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Keep room on the disk; where a file system cannot, nothing is kept."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except (AttributeError, OSError) as error:
+        if isinstance(error, OSError) and _full(error):
+            path.unlink()
+            raise
+    finally:
+        os.close(handle)
+
+
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
     """Turn an error of the operating system into one sentence that names the file and says what to do."""
     try:
         yield
+    except LockedError:
+        raise
     except FileExistsError as error:
         if error.errno is None:
             raise

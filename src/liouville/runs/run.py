@@ -4,10 +4,12 @@ from __future__ import annotations
 
 __all__ = [
     "CERTIFICATE",
+    "CHECKPOINT",
     "CONFIG",
     "FIGURES",
     "FORMAT",
     "HISTORY",
+    "LOCK",
     "METRICS",
     "MODEL",
     "Run",
@@ -34,10 +36,12 @@ from liouville.train import History
 from liouville.version import __version__
 
 FORMAT = "liouville-run-1"
-CERTIFICATE, CONFIG, HISTORY, METRICS, MODEL, FIGURES = (
+CERTIFICATE, CHECKPOINT, CONFIG, HISTORY, LOCK, METRICS, MODEL, FIGURES = (
     "certificate.json",
+    "checkpoint.safetensors",
     "config.json",
     "history.jsonl",
+    "lock",
     "metrics.json",
     "model.safetensors",
     "figures",
@@ -119,6 +123,11 @@ class Run:
             raise ValueError(f"{self._file(CONFIG)}: {error}") from error
 
     @property
+    def finished(self) -> bool:
+        """Whether its training came to its end, and was measured."""
+        return "train_loss" in self.metrics
+
+    @property
     def facts(self) -> Facts:
         """What ``config.json`` says of the data."""
         return Facts.from_dict(self.config["data"], "data", self._file(CONFIG))
@@ -134,7 +143,10 @@ class Run:
             return self._trained().network
         path = self.path / MODEL
         if not path.is_file():
-            raise FileNotFoundError(f"{self.path} has no {MODEL}: its training did not come to an end; train again.")
+            raise FileNotFoundError(
+                f"{self.path} has no {MODEL}: its training did not come to an end; "
+                f"`liouville train --resume {self.path}` goes on with it."
+            )
         network = load(path)
         if not isinstance(network, Network):
             raise ValueError(f"{path} holds a {type(network).__name__}, expected a Network.")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["MODELS", "Spread"]
+__all__ = ["AGENTS", "MODELS", "Spread"]
 
 import functools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any, TypedDict
 
 from torch import nn
 
@@ -15,7 +17,9 @@ from liouville.agents.checkpoints import Checkpoints, record_of
 from liouville.agents.exchange import ALL_REDUCE, Consensus
 from liouville.agents.patterns import PROTOCOLS, Protocol
 from liouville.data import Split
+from liouville.documents import Count, Name, Rule, conform, read
 from liouville.facts import Facts
+from liouville.files import atomic
 from liouville.flow import Flow
 from liouville.graphs import Pattern
 from liouville.names import lookup
@@ -27,6 +31,8 @@ from liouville.runs.plan import Plan
 from liouville.task import scores_for
 from liouville.train import Settings
 from liouville.zoo import h1, h2
+
+AGENTS = "agents.json"  # in a folder of checkpoints: what is trained there
 
 MODELS: dict[str, Callable[..., Flow]] = {"h1": h1, "h2": h2}
 """The models that agents run: one constant J, or X, that couples no two nodes."""
@@ -132,8 +138,92 @@ class Spread:
         record = record_of(network, self.graph, split, self.protocol, self.consensus, **options)
         return Checkpoints(folder, record, self.settings.epochs)
 
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON value that `from_dict` turns into an equal one."""
+        return {
+            "plan": self.plan.as_dict(),
+            "graph": _as_links(self.graph),
+            "mask": _as_links(self.mask),
+            "protocol": self.protocol,
+            "consensus": self.consensus,
+            "sizes": self.sizes,
+            "inputs": self.inputs,
+        }
+
+    @classmethod
+    def from_dict(cls, value: Any, file: object = None) -> Spread:
+        """What `as_dict` wrote; ``file`` is what an error calls it.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        conform(value, _Written, file=file)
+        try:
+            graph, mask = _as_pattern(value["graph"]), _as_pattern(value["mask"])
+            sizes, inputs = (tuple(v) if isinstance(v := value[name], list) else v for name in ("sizes", "inputs"))
+            plan = Plan.from_dict(value["plan"])
+            return cls(plan, graph, mask, value["protocol"], value["consensus"], sizes, inputs)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+
+    @classmethod
+    def open(cls, folder: Path) -> Spread:
+        """What was trained in a folder.
+
+        Raises:
+            FileNotFoundError: it is no folder of `liouville agents`, or one of an earlier version.
+            ValueError: its description is damaged.
+        """
+        file = folder / AGENTS
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{folder} has no {AGENTS}: give a folder that `liouville agents --out` wrote; one of an earlier "
+                "version goes on with the options that it was trained with, and --out."
+            )
+        return cls.from_dict(read(file), file)
+
+    def write(self, folder: Path) -> None:
+        """Let `open` know what is trained in a folder."""
+        with atomic(folder / AGENTS) as path:
+            path.write_text(json.dumps(self.as_dict()) + "\n")
+
     def in_words(self) -> str:
         """What processes that exchange messages must have been told alike."""
         plan = self.plan
         how = (self.protocol, self.consensus, plan.model, self.sizes, plan.layers, self.settings.batch_size)
         return " ".join(map(str, how))
+
+
+class _Links(TypedDict):
+    """A pattern: the links (receiver, sender) that there are."""
+
+    nodes: Annotated[int, Rule("a number of nodes, 1 to 4096", lambda n: 1 <= n <= 4096)]
+    names: list[Name]
+    links: list[tuple[Count, Count]]
+
+
+class _Written(TypedDict):
+    plan: dict[str, Any]
+    graph: _Links
+    mask: _Links
+    protocol: Name
+    consensus: Name
+    sizes: int | list[int]
+    inputs: int | list[int] | None
+
+
+def _as_links(pattern: Pattern) -> dict[str, Any]:
+    links = [(i, k) for i, row in enumerate(pattern) for k, there in enumerate(row) if there]
+    return {"nodes": len(pattern), "names": list(pattern.names), "links": links}
+
+
+def _as_pattern(value: _Links) -> Pattern:
+    n = value["nodes"]
+    rows = [[False] * n for _ in range(n)]
+    for i, k in value["links"]:
+        if max(i, k) >= n:
+            raise ValueError(f"a link of node {max(i, k)}, and there are {n} nodes.")
+        rows[i][k] = True
+    if value["names"] and len(value["names"]) != n:
+        raise ValueError(f"{len(value['names'])} names for {n} nodes.")
+    return Pattern(rows, value["names"])

@@ -3,14 +3,17 @@
 from liouville.processes.sharing import Processes
 from liouville.renamed import names_moved
 from liouville.train.callback import Callback
+from liouville.train.checkpoints import Checkpoint
 from liouville.train.diagnosis import DivergenceError
+from liouville.train.evaluation import evaluate
 from liouville.train.gaussnewton import Iteration, gauss_newton
 from liouville.train.history import Epoch, History
-from liouville.train.loop import evaluate, fit, optimizer_of
+from liouville.train.loop import fit
 from liouville.train.monitor import GradientMonitor, GradientRecord, GradientWarning
 from liouville.train.multilevel import Level, MultilevelHistory, multilevel
 from liouville.train.newton import Head
 from liouville.train.objective import FullObjective
+from liouville.train.optimizers import optimizer_of
 from liouville.train.progress import Progress, Terminal
 from liouville.train.refine import refine
 from liouville.train.regularisers import (
@@ -33,6 +36,7 @@ from liouville.train.vocabulary import linear_cross_entropy
 __all__ = [
     "L1",
     "Callback",
+    "Checkpoint",
     "ConvexRegulariser",
     "Decay",
     "DivergenceError",

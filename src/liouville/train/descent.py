@@ -42,6 +42,14 @@ class LineSearch:
         self.products, self.tolerance, self.decrease, self.tries = products, tolerance, decrease, tries
         self.max_step, self.first = max_step, 1.0
 
+    def state(self) -> dict[str, float]:
+        """What the next step depends on."""
+        return {"first": self.first}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Take back what `state` gave."""
+        self.first = state["first"]
+
     def step(self, objective: Objective, w: Tensor, at: Expansion, precondition: Product) -> Step:
         """The step from w, or one of length 0."""
         p, products, _ = steihaug(
@@ -92,6 +100,14 @@ class TrustRegion:
     def __init__(self, products: int, tolerance: float, decrease: float, tries: int) -> None:
         self.products, self.tolerance, self.decrease, self.tries = products, tolerance, decrease, tries
         self.radius = math.inf
+
+    def state(self) -> dict[str, float]:
+        """What the next step depends on."""
+        return {"radius": self.radius}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Take back what `state` gave."""
+        self.radius = state["radius"]
 
     def step(self, objective: Objective, w: Tensor, at: Expansion, precondition: Product) -> Step:
         """The step from w, or one of length 0."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 __all__ = ["Iteration", "gauss_newton"]
 
 import copy
+import dataclasses
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,11 +17,14 @@ from torch import Tensor, nn
 from liouville.data import Split
 from liouville.flow import flows_of
 from liouville.precision import require_digits
+from liouville.processes.sharing import Processes
 from liouville.train.blockcoordinate import BlockCoordinate
+from liouville.train.checkpoints import Checkpoint, Keeper, State, belongings
+from liouville.train.clock import Clock
 from liouville.train.descent import LineSearch, Step, TrustRegion
 from liouville.train.diagnosis import DivergenceError, diagnose
+from liouville.train.evaluation import evaluate
 from liouville.train.history import Epoch, History
-from liouville.train.loop import evaluate
 from liouville.train.objective import Expansion, FullObjective, Objective
 from liouville.train.precondition import DepthPreconditioner, stacks
 from liouville.train.progress import Progress, silent
@@ -54,6 +57,7 @@ def gauss_newton(
     progress: Progress = silent,
     on_epoch: Callable[[History], None] | None = None,
     test: bool = True,
+    checkpoint: Checkpoint | Keeper | None = None,
 ) -> History:
     """Train ``network`` in place and return what happened; it carries the weights of the best validation score.
 
@@ -66,8 +70,9 @@ def gauss_newton(
         settings: everything that can be chosen; ``GaussNewton()`` if None.
         validation: samples to choose by, instead of a held-out share.
         progress: where to show it.
-        on_epoch: called with the history after every outer iteration.
+        on_epoch: called with the history after every outer iteration, and with that of a checkpoint at the start.
         test: False leaves the test part unread.
+        checkpoint: as for `fit`; a step is an iteration here.
 
     Returns:
         The `History`, its epochs being `Iteration`; among equal validation scores the lower loss is the better one, and
@@ -88,7 +93,12 @@ def gauss_newton(
     if not isinstance(settings, GaussNewton):
         raise ValueError(f"gauss_newton takes GaussNewton, got {type(settings).__name__}; Settings is for train.fit.")
     require_trainable(network)
-    return _Run(network, split, settings, validation, progress, on_epoch, test).train()
+    if isinstance(checkpoint, Keeper):
+        keeper = checkpoint
+    else:
+        belongs = belongings("gauss_newton", network, split, settings, Processes()) if checkpoint else None
+        keeper = Keeper(checkpoint, belongs, device=next(network.parameters()).device, note=progress.note)
+    return _Run(network, split, settings, validation, progress, on_epoch, test, keeper).train()
 
 
 class _Taken(NamedTuple):
@@ -112,11 +122,12 @@ class _Run:
         progress: Progress,
         on_epoch: Callable[[History], None] | None,
         test: bool,
+        keeper: Keeper,
     ) -> None:
         like = next(network.parameters())
         require_digits(like.dtype, "Gauss-Newton")
         self.network, self.settings, self.progress, self.on_epoch = network, settings, progress, on_epoch
-        self.task, self.test = task_of(network, split), test
+        self.task, self.test, self.keeper = task_of(network, split), test, keeper
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.split = split.to(device=like.device, dtype=like.dtype)
         self.x, self.y = self.split.x_train, self.split.y_train
@@ -130,8 +141,10 @@ class _Run:
         self.layers = sum(flow.layers for flow in flows_of(network))
         self.worked = 0
         self.first_norm: float | None = None
+        self.clock = Clock()
         self.best_key, self.best = (math.inf, math.inf), copy.deepcopy(network.state_dict())
-        self.advance = self._blocks() if settings.head == "alternating" else self._whole()
+        self.safe = _safeguard(settings)
+        self.method: _Method = self._blocks() if settings.head == "alternating" else self._whole()
 
     def train(self) -> History:
         try:
@@ -141,28 +154,59 @@ class _Run:
         except ArithmeticError as error:  # an implicit layer without a solution
             raise DivergenceError(f"training diverged at {self.at}: {error}") from error
 
+    def state(self) -> State:
+        """All that the iterations to come depend on."""
+        return {
+            "network": self.network.state_dict(),
+            "best": self.best,
+            "best_key": self.best_key,
+            "stream": self.generator.get_state(),
+            "worked": self.worked,
+            "first_norm": self.first_norm,
+            "method": self.method.state(),
+            "safeguard": self.safe.state(),
+            "history": dataclasses.asdict(self.history),
+            "seconds": (self.clock.run(), self.clock.epoch()),
+        }
+
+    def restore(self, state: State) -> None:
+        """Take back what `state` gave."""
+        self.network.load_state_dict(state["network"])
+        self.best, self.best_key, self.worked = state["best"], state["best_key"], state["worked"]
+        self.first_norm = state["first_norm"]
+        self.generator.set_state(state["stream"])
+        self.method.restore(state["method"])
+        self.safe.restore(state["safeguard"])
+        self.history = History(**state["history"] | {"epochs": [Iteration(**e) for e in state["history"]["epochs"]]})
+        self.clock = Clock(*state["seconds"])
+
     def _train(self) -> History:
-        start = time.perf_counter()
         self.network.eval()
-        self._start()
-        with self.progress.run(self.settings.iterations, 1, self.task.score_name) as bar:
+        if not self.keeper.begin(self):
+            self._start()
+        elif self.on_epoch:
+            self.on_epoch(self.history)
+        with self.keeper, self.progress.run(self.settings.iterations, 1, self.task.score_name) as bar:
             try:
-                for k in range(1, self.settings.iterations + 1) if not self.history.stopped else ():
-                    record, stop = self._iteration(k)
-                    self._keep_best(record)
-                    self.history.epochs.append(record)
-                    bar.step(record.loss)
-                    bar.epoch(record)
-                    if self.on_epoch:
-                        self.on_epoch(self.history)
-                    self.history.stopped = stop or self._reached(record)
-                    if self.history.stopped:
-                        break
-                else:
-                    self.history.stopped = self.history.stopped or "all iterations done"
+                self._iterations(bar)
+                self.keeper.keep(self)
             finally:
                 self.network.load_state_dict(self.best)
-        return self._finish(start)
+        return self._finish()
+
+    def _iterations(self, bar: Progress.Bar) -> None:
+        while len(self.history.epochs) < self.settings.iterations and not self.history.stopped:
+            record, stop = self._iteration(len(self.history.epochs) + 1)
+            self._keep_best(record)
+            self.history.epochs.append(record)
+            bar.step(record.loss)
+            bar.epoch(record)
+            if self.on_epoch:
+                self.on_epoch(self.history)
+            self.history.stopped = stop or self._reached(record)
+            self.clock.next_epoch()
+            self.keeper.step(self)
+        self.history.stopped = self.history.stopped or "all iterations done"
 
     def _start(self) -> None:
         """What the validation part says of the initial weights, which may be the best."""
@@ -177,8 +221,8 @@ class _Run:
 
     def _iteration(self, k: int) -> tuple[Iteration, str]:
         """The record of one iteration, and why it is the last, if it is."""
-        start, self.at = time.perf_counter(), f"iteration {k}"
-        objective, at, step, total = self.advance()
+        self.at = f"iteration {k}"
+        objective, at, step, total = self.method.advance()
         norm = float(at.gradient.norm())
         self._require_finite(objective, at, norm)
         held = evaluate(self.network, *self.validation, self.task) if self.validation else {}
@@ -195,7 +239,7 @@ class _Run:
             lr=step.length,
             validation_loss=held.get("loss"),
             validation_score=held.get(self.task.score_name),
-            seconds=time.perf_counter() - start,
+            seconds=self.clock.epoch(),
             layers=self.layers,
             work=work,
             products=step.products,
@@ -233,17 +277,17 @@ class _Run:
             self.best_key, self.best = key, copy.deepcopy(self.network.state_dict())
             self.history.best_epoch = record.epoch
 
-    def _finish(self, start: float) -> History:
+    def _finish(self) -> History:
         metrics = evaluate(self.network, self.x, self.y, self.task, "train_")
         if self.validation:
             metrics |= evaluate(self.network, *self.validation, self.task, "validation_")
-        metrics |= {"seconds": time.perf_counter() - start, "work": self.history.work}
+        metrics |= {"seconds": self.clock.run(), "work": self.history.work}
         if self.test:
             metrics |= evaluate(self.network, self.split.x_test, self.split.y_test, self.task, "test_")
         self.history.metrics = metrics
         return self.history
 
-    def _whole(self) -> Callable[[], _Taken]:
+    def _whole(self) -> _Whole:
         """Iterations on the whole training part."""
         s = self.settings
         if s.head == "joint":
@@ -251,38 +295,72 @@ class _Run:
         else:
             full = s.head == "eliminated"
             objective = ReducedObjective(self.network, self.x, self.y, self.task, s.penalty, full=full)
-        safe, layout = self._safe(), stacks(self.network, objective.weights, s.penalty, s.ridge)
-        precondition = DepthPreconditioner(objective.weights, layout, s.ridge)
+        layout = stacks(self.network, objective.weights, s.penalty, s.ridge)
+        return _Whole(objective, self.safe, DepthPreconditioner(objective.weights, layout, s.ridge))
 
-        def advance() -> _Taken:
-            w = objective.vector()
-            at = objective.expand(w)
-            step = safe.step(objective, w, at, precondition)
-            objective.assign(step.w)
-            return _Taken(objective, at, step, objective.work)
-
-        return advance
-
-    def _blocks(self) -> Callable[[], _Taken]:
+    def _blocks(self) -> _Blocks:
         """Iterations of the block coordinate descent."""
         s = self.settings
-        blocks = BlockCoordinate(
-            self.network,
-            self.x,
-            self.y,
-            self.task,
-            s.penalty,
-            self._safe(),
-            batch=s.batch_size or len(self.x),
-            curvature=s.curvature,
-            head_steps=s.head_steps,
-            ridge=s.ridge,
-            generator=self.generator,
+        return _Blocks(
+            BlockCoordinate(
+                self.network,
+                self.x,
+                self.y,
+                self.task,
+                s.penalty,
+                self.safe,
+                batch=s.batch_size or len(self.x),
+                curvature=s.curvature,
+                head_steps=s.head_steps,
+                ridge=s.ridge,
+                generator=self.generator,
+            )
         )
-        return lambda: _Taken(*blocks.step(), blocks.work)
 
-    def _safe(self) -> LineSearch | TrustRegion:
-        s = self.settings
-        if s.safeguard == "armijo":
-            return LineSearch(s.products, s.tolerance, s.decrease, s.tries, s.max_step)
-        return TrustRegion(s.products, s.tolerance, s.decrease, s.tries)
+
+class _Whole:
+    """Steps of one objective."""
+
+    def __init__(self, objective: Objective, safe: LineSearch | TrustRegion, precondition: DepthPreconditioner) -> None:
+        self.objective, self.safe, self.precondition = objective, safe, precondition
+
+    def advance(self) -> _Taken:
+        objective = self.objective
+        w = objective.vector()
+        at = objective.expand(w)
+        step = self.safe.step(objective, w, at, self.precondition)
+        objective.assign(step.w)
+        return _Taken(objective, at, step, objective.work)
+
+    def state(self) -> State:
+        return {"work": self.objective.work, "head": getattr(self.objective, "W", None)}
+
+    def restore(self, state: State) -> None:
+        self.objective.work = state["work"]
+        if isinstance(self.objective, ReducedObjective):
+            self.objective.W = state["head"].to(self.objective.W)
+
+
+class _Blocks:
+    """Steps of block coordinate descent, each of which draws its own batch."""
+
+    def __init__(self, blocks: BlockCoordinate) -> None:
+        self.blocks = blocks
+
+    def advance(self) -> _Taken:
+        return _Taken(*self.blocks.step(), self.blocks.work)
+
+    def state(self) -> State:
+        return {"work": self.blocks.work}
+
+    def restore(self, state: State) -> None:
+        self.blocks.work = state["work"]
+
+
+_Method = _Whole | _Blocks
+
+
+def _safeguard(s: GaussNewton) -> LineSearch | TrustRegion:
+    if s.safeguard == "armijo":
+        return LineSearch(s.products, s.tolerance, s.decrease, s.tries, s.max_step)
+    return TrustRegion(s.products, s.tolerance, s.decrease, s.tries)

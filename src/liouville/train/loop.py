@@ -2,11 +2,11 @@ r"""`fit`: minimise the learning problem by stochastic gradients, choose by vali
 
 from __future__ import annotations
 
-__all__ = ["evaluate", "fit", "optimizer_of"]
+__all__ = ["fit"]
 
 import copy
+import dataclasses
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -15,21 +15,23 @@ from torch import Tensor, nn
 from liouville.data import Split
 from liouville.fields.once import one_step
 from liouville.flow import flows_of
-from liouville.network import evaluation_mode
 from liouville.precision import in_working_precision
 from liouville.processes.sharing import Processes
 from liouville.randomness import seeded
 from liouville.train.alternate import Features, fresh_head, require_network, train_head
 from liouville.train.augment import augmented
 from liouville.train.callback import Callback
+from liouville.train.checkpoints import Checkpoint, Keeper, State, belongings, optimizer_state, restore_optimizer
+from liouville.train.clock import Clock
 from liouville.train.diagnosis import DivergenceError, diagnose
+from liouville.train.evaluation import evaluate
 from liouville.train.history import Epoch, History
-from liouville.train.optimizers import Adam, AdamW
+from liouville.train.optimizers import optimizer_of
 from liouville.train.progress import Progress, silent
+from liouville.train.schedules import scheduler_of
 from liouville.train.settings import Settings
-from liouville.train.trainable import Task, require_trainable, task_of
+from liouville.train.trainable import require_trainable, task_of
 
-_EVALUATION_BATCH = 1000
 _EXPLODED = 1e3  # a loss this many times the first one (plus 1) has diverged, though it is still a number
 
 
@@ -44,6 +46,7 @@ def fit(
     optimizer: torch.optim.Optimizer | None = None,
     test: bool = True,
     processes: Processes = Processes(),
+    checkpoint: Checkpoint | Keeper | None = None,
 ) -> History:
     """Train ``network`` in place and return what happened; it carries the weights of the best validation loss.
 
@@ -52,19 +55,22 @@ def fit(
         split: training data, of which ``settings.validation`` is held out, and test data, read once at the end.
         settings: everything that can be chosen; ``Settings()`` if None.
         progress: where to show it; ``liouville.train.progress.Terminal()`` draws a bar.
-        on_epoch: called with the history after every epoch.
+        on_epoch: called with the history after every epoch, and with that of a checkpoint at the start.
         callbacks: told of the start, of every step and epoch, and of the end; `GradientMonitor` is one.
         optimizer: one that an earlier run left, of these weights: its state is carried on, and the weights that
             the run begins with may be returned; ``optimizer_of(network, settings)`` if None.
         test: False leaves the test part unread.
         processes: those that share every batch; each calls ``fit`` with equal arguments (but for ``progress``,
             ``on_epoch`` and ``callbacks``), and each ends with the same weights and history.
+        checkpoint: where to keep the state of the training, and to go on from; see `Checkpoint`. (A `Keeper` is what
+            `multilevel` hands to its levels.)
 
     Returns:
         The `History`. Two runs with the same arguments agree bitwise on one machine with one number of threads.
 
     Raises:
-        ValueError: if network and data do not fit each other, or every weight is frozen.
+        ValueError: if network and data do not fit each other, every weight is frozen or one is not finite, or the
+            checkpoint is of another training.
         DivergenceError: if the loss is not finite or explodes; the network then carries the best weights so far.
 
     Examples:
@@ -78,18 +84,14 @@ def fit(
     if not isinstance(settings, Settings):
         raise ValueError(f"fit takes Settings, got {type(settings).__name__}; GaussNewton is for train.gauss_newton.")
     require_trainable(network)
-    with seeded(processes.seed(settings.seed), next(network.parameters()).device):
-        return _Run(network, split, settings, progress, on_epoch, callbacks, optimizer, test, processes).train()
-
-
-@torch.no_grad()
-def evaluate(
-    network: nn.Module, x: Tensor, y: Tensor, task: Task, prefix: str = "", processes: Processes = Processes()
-) -> dict[str, float]:
-    """Loss and score over a whole set, in evaluation mode: ``{prefix}loss`` and ``{prefix}accuracy`` or ``r2``."""
-    with evaluation_mode(network):
-        scores = torch.cat([processes.map(network, part) for part in x.split(_EVALUATION_BATCH)])
-    return {f"{prefix}loss": float(task.loss(scores, y)), f"{prefix}{task.score_name}": task.score(scores, y)}
+    device = next(network.parameters()).device
+    if isinstance(checkpoint, Keeper):
+        keeper = checkpoint
+    else:
+        belongs = belongings("fit", network, split, settings, processes) if checkpoint else None
+        keeper = Keeper(checkpoint, belongs, processes, device, progress.note)
+    with seeded(processes.seed(settings.seed), device):
+        return _Run(network, split, settings, progress, on_epoch, callbacks, optimizer, test, processes, keeper).train()
 
 
 class _Run:
@@ -106,9 +108,10 @@ class _Run:
         optimizer: torch.optim.Optimizer | None,
         test: bool,
         processes: Processes,
+        keeper: Keeper,
     ) -> None:
         like = next(network.parameters())
-        self.callbacks, self.processes = callbacks, processes
+        self.callbacks, self.processes, self.keeper = callbacks, processes, keeper
         self.network, self.settings, self.progress, self.on_epoch = network, settings, progress, on_epoch
         if settings.bfloat16 and like.dtype is torch.float16:
             raise ValueError(
@@ -132,12 +135,16 @@ class _Run:
         self.optimizer = optimizer or optimizer_of(network, settings)
         self.carried, self.test = optimizer is not None, test
         self.layers = sum(flow.layers for flow in flows_of(network))
-        self.scheduler = _scheduler(self.optimizer, settings, self.steps)
+        self.scheduler = scheduler_of(self.optimizer, settings, self.steps)
         self.average = copy.deepcopy(network) if settings.ema_decay else None
         self.history = History(self.task.score_name)
         self.shared = processes.wrapped(Features(require_network(network)) if settings.alternate else network)
         self.first_loss = math.nan
         self.at = "the start"
+        self.epoch, self.taken, self.lr = 1, 0, settings.lr  # the epoch under way, its steps done, its first rate
+        self.order = self.generator.get_state()  # of the stream, before that epoch drew the order of its samples
+        self.sums = torch.zeros(4, dtype=torch.float64)  # over its steps: loss, penalty, score, gradient norm
+        self.clock = Clock()
         self.best_loss, self.best = math.inf, copy.deepcopy(network.state_dict())
 
     def train(self) -> History:
@@ -152,24 +159,59 @@ class _Run:
             for callback in self.callbacks:
                 callback.on_train_end()
 
+    def state(self) -> State:
+        """All that the steps to come depend on; the generators of torch itself are the keeper's."""
+        return {
+            "network": self.network.state_dict(),
+            "best": self.best,
+            "best_loss": self.best_loss,
+            "average": self.average.state_dict() if self.average else None,
+            "optimizer": optimizer_state(self.optimizer),
+            "schedule": {k: v for k, v in self.scheduler.state_dict().items() if k != "lr_lambdas"},
+            "epoch": self.epoch,
+            "taken": self.taken,
+            "lr": self.lr,
+            "order": self.order,
+            "stream": self.generator.get_state(),
+            "sums": self.sums,
+            "first_loss": self.first_loss,
+            "history": dataclasses.asdict(self.history),
+            "seconds": (self.clock.run(), self.clock.epoch()),
+        }
+
+    def restore(self, state: State) -> None:
+        """Take back what `state` gave."""
+        self.network.load_state_dict(state["network"])
+        self.best, self.best_loss = state["best"], state["best_loss"]
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        restore_optimizer(self.optimizer, state["optimizer"])
+        self.scheduler.__dict__.update(state["schedule"])
+        self.epoch, self.taken, self.lr, self.order = (state[name] for name in ("epoch", "taken", "lr", "order"))
+        self.generator.set_state(state["stream"])
+        self.sums, self.first_loss = state["sums"], state["first_loss"]
+        self.history = History(**state["history"] | {"epochs": [Epoch(**e) for e in state["history"]["epochs"]]})
+        self.clock = Clock(*state["seconds"])
+
     def _train(self) -> History:
-        start = time.perf_counter()
-        self._start()
+        if not self.keeper.begin(self):
+            self._start()
+        elif self.on_epoch:
+            self.on_epoch(self.history)
         self.network.train()
         for callback in self.callbacks:
             callback.on_train_start(self.network)
-        with self.progress.run(self.settings.epochs, self.steps, self.task.score_name) as bar:
+        with self.keeper, self.progress.run(self.settings.epochs, self.steps, self.task.score_name) as bar:
             try:
                 self._epochs(bar)
+                self.keeper.keep(self)
             finally:
                 self.network.load_state_dict(self.best)
-        return self._finish(start)
+        return self._finish()
 
     def _epochs(self, bar: Progress.Bar) -> None:
-        for epoch in range(1, self.settings.epochs + 1):
-            if self.history.stopped:
-                return
-            record = self._epoch(epoch, bar)
+        while self.epoch <= self.settings.epochs and not self.history.stopped:
+            record = self._epoch(bar)
             self._keep_best(record)
             self.history.epochs.append(record)
             bar.epoch(record)
@@ -178,9 +220,16 @@ class _Run:
             for callback in self.callbacks:
                 callback.on_train_epoch_end(self.history)
             self._note_stop(record)
+            self._next_epoch()
+            self.keeper.step(self)
         self.history.stopped = self.history.stopped or "all epochs done"
 
-    def _finish(self, start: float) -> History:
+    def _next_epoch(self) -> None:
+        self.epoch, self.taken = self.epoch + 1, 0
+        self.order, self.sums = self.generator.get_state(), torch.zeros_like(self.sums)
+        self.clock.next_epoch()
+
+    def _finish(self) -> History:
         self.network.eval()
         if self.settings.alternate:
             train_head(self.network, self.x, self.y, self.task, self.settings, self.generator)
@@ -188,7 +237,7 @@ class _Run:
         self._require_sound(metrics["train_loss"], self.x[: self.settings.batch_size])
         if self.validation:
             metrics |= self._evaluate(self.network, *self.validation, "validation_")
-        metrics |= {"seconds": time.perf_counter() - start, "work": self.history.work}
+        metrics |= {"seconds": self.clock.run(), "work": self.history.work}
         if self.test:
             metrics |= self._evaluate(self.network, self.split.x_test, self.split.y_test, "test_")
         self.history.metrics = metrics
@@ -205,20 +254,23 @@ class _Run:
         if self._reached(self.history.start[f"validation_{self.task.score_name}"]):
             self.history.stopped = f"the target {self.settings.target:g} was reached before the first epoch"
 
-    def _epoch(self, epoch: int, bar: Progress.Bar) -> Epoch:
-        start, lr = time.perf_counter(), self.optimizer.param_groups[0]["lr"]
-        sums = torch.zeros(4, dtype=torch.float64)
-        for step, (x, y) in enumerate(self._batches(), 1):
-            self.at = f"step {step} of epoch {epoch}"
+    def _epoch(self, bar: Progress.Bar) -> Epoch:
+        epoch = self.epoch
+        self.lr = self.lr if self.taken else self.optimizer.param_groups[0]["lr"]
+        for x, y in self._batches():
+            self.at = f"step {self.taken + 1} of epoch {epoch}"
             loss, penalty, score, norm = self._step(x, y)
+            self.taken += 1
             if self.average:
-                taken = step + (epoch - 1) * self.steps
+                taken = self.taken + (epoch - 1) * self.steps
                 _move_average(self.average, self.network, min(self.settings.ema_decay, (1 + taken) / (10 + taken)))
-            sums += torch.tensor([loss, penalty, score, norm], dtype=torch.float64) * len(x)
+            self.sums += torch.tensor([loss, penalty, score, norm], dtype=torch.float64) * len(x)
             bar.step(loss)
             for callback in self.callbacks:
                 callback.on_train_batch_end(loss)
-        loss, penalty, score, norm = (sums / len(self.x)).tolist()
+            if self.taken < self.steps:  # the last one's batch is read once more below
+                self.keeper.step(self)
+        loss, penalty, score, norm = (self.sums / len(self.x)).tolist()
         held: dict[str, float] = {}
         x, y = self.validation or (x, y)  # without a validation part, the last batch stands guard
         after = self._evaluate(self.average or self.network, x, y)
@@ -233,17 +285,22 @@ class _Run:
             penalty=penalty,
             score=score,
             gradient_norm=norm,
-            lr=lr,
+            lr=self.lr,
             validation_loss=held.get("loss"),
             validation_score=held.get(self.task.score_name),
             layers=self.layers,
             work=work,
-            seconds=time.perf_counter() - start,
+            seconds=self.clock.epoch(),
         )
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(len(self.x), generator=self.generator).to(self.x.device)
-        for rows in order.split(self.settings.batch_size):
+        """The batches of the epoch that are still to come."""
+        stream = self.generator
+        if self.taken:  # gone on with inside of an epoch, whose order was drawn before
+            stream = torch.Generator()
+            stream.set_state(self.order)
+        order = torch.randperm(len(self.x), generator=stream).to(self.x.device)
+        for rows in order.split(self.settings.batch_size)[self.taken :]:
             yield augmented(self.x[rows], self.settings.shift, self.settings.warp, self.generator), self.y[rows]
 
     def _step(self, x: Tensor, y: Tensor) -> tuple[float, float, float, float]:
@@ -311,66 +368,6 @@ class _Run:
             self.history.stopped = f"the target {self.settings.target:g} was reached"
         elif patience is not None and record.epoch - self.history.best_epoch >= patience:
             self.history.stopped = f"no better validation loss in {patience} epochs"
-
-
-def optimizer_of(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """The optimiser that the settings name, for the weights of a network; the head has a group of its own."""
-    last = getattr(network, "head", None)
-    head = {id(p) for p in last.parameters()} if isinstance(last, nn.Module) else set()
-    weights = [p for p in network.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in weights if id(p) not in head], "lr": settings.lr}]
-    if not settings.alternate:
-        groups.append({"params": [p for p in weights if id(p) in head], "lr": settings.head_lr or settings.lr})
-    groups = [group for group in groups if group["params"]]
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9)
-    betas = (0.9, settings.beta2)
-    if settings.optimizer == "adamw":
-        return AdamW(groups, betas, settings.weight_decay)
-    return Adam(groups, betas)
-
-
-def _scheduler(
-    optimizer: torch.optim.Optimizer, settings: Settings, steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    total = settings.epochs * steps
-    if settings.schedule == "one-cycle":
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, one_cycle(total, settings.warmup))
-    if settings.schedule == "epoch-count":
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, epoch_count(steps, (0.9, settings.beta2)))
-    if settings.schedule == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
-    if settings.schedule == "step":
-        return torch.optim.lr_scheduler.StepLR(optimizer, steps, gamma=0.8)
-    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
-
-
-def one_cycle(total: int, warmup: float) -> Callable[[int], float]:
-    """Step -> factor of the rate: a cosine from 1/25 up to 1 in the first ``warmup`` of the steps, then one to 0."""
-    up = warmup * total
-
-    def factor(step: int) -> float:
-        if step < up:
-            return 1 - (1 - 1 / 25) * (1 + math.cos(math.pi * step / up)) / 2
-        return (1 + math.cos(math.pi * min(1.0, (step - up) / max(1.0, total - up)))) / 2
-
-    return factor
-
-
-def epoch_count(steps: int, betas: tuple[float, float]) -> Callable[[int], float]:
-    r"""Step -> factor of the rate that makes Adam's bias corrections count epochs instead of steps.
-
-    Adam divides by 1 - beta_1^k and sqrt(1 - beta_2^k) in its k-th step; with the factor, by the same of e, the number
-    of the epoch from 1. With ``steps`` = 32 a steady gradient is followed at 1.7 times the rate at the end of the first
-    epoch, at 0.25 times in the fiftieth.
-    """
-
-    def factor(step: int) -> float:
-        k, e = step + 1, step // steps + 1
-        first, second = ((1 - beta**k) / (1 - beta**e) for beta in betas)
-        return first / math.sqrt(second)
-
-    return factor
 
 
 @torch.no_grad()

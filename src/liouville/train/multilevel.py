@@ -11,7 +11,7 @@ __all__ = ["Level", "MultilevelHistory", "multilevel"]
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,11 @@ from liouville.analysis import margin
 from liouville.data import Split
 from liouville.flow import flows_of
 from liouville.processes.sharing import Processes
-from liouville.train.gaussnewton import gauss_newton
-from liouville.train.history import History
-from liouville.train.loop import fit, optimizer_of
+from liouville.train.checkpoints import Checkpoint, Keeper, State, belongings
+from liouville.train.gaussnewton import Iteration, gauss_newton
+from liouville.train.history import Epoch, History
+from liouville.train.loop import fit
+from liouville.train.optimizers import optimizer_of
 from liouville.train.progress import Progress, silent
 from liouville.train.refine import refine
 from liouville.train.settings import GaussNewton, Settings
@@ -77,6 +79,7 @@ def multilevel(
     on_epoch: Callable[[History], None] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     processes: Processes = Processes(),
+    checkpoint: Checkpoint | None = None,
 ) -> MultilevelHistory:
     """Train ``network`` at its depth N, double, carry on, up to 2^(levels - 1) N layers; in place.
 
@@ -99,6 +102,7 @@ def multilevel(
         optimizer: one that an earlier run of this network left; ``optimizer_of(network, settings)`` if None. With
             `Settings` only.
         processes: as for `fit`; with `Settings` only.
+        checkpoint: as for `fit`; a state is also kept at the end of each level.
 
     Raises:
         ValueError: if nothing is held out for validation, the network has no flow, an argument belongs to the other
@@ -129,29 +133,79 @@ def multilevel(
     else:
         optimizer = optimizer or optimizer_of(network, settings)
         train = functools.partial(fit, optimizer=optimizer, processes=processes)
-    total = MultilevelHistory("accuracy" if split.classes else "r2")
-    for level in range(1, levels + 1):
-        too_long = _too_long(network) if level < levels and not total.levels else None
-        if too_long:
-            total.skipped.append(f"{_depth(network)} layers: {too_long}")
-            progress.note(f"level {level} of {levels} left out, {total.skipped[-1]}")
-            refine(network, optimizer, how)
-            continue
-        progress.note(f"level {level} of {levels}: {_depth(network)} layers")
-        last = level == levels
-        history = train(
-            network,
-            split,
-            settings if last else _of_a_level(settings),
-            progress=progress,
-            on_epoch=_through(total, on_epoch),
-            test=last,
-        )
-        _append(total, history, network)
-        progress.note(f"level {level} of {levels}: {_sentence(total.levels[-1], total.score_name)}")
-        if not last:
-            refine(network, optimizer, how)
-    return total
+    kind = f"multilevel, {levels} levels, {how}"
+    belongs = belongings(kind, network, split, settings, processes) if checkpoint else None
+    keeper = Keeper(checkpoint, belongs, processes, next(network.parameters()).device, progress.note)
+    with keeper:
+        return _Levels(network, split, settings, levels, how, progress, on_epoch, optimizer, keeper).run(train)
+
+
+class _Levels:
+    """The levels, one after the other; which of them is under way, and what those before it left."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        split: Split,
+        settings: Settings | GaussNewton,
+        levels: int,
+        how: str,
+        progress: Progress,
+        on_epoch: Callable[[History], None] | None,
+        optimizer: torch.optim.Optimizer | None,
+        keeper: Keeper,
+    ) -> None:
+        self.network, self.split, self.settings, self.levels, self.how = network, split, settings, levels, how
+        self.progress, self.on_epoch, self.optimizer = progress, on_epoch, optimizer
+        self.total = MultilevelHistory("accuracy" if split.classes else "r2")
+        self.level, found = 1, keeper.found
+        if found is not None:
+            self.total = _history(found["total"])
+            while self.level < found["level"]:
+                self._double()
+        self.keeper = keeper.within(self._around, None if found is None else found["run"])
+
+    def run(self, train: Callable[..., History]) -> MultilevelHistory:
+        """Go through the levels that are left; ``train`` trains one of them."""
+        while True:
+            last = self.level == self.levels
+            too_long = None if last or self.total.levels else _too_long(self.network)
+            if too_long and self.keeper.found is None:
+                self.total.skipped.append(f"{_depth(self.network)} layers: {too_long}")
+                self._note(f" left out, {self.total.skipped[-1]}")
+                self._double()
+                continue
+            self._note(f": {_depth(self.network)} layers")
+            history = train(
+                self.network,
+                self.split,
+                self.settings if last else _of_a_level(self.settings),
+                progress=self.progress,
+                on_epoch=_through(self.total, self.on_epoch),
+                test=last,
+                checkpoint=self.keeper,
+            )
+            _append(self.total, history, self.network)
+            self._note(": " + _sentence(self.total.levels[-1], self.total.score_name))
+            if last:
+                return self.total
+            self._double()
+
+    def _double(self) -> None:
+        refine(self.network, self.optimizer, self.how)
+        self.level += 1
+
+    def _note(self, text: str) -> None:
+        self.progress.note(f"level {self.level} of {self.levels}{text}")
+
+    def _around(self, run: State) -> State:
+        return {"level": self.level, "total": asdict(self.total), "run": run}
+
+
+def _history(state: State) -> MultilevelHistory:
+    """What ``asdict`` made of it, as it was."""
+    epochs = [(Iteration if "tries" in epoch else Epoch)(**epoch) for epoch in state["epochs"]]
+    return MultilevelHistory(**state | {"epochs": epochs, "levels": [Level(**level) for level in state["levels"]]})
 
 
 def _of_a_level(settings: Settings | GaussNewton) -> Settings | GaussNewton:

@@ -7,13 +7,15 @@ makes when a first optimiser is built: a second of every short run.
 
 from __future__ import annotations
 
-__all__ = ["Adam", "AdamW"]
+__all__ = ["Adam", "AdamW", "optimizer_of"]
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from liouville.train.settings import Settings
 
 
 class Adam(torch.optim.Adam):
@@ -85,3 +87,20 @@ class AdamW(Adam):
     """Adam with the decoupled weight decay of Loshchilov & Hutter, 1711.05101."""
 
     _kernel = staticmethod(torch._fused_adamw_)
+
+
+def optimizer_of(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """The optimiser that the settings name, for the weights of a network; the head has a group of its own."""
+    last = getattr(network, "head", None)
+    head = {id(p) for p in last.parameters()} if isinstance(last, nn.Module) else set()
+    weights = [p for p in network.parameters() if p.requires_grad]
+    groups = [{"params": [p for p in weights if id(p) not in head], "lr": settings.lr}]
+    if not settings.alternate:
+        groups.append({"params": [p for p in weights if id(p) in head], "lr": settings.head_lr or settings.lr})
+    groups = [group for group in groups if group["params"]]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9)
+    betas = (0.9, settings.beta2)
+    if settings.optimizer == "adamw":
+        return AdamW(groups, betas, settings.weight_decay)
+    return Adam(groups, betas)
