@@ -20,8 +20,8 @@ from liouville.train import (
     SoftBudget,
     Variation,
 )
-from liouville.train.regularisers import decay, head_decay, smoothness
-from liouville.train.regularisers.head import laplacian
+from liouville.train.regularisers.depth import decay, smoothness
+from liouville.train.regularisers.head import head_decay, laplacian
 
 EPS = torch.finfo(torch.float64).eps
 TERMS = {

@@ -7,13 +7,15 @@ __all__ = ["train"]
 import contextlib
 import sys
 import time
+import typing
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
 from liouville.cli import parallel
+from liouville.cli.declared import declared, options
 from liouville.cli.exits import BadInput, Failed, Interrupted
 from liouville.cli.options import INTEGERS, SectionedCommand, convert_data_options, convert_numbers, section
 from liouville.cli.output import say, table
@@ -28,6 +30,19 @@ if TYPE_CHECKING:
 
 _data, _network, _training, _machine, _output = (
     section(name) for name in ("Data", "Network", "Training", "Machine", "Output")
+)
+
+_learned = options(
+    _training,
+    [
+        *(field for field in declared("train/settings.py", "Settings") if field.name != "seed"),
+        *(field for field in declared("train/settings.py", "GaussNewton") if field.words),
+    ],
+    help={"epochs": "Passes over the training part; iterations of gauss-newton."},
+    more={"optimizer": ("gauss-newton",)},
+)
+_penalised = options(  # the former name of --head-decay is what Gauss-Newton's treatment of the head is called
+    _training, [field._replace(former=None) for field in declared("train/regularisers/penalty.py", "Penalty")]
 )
 
 
@@ -50,39 +65,12 @@ _data, _network, _training, _machine, _output = (
 @_network("--shared/--no-shared", default=None, help="One weight for all layers.")
 @_network("--budget", type=float, help="Rescale K so that no sensitivity dy_N/dy_j has a norm above this.")
 @_network("--dropout", type=float, help="Dropout of every layer's velocity, in [0, 1).")
-@_training("--epochs", type=int, help="Passes over the training part; iterations of gauss-newton.")
-@_training("--batch-size", former="--batch", type=int, help="Samples per step.")
-@_training("--lr", type=float, help="Learning rate, the highest of the schedule.")
-@_training("--head-lr", type=float, help="Learning rate of the head.")
-@_training("--optimizer", metavar="adam|adamw|sgd|gauss-newton", help="SGD has momentum 0.9.")
-@_training(
-    "--head", metavar="eliminated|eliminated-simple|joint|alternating", help="Of gauss-newton: how it treats the head."
-)
+@_learned
 @_training(
     "-g", "--solver-option", "solver", multiple=True, metavar="NAME=VALUE", help="Number of gauss-newton's solver."
 )
-@_training("--safeguard", metavar="armijo|trust-region", help="Of gauss-newton: what keeps its steps safe.")
-@_training("--beta2", type=float, help="How long adam remembers the squares of gradients.")
-@_training("--schedule", metavar="one-cycle|cosine|step|constant|epoch-count", help="Of the learning rate.")
-@_training("--warmup", type=float, help="Share of the steps in which one-cycle goes up.")
-@_training("--smoothness", type=float, help="Weight of the penalty on changes in depth.")
-@_training("--decay", type=float, help="Weight of the penalty on the flows' weights.")
-@_training("--head-decay", type=float, help="Weight of the penalty on the head.")
-@_training("--head-smoothness", type=float, help="Weight of the penalty on a head that is rough in space; images only.")
-@_training("--variation", type=float, help="Weight of the penalty on the total variation in depth.")
-@_training("--l1", type=float, help="Weight of the penalty on the l1 norm in depth.")
-@_training("--soft-budget", type=float, help="Penalise sensitivity bounds above this.")
-@_training("--scaling", metavar="depth|hdnn|sum", help="How smoothness and decay scale with the depth.")
-@_training("--alternate", type=int, help="The papers' alternation: steps of a fresh head per batch; 0 is off.")
-@_training("--validation", type=float, help="Share of the training part held out to choose the best epoch.")
-@_training("--patience", type=int, help="Stop after so many epochs without a better validation loss.")
-@_training("--target", type=float, help="Stop once the validation accuracy (or r2) is at least this.")
+@_penalised
 @_training("--levels", type=int, help="Depths to go through, each twice the last, ending with --layers; 1 is off.")
-@_training("--max-grad-norm", former="--clip", type=float, help="Shorten longer gradients to this norm.")
-@_training("--ema-decay", former="--average", type=float, help="Average the weights: factor per step; 0 is off.")
-@_training("--weight-decay", type=float, help="Of adamw.")
-@_training("--warp", type=float, help="Strength of random affine maps of training images; 0 is off.")
-@_training("--shift", type=int, help="Shift training images at random by up to this many pixels.")
 @_machine(
     "--engine",
     metavar="auto|fused|batch-last|stored|checkpointed|reversible",
@@ -271,14 +259,16 @@ def _as_spelled(changes: dict[str, Any]) -> dict[str, Any]:
     from liouville.names import spelled
     from liouville.runs.choices import DEVICES, DTYPES, INITS, LIFTS
     from liouville.schemes import FORMER_NAMES, SCHEMES
-    from liouville.train.settings import HEADS, OPTIMIZERS, SAFEGUARDS, SCHEDULES
+    from liouville.train import GaussNewton, Penalty, Settings
     from liouville.zoo import MODELS
 
     known: dict[str, Iterable[str]] = {"model": MODELS, "scheme": (*SCHEMES, *FORMER_NAMES), "activation": ACTIVATIONS}
-    known |= {"lift": LIFTS, "init": INITS}
-    known |= {"engine": ENGINES, "dtype": DTYPES, "device": DEVICES, "schedule": SCHEDULES, "head": HEADS}
-    known |= {"optimizer": (*OPTIMIZERS, "gauss-newton"), "safeguard": SAFEGUARDS}
-    known |= {"scaling": ("depth", "hdnn", "sum"), "J": ("canonical", "full")}
+    known |= {"lift": LIFTS, "init": INITS, "engine": ENGINES, "dtype": DTYPES, "device": DEVICES}
+    known |= {"J": ("canonical", "full")}
+    for record in (Settings, Penalty, GaussNewton):
+        hints = typing.get_type_hints(record)
+        known |= {name: typing.get_args(hint) for name, hint in hints.items() if typing.get_origin(hint) is Literal}
+    known["optimizer"] = (*known["optimizer"], GaussNewton.optimizer)
     return {name: spelled(value, known.get(name, ())) for name, value in changes.items()}
 
 

@@ -2,6 +2,7 @@
 
 from liouville.processes.sharing import Processes
 from liouville.renamed import names_moved
+from liouville.train import regularisers
 from liouville.train.callback import Callback
 from liouville.train.checkpoints import Checkpoint
 from liouville.train.diagnosis import DivergenceError
@@ -16,29 +17,15 @@ from liouville.train.objective import FullObjective
 from liouville.train.optimizers import optimizer_of
 from liouville.train.progress import Progress, Terminal
 from liouville.train.refine import refine
-from liouville.train.regularisers import (
-    L1,
-    ConvexRegulariser,
-    Decay,
-    HeadDecay,
-    HeadSmoothness,
-    Penalty,
-    Regulariser,
-    Smoothness,
-    SoftBudget,
-    Variation,
-)
+from liouville.train.regularisers import *  # noqa: F403
 from liouville.train.settings import GaussNewton, Settings
 from liouville.train.trainable import Task
 from liouville.train.varpro import ReducedObjective
 from liouville.train.vocabulary import linear_cross_entropy
 
 __all__ = [
-    "L1",
     "Callback",
     "Checkpoint",
-    "ConvexRegulariser",
-    "Decay",
     "DivergenceError",
     "Epoch",
     "FullObjective",
@@ -47,23 +34,16 @@ __all__ = [
     "GradientRecord",
     "GradientWarning",
     "Head",
-    "HeadDecay",
-    "HeadSmoothness",
     "History",
     "Iteration",
     "Level",
     "MultilevelHistory",
-    "Penalty",
     "Processes",
     "Progress",
     "ReducedObjective",
-    "Regulariser",
     "Settings",
-    "Smoothness",
-    "SoftBudget",
     "Task",
     "Terminal",
-    "Variation",
     "evaluate",
     "fit",
     "gauss_newton",
@@ -72,16 +52,17 @@ __all__ = [
     "optimizer_of",
     "refine",
 ]
+__all__ += regularisers.__all__
 
 __getattr__ = names_moved(
     __name__,
     Expansion="objective",
     HeadSolution="newton",
     Objective="objective",
-    decay="regularisers",
-    head_decay="regularisers",
+    decay="regularisers.depth",
+    head_decay="regularisers.head",
     silent="progress",
-    smoothness="regularisers",
+    smoothness="regularisers.depth",
     steihaug="newton",
     task_of="trainable",
 )

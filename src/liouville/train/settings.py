@@ -40,30 +40,32 @@ class Settings:
     Args:
         epochs: passes over the training part.
         batch_size: samples per step.
-        lr: learning rate; the highest one of the schedule.
+        lr: learning rate, the highest of the schedule.
         head_lr: learning rate of the head; ``lr`` if None.
-        optimizer: ``"adam"``, ``"adamw"`` or ``"sgd"`` (with momentum 0.9).
+        optimizer: how steps follow from gradients, ``"sgd"`` with momentum 0.9.
         beta2: how long Adam remembers the squares of gradients; 0.95 made deep flows train far more reliably than
             torch's 0.999.
-        weight_decay: the decoupled decay of ``"adamw"``; a decay that is part of the objective is in ``penalty``.
-        schedule: ``"one-cycle"`` (up over the first ``warmup`` of the steps, then down to nothing), ``"cosine"`` (down
-            to nothing), ``"step"`` (times 0.8 after every epoch, the papers' MNIST), ``"constant"``, or
-            ``"epoch-count"`` (what Adam's rate becomes if its bias correction counts epochs, as in a public script).
+        weight_decay: decoupled weight decay, of ``"adamw"`` only; a decay that is part of the objective is in
+            ``penalty``.
+        schedule: how the learning rate changes; ``"one-cycle"`` (up over the first ``warmup`` of the steps, then down
+            to nothing), ``"cosine"`` (down to nothing), ``"step"`` (times 0.8 after every epoch, the papers' MNIST),
+            ``"constant"``, or ``"epoch-count"`` (what Adam's rate becomes if its bias correction counts epochs, as in a
+            public script).
         warmup: share of the steps in which ``"one-cycle"`` rises.
         penalty: weights of smoothness in depth, decay and head decay.
-        alternate: the papers' alternation: a fresh, zero head gets this many Adam steps on every batch, with the
-            features held fixed, before the one step on the other weights; 0 trains everything together.
-        validation: share of the training part held out to choose the best epoch, in [0, 1); with 0 the last epoch
-            is returned.
+        alternate: the papers' alternation: Adam steps of a fresh, zero head on every batch, 0 for none; the features
+            are held fixed until the one step on the other weights.
+        validation: share of the training part held out to choose the best epoch; in [0, 1), with 0 the last epoch is
+            returned.
         patience: stop after this many epochs without a better validation loss; None runs all epochs.
-        target: stop once the validation score (accuracy, or r2) is at least this, and return those weights; None
+        target: stop once the validation score (accuracy, or r2) is at least this; those weights are returned, and None
             never stops for it.
-        max_grad_norm: longer gradients are shortened to this norm; None leaves them as they are.
-        ema_decay: keep an exponential moving average of the weights with this factor per step (0.99, say), and
-            validate and return it; 0 returns the weights themselves.
+        max_grad_norm: shorten longer gradients to this norm; None leaves them as they are.
+        ema_decay: factor per step of an exponential moving average of the weights, 0 for none; the average is what is
+            validated and returned.
         shift: shift every training image at random by up to this many pixels.
-        warp: turn, stretch, shear and shift every training image at random; 1 allows 10 degrees, 10 % and a
-            fourteenth of the width, 2 twice as much.
+        warp: strength of random affine maps of training images, 0 for none; 1 turns, stretches, shears and shifts by up
+            to 10 degrees, 10 % and a fourteenth of the width, 2 twice as much.
         bfloat16: run the network under autocast in bfloat16; weights and optimiser keep their precision.
         seed: of the held-out part, the order of the batches, shifts and dropout.
 
@@ -138,10 +140,10 @@ class GaussNewton:
 
     Args:
         iterations: outer iterations, at most.
-        head: ``"eliminated"``: variable projection, the head at its optimum and differentiated with the rest (GNvpro);
-            ``"eliminated-simple"``: without that derivative; ``"joint"``: one vector of all weights;
-            ``"alternating"``: the first paper's block coordinate descent on batches.
-        safeguard: ``"armijo"``: a line search; ``"trust-region"``: Steihaug's.
+        head: how Gauss-Newton treats the head; ``"eliminated"``: variable projection, the head at its optimum and
+            differentiated with the rest (GNvpro), ``"eliminated-simple"``: without that derivative, ``"joint"``: one
+            vector of all weights, ``"alternating"``: the first paper's block coordinate descent on batches.
+        safeguard: how Gauss-Newton limits its steps; ``"armijo"``: a line search, ``"trust-region"``: Steihaug's.
         products: Gauss-Newton products of one iteration, at most.
         tolerance: of the conjugate gradients, relative to the gradient.
         tries: of the line search or trust region.

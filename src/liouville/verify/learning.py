@@ -10,7 +10,7 @@ from liouville import zoo
 from liouville.flow import Flow
 from liouville.testing.measure import CANCELLATION, EPS
 from liouville.train import Task
-from liouville.train.regularisers import smoothness
+from liouville.train.regularisers.depth import smoothness
 from liouville.verify.measuring import generator
 from liouville.verify.statements import Number, at_most, near, statement
 

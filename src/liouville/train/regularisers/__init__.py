@@ -1,24 +1,7 @@
 """Regularisers as objects: value, gradient, curvature; and the penalty of a run, which is a sum of them."""
 
-from liouville.train.regularisers.base import ConvexRegulariser, Regulariser, Term
-from liouville.train.regularisers.bound import SoftBudget
-from liouville.train.regularisers.depth import L1, Decay, Smoothness, Variation, decay, smoothness
-from liouville.train.regularisers.head import HeadDecay, HeadSmoothness, head_decay
-from liouville.train.regularisers.penalty import Penalty
+from liouville.train.regularisers import penalty
+from liouville.train.regularisers.base import Term as Term
+from liouville.train.regularisers.penalty import *  # noqa: F403
 
-__all__ = [
-    "L1",
-    "ConvexRegulariser",
-    "Decay",
-    "HeadDecay",
-    "HeadSmoothness",
-    "Penalty",
-    "Regulariser",
-    "Smoothness",
-    "SoftBudget",
-    "Term",
-    "Variation",
-    "decay",
-    "head_decay",
-    "smoothness",
-]
+__all__ = penalty.__all__

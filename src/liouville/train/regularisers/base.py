@@ -14,7 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +103,8 @@ class ConvexRegulariser(Regulariser):
     Raises:
         ValueError: if the weight is negative or not finite.
     """
+
+    of_head: ClassVar[bool] = False  # whether it depends on nothing but the head
 
     weight: float = 1.0
 

@@ -6,6 +6,7 @@ __all__ = ["HeadDecay", "HeadSmoothness", "head_decay"]
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -22,6 +23,8 @@ class HeadDecay(ConvexRegulariser):
         >>> float(HeadDecay()(lv.classifier("h2", inputs=2, classes=2, features=4, layers=8, T=1.0))) > 0
         True
     """
+
+    of_head: ClassVar[bool] = True
 
     def terms(self, network: nn.Module) -> list[Term]:
         weights = list(network.head.parameters()) if isinstance(network, Network) else []
@@ -51,6 +54,8 @@ class HeadSmoothness(ConvexRegulariser):
         >>> float(HeadSmoothness()(network)) > 0
         True
     """
+
+    of_head: ClassVar[bool] = True
 
     shape: tuple[int, int, int] | None = None
 

@@ -1,12 +1,28 @@
-"""The penalty of a training run: a weighted sum of regularisers, as a record that can be written down."""
+"""The penalty of a training run: a weighted sum of regularisers, as a record that can be written down.
+
+A new regulariser has its own file, and here its weight in `Penalty`, its line in `_PARTS`, and its name in `__all__`.
+"""
 
 from __future__ import annotations
 
-__all__ = ["Penalty"]
+__all__ = [
+    "L1",
+    "ConvexRegulariser",
+    "Decay",
+    "HeadDecay",
+    "HeadSmoothness",
+    "Penalty",
+    "Regulariser",
+    "Smoothness",
+    "SoftBudget",
+    "Variation",
+]
 
 import functools
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +31,7 @@ from liouville.names import lookup
 from liouville.renamed import fields_renamed
 from liouville.train.regularisers.base import ConvexRegulariser, Regulariser, require_weight
 from liouville.train.regularisers.bound import SoftBudget, require_budget
-from liouville.train.regularisers.depth import L1, Decay, Scaling, Smoothness, Variation
+from liouville.train.regularisers.depth import L1, Decay, Smoothness, Variation
 from liouville.train.regularisers.head import HeadDecay, HeadSmoothness
 
 
@@ -25,14 +41,15 @@ class Penalty(Regulariser):
     """The sum of the regularisers with these weights, each counted once; 0 switches one off.
 
     Args:
-        smoothness: of `Smoothness`.
-        decay: of `Decay`.
-        head_decay: of `HeadDecay`.
-        scaling: of the first two in depth.
-        variation: of `Variation`.
-        l1: of `L1`.
-        head_smoothness: of `HeadSmoothness`, for heads that read square feature images.
-        soft_budget: C > 1 of `SoftBudget`, with weight 1; None adds nothing.
+        smoothness: weight of `Smoothness`, the penalty on changes in depth.
+        decay: weight of `Decay`, the penalty on the flows' weights.
+        head_decay: weight of `HeadDecay`, the penalty on the head.
+        scaling: how smoothness and decay scale with the depth.
+        variation: weight of `Variation`, the penalty on the total variation in depth.
+        l1: weight of `L1`, the penalty on the l1 norm in depth.
+        head_smoothness: weight of `HeadSmoothness`, the penalty on a head that is rough in space; it must read square
+            feature images.
+        soft_budget: penalise sensitivity bounds above this; C > 1 of `SoftBudget`, with weight 1, None adds nothing.
 
     Raises:
         ValueError: if a weight is negative, the scaling unknown, or the budget not above 1.
@@ -45,7 +62,7 @@ class Penalty(Regulariser):
     smoothness: float = 0.0
     decay: float = 0.0
     head_decay: float = 0.0
-    scaling: Scaling = "depth"
+    scaling: Literal["depth", "hdnn", "sum"] = "depth"
     variation: float = 0.0
     l1: float = 0.0
     head_smoothness: float = 0.0
@@ -53,10 +70,12 @@ class Penalty(Regulariser):
 
     def __post_init__(self) -> None:
         lookup({"depth": 0, "hdnn": 0, "sum": 0}, self.scaling, "scaling")
-        for name in ("smoothness", "decay", "head_decay", "variation", "l1", "head_smoothness"):
-            require_weight(name, getattr(self, name))
-        if self.soft_budget is not None:
-            require_budget(self.soft_budget)
+        for name in _PARTS:
+            if name == "soft_budget":
+                if self.soft_budget is not None:
+                    require_budget(self.soft_budget)
+            else:
+                require_weight(name, getattr(self, name))
 
     def parts(self) -> list[ConvexRegulariser]:
         """The regularisers that count."""
@@ -65,19 +84,11 @@ class Penalty(Regulariser):
     @functools.cached_property
     def _parts(self) -> list[ConvexRegulariser]:
         """Made once: every step asks for them."""
-        in_depth = (
-            Smoothness(self.smoothness, self.scaling),
-            Decay(self.decay, self.scaling),
-            Variation(self.variation),
-            L1(self.l1),
-        )
-        bound = [] if self.soft_budget is None else [SoftBudget(budget=self.soft_budget)]
-        return [part for part in in_depth if part.weight] + bound + self.head_parts()
+        return [made(self) for name, made in _PARTS.items() if getattr(self, name)]
 
     def head_parts(self) -> list[ConvexRegulariser]:
         """Those that depend on the head alone."""
-        parts = (HeadDecay(self.head_decay), HeadSmoothness(self.head_smoothness))
-        return [part for part in parts if part.weight]
+        return [part for part in self.parts() if part.of_head]
 
     def value(self, network: nn.Module) -> Tensor:
         """The sum of the values."""
@@ -91,3 +102,14 @@ class Penalty(Regulariser):
             for name, product in part.curvature(network, direction).items():
                 total[name] += product
         return total
+
+
+_PARTS: dict[str, Callable[[Penalty], ConvexRegulariser]] = {
+    "smoothness": lambda p: Smoothness(p.smoothness, p.scaling),
+    "decay": lambda p: Decay(p.decay, p.scaling),
+    "variation": lambda p: Variation(p.variation),
+    "l1": lambda p: L1(p.l1),
+    "soft_budget": lambda p: SoftBudget(budget=p.soft_budget or math.inf),
+    "head_decay": lambda p: HeadDecay(p.head_decay),
+    "head_smoothness": lambda p: HeadSmoothness(p.head_smoothness),
+}
