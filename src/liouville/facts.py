@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from liouville.documents import Count, Name, Numbers, Rule, Size, conform
+from liouville.preprocessing import Preprocessing
 from liouville.task import Task
 
 Nested = float | tuple["Nested", ...]
@@ -41,6 +42,8 @@ class Written(TypedDict):
     target_offset: Numbers | None
     target_scale: Numbers | None
     fingerprint: NotRequired[Name | None]
+    preprocessing: NotRequired[dict[str, Any] | None]
+    target: NotRequired[Name | None]
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Facts:
             where inputs are as they were.
         target_offset, target_scale: the same for real targets.
         fingerprint: SHA-256 over every number of the data; None if nobody took it.
+        preprocessing: how the columns of a raw table become inputs, in place of offset and scale; None without.
+        target: the column of a raw table that is predicted; None without.
 
     Raises:
         ValueError: parts of another kind, or that do not fit each other, names that cannot be printed, a scale of 0.
@@ -82,6 +87,8 @@ class Facts:
     target_offset: Nested | None = None
     target_scale: Nested | None = None
     fingerprint: str | None = None
+    preprocessing: Preprocessing | None = None
+    target: str | None = None
 
     def __post_init__(self) -> None:
         conform(self.as_dict(), Written)
@@ -96,6 +103,11 @@ class Facts:
         names = self.column_names
         if names is not None and ((len(names),) != self.shape or len(set(names)) < len(names)):
             yield f"column_names must be different names, one for each of {self.shape[-1]} columns."
+        if self.preprocessing is not None and (self.shape != (self.preprocessing.width,) or self.offset is not None):
+            yield (
+                f"a preprocessing of {self.preprocessing.width} outputs is for samples of that shape, without offset "
+                f"and scale, got {self.shape}."
+            )
         for offset, scale in _TRANSFORMS:
             if (getattr(self, offset) is None) != (getattr(self, scale) is None):
                 yield f"{offset} and {scale} belong together, one is null."
@@ -115,11 +127,14 @@ class Facts:
         return None if value is None else torch.tensor(value, dtype=torch.float64)
 
     def transformed(self, raw: Any) -> Tensor:
-        """Raw inputs on the scale that was trained on, (raw - offset) / scale, in float64.
+        """Raw inputs on the scale that was trained on, (raw - offset) / scale, in float64; with ``preprocessing``, rows
+        of a raw table as its `Preprocessing.transform` makes inputs of them.
 
         Raises:
-            ValueError: samples of another shape.
+            ValueError: samples of another shape, or rows that do not fit.
         """
+        if self.preprocessing is not None:
+            return self.preprocessing.transform(raw)
         x = torch.as_tensor(raw).to(torch.float64)
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"{self.name} has samples of shape {self.shape}, got {tuple(x.shape[1:])}.")
@@ -163,7 +178,8 @@ class Facts:
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON value that `from_dict` turns into equal facts."""
-        return {name: _as_lists(value) for name, value in dataclasses.asdict(self).items()}
+        found = {f.name: _as_lists(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return found | {"preprocessing": self.preprocessing and self.preprocessing.as_dict()}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any], name: str = "data", file: object = None) -> Facts:
@@ -179,9 +195,11 @@ class Facts:
         """
         conform(value, Written, name, file)
         known = {f.name for f in dataclasses.fields(cls)}
-        given = {key: _as_tuples(v) for key, v in value.items() if key in known}
+        given = {key: _as_tuples(v) for key, v in value.items() if key in known}  # a preprocessing is made below
         given.setdefault("outputs", 0 if given["classes"] else 1)
         try:
+            if given.get("preprocessing") is not None:
+                given["preprocessing"] = Preprocessing.from_dict(given["preprocessing"])
             return cls(**given)
         except ValueError as error:
             raise ValueError(f"{f'{file} is damaged: ' if file is not None else ''}{name}: {error}") from error
