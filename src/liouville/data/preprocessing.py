@@ -57,13 +57,19 @@ def fitted(columns: Mapping[str, Any], most_levels: int = MOST_LEVELS) -> Prepro
         import pandas
         import sklearn  # noqa: F401
     except ImportError as error:
-        raise ImportError("preprocessing a table needs pandas and scikit-learn: pip install 'liouville[data]'") from error
+        raise ImportError(
+            "preprocessing a table needs pandas and scikit-learn: pip install 'liouville[data]'"
+        ) from error
     names = [name for name, cells in columns.items() if _varies(cells)]
     numeric = [name for name in names if not isinstance(columns[name], list)]
     words = [name for name in names if isinstance(columns[name], list)]
     if not names:
-        raise ValueError(f"none of the columns {', '.join(columns)} has two different values; there is nothing to learn.")
-    frame = pandas.DataFrame({name: pandas.Series(columns[name], dtype=None if name in numeric else object) for name in names})
+        raise ValueError(
+            f"none of the columns {', '.join(columns)} has two different values; there is nothing to learn."
+        )
+    frame = pandas.DataFrame(
+        {name: pandas.Series(columns[name], dtype=None if name in numeric else object) for name in names}
+    )
     made = transformer(numeric, words, most_levels).fit(frame)
     found: dict[str, Column] = {}
     if numeric:
@@ -89,8 +95,8 @@ def _numbers(pipeline: Any, names: Sequence[str], frame: Any) -> dict[str, Colum
     for name, fill, mean, scale in zip(names, imputer.statistics_, scaler.mean_, scaler.scale_, strict=True):
         if not numpy.isfinite([fill, mean, scale]).all():
             raise ValueError(
-                f"column {name!r} has numbers up to {numpy.nanmax(numpy.abs(frame[name])):.3g}, whose spread is too large "
-                "to compute; take their logarithm, or another unit."
+                f"column {name!r} has numbers up to {numpy.nanmax(numpy.abs(frame[name])):.3g}, whose spread is too "
+                "large to compute; take their logarithm, or another unit."
             )
         found[name] = Numeric(name, float(mean), float(scale), float(fill), bool(frame[name].isna().any()))
     return found
@@ -102,7 +108,9 @@ def _words(pipeline: Any, names: Sequence[str]) -> dict[str, Column]:
     for name, levels, rare in zip(names, encoder.categories_, encoder.infrequent_categories_, strict=True):
         shared = set() if rare is None else set(rare)
         kept = [one for one in levels if one not in shared and one != _MISSING]
-        found[name] = Categorical(name, tuple(map(str, kept)), _MISSING in levels and _MISSING not in shared, bool(shared))
+        found[name] = Categorical(
+            name, tuple(map(str, kept)), _MISSING in levels and _MISSING not in shared, bool(shared)
+        )
     return found
 
 

@@ -163,7 +163,7 @@ def train(
         if split is None:
             split = plan.load()
         else:
-            plan = dataclasses.replace(plan, data=None, data_options={})
+            plan = dataclasses.replace(plan, data=None, data_options={}, table=None)
         network = plan.network(split.facts())
         if before is not None:
             require_same(before, plan, network, split)
