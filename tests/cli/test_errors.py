@@ -45,8 +45,8 @@ def assert_one_line(result, message, code=2):
         ),
         ("--levels 2 --validation 0", "a level ends by its validation loss; give validation a share above 0."),
         (
-            "--target 2",
-            "target is a validation score of at most 1, and needs a validation share above 0; got 2.0 with "
+            "--target-score 2",
+            "target_score is a validation score of at most 1, and needs a validation share above 0; got 2.0 with "
             "--validation 0.1.",
         ),
         (

@@ -203,9 +203,9 @@ def test_help_names_exactly_what_there_is():
 
 
 def test_levels_end_with_the_depth_that_was_asked_for_and_are_in_every_record(train, tmp_path):
-    assert train("--layers", 8, "--T", 0.5, "--levels", 3, "--target", 0.99).code == 0
+    assert train("--layers", 8, "--T", 0.5, "--levels", 3, "--target-score", 0.99).code == 0
     run = Run.open(tmp_path / "run")
-    assert run.config["plan"]["levels"] == 3 and run.config["plan"]["settings"]["target"] == 0.99
+    assert run.config["plan"]["levels"] == 3 and run.config["plan"]["settings"]["target_score"] == 0.99
     assert run.network().body.layers == 8
     assert [level["layers"] for level in run.metrics["levels"]] == [[2], [4], [8]]
     assert [record["layers"] for record in run.history()] == [2, 2, 4, 4, 8, 8]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["Inputs", "read_inputs"]
+__all__ = ["Inputs", "read_bytes", "read_inputs"]
 
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,13 +23,13 @@ Shape = Sequence[int | None]  # of one sample; None: any number
 class Inputs(NamedTuple):
     """What was read.
 
-    samples: (samples, *shape) in float64.
+    samples: (samples, *shape) in float64; of a table that a preprocessing reads, its columns by name.
     names: of the columns that are copied.
     copied: their text, a list for each.
     notes: sentences on what had to be guessed.
     """
 
-    samples: Tensor
+    samples: Any
     names: list[str]
     copied: list[list[str]]
     notes: list[str]
@@ -54,7 +54,7 @@ def read_inputs(
         ValueError: it is empty or broken, of another width, or holds NaN or infinite values; the row is named.
     """
     shown = "standard input" if name == "-" else name
-    data = content.unpacked(_bytes(name), shown)
+    data = content.unpacked(read_bytes(name), shown)
     if not data.strip(b"\r\n "):
         raise ValueError(f"{shown} is empty; expected one row for each sample.")
     if not data.startswith((arrays.NPY, *arrays.IDX)):
@@ -65,7 +65,8 @@ def read_inputs(
     return Inputs(_fitted(read(data, shown), shape, shown), [], [], [])
 
 
-def _bytes(name: str) -> bytes:
+def read_bytes(name: str) -> bytes:
+    """What is in a file, or comes from standard input."""
     if name == "-":
         if sys.stdin is None or sys.stdin.closed:
             raise ValueError("standard input is closed; give the name of a file.")

@@ -45,13 +45,16 @@ def predict(run: str, inputs: str, out: str | None, probabilities: bool, ids: tu
     """Apply the network of RUN, a run folder or a model file, to INPUT.
 
     INPUT is a table of text (CSV, with or without a header), a .npy array, or an IDX file of images, gzipped or not;
-    `-` reads standard input. Values are raw: they are scaled here as the training data was. The answer is a CSV with a
+    `-` reads standard input. Values are raw: they are scaled here as the training data was. For a network that was
+    trained on your table, INPUT is such a table, CSV or Parquet: its columns are found by name, and others, the label
+    among them, are left aside. The answer is a CSV with a
     header and one row for each row of INPUT; what cannot be read is refused, never left out. Notes go to standard
     error.
     """
     import torch
 
     from liouville.cli.inputs import read_inputs
+    from liouville.cli.rows import read_rows
     from liouville.network import outputs_of
 
     torch.set_flush_denormal(True)
@@ -65,7 +68,10 @@ def predict(run: str, inputs: str, out: str | None, probabilities: bool, ids: tu
             "outputs are given."
         )
     known, shape = (None, _shape(network)) if facts is None else (facts.column_names, facts.shape)
-    read = read_inputs(inputs, shape, known=known, header=header, ids=ids)
+    if facts is not None and facts.preprocessing is not None:
+        read = read_rows(inputs, facts, header, ids)
+    else:
+        read = read_inputs(inputs, shape, known=known, header=header, ids=ids)
     for note in read.notes:
         _note(note)
     outputs = outputs_of(network, read.samples if facts is None else network.transform(read.samples))

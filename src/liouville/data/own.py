@@ -15,7 +15,7 @@ import torch
 from liouville.data import preprocessing
 from liouville.data.headers import listed
 from liouville.data.kinds import Column, Fault, look, require_usable
-from liouville.data.raw import Raw, index_of, read_raw
+from liouville.data.raw import Raw, read_raw
 from liouville.data.split import Split, real_number, whole_number
 
 _LEAST = 10  # rows, for training, validation and test part
@@ -62,6 +62,16 @@ class TableFile:
         """As `load_table`."""
         return load_table(self, dtype, notes)
 
+    def rows(self) -> int:
+        """How many there are; no cell is looked at."""
+        return self.raw().rows
+
+    def raw(self) -> Raw:
+        """What is in the file, which messages call by its place below the present folder, if it is there."""
+        path = Path(self.path)
+        below = path.is_absolute() and path.is_relative_to(Path.cwd())
+        return read_raw(path, str(path.relative_to(Path.cwd()) if below else path), self.header, (self.target,))
+
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> TableFile:
         """The one that `dataclasses.asdict` made a JSON value of."""
@@ -96,7 +106,7 @@ def load_table(file: TableFile, dtype: torch.dtype = torch.float32, notes: list[
         ImportError: pandas or scikit-learn is not installed.
         ValueError: whatever cannot be learned from, in one sentence that names row or column.
     """
-    raw = read_raw(file.path, header=file.header, known=(file.target,))
+    raw = file.raw()
     target, inputs, words, told = _columns(raw, file)
     faults: list[Fault] = []
     cells = dict(zip((*inputs, target), raw.cells((*inputs, target)), strict=True))
@@ -124,7 +134,7 @@ def _columns(raw: Raw, file: TableFile) -> tuple[str, list[str], set[str], list[
     words = {raw.column(word, "--category") for word in file.categories} | raw.words
     if target in ids:
         raise ValueError(f"{target!r} is the target, and --id leaves it out; name another column.")
-    index = index_of(raw)
+    index = raw.index
     if index is not None and index not in (target, *ids):
         told.append(f"{raw.name}: the first column has no name, and is left out as an index.")
         ids.append(index)

@@ -73,6 +73,11 @@ class Raw:
             f"{listed(self.names)}."
         )
 
+    @property
+    def index(self) -> str | None:
+        """The first column where it has no name, as programs write an index."""
+        return self.names[0] if self.names[0] in UNNAMED else None
+
     def renamed(self, names: Sequence[str]) -> Raw:
         """The same with other names."""
         return replace(self, names=tuple(names))
@@ -196,8 +201,3 @@ def _check_names(raw: Raw) -> None:
     if not all(map(str.isprintable, raw.names)):
         bad = next(name for name in raw.names if not name.isprintable())
         raise ValueError(f"{raw.name}: the name {bad!a} of a column cannot be printed; give it another one.")
-
-
-def index_of(raw: Raw) -> str | None:
-    """The first column where it has no name, as programs write an index."""
-    return raw.names[0] if raw.names[0] in UNNAMED else None

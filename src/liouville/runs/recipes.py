@@ -156,16 +156,10 @@ def _pixelwise(data: str) -> Plan:
     )
 
 
-def of_table(table: TableFile, rows: int | None = None) -> Plan:
-    """Where a table of one's own starts: eight layers, and as many steps as its rows ask for.
-
-    Args:
-        table: in its file.
-        rows: of its training part; it is read if None.
-    """
-    rows = len(table.load().x_train) if rows is None else rows
+def of_table(table: TableFile) -> Plan:
+    """Where a table of one's own starts: eight layers, and as many steps as its rows ask for, which are counted."""
     each, least, most = _STEPS
-    fitted = rows - round(_OWN.validation * rows)
+    fitted = max(round((1 - table.test_fraction) * (1 - _OWN.validation) * table.rows()), 1)
     steps = min(max(each * fitted // _OWN.batch_size, least), most)
     epochs = math.ceil(steps / math.ceil(fitted / _OWN.batch_size))
     return Plan(
