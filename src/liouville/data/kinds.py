@@ -90,8 +90,10 @@ def look(name: str, cells: Sequence[str], words: bool, where: Callable[[int], st
     total: Counter[str] = Counter()
     for cell, n in counts.items():
         total[kinds[cell]] += n
+    if not total["number"]:  # words for missing values in other columns are levels here
+        total["word"] += total.pop("gap", 0)
     known = sum(total.values()) - total["missing"]
-    if not known or (not words and not known - total["gap"]):
+    if not known:
         return Column(name, "empty", [None] * len(cells))
 
     def first(kind: str) -> str:
@@ -137,7 +139,7 @@ def _refuse(name: str, total: Counter[str], known: int, first: Callable[[str], s
         )
     rest = total["word"] + total["spelled"] + total["date"]
     if total["huge"] and not rest:
-        raise Fault(name, f"has {first('huge')}, too large for a number", "remove or correct these rows")
+        raise Fault(name, f"has {first('huge')}, infinite or too large", "remove or correct these rows")
     if total["spelled"] and 2 * (total["number"] + total["spelled"]) > known:
         what = spelling(first("spelled").rsplit(" in ", 1)[0].strip("'\"")) or "an unusual spelling"
         raise Fault(name, f"has numbers with {what} ({first('spelled')})", "write numbers like -1234.5")

@@ -111,7 +111,7 @@ def load_table(file: TableFile, dtype: torch.dtype = torch.float32, notes: list[
     faults: list[Fault] = []
     cells = dict(zip((*inputs, target), raw.cells((*inputs, target)), strict=True))
     found = [c for name in inputs if (c := _looked(raw, name, cells.pop(name), name in words, faults)) is not None]
-    y = _looked(raw, target, cells.pop(target), target in words, faults)
+    y = _looked(raw, target, cells.pop(target), target in words, faults, target=True)
     for column in found:
         try:
             require_usable([column], raw.rows) if column.name not in words else None
@@ -149,7 +149,9 @@ def _columns(raw: Raw, file: TableFile) -> tuple[str, list[str], set[str], list[
     return target, inputs, words, told
 
 
-def _looked(raw: Raw, name: str, cells: list[str], words: bool, faults: list[Fault]) -> Column | None:
+def _looked(
+    raw: Raw, name: str, cells: list[str], words: bool, faults: list[Fault], target: bool = False
+) -> Column | None:
     """The column, or None and a fault."""
     try:
         if name in raw.times:
@@ -157,7 +159,7 @@ def _looked(raw: Raw, name: str, cells: list[str], words: bool, faults: list[Fau
             raise Fault(name, "has dates or times", advice)
         return look(name, cells, words, raw.where, "--category COLUMN")
     except Fault as fault:
-        faults.append(fault)
+        faults.append(Fault(name, fault.what, "correct it, or name another target") if target else fault)
         return None
 
 

@@ -54,6 +54,7 @@ def fitted(columns: Mapping[str, Any], most_levels: int = MOST_LEVELS) -> Prepro
         (30.0, True, ('age', 'age is missing', 'city=Bonn', 'city=Rome'))
     """
     try:
+        import numpy
         import pandas
         import sklearn  # noqa: F401
     except ImportError as error:
@@ -70,7 +71,8 @@ def fitted(columns: Mapping[str, Any], most_levels: int = MOST_LEVELS) -> Prepro
     frame = pandas.DataFrame(
         {name: pandas.Series(columns[name], dtype=None if name in numeric else object) for name in names}
     )
-    made = transformer(numeric, words, most_levels).fit(frame)
+    with numpy.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+        made = transformer(numeric, words, most_levels).fit(frame)
     found: dict[str, Column] = {}
     if numeric:
         found |= _numbers(made.named_transformers_["numbers"], numeric, frame)
