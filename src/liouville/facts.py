@@ -13,14 +13,16 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
 
 from liouville.documents import Count, Name, Numbers, Rule, Size, conform
-from liouville.preprocessing import Preprocessing
 from liouville.task import Task
+
+if TYPE_CHECKING:
+    from liouville.columns import Columns
 
 Nested = float | tuple["Nested", ...]
 _TRANSFORMS = (("offset", "scale"), ("target_offset", "target_scale"))
@@ -87,7 +89,7 @@ class Facts:
     target_offset: Nested | None = None
     target_scale: Nested | None = None
     fingerprint: str | None = None
-    preprocessing: Preprocessing | None = None
+    preprocessing: Columns | None = None
     target: str | None = None
 
     def __post_init__(self) -> None:
@@ -103,10 +105,10 @@ class Facts:
         names = self.column_names
         if names is not None and ((len(names),) != self.shape or len(set(names)) < len(names)):
             yield f"column_names must be different names, one for each of {self.shape[-1]} columns."
-        if self.preprocessing is not None and (self.shape != (self.preprocessing.width,) or self.offset is not None):
+        if self.preprocessing is not None and (self.shape, self.offset) != ((self.preprocessing.width,), None):
             yield (
-                f"a preprocessing of {self.preprocessing.width} outputs is for samples of that shape, without offset "
-                f"and scale, got {self.shape}."
+                f"columns that become {self.preprocessing.width} features are for samples of that shape, without "
+                f"offset and scale, got {self.shape}."
             )
         for offset, scale in _TRANSFORMS:
             if (getattr(self, offset) is None) != (getattr(self, scale) is None):
@@ -128,13 +130,13 @@ class Facts:
 
     def transformed(self, raw: Any) -> Tensor:
         """Raw inputs on the scale that was trained on, (raw - offset) / scale, in float64; with ``preprocessing``, rows
-        of a raw table as its `Preprocessing.transform` makes inputs of them.
+        of a raw table, found by their names (`liouville.columns.Columns.by_name`).
 
         Raises:
             ValueError: samples of another shape, or rows that do not fit.
         """
         if self.preprocessing is not None:
-            return self.preprocessing.transform(raw)
+            return torch.from_numpy(self.preprocessing.transform(self.preprocessing.by_name(raw)))
         x = torch.as_tensor(raw).to(torch.float64)
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"{self.name} has samples of shape {self.shape}, got {tuple(x.shape[1:])}.")
@@ -199,7 +201,9 @@ class Facts:
         given.setdefault("outputs", 0 if given["classes"] else 1)
         try:
             if given.get("preprocessing") is not None:
-                given["preprocessing"] = Preprocessing.from_dict(given["preprocessing"])
+                from liouville.columns import Columns
+
+                given["preprocessing"] = Columns.from_dict(given["preprocessing"])
             return cls(**given)
         except ValueError as error:
             raise ValueError(f"{f'{file} is damaged: ' if file is not None else ''}{name}: {error}") from error

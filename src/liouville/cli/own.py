@@ -99,12 +99,12 @@ def note(text: str) -> None:
 
 def described(split: Split) -> str:
     """A line on the columns of a table, from its split."""
-    from liouville.preprocessing import Numeric
+    from liouville.columns import Number
 
     assert split.preprocessing is not None
     columns = split.preprocessing.columns
-    numbers = [c.name for c in columns if isinstance(c, Numeric)]
-    words = [c.name for c in columns if not isinstance(c, Numeric)]
+    numbers = [c.name for c in columns if isinstance(c, Number)]
+    words = [c.name for c in columns if not isinstance(c, Number)]
     gaps = [c.name for c in columns if c.missing]
     parts = [f"{what}: {_few(names)}" for what, names in (("numbers", numbers), ("categories", words)) if names]
     more = [f"missing values in {_few(gaps)}"] if gaps else []

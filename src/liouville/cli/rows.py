@@ -31,9 +31,9 @@ def read_rows(name: str, facts: Facts, header: str, ids: Sequence[str]) -> Input
         OSError: the file cannot be read.
         ValueError: columns are missing, or cells are no numbers where there must be some.
     """
+    from liouville.columns import Number
     from liouville.data.kinds import numeric
     from liouville.data.raw import read_raw
-    from liouville.preprocessing import Numeric
 
     rule = facts.preprocessing
     assert rule is not None
@@ -43,12 +43,12 @@ def read_rows(name: str, facts: Facts, header: str, ids: Sequence[str]) -> Input
     raw = _with_names(raw, wanted, facts.target)
     copied = [_column(raw, word) for word in ids]
     places = _places(raw, wanted)
-    cells = dict(zip(wanted, raw.cells([places[column] for column in wanted]), strict=True))
+    cells: dict[str, Any] = dict(zip(wanted, raw.cells([places[column] for column in wanted]), strict=True))
     for column in rule.columns:
-        if isinstance(column, Numeric):
+        if isinstance(column, Number):
             cells[column.name] = numeric(cells[column.name], column.name, raw.where)
     notes = [*raw.notes, _used(raw, wanted, set(places.values()), copied, facts.target)]
-    notes += [_unseen(raw, column, found) for column, found in rule.unseen(cells).items()]
+    notes += [_unseen(raw, column, found) for column, found in rule.unseen(rule.by_name(cells)).items()]
     names = [column if raw.named else f"column_{raw.names.index(column) + 1}" for column in copied]
     texts = [[cell.strip() for cell in column] for column in raw.cells(copied)] if copied else []
     return Inputs(cells, names, texts, notes)
@@ -106,10 +106,10 @@ def _used(raw: Raw, wanted: Sequence[str], used: set[str], copied: Sequence[str]
     return f"{raw.name}: used {count} {_listed(wanted)}" + (f"; left aside {_listed(left)}." if left else ".")
 
 
-def _unseen(raw: Raw, column: str, found: Sequence[str]) -> str:
+def _unseen(raw: Raw, column: str, found: Sequence[Any]) -> str:
     """What training did not have in a column."""
-    counts: dict[str, int] = Counter(found)
-    shown = [f"{cell[:40]} in {n:,} row{'s' * (n > 1)}" for cell, n in list(counts.items())[:3]]
+    counts = Counter("missing" if cell is None else repr(cell)[:40] for cell in found)
+    shown = [f"{cell} in {n:,} row{'s' * (n > 1)}" for cell, n in list(counts.items())[:3]]
     more = f" and {len(counts) - 3} more" if len(counts) > 3 else ""
     return f"{raw.name}: column {column!r} has values that training did not have: {', '.join(shown)}{more}."
 

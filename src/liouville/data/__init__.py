@@ -7,7 +7,7 @@ its seed alone: the same call gives the same bits.
 
 from __future__ import annotations
 
-__all__ = ["SOURCES", "Holdout", "Source", "Split", "TableFile", "check", "load", "load_table", "names"]
+__all__ = ["SOURCES", "Holdout", "Source", "Split", "TableFile", "check", "load", "names"]
 
 import dataclasses
 import inspect
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from liouville.data import images, planar, tables
-from liouville.data.own import TableFile, load_table
+from liouville.data.own import TableFile
 from liouville.data.split import Holdout, Split, check
 from liouville.names import lookup, suggestion
 

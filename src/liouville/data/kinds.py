@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import numpy
 
+from liouville.columns import level
 from liouville.data.cells import missing, number, numbers, spelling
-from liouville.preprocessing import level
 
 Kind = Literal["numbers", "categories", "empty"]
 _FEW = 20  # levels that any column may have
@@ -46,7 +46,7 @@ class Column:
     Args:
         name: of it.
         kind: what it is.
-        values: float64 with NaN for missing values, or text with None for them; as long as the table.
+        values: float64 with NaN for missing values, or text (objects) with None for them; as long as the table.
     """
 
     name: str
@@ -94,7 +94,7 @@ def look(name: str, cells: Sequence[str], words: bool, where: Callable[[int], st
         total["word"] += total.pop("gap", 0)
     known = sum(total.values()) - total["missing"]
     if not known:
-        return Column(name, "empty", [None] * len(cells))
+        return Column(name, "empty", numpy.full(len(cells), None))
 
     def first(kind: str) -> str:
         k = next(k for k, cell in enumerate(cells) if kinds[cell.strip()] == kind)
@@ -106,7 +106,8 @@ def look(name: str, cells: Sequence[str], words: bool, where: Callable[[int], st
     if not words and total["number"] and total["word"] + total["spelled"] + total["date"] == 0:
         return Column(name, "numbers", numeric(cells, name, where))
     remembered = {cell: level(cell) for cell in counts}
-    found = [remembered[cell.strip()] for cell in cells]
+    found = numpy.empty(len(cells), dtype=object)
+    found[:] = [remembered[cell.strip()] for cell in cells]
     bad = next((one for one in remembered.values() if one is not None and not one.isprintable()), None)
     if bad is not None:
         raise Fault(name, f"has text that cannot be printed ({ascii(bad)[:60]})", "correct it")

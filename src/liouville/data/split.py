@@ -8,17 +8,19 @@ with the data.
 
 from __future__ import annotations
 
-__all__ = ["Holdout", "Split", "check", "real_number", "whole_number"]
+__all__ = ["Holdout", "Split", "check", "held_out", "real_number", "whole_number"]
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from liouville.facts import Facts, as_numbers, fingerprint
-from liouville.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from liouville.columns import Columns
 
 
 class Holdout(NamedTuple):
@@ -75,7 +77,7 @@ class Split:
     target_offset: Tensor | None = None
     target_scale: Tensor | None = None
     column_names: tuple[str, ...] | None = None
-    preprocessing: Preprocessing | None = None
+    preprocessing: Columns | None = None
     target: str | None = None
 
     def __post_init__(self) -> None:
@@ -92,7 +94,8 @@ class Split:
             tensor([[2.]])
         """
         if self.preprocessing is not None:
-            return self.preprocessing.transform(raw).to(self.x_train.dtype)
+            rows = self.preprocessing.by_name(raw)
+            return torch.from_numpy(self.preprocessing.transform(rows)).to(self.x_train.dtype)
         x = raw.to(torch.float64)
         if self.offset is not None and self.scale is not None:
             x = (x - self.offset.to(x)) / self.scale.to(x)
@@ -123,33 +126,23 @@ class Split:
             **{name: None if t is None else as_numbers(t) for name, t in transform.items()},
         )
 
-    def holdout(self, fraction: float, generator: torch.Generator | None) -> Holdout:
+    def holdout(self, fraction: float, generator: torch.Generator | None, stratified: bool = False) -> Holdout:
         """Take ``round(fraction * samples)`` random samples out of the training part, for validation.
 
         Args:
             fraction: share of the training samples, between 0 and 1.
-            generator: draws which samples go (not stratified); None uses torch's default generator.
+            generator: draws which samples go; None uses torch's default generator.
+            stratified: whether each class gives its share.
 
         Raises:
             ValueError: nothing is left on one side, or only one class is left to train on.
         """
-        real_number("fraction", fraction, low=0.0, high=1.0)
-        samples = len(self.x_train)
-        if samples < 2:
-            raise ValueError("a validation part cannot be taken out of 1 training sample; it needs at least two.")
-        out = round(fraction * samples)
-        if not 0 < out < samples:
-            side = "hold out" if out == 0 else "train on"
-            raise ValueError(
-                f"fraction {fraction} of {samples} training samples leaves nothing to {side}; "
-                f"use a fraction from {1 / samples:.3g} to {(samples - 1) / samples:.3g}."
-            )
-        device = None if generator is None else generator.device
-        order = torch.randperm(samples, generator=generator, device=device).to(self.x_train.device)
-        kept, held = order[out:], order[:out]
+        classes = self.y_train if stratified and self.classes else None
+        kept, held = held_out(len(self.x_train), fraction, generator, classes)
+        kept, held = kept.to(self.x_train.device), held.to(self.x_train.device)
         if self.classes and len(self.y_train[kept].unique()) < 2:
             raise ValueError(
-                f"holding out a fraction {fraction} of {samples} training samples leaves only class "
+                f"holding out a fraction {fraction} of {len(self.x_train)} training samples leaves only class "
                 f"{int(self.y_train[kept][0])} to train on; use a smaller fraction or another seed."
             )
         return Holdout(self.x_train[kept], self.y_train[kept], self.x_train[held], self.y_train[held])
@@ -211,6 +204,56 @@ def check(split: Split) -> None:
             f"y_train has one class only, {int(seen[0])}, in all its {len(split.y_train)} samples; "
             "training needs at least two."
         )
+
+
+def held_out(
+    samples: int, fraction: float, generator: torch.Generator | None, classes: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Which of so many samples to train on, and which ``round(fraction * samples)`` to hold out, drawn at random.
+
+    Args:
+        samples: how many there are.
+        fraction: share to hold out, between 0 and 1.
+        generator: draws them; None uses torch's default generator.
+        classes: (samples,), the class of each: every class gives its share, rounded, and keeps one at least.
+
+    Raises:
+        ValueError: nothing is left on one side.
+
+    Examples:
+        >>> kept, held = held_out(8, 0.5, None, torch.tensor([0, 0, 1, 1, 1, 1, 1, 1]))
+        >>> len(kept), int((held < 2).sum())
+        (4, 1)
+    """
+    real_number("fraction", fraction, low=0.0, high=1.0)
+    if samples < 2:
+        raise ValueError("a validation part cannot be taken out of 1 training sample; it needs at least two.")
+    out = round(fraction * samples)
+    if not 0 < out < samples:
+        side = "hold out" if out == 0 else "train on"
+        raise ValueError(
+            f"fraction {fraction} of {samples} training samples leaves nothing to {side}; "
+            f"use a fraction from {1 / samples:.3g} to {(samples - 1) / samples:.3g}."
+        )
+    order = torch.randperm(samples, generator=generator, device=None if generator is None else generator.device)
+    if classes is None:
+        return order[out:], order[:out]
+    order = order.cpu()
+    own = classes.cpu()[order].unique(return_inverse=True, return_counts=True)
+    chosen = torch.zeros(samples, dtype=torch.bool)
+    for k, share in enumerate(_shares(own[2], out).tolist()):
+        chosen[(own[1] == k).nonzero().flatten()[:share]] = True
+    return order[~chosen], order[chosen]
+
+
+def _shares(counts: Tensor, out: int) -> Tensor:
+    """How many of ``out`` each class gives: its share rounded down, then one more by the largest remainder."""
+    quotas = counts.double() * out / counts.sum()
+    shares = torch.minimum(quotas.floor().long(), counts - 1)
+    for k in (quotas - shares).argsort(descending=True, stable=True).tolist():
+        if int(shares.sum()) < out and shares[k] < counts[k] - 1:
+            shares[k] += 1
+    return shares
 
 
 def whole_number(name: str, value: Any, low: int, high: int | None = None, multiple_of: int = 1) -> int:

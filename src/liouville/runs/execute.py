@@ -241,7 +241,8 @@ def run(
         on_stop()
         if writer is not None and not writer.begun:
             raise
-        sentence = f"interrupted in epoch {len(history.epochs) + 1} of {plan.epochs}"
+        of = "" if getattr(plan.settings, "steps", None) else f" of {plan.epochs}"
+        sentence = f"interrupted in epoch {len(history.epochs) + 1}{of}"
         raise Interrupted(f"{sentence}.", history.best_epoch, kept(stopped=sentence)) from error
     except Exception as error:
         on_stop()

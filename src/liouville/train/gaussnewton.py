@@ -29,7 +29,7 @@ from liouville.train.objective import Expansion, FullObjective, Objective
 from liouville.train.precondition import DepthPreconditioner, stacks
 from liouville.train.progress import Progress, silent
 from liouville.train.settings import GaussNewton
-from liouville.train.trainable import require_trainable, task_of
+from liouville.train.trainable import require_split, require_trainable, task_of
 from liouville.train.varpro import ReducedObjective
 
 
@@ -92,6 +92,7 @@ def gauss_newton(
     settings = GaussNewton() if settings is None else settings
     if not isinstance(settings, GaussNewton):
         raise ValueError(f"gauss_newton takes GaussNewton, got {type(settings).__name__}; Settings is for train.fit.")
+    require_split(split, "gauss_newton")
     require_trainable(network)
     if isinstance(checkpoint, Keeper):
         keeper = checkpoint

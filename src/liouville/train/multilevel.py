@@ -28,6 +28,7 @@ from liouville.train.optimizers import optimizer_of
 from liouville.train.progress import Progress, silent
 from liouville.train.refine import refine
 from liouville.train.settings import GaussNewton, Settings
+from liouville.train.trainable import require_split
 
 _PATIENCE = 10  # epochs that a level other than the last waits for a better validation loss, unless settings say so
 _NO_LIMIT = 2.0  # the margin up to which a scheme is trained that states no limit, or 0 as forward Euler: a choice
@@ -118,6 +119,7 @@ def multilevel(
         [(8,), (16,)]
     """
     settings = Settings() if settings is None else settings
+    require_split(split, "multilevel")
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}.")
     if not settings.validation and validation is None:

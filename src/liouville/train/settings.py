@@ -29,6 +29,7 @@ _REALS = (
     "max_grad_norm",
     "ema_decay",
     "warp",
+    "label_smoothing",
 )
 
 
@@ -38,7 +39,7 @@ class Settings:
     """How `fit` trains.
 
     Args:
-        epochs: passes over the training part.
+        epochs: passes over the training part; ignored where ``steps`` says how many there are.
         batch_size: samples per step.
         lr: learning rate, the highest of the schedule.
         head_lr: learning rate of the head; ``lr`` if None.
@@ -68,6 +69,11 @@ class Settings:
             to 10 degrees, 10 % and a fourteenth of the width, 2 twice as much.
         bfloat16: run the network under autocast in bfloat16; weights and optimiser keep their precision.
         seed: of the held-out part, the order of the batches, shifts and dropout.
+        steps: how many steps to take, in place of ``epochs``; the last pass ends within the training part, if need be.
+            Of a stream without a length, which needs it, an epoch is ``steps / epochs`` batches.
+        label_smoothing: s: what is learned of a class is a probability of 1 - s, and s spread evenly over all classes;
+            validation and test losses are without it.
+        stratified: hold out the same share of every class.
 
     Raises:
         ValueError: if a value is out of range or a name unknown.
@@ -97,6 +103,9 @@ class Settings:
     warp: float = 0.0
     bfloat16: bool = False
     seed: int = 0
+    steps: int | None = None
+    label_smoothing: float = 0.0
+    stratified: bool = False
 
     def __post_init__(self) -> None:
         lookup(dict.fromkeys(OPTIMIZERS, 0), self.optimizer, "optimizer")
@@ -105,6 +114,10 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2**63:
                 raise ValueError(f"{name} must be a whole number of at least {low} (and below 2^63), got {value!r}.")
+        if self.steps is not None and (
+            not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1
+        ):
+            raise ValueError(f"steps must be a whole number of at least 1, or None, got {self.steps!r}.")
         for name in _REALS:
             if not isinstance(value := getattr(self, name), Real | None):
                 raise ValueError(f"{name} must be a number, got {value!r}.")
@@ -128,7 +141,7 @@ class Settings:
             raise ValueError(
                 f"weight_decay belongs to optimizer='adamw', got {self.optimizer!r}; use Penalty(decay=...)."
             )
-        for name in ("warmup", "validation", "ema_decay", "beta2"):
+        for name in ("warmup", "validation", "ema_decay", "beta2", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
 
