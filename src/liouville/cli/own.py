@@ -94,7 +94,8 @@ def _ask_for_the_target(name: str, header: str | None) -> None:
 
 def note(text: str) -> None:
     """A sentence on standard error, in one line."""
-    click.echo(f"liouville: note: {' '.join(text.split())}", err=True)
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
+    click.echo(f"liouville: note: {text}", err=True)
 
 
 def described(split: Split) -> str:

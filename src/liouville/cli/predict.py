@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from liouville.cli.exits import BadInput
+from liouville.cli.own import note
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -63,7 +64,7 @@ def predict(run: str, inputs: str, out: str | None, probabilities: bool, ids: tu
     if facts is None:
         if probabilities:
             raise BadInput(f"{run} is a model file that does not know its data, nor what its outputs mean; give a run.")
-        _note(
+        note(
             f"{run} is a model file that does not know its data: inputs are taken as they are, and the network's raw "
             "outputs are given."
         )
@@ -72,8 +73,8 @@ def predict(run: str, inputs: str, out: str | None, probabilities: bool, ids: tu
         read = read_rows(inputs, facts, header, ids)
     else:
         read = read_inputs(inputs, shape, known=known, header=header, ids=ids)
-    for note in read.notes:
-        _note(note)
+    for text in read.notes:
+        note(text)
     outputs = outputs_of(network, read.samples if facts is None else network.transform(read.samples))
     names, columns = _columns(facts, outputs, probabilities, run)
     text = _csv([*read.names, *names], [*map(_copied, read.copied), *columns])
@@ -81,10 +82,6 @@ def predict(run: str, inputs: str, out: str | None, probabilities: bool, ids: tu
         click.echo(text, nl=False, file=sys.stdout)
     else:
         _write(Path(out), text)
-
-
-def _note(text: str) -> None:
-    click.echo(f"liouville: note: {text}", err=True)
 
 
 def _open(name: str) -> Any:
@@ -108,7 +105,7 @@ def _answering(run: Run) -> Network:
     network = run.network()
     if edited := run.edited(network):
         followed = "what it says now" if network.facts == run.facts else "the model file"
-        _note(
+        note(
             f"what {run.path}'s config.json says of the data ({', '.join(edited)}) was changed after it was written; "
             f"the answers follow {followed}."
         )
@@ -173,7 +170,7 @@ def _copied(column: list[str]) -> list[str]:
     safe = [_harmless(cell) for cell in column]
     changed = sum(a != b for a, b in zip(column, safe, strict=True))
     if changed:
-        _note(f"{changed} copied cell(s) begin like a formula of a spreadsheet and have an apostrophe in front.")
+        note(f"{changed} copied cell(s) begin like a formula of a spreadsheet and have an apostrophe in front.")
     return safe
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["train"]
 
 import contextlib
+import dataclasses
 import sys
 import time
 import typing
@@ -260,7 +261,10 @@ class _Watch:
 
 def _loaded(plan: Plan, notes: list[str], before: Run | None) -> Split:
     try:
-        return plan.load(notes)
+        split = plan.load(notes)
+        if before is None or plan.table is None:
+            return split
+        return dataclasses.replace(split, name=before.facts.name)  # a table may be moved
     except FileNotFoundError as error:
         if before is None or plan.table is None:
             raise

@@ -175,18 +175,18 @@ def numeric(cells: Sequence[str], name: str, where: Callable[[int], str]) -> Any
     return numpy.array(found, dtype=numpy.float64)
 
 
-def require_usable(columns: Sequence[Column], rows: int) -> None:
+def require_usable(column: Column, rows: int) -> None:
     """Raise where a column of text has a level for almost every row, from which nothing can be learned.
 
     Raises:
-        Fault: the first such column; the others are named with it by who gathers them.
+        Fault: it has.
     """
-    for column in columns:
-        if column.kind == "categories":
-            different, known = column.different, rows - column.missing
-            if different > _FEW and 2 * different > known:
-                raise Fault(
-                    column.name,
-                    f"has {different:,} different texts in {known:,} rows",
-                    "leave it out with --id COLUMN, or say --category COLUMN if these are categories",
-                )
+    if column.kind != "categories":
+        return
+    different, known = column.different, rows - column.missing
+    if different > _FEW and 2 * different > known:
+        raise Fault(
+            column.name,
+            f"has {different:,} different texts in {known:,} rows",
+            "leave it out with --id COLUMN, or say --category COLUMN if these are categories",
+        )

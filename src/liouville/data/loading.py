@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["load_table"]
+__all__ = ["load_table", "target_of"]
 
 from typing import TYPE_CHECKING, Any
 
@@ -26,60 +26,72 @@ _FEW = 20  # whole numbers that may be names of classes
 def load_table(file: TableFile, dtype: torch.dtype = torch.float32, notes: list[str] | None = None) -> Split:
     """What `TableFile.load` gives."""
     raw = file.raw()
-    target, inputs, words, told = _columns(raw, file)
+    y = target_of(raw, file)
+    inputs, words, told = _columns(raw, file, y.name)
     faults: list[Fault] = []
-    cells = dict(zip((*inputs, target), raw.cells((*inputs, target)), strict=True))
-    found = [c for name in inputs if (c := _looked(raw, name, cells.pop(name), name in words, faults)) is not None]
-    y = _looked(raw, target, cells.pop(target), target in words, faults, target=True)
-    for column in found:
+    found = []
+    for name, cells in zip(inputs, raw.cells(inputs), strict=True):
         try:
-            require_usable([column], raw.rows) if column.name not in words else None
+            column = _looked(raw, name, cells, name in words)
+            if name not in words:
+                require_usable(column, raw.rows)
+            found.append(column)
         except Fault as fault:
             faults.append(fault)
     _raise(raw, faults)
-    assert y is not None
-    _require_target(raw, y, target in words)
     split = _split(raw, file, found, y, dtype, told)
     if notes is not None:
         notes += [*raw.notes, *told]
     return split
 
 
-def _columns(raw: Raw, file: TableFile) -> tuple[str, list[str], set[str], list[str]]:
-    """The target, the inputs, those declared to be categories, and notes."""
-    told = []
-    target = raw.column(file.target, "--target")
-    ids = [raw.column(word, "--id") for word in file.ids]
-    words = {raw.column(word, "--category") for word in file.categories} | raw.words
-    if target in ids:
-        raise ValueError(f"{target!r} is the target, and --id leaves it out; name another column.")
-    index = raw.index
-    if index is not None and index not in (target, *ids):
-        told.append(f"{raw.name}: the first column has no name, and is left out as an index.")
-        ids.append(index)
-    inputs = [name for name in raw.names if name not in (target, *ids)]
-    if not inputs:
-        raise ValueError(
-            f"{raw.name} has no column besides {', '.join((target, *ids))}; there is nothing to learn from."
-        )
+def target_of(raw: Raw, file: TableFile) -> Column:
+    """The column to predict, fit for it.
+
+    Raises:
+        ValueError: there is no such column, or nothing can be learned of it.
+    """
+    name = raw.column(file.target, "--target")
     if raw.rows < _LEAST:
         rows = "1 row" if raw.rows == 1 else f"{raw.rows} rows"
         raise ValueError(f"{raw.name} has {rows}; training, validation and test part need at least {_LEAST}.")
-    return target, inputs, words, told
-
-
-def _looked(
-    raw: Raw, name: str, cells: list[str], words: bool, faults: list[Fault], target: bool = False
-) -> Column | None:
-    """The column, or None and a fault."""
+    words = _words(raw, file)
     try:
-        if name in raw.times:
-            advice = "give numbers made of them (year, month, days since a day), or leave them out with --id COLUMN"
-            raise Fault(name, "has dates or times", advice)
-        return look(name, cells, words, raw.where, "--category COLUMN")
+        y = _looked(raw, name, raw.cells([name])[0], name in words)
     except Fault as fault:
-        faults.append(Fault(name, fault.what, "correct it, or name another target") if target else fault)
-        return None
+        _raise(raw, [Fault(name, fault.what, "correct it, or name another target")])
+        raise
+    _require_target(raw, y, name in words)
+    return y
+
+
+def _words(raw: Raw, file: TableFile) -> set[str]:
+    """The columns that are declared to be categories, by the user or by the file."""
+    return {raw.column(word, "--category") for word in file.categories} | raw.words
+
+
+def _columns(raw: Raw, file: TableFile, target: str) -> tuple[list[str], set[str], list[str]]:
+    """The inputs, those declared to be categories, and notes."""
+    told = []
+    ids = [raw.column(word, "--id") for word in file.ids]
+    if target in ids:
+        raise ValueError(f"{target!r} is the target, and --id leaves it out; name another column.")
+    if raw.index is not None and raw.index not in (target, *ids):
+        told.append(f"{raw.name}: the first column has no name, and is left out as an index.")
+        ids.append(raw.index)
+    inputs = [name for name in raw.names if name not in (target, *ids)]
+    if not inputs:
+        left = ", ".join((target, *ids))
+        raise ValueError(f"{raw.name} has no column besides {left}; there is nothing to learn from.")
+    return inputs, _words(raw, file), told
+
+
+def _looked(raw: Raw, name: str, cells: list[str], words: bool) -> Column:
+    """The column, or a `Fault`."""
+    if name in raw.times:
+        advice = "give numbers made of them (year, month, days since a day), or leave them out with --id COLUMN"
+        raise Fault(name, "has dates or times", advice)
+    return look(name, cells, words, raw.where, "--category COLUMN")
 
 
 def _raise(raw: Raw, faults: list[Fault]) -> None:

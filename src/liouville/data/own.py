@@ -75,9 +75,16 @@ class TableFile:
 
         return load_table(self, dtype, notes)
 
-    def rows(self) -> int:
-        """How many there are; no cell is looked at."""
-        return self.raw().rows
+    def look(self) -> tuple[int, bool]:
+        """How many rows there are, and whether classes are predicted; no other column is looked at.
+
+        Raises:
+            OSError, ImportError, ValueError: as `load`.
+        """
+        from liouville.data.loading import target_of
+
+        raw = self.raw()
+        return raw.rows, target_of(raw, self).kind == "categories"
 
     def raw(self) -> Raw:
         """What is in the file, which messages call by its place below the present folder, if it is there."""

@@ -164,6 +164,8 @@ def train(
             split = plan.load()
         else:
             plan = dataclasses.replace(plan, data=None, data_options={}, table=None)
+        if before is not None and plan.table is not None:
+            split = dataclasses.replace(split, name=before.facts.name)  # a table may be moved
         network = plan.network(split.facts())
         if before is not None:
             require_same(before, plan, network, split)

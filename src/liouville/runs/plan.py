@@ -365,6 +365,8 @@ def _settings(before: Settings | GaussNewton, given: Mapping[str, Any]) -> Setti
         named.pop("optimizer", None)
         if "epochs" in named:
             named["iterations"] = named.pop("epochs")
+    elif "epochs" in named and "steps" not in named:
+        named["steps"] = None  # which would count in place of them
     for name in named.keys() - mine:
         raise ValueError(
             f"{name} is no setting of the optimizer {optimizer!r}; it has {', '.join(sorted(mine - {'optimizer'}))}."

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 __all__ = ["PRESETS", "of_table", "recipe"]
 
-import math
 from dataclasses import replace
 
 from liouville.data import TableFile
@@ -22,7 +21,7 @@ _PENALTY = Penalty(smoothness=1e-5, decay=1e-3)
 _PLANAR = Settings(epochs=190, batch_size=500, lr=0.07, penalty=_PENALTY)  # 1520 steps of 3600 training points
 _STEPS = 30, 600, 1500  # of a table of one's own: for each row, by batches; at least; at most
 _TABLE = Settings(epochs=60, batch_size=50, lr=0.01, penalty=_PENALTY)
-_OWN = Settings(batch_size=64, lr=0.01, validation=0.15, ema_decay=0.98)
+_OWN = Settings(batch_size=64, lr=0.01, validation=0.15, stratified=True, ema_decay=0.98)
 # A step of a few thousand numbers is faster on one thread, and on a busy machine two threads that wait for each other
 # are many times slower.
 _SMALL = Plan(options=_TANH, threads=1)
@@ -159,9 +158,9 @@ def _pixelwise(data: str) -> Plan:
 def of_table(table: TableFile) -> Plan:
     """Where a table of one's own starts: eight layers, and as many steps as its rows ask for, which are counted."""
     each, least, most = _STEPS
-    fitted = max(round((1 - table.test_fraction) * (1 - _OWN.validation) * table.rows()), 1)
+    rows, classes = table.look()
+    fitted = round((1 - table.test_fraction) * (1 - _OWN.validation) * rows)
     steps = min(max(each * fitted // _OWN.batch_size, least), most)
-    epochs = math.ceil(steps / math.ceil(fitted / _OWN.batch_size))
     return Plan(
         data=None,
         table=table,
@@ -171,7 +170,7 @@ def of_table(table: TableFile) -> Plan:
         options={"activation": "relu"},
         lift="linear",
         init=Smooth(scale=1.0, mean=0.0),
-        settings=replace(_OWN, epochs=epochs),
+        settings=replace(_OWN, steps=steps, label_smoothing=0.05 if classes else 0.0),
         threads=1,
     )
 
