@@ -121,7 +121,7 @@ def test_a_classifier_with_a_budget():
 
 def test_the_scheme_is_part_of_the_budget():
     flow = flow_of("h2")
-    with pytest.raises(ValueError, match="keeps its budget under SymplecticEuler"):
+    with pytest.raises(ValueError, match="keeps its budget only with SymplecticEuler"):
         lv.Flow(flow.field, lv.Verlet(), flow.T)
 
 

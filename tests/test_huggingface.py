@@ -118,7 +118,7 @@ def test_a_cache_generates_the_same_tokens(name):
 def test_what_a_stack_has_not_got_is_refused(name):
     model = built(name, scheme="momentum")
     for what in ("output_hidden_states", "output_attentions"):
-        with pytest.raises(ValueError, match="asks for what every layer returns"):
+        with pytest.raises(ValueError, match="asks for the output of every layer"):
             model(**batch(), **{what: True})
     model.activation_checkpointing_enable()
     with pytest.warns(UserWarning, match="gradient checkpointing is on inside"):

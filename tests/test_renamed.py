@@ -156,7 +156,7 @@ def test_a_name_that_left_a_package_is_found_where_it_lives(package, name):
     module = getattr(lv, package)
     assert name not in module.__all__
     with pytest.deprecated_call(
-        match=rf"liouville.{package}.{name} is no longer public; .* liouville.{package}.[\w.]+ only"
+        match=rf"liouville.{package}.{name} is no longer public; .* only in liouville.{package}.[\w.]+"
     ):
         found = getattr(module, name)
     home = importlib.import_module(f"liouville.{package}.{module.__getattr__.homes[name]}")

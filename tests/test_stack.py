@@ -58,7 +58,7 @@ def test_gradients_equal_stored(name, scheme, engine):
     (make, x), engine = STACKS[name], ENGINES[engine]
     blocks, x = make(), x()
     if scheme in ("momentum", "bdia") and isinstance(engine, lv.Reversible) and not engine.exact:
-        with pytest.raises(ValueError, match="multiplies by 16"):
+        with pytest.raises(ValueError, match="multiplies rounding errors by 16"):
             lv.reversible(blocks, scheme, backprop=engine)
         return
     context = {"mask": randn(5, 5, seed=4).requires_grad_()} if name.startswith("transformer") else {}
@@ -389,7 +389,7 @@ def test_hidden_states_that_transformers_records_are_refused(monkeypatch):
     recorder = types.SimpleNamespace(_active_collector=wanted)
     monkeypatch.setitem(sys.modules, "transformers.utils.output_capturing", recorder)
     stack = lv.reversible(residual_mlp())
-    with pytest.raises(ValueError, match="output_hidden_states asks for what every layer returns"):
+    with pytest.raises(ValueError, match="output_hidden_states asks for the output of every layer"):
         stack(tokens())
     wanted.get = lambda: None
     stack(tokens())
@@ -414,7 +414,7 @@ def test_second_derivatives_transforms_and_swapped_parameters_are_refused():
         torch.func.grad(lambda y: stack(y).sum())(x.detach())
     other = {name: p.detach().clone().requires_grad_() for name, p in stack.named_parameters()}
     out = torch.func.functional_call(stack, other, (x,))
-    with pytest.raises(RuntimeError, match=r"parameters of block 5 .* are others than in the forward pass"):
+    with pytest.raises(RuntimeError, match=r"parameters of block 5 .* differ from the forward pass"):
         out.sum().backward()
 
 

@@ -253,15 +253,15 @@ MUTATIONS = {
     "radii ten times too large": (measured(proved, "certified_radius", times(10.0)), "proved-radius"),
     "whatever runs is known": (
         lambda patch: (
-            patch.setattr(lv.analysis.claims, "unknown_run", lambda flow: ""),
-            patch.setattr(lv.analysis.claims, "unknown_velocities", lambda field: ""),
+            patch.setattr(lv.analysis.certificates.flows, "unknown_run", lambda flow: ""),
+            patch.setattr(lv.analysis.certificates.flows, "unknown_velocities", lambda field: ""),
         ),
         "proved-unknown",
     ),
     "derivatives taken at their word": (
         lambda patch: (
-            patch.setattr(lv.analysis.measured, "derivative_fact", lambda *a: None),
-            patch.setattr(lv.analysis.claims, "activation_facts", lambda *a, **k: ()),
+            patch.setattr(lv.analysis.certificates.measured, "derivative_fact", lambda *a: None),
+            patch.setattr(lv.analysis.certificates.flows, "activation_facts", lambda *a, **k: ()),
         ),
         "proved-derivative",
     ),
@@ -330,7 +330,7 @@ def test_a_record_is_json_without_infinities():
 
 
 def test_names_are_unique_and_say_which_paper():
-    with pytest.raises(ValueError, match=r"'p1-3\.7' is there already"):
+    with pytest.raises(ValueError, match=r"'p1-3\.7' exists already"):
         statement("p1-3.7", "source", "text")(lambda: YES)
     assert all(name.startswith(("p1-", "p2-", "p3-", "proved-")) for name in STATEMENTS)
     assert all(s.text and s.source.startswith(("P1", "P2", "P3", "P4", "certificates")) for s in STATEMENTS.values())

@@ -1,7 +1,7 @@
 """liouville: networks as deep as you like.
 
 A network is N steps of a *scheme* applied to a *vector field* with layer-wise weights; an *engine* (``backprop``)
-decides how those steps are stored or recomputed, never what they compute.
+decides how those steps are stored or recomputed, and never changes the result.
 
     >>> import torch, liouville as lv
     >>> network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=64, T=6.4)
@@ -15,7 +15,7 @@ import importlib
 
 from liouville.version import __version__ as __version__
 
-TYPE_CHECKING = False  # not from typing, which takes its time: the command answers Ctrl-C once this file is read
+TYPE_CHECKING = False  # typing imports slowly, and the command handles Ctrl-C only once this file is read
 if TYPE_CHECKING:
     from typing import Any
 
@@ -84,7 +84,7 @@ if TYPE_CHECKING:
     from liouville.stack import reversible, unwrap
     from liouville.zoo import classifier, regressor
 
-# Names are imported when they are first used: `liouville --help` need not wait for torch.
+# Names are imported at first use, so that `liouville --help` does not wait for torch.
 _HOMES = {
     "liouville.activations": ("Activation",),
     "liouville.backprop": ("Backprop", "Checkpointed", "DriftWarning", "Reversible", "Stored"),
@@ -133,7 +133,7 @@ _HOMES = {
     "liouville.zoo": ("classifier", "regressor"),
     "liouville.checkpoint": ("load", "save"),
 }
-_MOVED = {"plan", "recipes"}  # into runs; for one version
+_MOVED = {"plan", "recipes"}  # moved into runs; kept for one version
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES = {
     "activations",

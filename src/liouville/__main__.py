@@ -11,18 +11,18 @@ from liouville import door
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command with these words (those of the process by default); the exit code comes back."""
+    """Run the command with these arguments (by default those of the process); returns the exit code."""
     if argv is not None:
         return _run(argv)
     door.guard_interrupts()
     door.guard_streams()
-    if sys.stdout is None:  # what is opened next would take its place
+    if sys.stdout is None:  # the next opened file would take its place
         sys.stderr.write("liouville: error: standard output is closed; send it to a file or to /dev/null.\n")
         return 2
     try:
-        os.getcwd()  # noqa: PTH109 (pathlib takes its time)
+        os.getcwd()  # noqa: PTH109 (pathlib imports slowly)
     except OSError:
-        sys.stderr.write("liouville: error: the folder that this runs in is gone; change to one that exists.\n")
+        sys.stderr.write("liouville: error: the current folder no longer exists; change to one that exists.\n")
         return 2
     try:
         code = _run(None)

@@ -1,4 +1,4 @@
-r"""Activations: sigma together with what the theory needs to know of it.
+r"""Activations: sigma together with the facts that the theory needs.
 
 A Hamiltonian field is the gradient of an energy, H(y) = 1^T sigma_int(K y + b) with sigma_int' = sigma, so an
 activation carries its primitive. The bounds need s_max >= sup |sigma'|, and every guarantee of forward Euler
@@ -28,7 +28,7 @@ class Activation:
     r"""An elementwise function sigma, its primitive and its derivative, and the facts that guarantees rest on.
 
     Args:
-        name: how descriptions and files call it.
+        name: its name in descriptions and files.
         function: sigma, elementwise.
         primitive: sigma_int with sigma_int' = sigma; the energy is its sum.
         derivative: sigma'; at a kink, any value between the one-sided derivatives.
@@ -98,7 +98,7 @@ def _softplus_primitive(x: Tensor) -> Tensor:
 
 
 def _softplus(x: Tensor) -> Tensor:
-    """log(1 + e^x); torch's own default returns x from 20 on, which is 2e-9 off."""
+    """log(1 + e^x); torch's default returns x from 20 on, with an error of 2e-9."""
     return F.softplus(x, threshold=40.0)
 
 
@@ -116,7 +116,7 @@ ACTIVATIONS = {a.name: a for a in (tanh, relu, softplus, logistic)}
 
 
 def activation(choice: str | Activation) -> Activation:
-    """The activation called ``choice``, or ``choice`` itself; unknown names are answered with the nearest one.
+    """The activation named ``choice``, or ``choice`` if it is one; the error for an unknown name suggests the nearest.
 
     Examples:
         >>> activation("relu").monotone

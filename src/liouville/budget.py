@@ -1,15 +1,15 @@
-r"""A budget C: weights that are rescaled, whatever training does to them, so that sensitivities stay within it.
+r"""A budget C: weights are rescaled so that sensitivities stay within it, whatever training does.
 
     theta = t^(1/k) raw theta,        t in (0, 1] the largest number with U(theta) <= C
 
-U is an upper bound as in `liouville.analysis.log_upper_bound`: a function of the weights alone, so it is kept for every
-input. k is 2 where the velocity's derivative is quadratic in K (the Hamiltonian fields), else 1; biases are left alone
-(`VectorField.scaling`). For a composition of shears every singular value of every dState_N/dState_j then lies in
-[1/C, C].
+U is an upper bound as in `liouville.analysis.log_upper_bound`. It depends only on the weights, so the budget holds for
+every input. k is 2 where the velocity's derivative is quadratic in K (the Hamiltonian fields), else 1; biases are not
+changed (`VectorField.scaling`). For a composition of shears every singular value of every dState_N/dState_j then lies
+in [1/C, C].
 
-Which bound: by *multipliers* where the steps are known (`liouville.multipliers.sectors`), one number for every
-activation, which are parameters of the field and trained beside the weights (`liouville.multipliers.scaling`); whatever
-they become, U <= C holds, and good ones leave the weights more room. Else by the *norms* of the weights.
+Where the steps are known (`liouville.multipliers.sectors`) the bound is by *multipliers*, one number for every
+activation. They are parameters of the field, trained with the weights (`liouville.multipliers.scaling`). U <= C holds
+for any values; good values leave the weights more room. Otherwise the bound is by the *norms* of the weights.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from liouville.schemes.base import Scheme
 from liouville.schemes.growth import log_growth
 
 Bound = Literal["multipliers", "norms"]
-_ROUNDING = 1e-5  # of log C, kept free: norms in float32 are off by less
-_STRETCH = 40.0  # the search for log t goes down by so much at a time
-_LOWEST = -1400.0  # for weights that are no numbers: a run finds those itself
-_TINY = 1e-30  # below it t has no digits in float32
+_ROUNDING = 1e-5  # margin in log C: norms in float32 have a smaller error
+_STRETCH = 40.0  # the search for log t goes down in steps of this size
+_LOWEST = -1400.0  # for weights that are not finite: a run detects these
+_TINY = 1e-30  # below it t underflows in float32
 
 
 def budgeted(flow: Flow, budget: float, bound: Bound | None = None) -> Flow:
-    """The flow with ||dState_N/dState_j||_2 <= budget for every input and every value that its weights can take.
+    """The flow with ||dState_N/dState_j||_2 <= budget for every input and any values of its weights.
 
     It shares the field, and so the raw weights; its scheme and T are part of the bound.
 
     Args:
         flow: a flow without a budget.
         budget: C > 1.
-        bound: ``"multipliers"`` or ``"norms"``; None: by multipliers where they are known, which leaves more room.
+        bound: ``"multipliers"`` or ``"norms"``; None: multipliers where they are known, since they leave more room.
 
     Raises:
         ValueError: if ``budget`` is not above 1, or no such rescaling is known for the field or the scheme.
@@ -67,15 +67,15 @@ def budgeted(flow: Flow, budget: float, bound: Bound | None = None) -> Flow:
 
 
 class BudgetedField(Wrapped):
-    r"""A field whose K are rescaled together in `theta`, so that N steps of ``scheme`` over [0, T] have U <= budget.
+    r"""A field that rescales all K together in `theta`, so that N steps of ``scheme`` over [0, T] have U <= budget.
 
     A run sees the inner field and the rescaled weights, so every engine and kernel that fits the field fits this one.
-    Where the raw weights keep the budget, they are used as they are.
+    Where the raw weights keep the budget, they are not changed.
 
     Args:
         field: a separable or general Hamiltonian, pair, antisymmetric (gamma = 0) or residual field, or one of your own
             that states `VectorField.lipschitz` and `VectorField.scaled`.
-        scheme: the scheme that will step through it, and no other.
+        scheme: the only scheme that may step through it.
         T: the final time of the flow.
         budget: C > 1.
         bound: as for `budgeted`.
@@ -127,7 +127,7 @@ class BudgetedField(Wrapped):
 
     def check_scheme(self, scheme: Scheme) -> None:
         if scheme != self.scheme:
-            raise ValueError(f"this field keeps its budget under {self.scheme}, got {scheme}; make it for that one.")
+            raise ValueError(f"this field keeps its budget only with {self.scheme}, got {scheme}; make one for that.")
         self.field.check_scheme(scheme)
 
     def extra_repr(self) -> str:
@@ -146,16 +146,16 @@ class BudgetedField(Wrapped):
         except NotImplementedError as error:
             if asked is None:
                 return "norms"
-            raise ValueError(f'bound="multipliers" needs steps that are known, but {error}') from error
+            raise ValueError(f'bound="multipliers" needs known steps, but {error}') from error
         return "multipliers"
 
     @torch.no_grad()
     def _fitted(self) -> nn.Parameter:
-        """Multipliers for the weights as they are, rescaled to keep the budget by their norms."""
+        """Multipliers for the present weights, rescaled to keep the budget by their norms."""
         theta = self.field.theta()
         scale = self._factor(_finite(self.field, theta))
         scaling = _scaling(self.field)
-        assert scaling is not None  # as their steps are known
+        assert scaling is not None  # their steps are known
         values = fitted(self.field, self._kept(scaling), theta, 1.0 if scale is None else float(scale))
         return nn.Parameter(values.to(theta[0]))
 
@@ -182,20 +182,20 @@ class BudgetedField(Wrapped):
 
 
 class PartitionedBudgetedField(BudgetedField, PartitionedField):
-    """A budgeted field that splits into (p, q); still shears, so every singular value lies in [1/budget, budget]."""
+    """A budgeted field that splits into (p, q); with shears every singular value lies in [1/budget, budget]."""
 
 
 BUDGETED = (BudgetedField, PartitionedBudgetedField)
-"""The classes of a budget, for readers that go by exact type."""
+"""The classes of budgeted fields, for code that checks exact types."""
 
 
 def _scaling(field: VectorField) -> Scaling | None:
-    """What the field's own class states; a subclass that states nothing of it may compute anything."""
+    """The scaling that the field's own class states; a subclass without its own statement may compute anything."""
     return field.scaling if "scaling" in vars(type(field)) else None
 
 
 def _scaled(K: Tensor, t: Tensor, power: int) -> Tensor:
-    """t^(1/power) K; where K has 16 bits, rounded once and with the room that this needs, as ||dK||_F <= u ||K||_F."""
+    """t^(1/power) K; 16-bit K is rounded once, with the margin that this needs, ||dK||_F <= u ||K||_F."""
     dtype = working(K.dtype)
     root = t.to(dtype) ** (1.0 / power) if t > _TINY else (t ** (1.0 / power)).to(dtype)
     if K.dtype == root.dtype:
@@ -205,7 +205,7 @@ def _scaled(K: Tensor, t: Tensor, power: int) -> Tensor:
 
 
 def _finite(field: VectorField, theta: Theta) -> Lipschitz:
-    """The field's constants; in float64 where float32 has no numbers for them."""
+    """The field's constants; in float64 where they overflow in float32."""
     lipschitz = field.lipschitz(theta)
     if lipschitz.one_sided.device.type == "meta" or all(bool(L.isfinite().all()) for L in lipschitz.parts):
         return lipschitz
@@ -220,7 +220,7 @@ def _detached(lipschitz: Lipschitz) -> Lipschitz:
 def _largest(bound: Callable[[Tensor], Tensor], limit: float, device: torch.device) -> Tensor | None:
     """The largest log t <= 0 with bound(log t) <= limit, to 1e-3 and from below; None if it is 0.
 
-    The bound grows with t: four grids of 16 points, each between two points of the one before.
+    The bound grows with t: four grids of 16 points, each between two points of the previous grid.
     """
     if bound(torch.zeros(1, device=device)) <= limit:
         return None

@@ -1,9 +1,9 @@
-r"""Who else sees the operations that run: a compiler, a tracer, an exporter, a mode; and what each must be shown.
+r"""Compilers, tracers, exporters and modes that see the operations of a run, and the operations that each must see.
 
-A *recorder* (torch.jit.trace, make_fx, torch.export, both ONNX exporters) writes operations down, to be run again on
-other inputs and without this library: it is shown the plain loop (`liouville.Flow`). An *observer* (a dispatch mode
-such as FlopCounterMode or FakeTensorMode, a function mode, torch.compile) sees operators only: a native call goes
-through the operator that it is registered as (`liouville.Fused`).
+A *recorder* (torch.jit.trace, make_fx, torch.export, both ONNX exporters) records operations, to be run again on
+other inputs and without this library: it gets the plain loop (`liouville.Flow`). An *observer* (a dispatch mode
+such as FlopCounterMode or FakeTensorMode, a function mode, torch.compile) sees only operators: a native call goes
+through its registered operator (`liouville.Fused`).
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ _PROXY = torch._C._TorchDispatchModeKey.PROXY
 
 
 class Bystander(TorchDispatchMode):
-    """A dispatch mode of ours that looks at storages, not at operators: nothing runs in another way because of it."""
+    """A dispatch mode of this library that observes storages, not operators: it does not change what runs."""
 
 
 def advanced(x: Tensor, velocity: Tensor, step: float) -> Tensor:
     """x + step * velocity.
 
-    Eager torch makes one operation of it. Inductor may not be shown that operation: in torch 2.13 it fuses
-    ``torch.add(x, a @ b, alpha=step)`` into an ``addmm`` that forgets the step (docs/compilers.md).
+    Eager torch runs it as one operation. Inductor must not see that operation: torch 2.13 fuses
+    ``torch.add(x, a @ b, alpha=step)`` into an ``addmm`` without the step (docs/compilers.md).
 
     Examples:
         >>> advanced(torch.ones(2), torch.tensor([1.0, 2.0]), -0.5)
         tensor([0.5000, 0.0000])
     """
-    if is_dynamo_compiling() or _mode(_PROXY) is not None:  # once a shear: nothing dearer than two calls
+    if is_dynamo_compiling() or _mode(_PROXY) is not None:  # called once per shear: must not take longer than two calls
         return x + step * velocity
     return torch.add(x, velocity, alpha=step)
 
@@ -52,7 +52,7 @@ def advanced_(x: Tensor, velocity: Tensor, step: float) -> Tensor:
 
 
 def is_watched() -> bool:
-    """Whether anything but autograd sees the operations that run now, so that a native call would be missed."""
+    """Whether anything except autograd sees the present operations, so that it would miss a native call."""
     return (
         is_compiling()
         or _is_tracing()
@@ -63,14 +63,14 @@ def is_watched() -> bool:
 
 
 def is_recorded() -> bool:
-    """Whether what runs now is written down, to be run again on other inputs without this library's Python."""
+    """Whether operations are recorded, to be run again on other inputs without this library's Python code."""
     if is_dynamo_compiling():
         return _is_exporting()
     return is_watched() and (is_compiling() or _is_tracing() or _has_proxies())
 
 
 def is_hollow(x: Tensor) -> bool:
-    """Whether x has a shape and no numbers (the meta device, FakeTensorMode), so that nothing can be checked on it."""
+    """Whether x has a shape but no values (the meta device, FakeTensorMode), so that nothing can be checked on it."""
     return x.is_meta or (type(x) is not Tensor and _is_fake(x))
 
 

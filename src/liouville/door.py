@@ -1,9 +1,9 @@
-"""The process's own door, for the command only: Ctrl-C and the standard streams, before anything else is imported.
+"""Signals and standard streams of the process, only for the command, set up before anything else is imported.
 
-Ctrl-C while Python imports ends the process at once, as nothing has begun; later it waits until an import that is
-under way is whole, since torch does not survive half of one. SIGTERM of a batch system and SIGHUP of a terminal that
-closes are answered as Ctrl-C is, so that what was trained is saved. A reader of standard output that goes away
-(``| head``) ends the output and not the work; an output that cannot be written is an error that says so.
+Ctrl-C during the first imports ends the process at once, as nothing has begun. Later it waits for the end of a running
+import, since torch does not survive an interrupted one. SIGTERM from a batch system and SIGHUP from a closing terminal
+are handled like Ctrl-C, so that trained weights are saved. If the reader of standard output closes (``| head``), the
+output ends but the work goes on; an output that cannot be written is an error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 
-TYPE_CHECKING = False  # few imports, so that little of the start is left unguarded
+TYPE_CHECKING = False  # few imports, so that little of the start is unguarded
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 128 + signal.SIGINT
 _ENDING = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
 _received: list[int] = []
-_AGAIN = 0.02  # seconds between two looks at an import that is under way
+_AGAIN = 0.02  # seconds between two checks of a running import
 
 
 class OutputError(OSError):
@@ -33,26 +33,26 @@ class OutputError(OSError):
 
 
 def guard_interrupts() -> None:
-    """Answer Ctrl-C and its like as this module says; what the process was told to ignore, it goes on ignoring."""
+    """Install the handlers of this module for Ctrl-C and similar signals; signals that were ignored stay ignored."""
     for number in _ENDING:
         if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
             signal.signal(number, _interrupted)
 
 
 def exit_code(code: int) -> int:
-    """``code``; an interrupt's is that of the signal that asked for it, 143 of SIGTERM and 129 of SIGHUP."""
+    """``code``; after an interrupt, the code of its signal: 143 for SIGTERM, 129 for SIGHUP."""
     return 128 + _received[0] if code == INTERRUPTED and _received else code
 
 
 def ignore_interrupts() -> None:
-    """The command has ended; how, is what its exit code says."""
+    """The command has ended; its exit code says how."""
     for number in _ENDING:
         if signal.getsignal(number) is not None:
             signal.signal(number, signal.SIG_IGN)
 
 
 def guard_streams() -> None:
-    """Give the process streams that fail in one sentence, or in silence where nobody is left to read it."""
+    """Give the process streams that fail with one sentence, or silently if nobody is left to read."""
     if sys.stdin is None:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115 (for as long as the process lives)
     sys.stderr = _stream(2, sys.stderr, silent=True)
@@ -60,7 +60,7 @@ def guard_streams() -> None:
 
 
 class _Raw(io.RawIOBase):
-    """A file descriptor that is written until it fails; what comes after is dropped."""
+    """A file descriptor that is written until it fails; later output is dropped."""
 
     def __init__(self, number: int, silent: bool) -> None:
         self.number, self.silent, self.ended = number, silent, False
@@ -86,7 +86,7 @@ class _Raw(io.RawIOBase):
 
 
 def _stream(number: int, given: Any, silent: bool) -> Any:
-    """The same stream over `_Raw`; characters that its encoding lacks are written as escapes."""
+    """The same stream over `_Raw`; characters outside its encoding are written as escapes."""
     if given is None:
         return open(os.devnull, "w", encoding="utf-8") if silent else None  # noqa: PTH123
     raw = _Raw(number, silent)
@@ -98,7 +98,7 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     _received.append(number)
     if not _importing(frame):
         raise KeyboardInterrupt
-    if not _whole("torch"):  # nothing has begun, and nothing is lost
+    if not _whole("torch"):  # nothing has begun, so nothing is lost
         if os.environ.get("RANK", "0") == "0":
             os.write(2, b"liouville: interrupted.\n")
         os._exit(exit_code(INTERRUPTED))
@@ -108,7 +108,7 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 
 
 def _again(main: int) -> None:
-    """Interrupt once more when the main thread imports nothing."""
+    """Interrupt again once the main thread is not importing."""
     import time
 
     while _importing(sys._current_frames().get(main)):

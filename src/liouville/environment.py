@@ -1,4 +1,4 @@
-"""What the environment says of this process: alone, or one of several that torchrun or ``--nproc`` started."""
+"""The process in its environment: a single one, or one of several that torchrun or ``--nproc`` started."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def launched() -> bool:
 
 
 def processes() -> int:
-    """How many processes there are; 1 where none were launched, or the variables describe none."""
+    """The number of processes; 1 without a launcher, or if the variables describe none."""
     try:
         require_environment()
     except ValueError:
@@ -33,15 +33,15 @@ def several() -> bool:
 
 
 def is_first() -> bool:
-    """Whether this process is alone, or the one of several that has the run folder and talks."""
+    """Whether this is the only process, or the one of several that owns the run folder and prints."""
     return not several() or os.environ["RANK"] == "0"
 
 
 def require_environment() -> None:
-    """Raise where the variables of a launcher are no description of this process.
+    """Raise where the variables of a launcher do not describe this process.
 
     Raises:
-        ValueError: the variable, what it must be, and what to do.
+        ValueError: with the variable, the expected value and what to do.
     """
     given = [name for name in ("RANK", "WORLD_SIZE") if name in os.environ]
     missing = _missing()

@@ -1,7 +1,7 @@
-"""Facts: what is known of data without having it; enough to build a network, to scale raw inputs, to name answers.
+"""Facts: a description of data without the data; enough to build a network, to scale raw inputs and to name answers.
 
-A `liouville.data.Split` states its own (``split.facts()``). They travel with the network: under the hash of its model
-file, and once more in a run's ``config.json``.
+A `liouville.data.Split` states its facts (``split.facts()``). They are saved with the network, under the hash of its
+model file, and again in a run's ``config.json``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TRANSFORMS = (("offset", "scale"), ("target_offset", "target_scale"))
 
 
 class Written(TypedDict):
-    """Facts as JSON; what is not required is missing in runs of earlier versions."""
+    """Facts as JSON; runs of earlier versions lack the optional entries."""
 
     name: Name
     shape: Annotated[list[Size], Rule("the sizes of one sample, 1 to 4 of them", lambda v: 1 <= len(v) <= 4)]
@@ -50,25 +50,25 @@ class Written(TypedDict):
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of data without having it.
+    """A description of data without the data.
 
     Args:
-        name: what the data set is called.
-        shape: of one sample.
-        classes: how many; 0 for real targets.
-        outputs: real targets of one sample; 0 where there are classes.
+        name: name of the data set.
+        shape: shape of one sample.
+        classes: number of classes; 0 for real targets.
+        outputs: number of real targets of one sample; 0 for classes.
         label_names: one name for each class, or None.
         column_names: one name for each feature of a table, or None.
-        train_samples, test_samples: how many there are.
-        offset, scale: how raw inputs became x: x = (raw - offset) / scale, numbers that broadcast to one sample; None
-            where inputs are as they were.
+        train_samples, test_samples: numbers of samples.
+        offset, scale: scaling of raw inputs, x = (raw - offset) / scale, numbers that broadcast to one sample; None
+            for unscaled inputs.
         target_offset, target_scale: the same for real targets.
-        fingerprint: SHA-256 over every number of the data; None if nobody took it.
+        fingerprint: SHA-256 over every number of the data; None if it was not computed.
         preprocessing: how the columns of a raw table become inputs, in place of offset and scale; None without.
         target: the column of a raw table that is predicted; None without.
 
     Raises:
-        ValueError: parts of another kind, or that do not fit each other, names that cannot be printed, a scale of 0.
+        ValueError: for parts of a wrong type or that do not fit each other, unprintable names, or a scale of 0.
 
     Examples:
         >>> facts = Facts("flowers", (4,), classes=2, label_names=("red", "blue"), offset=1.0, scale=2.0)
@@ -129,11 +129,11 @@ class Facts:
         return None if value is None else torch.tensor(value, dtype=torch.float64)
 
     def transformed(self, raw: Any) -> Tensor:
-        """Raw inputs on the scale that was trained on, (raw - offset) / scale, in float64; with ``preprocessing``, rows
-        of a raw table, found by their names (`liouville.columns.Columns.by_name`).
+        """Raw inputs scaled as in training, (raw - offset) / scale, in float64; with ``preprocessing``, rows of a raw
+        table, found by their names (`liouville.columns.Columns.by_name`).
 
         Raises:
-            ValueError: samples of another shape, or rows that do not fit.
+            ValueError: for samples of another shape, or rows that do not fit.
         """
         if self.preprocessing is not None:
             return torch.from_numpy(self.preprocessing.transform(self.preprocessing.by_name(raw)))
@@ -144,12 +144,12 @@ class Facts:
         return x if offset is None or scale is None else (x - offset.to(x)) / scale.to(x)
 
     def answers(self, outputs: Tensor) -> list[Any] | Tensor:
-        """What a network's outputs (samples, outputs) say: names of classes, or targets in their unit, in float64.
+        """The answers in a network's outputs (samples, outputs): class names, or targets in their unit, in float64.
 
         Classes without names are called 0, 1, ...
 
         Raises:
-            ValueError: another number of outputs than there can be.
+            ValueError: for an impossible number of outputs.
         """
         if not self.classes:
             return self._in_their_unit(outputs.double())
@@ -157,10 +157,10 @@ class Facts:
         return [names[k] for k in Task.of(self.classes, outputs.shape[1]).labels(outputs).tolist()]
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """(samples, classes) from a network's outputs.
+        """Probabilities (samples, classes) from a network's outputs.
 
         Raises:
-            ValueError: real targets, which have none, or as for `answers`.
+            ValueError: for real targets, which have none, or as for `answers`.
         """
         if not self.classes:
             raise ValueError(f"{self.name} is a regression; there are no probabilities.")
@@ -185,10 +185,10 @@ class Facts:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any], name: str = "data", file: object = None) -> Facts:
-        """The facts that `as_dict` wrote; ``name`` and ``file`` are what an error calls them.
+        """The facts from a value of `as_dict`; ``name`` and ``file`` are their names in errors.
 
         Raises:
-            ValueError: they are damaged.
+            ValueError: if they are damaged.
 
         Examples:
             >>> facts = Facts("line", (1,), classes=0, outputs=1, offset=(0.5,), scale=(2.0,))
@@ -210,7 +210,7 @@ class Facts:
 
 
 def fingerprint(tensors: Iterable[Tensor]) -> str:
-    """SHA-256 over type, shape and every bit of some tensors.
+    """SHA-256 over dtype, shape and every bit of some tensors.
 
     Examples:
         >>> x = torch.zeros(2)
@@ -227,7 +227,7 @@ def fingerprint(tensors: Iterable[Tensor]) -> str:
 
 
 def as_numbers(tensor: Tensor) -> Nested:
-    """A tensor as nested tuples, which compare and which JSON can hold.
+    """A tensor as nested tuples, which can be compared and written as JSON.
 
     Examples:
         >>> as_numbers(torch.tensor([1.0, 2.0])), as_numbers(torch.tensor(3.0))

@@ -30,17 +30,17 @@ class Flow(nn.Module):
     r"""y_0 -> y_N by N steps of length h = T/N of ``scheme`` through ``field``.
 
     Args:
-        field: which ordinary differential equation, y' = f(y; theta_j).
-        scheme: which discretisation.
+        field: the ordinary differential equation, y' = f(y; theta_j).
+        scheme: the discretisation.
         T: the final time, > 0; h = T / field.layers.
-        backprop: how the depth is run and differentiated; it never changes the result.
+        backprop: the engine that runs and differentiates the layers; it never changes the result.
 
-    Shapes: dense fields take (*batch, features), fields on images (B, features, H, W), modules of yours what they take;
-    the output has the same shape. What one sample is, `VectorField.sample_ndim` says.
+    Shapes: dense fields take (*batch, features), fields on images (B, features, H, W), your modules any shape that they
+    accept; the output has the same shape. `VectorField.sample_ndim` states the axes of one sample.
 
-    Arguments: ``flow(y, mask, table=table)`` hands them to every layer of a field that takes some, such as `ShearField`
-    of modules that do, or a field of your own; `liouville.PerLayer` is an argument with a value for each layer. Tensors
-    among them get their gradients from every engine, and may sit in tuples, lists and dicts.
+    Arguments: ``flow(y, mask, table=table)`` passes them to every layer of a field that takes some, such as
+    `ShearField` of modules that do, or a field of your own; `liouville.PerLayer` is an argument with a value for each
+    layer. Tensors among them get their gradients from every engine, and may be inside tuples, lists and dicts.
 
     Raises:
         ValueError: if T <= 0, the scheme does not fit the field, the engine does not fit them, or an input has the
@@ -79,17 +79,17 @@ class Flow(nn.Module):
         return self.T / self.field.layers
 
     def forward(self, y: Tensor, *args: Any, **context: Any) -> Tensor:
-        """y_0 -> y_N; further arguments are handed to every layer."""
+        """y_0 -> y_N; further arguments are passed to every layer."""
         require_untraced(y)
         return self.scheme.final(self.field, self.final_state(y, *args, **context))
 
     def final_state(self, y: Tensor, *args: Any, **context: Any) -> State:
-        """y_0 -> the state behind the last layer: (p, q), (y_{N-1}, y_N) or (y_N,), by the scheme."""
+        """y_0 -> the state after the last layer: (p, q), (y_{N-1}, y_N) or (y_N,), depending on the scheme."""
         run, state, theta = self._started(y, args, context)
         return self._engine(y).run(self.scheme, run, state, theta, self.T / run.layers)
 
     def _engine(self, y: Tensor) -> Backprop:
-        """Who sees a run from outside is shown the plain loop: a recorder, and what asks for shapes only."""
+        """Recorders, and runs that need only shapes, get the plain loop."""
         if is_recorded():
             return self.backprop.recorded()
         return Stored() if is_hollow(y) else self.backprop
@@ -107,59 +107,59 @@ class Flow(nn.Module):
             yield state
 
     def inverse_state(self, state: State, *args: Any, **context: Any) -> State:
-        """The state before the first layer, from the state behind the last; reversible schemes only."""
+        """The state before the first layer, from the state after the last; only for reversible schemes."""
         scheme = self._reversible()
         field, theta = self._bound(self.field, self.field.theta(), args, context)
         found = admit(field, scheme.final(self.field, state), type(theta)(*(w[0] for w in theta)))
         if found.draws or found.writes or not found.repeats:
             raise ValueError(
-                "the layers draw random numbers or change buffers, and would not do on the way back what they did "
-                "before; invert a flow whose layers are functions of input and weights, if need be after flow.eval()."
+                "the layers draw random numbers or change buffers, so their inverse would not undo the forward pass; "
+                "invert a flow whose layers are functions of input and weights, if need be after flow.eval()."
             )
         for j, theta_j in reversed(list(enumerate(slices(theta, self.layers)))):
             state = scheme.inverse(field.at_layer(j), state, theta_j, self.h)
         return state
 
     def inverse(self, y: Tensor, *args: Any, **context: Any) -> Tensor:
-        """y_N -> y_0; raises where y_N alone does not determine y_0 (two-step and second-order networks)."""
+        """y_N -> y_0; raises where y_N does not determine y_0 (two-step and second-order networks)."""
         scheme = self._reversible()
         self._check(y)
         return scheme.final(self.field, self.inverse_state(scheme.terminal(self.field, y), *args, **context))
 
     def refined(self, how: str = "constant") -> Flow:
-        """The flow with 2N layers and the same T, weights and all; the original is left as it is.
+        """The flow with 2N layers, the same T and refined weights; the original is unchanged.
 
         Args:
             how: ``"constant"``: every weight twice, the same ordinary differential equation with half the step;
-                ``"linear"``: linear interpolation between the layer mid-points; ``"linear-left"``: the first
-                paper's, with the weights at the left ends, which shifts them by a quarter of a layer.
+                ``"linear"``: linear interpolation between the layer mid-points; ``"linear-left"``: the rule of the
+                first paper, with weights at the left ends, which shifts them by a quarter of a layer.
         """
         return Flow(self.field.refined(how), self.scheme, self.T, self.backprop)
 
     def with_backprop(self, engine: Backprop) -> Flow:
-        """The same flow run by another engine; it shares the field, and so the weights."""
+        """The same flow with another engine; it shares the field, and so the weights."""
         flow = Flow(self.field, self.scheme, self.T, engine)
         flow.training = self.training
         return flow
 
     def __prepare_scriptable__(self) -> Flow:
-        """What torch.jit.script asks first."""
+        """The attribute that torch.jit.script reads first."""
         raise NotImplementedError(
-            "torch.jit.script reads source text and cannot read a Flow's; use torch.jit.trace, torch.export or "
-            "torch.onnx.export, which follow what is run."
+            "torch.jit.script compiles source text and cannot compile a Flow; use torch.jit.trace, torch.export or "
+            "torch.onnx.export, which record a run."
         )
 
     def extra_repr(self) -> str:
         return f"scheme={self.scheme}, T={self.T:g}, h={self.h:.4g}, backprop={self.backprop}"
 
     def start(self, y: Tensor, theta: Theta) -> tuple[VectorField, State]:
-        """The field of a new run, which draws its seed here and nowhere else, and the first state."""
+        """The field of a new run, which draws its seed only here, and the first state."""
         return self._started(y, (), {}, theta)[:2]
 
     def _started(
         self, y: Tensor, args: Sequence[Any], context: Mapping[str, Any], theta: Theta = None
     ) -> tuple[VectorField, State, Theta]:
-        """The same with arguments, and theta with those that are tensors."""
+        """The same with arguments, and theta with the tensors among them."""
         theta = theta_of(self.field) if theta is None else theta
         _require_theta(theta, self.field)
         self._check(y, theta)
@@ -216,7 +216,7 @@ def _require_theta(theta: Theta, field: VectorField) -> None:
 
 
 def _advice(y: Tensor, field: VectorField) -> str:
-    """What to do with an input that does not fit: its features may stand where another kind of field has them."""
+    """Advice for an input that does not fit: its features may be on the axis of another kind of field."""
     for dims, what in enumerate(("vectors", "signals", "images", "volumes")):
         if dims + 1 != -field.feature_axis and y.dim() == dims + 2 and y.shape[-1 - dims] == field.features:
             operator = f"an operator of that kind, lv.Conv(..., dims={dims})," if dims else "lv.Dense()"
@@ -233,7 +233,7 @@ def _require_time(T: Any) -> None:
 
 
 def require_flow(value: object) -> Flow:
-    """``value`` itself, known to be a `Flow`.
+    """``value``, after a check that it is a `Flow`.
 
     Raises:
         ValueError: for anything else.
@@ -252,7 +252,7 @@ def require_flow(value: object) -> Flow:
 
 
 def flows_of(module: nn.Module) -> list[Flow]:
-    """Every flow in ``module``, itself included, in the order of its modules; one that stands twice is one.
+    """Every flow in ``module``, including ``module``, in the order of its modules, without duplicates.
 
     Examples:
         >>> import liouville as lv
@@ -263,16 +263,16 @@ def flows_of(module: nn.Module) -> list[Flow]:
 
 
 def require_untraced(value: Any) -> None:
-    """Raise a `TypeError` for what torch.fx.symbolic_trace puts in the place of a tensor."""
+    """Raise a `TypeError` for the proxy that torch.fx.symbolic_trace uses as a tensor."""
     if isinstance(value, torch.fx.Proxy):
         raise TypeError(
-            "torch.fx.symbolic_trace runs a network without shapes, and a Flow checks them; use torch.export, or "
+            "torch.fx.symbolic_trace runs a network without shapes, but a Flow checks them; use torch.export, or "
             "make_fx of torch.fx.experimental.proxy_tensor, on an example."
         )
 
 
 def require_tensor(value: Any) -> None:
-    """What flows through a network is a tensor.
+    """``value``, after a check that it is a dense tensor.
 
     Raises:
         TypeError: for anything else.

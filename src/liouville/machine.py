@@ -1,4 +1,4 @@
-"""How much memory there is, asked before something large is allocated: Linux kills a process that takes too much."""
+"""Available memory, checked before a large allocation: Linux kills a process that takes too much."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-_SMALL = 1 << 26  # bytes that nobody asks for
+_SMALL = 1 << 26  # bytes that need no check
 _CGROUPS = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 
 
 def available_memory() -> int | None:
-    """Bytes that this process may still take: of the machine, its control groups and its own limits; None if unknown.
+    """Bytes that this process may still allocate, by the machine, its control groups and its limits; None if unknown.
 
     Examples:
         >>> free = available_memory()
@@ -27,7 +27,7 @@ def available_memory() -> int | None:
 
 
 def require_memory(needed: int, what: str, advice: str) -> None:
-    """Raise where ``needed`` bytes are more than there is; ``what`` is the subject of the sentence.
+    """Raise where ``needed`` bytes are more than available; ``what`` is the subject of the sentence.
 
     Raises:
         ValueError: with both figures, and the advice.
@@ -46,7 +46,7 @@ def require_memory(needed: int, what: str, advice: str) -> None:
 
 
 def _shown(size: int) -> str:
-    """In binary units; from 1024 TiB on as a power of ten."""
+    """The size in binary units; from 1024 TiB on as a power of ten."""
     for unit, scale in (("MiB", 20), ("GiB", 30), ("TiB", 40)):
         if size < 1 << (scale + 10):
             return f"{size / (1 << scale):.3g} {unit}" if size >= 1 << scale else f"{size >> 10} kiB"
@@ -68,7 +68,7 @@ def _free() -> Iterator[int]:
 
 
 def _groups(text: str) -> Iterator[int]:
-    """What is left of every control group that this process is in, from its own up to the root."""
+    """The free memory of every control group of this process, from its own up to the root."""
     for line in text.splitlines():
         _, controllers, name = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
@@ -80,12 +80,12 @@ def _groups(text: str) -> Iterator[int]:
             if folder == root.parent:
                 break
             with contextlib.suppress(OSError, ValueError):
-                limit = int((folder / largest).read_text())  # "max" is no number
+                limit = int((folder / largest).read_text())  # "max" is not a number
                 yield limit - int((folder / used).read_text()) + _cached((folder / "memory.stat").read_text())
 
 
 def _cached(stat: str) -> int:
-    """Bytes of files that a control group keeps, and gives up when it needs them; v1 has totals of its children."""
+    """Bytes of cached files, which a control group frees when it needs them; v1 counts its children too."""
     found: dict[str, str] = dict(re.findall(r"^(\w+) (\d+)$", stat, re.MULTILINE))
     return sum(int(found.get(f"total_{name}", found.get(name, "0"))) for name in ("active_file", "inactive_file"))
 
@@ -94,7 +94,7 @@ _V2 = ("memory.max", "memory.current")
 
 
 def _limits() -> Iterator[int]:
-    """What is left below ``ulimit -v`` and ``ulimit -d``."""
+    """The free memory below ``ulimit -v`` and ``ulimit -d``."""
     import resource
 
     pages = [int(word) for word in Path("/proc/self/statm").read_text().split()]

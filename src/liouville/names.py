@@ -1,4 +1,4 @@
-"""Look a name up in a table; an unknown name is answered with the nearest right ones."""
+"""Look a name up in a table; the error for an unknown name suggests the nearest ones."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def lookup(table: Mapping[str, T], name: object, what: str) -> T:
 
 
 def spelled(name: T, known: Iterable[str]) -> T | str:
-    """The known name that differs from ``name`` by case, or _ for -, only, if there is one and no other; else ``name``.
+    """The only known name that differs from ``name`` just by case, or _ for -, if there is one; else ``name``.
 
-    For words that are typed: `lookup` takes names as they are.
+    It is for typed names: `lookup` needs exact names.
 
     Examples:
         >>> spelled("H2", ("h1", "h2")), spelled("Swiss_Roll", ("swiss-roll", "peaks")), spelled("h3", ("h1",))

@@ -1,4 +1,4 @@
-r"""Network = lift -> flows and connectors -> head: what surrounds the integrator."""
+r"""Network = lift -> flows and connectors -> head: the modules around the integrator."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Place = Literal["front", "ends", "p", "q"]
 _PLACES = ("front", "ends", "p", "q")
 _AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 _MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
-_AT_ONCE = 1000  # samples, where a whole set is evaluated
+_AT_ONCE = 1000  # samples per batch in the evaluation of a whole set
 _LEARNED = {0: nn.Linear, 1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
@@ -32,10 +32,10 @@ class Lift(nn.Module):
     Args:
         features: n, the width of y_0.
         inputs: width of x; with it, an input of any other width is refused.
-        place: where the data goes. ``"front"`` or ``"p"``: [x, 0], the order of 2104.13166; ``"ends"``: the first
-            half of x in front and the rest at the end, [x1, 0, 0, x2], the order of the authors' code, which gives
-            both halves of y = (p, q) some of it; ``"q"``: the second half, [0, x], as the first paper's Verlet network;
-            or the feature of each input, counted from 0, such as (0, 12).
+        place: position of the data. ``"front"`` or ``"p"``: [x, 0], the order of 2104.13166; ``"ends"``: the first
+            half of x at the front and the rest at the end, [x1, 0, 0, x2], the order of the authors' code, so that both
+            halves of y = (p, q) hold data; ``"q"``: the second half, [0, x], as in the first paper's Verlet network; or
+            the feature of each input, counted from 0, such as (0, 12).
         axis: the feature axis, -1 for vectors, -3 for images.
 
     Raises:
@@ -91,7 +91,7 @@ class Lift(nn.Module):
 
 
 def _require_places(place: Sequence[int], features: int, inputs: int | None) -> int:
-    """How many inputs there are, once every one has a feature of its own."""
+    """The number of inputs, after a check that each has its own feature."""
     if len(set(place)) != len(place) or not all(0 <= int(k) < features for k in place):
         raise ValueError(f"place must name different features from 0 to {features - 1}, one per input; got {place}.")
     if inputs not in (None, len(place)):
@@ -104,7 +104,7 @@ class Connector(nn.Module):
 
     Args:
         inputs: features before.
-        outputs: features behind.
+        outputs: features after.
         pool: pooling window and stride; 1 keeps the resolution.
         learned: a learned linear map; else zero features are appended to each half of y = (p, q), as in
             1709.03698, and ``outputs`` must not be less than ``inputs``.
@@ -164,7 +164,7 @@ class Connector(nn.Module):
 
 class ChannelsLast(nn.Module):
     """Images (B, C, H, W) with the channels innermost in memory: the same numbers, and few channels run up to twice
-    as fast on a CPU. Every layer behind keeps the layout.
+    as fast on a CPU. Later layers keep this layout.
 
     Examples:
         >>> ChannelsLast()(torch.zeros(1, 2, 3, 3)).stride()
@@ -177,7 +177,7 @@ class ChannelsLast(nn.Module):
 
 
 class Half(nn.Module):
-    """One half of y = (p, q): what the head of the first paper's Verlet network reads is q.
+    """One half of y = (p, q): the head of the first paper's Verlet network reads only q.
 
     Args:
         part: ``"p"`` or ``"q"``.
@@ -209,8 +209,8 @@ class Network(nn.Module):
 
     ``network(x, mask=mask)`` gives further arguments to all flows of the body, as `Flow` describes.
 
-    ``facts`` are those of the data that the network is for (``split.facts()``), or None. They are saved with it, and
-    with them `transform` and `predict` answer raw inputs; ``network(x)`` takes inputs as they were trained on.
+    ``facts`` describe the network's data (``split.facts()``), or are None. They are saved with the network and let
+    `transform` and `predict` take raw inputs; ``network(x)`` takes inputs scaled as in training.
 
     Examples:
         >>> import liouville as lv
@@ -228,7 +228,7 @@ class Network(nn.Module):
         self.head = head
 
     def features(self, x: Tensor, *args: Any, **context: Any) -> Tensor:
-        """y_N: what the head reads; further arguments are those of the flows."""
+        """y_N, the input of the head; further arguments go to the flows."""
         y = self.lift(x)
         return _through(self.body, y, args, context) if args or context else self.body(y)
 
@@ -238,23 +238,23 @@ class Network(nn.Module):
         return self.head(self.features(x, *args, **context))
 
     def transform(self, raw: Any) -> Tensor:
-        """Raw inputs as the network takes them: scaled as its training data were, on its device and in its dtype.
+        """Raw inputs converted for the network: scaled like its training data, on its device and in its dtype.
 
         Args:
-            raw: (samples, *shape), a tensor or whatever `torch.as_tensor` takes.
+            raw: (samples, *shape), a tensor or anything that `torch.as_tensor` takes.
 
         Raises:
-            ValueError: samples of another shape, or a network without `facts`.
+            ValueError: for samples of another shape, or a network without `facts`.
         """
         return self._known().transformed(raw).to(next(self.parameters()))
 
     def predict(self, raw: Any) -> list[Any] | Tensor:
         """Answers to raw inputs: the name of a class for each sample, or real targets (samples, targets) in their unit.
 
-        Computed in evaluation mode; `transform` says what raw inputs are.
+        Computed in evaluation mode; raw inputs are as in `transform`.
 
         Raises:
-            ValueError: as `transform`, or for outputs that do not fit the facts or are not finite.
+            ValueError: as for `transform`, or for outputs that do not fit the facts or are not finite.
 
         Examples:
             >>> import liouville as lv
@@ -269,14 +269,14 @@ class Network(nn.Module):
     def _known(self) -> Facts:
         if self.facts is None:
             raise ValueError(
-                "this network does not know its data, so raw inputs mean nothing to it; set network.facts = "
-                "split.facts(), before it is saved, or call it with inputs as it was trained on."
+                "this network does not know its data, so it cannot scale raw inputs; set network.facts = "
+                "split.facts() before it is saved, or call it with inputs scaled as in training."
             )
         return self.facts
 
     def with_backprop(self, engine: Backprop) -> Network:
-        """The same network with every flow, those of the lift and the head too, run by another engine. It shares all
-        modules but the flows and what holds them, and so all weights.
+        """The same network with another engine in every flow, including flows in the lift and the head. It shares all
+        modules except the flows and their containers, and so all weights.
 
         Raises:
             ValueError: if the engine cannot run one of the flows.
@@ -295,14 +295,14 @@ class Network(nn.Module):
 
 
 def _through(module: nn.Module, y: Tensor, args: Sequence[Any], context: Mapping[str, Any]) -> Tensor:
-    """The module's output, its flows, and modules of a user's that hold some, being given the arguments."""
+    """The module's output, with the arguments passed to its flows and to user-defined modules that contain flows."""
     if not any(isinstance(part, Flow) for part in module.modules()):
         return module(y)
     if type(module) is not nn.Sequential:
         return module(y, *args, **context)
     if hook_of(module) is not None:
         raise ValueError(
-            f"the {hook_of(module)} on the body would be passed by, since an nn.Sequential takes no arguments; put it "
+            f"the {hook_of(module)} on the body would be skipped, since an nn.Sequential takes no arguments; put it "
             "on one of its parts."
         )
     for part in module:
@@ -311,7 +311,7 @@ def _through(module: nn.Module, y: Tensor, args: Sequence[Any], context: Mapping
 
 
 def _with_backprop(module: Any, engine: Backprop, made: dict[nn.Module, nn.Module]) -> Any:
-    """The module itself where it has no flow; else a copy of it and of what holds its flows, and nothing more."""
+    """The module if it has no flow; else a copy of it, in which only the containers of its flows are copied."""
     if module in made or not flows_of(module):
         return made.get(module, module)
     if isinstance(module, Flow):
@@ -324,10 +324,10 @@ def _with_backprop(module: Any, engine: Backprop, made: dict[nn.Module, nn.Modul
 
 @torch.no_grad()
 def outputs_of(network: nn.Module, x: Tensor) -> Tensor:
-    """What a network puts out for a whole set, (samples, outputs) in float64, in evaluation mode.
+    """The outputs of a network for a whole set, (samples, outputs) in float64, in evaluation mode.
 
     Raises:
-        ValueError: inputs that the network does not accept, or an output that is not finite; the row is named.
+        ValueError: for inputs that the network does not accept, or an output that is not finite; the row is named.
     """
     like = next(network.parameters())
     try:
@@ -344,7 +344,7 @@ def outputs_of(network: nn.Module, x: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """``network.eval()`` inside; afterwards every sub-module is in its own mode again."""
+    """Evaluation mode inside the block; each sub-module's own mode is restored afterwards."""
     training = [module for module in network.modules() if module.training]
     network.eval()
     try:

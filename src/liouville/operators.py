@@ -1,8 +1,8 @@
-r"""Linear maps K: the same field on a dense state or on images, with the weights passed in.
+r"""Linear maps K: the same field on a dense state or on images, with given weights.
 
-An operator owns no weights. It knows how a weight tensor acts on a state, K y; how its transpose acts, K^T z;
-which weight has that transpose as its own action; which axis of the state holds the features; and how a bias
-of one number per feature is broadcast. <K y, z> = <y, K^T z> holds exactly for every one of them.
+An operator owns no weights. It defines the action of a weight tensor on a state, K y, and of its transpose, K^T z;
+the weight whose action is that transpose; the feature axis of the state; and how a bias of one number per feature is
+broadcast. <K y, z> = <y, K^T z> holds exactly for every operator.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CONV = {
 
 @dataclass(frozen=True)
 class Operator(ABC):
-    """A family of linear maps K, parametrised by a weight tensor that every call is given."""
+    """A family of linear maps K, parametrised by a weight tensor that is an argument of every call."""
 
     @property
     @abstractmethod
@@ -55,22 +55,22 @@ class Operator(ABC):
 
     @abstractmethod
     def mix(self, matrix: Tensor, y: Tensor) -> Tensor:
-        """A dense matrix over the features, applied at every position alike: J y, X y."""
+        """A dense matrix over the features, applied at every position: J y, X y."""
 
     @abstractmethod
     def norm(self, weight: Tensor) -> Tensor:
         """An upper bound of ||K||_2, one number per leading (layer) index of a stack of weights."""
 
     def matrix(self, weight: Tensor) -> Tensor | None:
-        """K as a matrix over the features, where it is no more than that; None for stencils."""
+        """K as a matrix over the features, if it is one; None for stencils."""
         return None
 
     def constrain(self, weight: Tensor) -> Tensor:
-        """The weights that this family admits, from raw ones: what a field's ``theta()`` hands on."""
+        """The admissible weights of this family, from raw ones; ``theta()`` of a field returns them."""
         return weight
 
     def constrain_structure(self, J: Tensor) -> Tensor:
-        """The matrices over features, J and X, that this family admits."""
+        """The admissible matrices over features, J and X, of this family."""
         return J
 
     def broadcast(self, bias: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class Dense(Operator):
         return z @ weight
 
     def transpose(self, weight: Tensor) -> Tensor:
-        return weight.transpose(-2, -1)  # as .mT, which the older ONNX exporter does not know
+        return weight.transpose(-2, -1)  # equals .mT, which the older ONNX exporter does not support
 
     def mix(self, matrix: Tensor, y: Tensor) -> Tensor:
         return F.linear(y, matrix)
@@ -121,14 +121,14 @@ class Graph(Dense):
 
     Every axis of features is one or more copies of the same row of blocks, [node 0, node 1, ...]: for y = (p, q) there
     are two, so that node i owns its blocks of p and of q, and J = [[0, -I], [I, 0]] couples no two nodes. K acts as a
-    masked `Dense`; `constrain` applies the mask, whose outside therefore has no gradient and stays exactly zero.
+    masked `Dense`; `constrain` applies the mask, so entries outside it have no gradient and stay exactly zero.
 
     Reference: Galimberti et al. 2023 (2105.13205), the distributed networks, K in blkSparse(R), J in blkSparse(T).
 
     Args:
         links: R, anything that `liouville.graphs.adjacency` reads: a networkx graph, a matrix, a list of links, a file.
         sizes: features of each node in one copy, one number for all or one per node.
-        structure: T, which nodes J (or X) may couple, likewise; by default none with any other.
+        structure: T, the graph of nodes that J (or X) may couple; by default no node with any other.
 
     Raises:
         ValueError: if the graphs have different numbers of nodes, the sizes do not fit them, or a width is not a
@@ -165,13 +165,18 @@ class Graph(Dense):
         """M."""
         return len(self.links)
 
+    @property
+    def total(self) -> int:
+        """Features of all nodes in one copy."""
+        return self.nodes * self.sizes if isinstance(self.sizes, int) else sum(self.sizes)
+
     def weight_shape(self, outputs: int, inputs: int) -> tuple[int, ...]:
-        self.owners(outputs), self.owners(inputs)  # which raise where a width does not fit
+        self.owners(outputs), self.owners(inputs)  # these raise where a width does not fit
         return (outputs, inputs)
 
     def owners(self, width: int) -> Tensor:
         """The node that owns each of ``width`` features."""
-        total = sum(self.sizes)  # type: ignore[arg-type]
+        total = self.total
         if width % total:
             raise ValueError(
                 f"the {self.nodes} nodes own {total} features together, so every width is a multiple of {total}, two "
@@ -180,7 +185,7 @@ class Graph(Dense):
         return torch.arange(self.nodes).repeat_interleave(torch.tensor(self.sizes)).repeat(width // total)
 
     def blocks(self, matrix: Tensor) -> Tensor:
-        """Which nodes a matrix over features couples, (M, M) booleans: its block pattern; of a stack, the union."""
+        """Which nodes a matrix over features couples, (M, M) booleans: its block pattern; for a stack, the union."""
         rows, columns = (
             torch.nn.functional.one_hot(self.owners(width), self.nodes).double() for width in matrix.shape[-2:]
         )
@@ -202,7 +207,8 @@ class Graph(Dense):
 
     def __repr__(self) -> str:
         links = sum(map(sum, self.links)) - self.nodes
-        sizes = self.sizes[0] if len(set(self.sizes)) == 1 else self.sizes  # type: ignore[arg-type,index]
+        own = [self.sizes] if isinstance(self.sizes, int) else list(self.sizes)
+        sizes = own[0] if len(set(own)) == 1 else tuple(own)
         return f"Graph({self.nodes} nodes, {links} links, sizes={sizes})"
 
 
@@ -211,7 +217,7 @@ class Conv(Operator):
     """K is a convolution of stride 1 with zero padding that keeps the size; its transpose has the same weight.
 
     Args:
-        kernel: odd width of the stencil; 1 acts on each pixel alone (the papers' "pixelwise" network).
+        kernel: odd width of the stencil; 1 acts on each pixel separately (the papers' "pixelwise" network).
         dims: 1 for signals (B, C, L), 2 for images (B, C, H, W), 3 for volumes.
 
     Raises:

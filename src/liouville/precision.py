@@ -1,9 +1,9 @@
-r"""Which numbers are computed with, and which precision a norm, a spectrum or an inverse is worth.
+r"""Floating-point dtypes of networks, and the precision in which norms, spectra and inverses are computed.
 
-Networks run in the dtype of their weights, 16 bits included. What is *said* of a network is another matter: a norm to
-two digits bounds nothing, and LAPACK has no 16-bit routines at all. So weights, inputs and matrices of bfloat16 or
-float16 are widened to float32, which changes no number, and the statement is about the map that these weights define
-in exact arithmetic, evaluated with the rounding of float32; wider numbers are taken as they are.
+Networks run in the dtype of their weights, including 16 bits. *Statements* about a network need more: a norm to two
+digits bounds nothing, and LAPACK has no 16-bit routines. So weights, inputs and matrices of bfloat16 or float16 are
+widened to float32, which changes no number. The statement is about the map that these weights define in exact
+arithmetic, evaluated with the rounding of float32; wider numbers are unchanged.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ import torch
 from torch import Tensor, nn
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-"""The numbers that networks are made of; float8, complex and whole numbers are for storage or other fields."""
+"""The dtypes of networks; float8, complex and whole numbers are for storage or other uses."""
 
 _HALVES = (torch.bfloat16, torch.float16)
 M = TypeVar("M", bound=nn.Module)
 
 
 def working(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that statements about numbers of ``dtype`` are evaluated in: float32 for 16 bits, else itself.
+    """The dtype for statements about numbers of ``dtype``: float32 for 16 bits, else ``dtype``.
 
     Examples:
         >>> working(torch.bfloat16), working(torch.float64)
@@ -60,7 +60,7 @@ def in_working_precision(x: Tensor) -> Tensor:
 
 
 def widened(module: M) -> M:
-    """The module itself, or a copy whose 16-bit parameters and buffers are the same numbers in float32.
+    """The module, or a copy whose 16-bit parameters and buffers are the same numbers in float32.
 
     Examples:
         >>> widened(nn.Linear(2, 2).bfloat16()).weight.dtype
@@ -77,7 +77,7 @@ def widened(module: M) -> M:
 
 
 def solve(matrix: Tensor, right: Tensor) -> Tensor:
-    """M^-1 B, solved in the working precision and rounded to that of B."""
+    """M^-1 B, solved in the working precision and rounded to the dtype of B."""
     return torch.linalg.solve(in_working_precision(matrix), in_working_precision(right)).to(right.dtype)
 
 
@@ -92,29 +92,29 @@ def rounding_of(dtype: torch.dtype) -> float:
 
 
 def require_floating(dtype: torch.dtype, what: str) -> None:
-    """Raise a `ValueError` unless networks are made of numbers of this kind."""
+    """Raise a `ValueError` unless this is a dtype of networks."""
     if dtype not in FLOATS:
         cure = "take the real part" if dtype.is_complex else "convert them with .float()"
         raise ValueError(f"{what} must be float32, float64, bfloat16 or float16, got {name_of(dtype)}; {cure}.")
 
 
 def require_autocast(dtypes: Iterable[torch.dtype], device: str) -> None:
-    """Raise a `ValueError` where autocast is on and meets numbers of 16 bits other than its own."""
+    """Raise a `ValueError` where autocast is on and meets 16-bit numbers of the other kind."""
     own = torch.get_autocast_dtype(device)
     for dtype in dtypes:
         if dtype not in (own, torch.float32, torch.float64):
             raise ValueError(
-                f"autocast is on with {name_of(own)}, and the weights or the input are {name_of(dtype)}; convert them "
+                f"autocast is on with {name_of(own)}, but the weights or the input are {name_of(dtype)}; convert them "
                 f"to float32 or {name_of(own)}, or switch autocast off."
             )
 
 
 def require_digits(dtype: torch.dtype, what: str) -> None:
-    """Raise a `ValueError` where ``what`` compares numbers more closely than ``dtype`` holds them."""
+    """Raise a `ValueError` where ``what`` compares numbers more precisely than ``dtype`` holds them."""
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(
-            f"{what} needs float32 or float64, since what a step gains drowns in the rounding of fewer digits; got "
-            f"{name_of(dtype)}. Convert with network.float(), and back when it is trained."
+            f"{what} needs float32 or float64, since rounding to fewer digits hides the gain of a step; got "
+            f"{name_of(dtype)}. Convert with network.float(), and back after training."
         )
 
 

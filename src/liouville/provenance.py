@@ -1,4 +1,4 @@
-"""What made a file: versions of what the code stands on, and its commit where it is a checkout."""
+"""The origin of a file: versions of the libraries, and the commit of the code in a checkout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from liouville.version import __version__
 
 
 def versions() -> dict[str, str]:
-    """Of liouville, torch, Python and the platform.
+    """Versions of liouville, torch, Python and the platform.
 
     Examples:
         >>> sorted(versions())

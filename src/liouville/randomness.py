@@ -1,4 +1,4 @@
-"""Torch's global random streams, seeded for one block of code and left as they were."""
+"""Torch's global random streams, seeded for one block of code and restored afterwards."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Inside, the streams of the CPU and of ``device`` start from ``seed``; no other device's is touched.
+    """Inside the block, the streams of the CPU and of ``device`` start from ``seed``; other devices are not touched.
 
-    ``torch.manual_seed`` would reset the streams of every CUDA device, and ``torch.random.fork_rng`` costs as much as a
-    small layer.
+    ``torch.manual_seed`` would reset the streams of every CUDA device, and ``torch.random.fork_rng`` takes as long as
+    a small layer.
 
     Examples:
         >>> with seeded(0):

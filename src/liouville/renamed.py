@@ -1,4 +1,4 @@
-"""Names of the version before: they work for one version more, with a `DeprecationWarning`."""
+"""Names of the previous version: they work for one more version, with a `DeprecationWarning`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ T = TypeVar("T", bound=type)
 
 
 def fields_renamed(**names: str) -> Callable[[T], T]:
-    """Decorate a dataclass whose fields had other names, ``old="new"``: as keywords and as attributes.
+    """Keep the old field names of a dataclass, ``old="new"``, as keywords and as attributes.
 
-    Where both names are given the old one counts, since `dataclasses.replace` fills in the new one by itself.
+    If both names are given the old one counts, since `dataclasses.replace` always fills in the new one.
 
     Examples:
         >>> import warnings
@@ -47,7 +47,7 @@ def fields_renamed(**names: str) -> Callable[[T], T]:
 
 
 def current_names(cls: type, values: Mapping[str, Any], warn: bool = False) -> dict[str, Any]:
-    """The values by the present names of the fields of ``cls``; files of the version before need no warning."""
+    """The values by the present field names of ``cls``; files of the previous version need no warning."""
     former: Mapping[str, str] = getattr(cls, "_former", {})
     found = {name: value for name, value in values.items() if name not in former}
     for old in former.keys() & values.keys():
@@ -58,10 +58,10 @@ def current_names(cls: type, values: Mapping[str, Any], warn: bool = False) -> d
 
 
 def methods_renamed(cls: type, **names: str) -> None:
-    """Let a class have methods that were called otherwise, ``old="new"``: to be called, and to be overridden.
+    """Keep the old names of a class's methods, ``old="new"``, for calls and for overriding.
 
-    An old name calls the method of the class that it is found on, never that of a subclass, so that a subclass of the
-    version before may call ``super()`` under the old name.
+    An old name calls the method of the class where it is found, never of a subclass. So a subclass written for the
+    previous version may call ``super()`` under the old name.
     """
     for old, new in names.items():
         own = cls.__dict__
@@ -92,13 +92,13 @@ def _warn(old: str, new: str, stacklevel: int) -> None:
 
 
 def names_moved(package: str, **homes: str) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a package that no longer shows some names: ``name="module"`` is where each one lives."""
+    """The ``__getattr__`` of a package for names that are no longer public: ``name="module"`` is the home of each."""
 
     def found(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         home = f"{package}.{homes[name]}"
-        said = f"{package}.{name} is no longer public; in the next version it is found in {home} only."
+        said = f"{package}.{name} is no longer public; in the next version it is only in {home}."
         warnings.warn(said, DeprecationWarning, stacklevel=2)
         return getattr(importlib.import_module(home), name)
 

@@ -1,7 +1,8 @@
-r"""`reversible`: a stack of residual blocks, whose they may be, run by a scheme that can be undone.
+r"""`reversible`: a stack of any residual blocks, run by a reversible scheme.
 
-A plain stack is x -> x + f_j(x), layer after layer: forward Euler with h = 1. The same blocks run by `Momentum` and
-others are another network, close to it or not, whose layers can be undone; so nothing but the last state is kept.
+A plain stack is x -> x + f_j(x), layer by layer: forward Euler with h = 1. The same blocks run by `Momentum` or other
+schemes are another network, close to the plain one or not, with layers that can be undone; so only the last state is
+kept.
 """
 
 from __future__ import annotations
@@ -46,30 +47,31 @@ def reversible(
     bits: int = 4,
     backprop: Backprop = Reversible(exact=True, compensated=True),
 ) -> ReversibleBlocks:
-    r"""One module that runs residual blocks, x -> x + f(x), at a memory that hardly grows with their number.
+    r"""One module that runs residual blocks, x -> x + f(x), with memory that hardly grows with their number.
 
-    Parameters stay where they are: the blocks are held, not copied, under the names that they had, so that
-    state_dicts, an optimiser built before, frozen or shared parameters, hooks and adapters keep working. Blocks may
-    differ in all but the shape of their output, which is that of their input.
+    Parameters stay in place: the blocks are held, not copied, under their old names, so that state_dicts, an existing
+    optimiser, frozen or shared parameters, hooks and adapters keep working. Blocks may differ in everything except
+    that input and output have the same shape.
 
     Args:
         blocks: an ``nn.ModuleList``, an ``nn.Sequential`` or a list of modules, each called as ``block(x, ...)``.
-        scheme: what becomes of x + f(x), with v_0 = 0:
+        scheme: the replacement of x + f(x), with v_0 = 0:
 
             - ``"momentum"``: v' = 2^-bits v + (1 - 2^-bits) f(x), x' = x + v', `Momentum`: a pretrained network keeps
-              its function but for about 2^-bits of it; ``bits`` bits per entry and layer are stored.
+              its function to about 2^-bits; ``bits`` bits per entry and layer are stored.
             - ``"bdia"``: the same with -2^-bits.
             - ``"midpoint"``: x'' = x + 2 f(x'), `LeapfrogMidpoint`; ``"leapfrog"``: v' = v + f(x), x' = x + v', which
-              is `SymplecticEuler` with f as a force; ``"coupled"``: two streams that take turns, `Coupled` with gain 1.
-              They store no bits, and are other networks than the plain one: for training from the start.
+              is `SymplecticEuler` with f as a force; ``"coupled"``: two alternating streams, `Coupled` with gain 1.
+              They store no bits, but are other networks than the plain one: train them from the start.
 
             Or a scheme of the library.
-        bits: of momentum and bdia, 1, 2, 4 or 8.
-        backprop: the default restores every bit, on 64-bit integers; ``Reversible()`` is faster and for schemes without
-            bits only, and its drift is measured; ``Stored()`` and ``Checkpointed()`` run the same network otherwise.
+        bits: number of bits for momentum and bdia, 1, 2, 4 or 8.
+        backprop: the default restores every bit, on 64-bit integers. ``Reversible()`` is faster, only for schemes
+            without bits, and its drift is measured. ``Stored()`` and ``Checkpointed()`` run the same network without
+            inversion.
 
     Raises:
-        TypeError: if there is something else than modules among the blocks.
+        TypeError: if a block is not a module.
         ValueError: for an unknown scheme, batch normalisation in training mode, no blocks, or an engine that cannot run
             the scheme; in a run, if a block changes its input in place or the shape.
         RuntimeError: in a run, if a block changes a buffer or depends on parameters that are not its own.
@@ -99,13 +101,13 @@ def reversible(
             f"{scheme!r}."
         )
     if isinstance(scheme, ImplicitMidpoint | ImplicitSymplecticEuler):
-        raise ValueError(f"{scheme} solves an equation in each layer, and is for fields; take an explicit scheme.")
+        raise ValueError(f"{scheme} solves an equation in each layer and is only for fields; take an explicit scheme.")
     return ReversibleBlocks(blocks, scheme, backprop)
 
 
 def unwrap(module: M) -> M | nn.ModuleList | nn.Sequential:
-    """The plain stack of the same blocks, an nn.Sequential if it was one, else an nn.ModuleList; or a model itself, in
-    which every reversible stack has been put back so.
+    """The plain stack of the same blocks, an nn.Sequential if it was one, else an nn.ModuleList; for a model, the model
+    with every reversible stack replaced in this way.
 
     Raises:
         ValueError: if there is none.
@@ -123,18 +125,18 @@ def unwrap(module: M) -> M | nn.ModuleList | nn.Sequential:
 
 
 class ReversibleBlocks(nn.ModuleList):
-    """What `reversible` returns: the blocks under their names, run by a scheme when it is called or gone through.
+    """The result of `reversible`: the blocks under their names, run by a scheme when it is called or iterated.
 
-    ``stack(x, mask)`` hands the arguments to every block, `liouville.PerLayer` ones to each its own. A model that goes
-    through its layers itself, ``for layer in self.layers: x = layer(x, mask)``, runs the stack as the last of them is
-    called, each layer with the arguments of its turn; see `liouville.turns`.
+    ``stack(x, mask)`` passes the arguments to every block, and its own value of each `liouville.PerLayer`. If a model
+    iterates over its layers, ``for layer in self.layers: x = layer(x, mask)``, the call of the last layer runs the
+    stack, each layer with the arguments of its call; see `liouville.turns`.
     """
 
     advice = Advice(
-        noise="Draw from torch's own streams inside of a block in training mode, which are replayed, or use Stored().",
+        noise="Draw from torch's own streams inside a block in training mode, which are replayed, or use Stored().",
         buffer="Call eval() on batch normalisation and other running statistics, or use Stored().",
         door="its own parameters and the arguments of the run",
-        parameter="Hold it in the block, hand it to the stack as an argument, or use Stored().",
+        parameter="Hold it in the block, pass it to the stack as an argument, or use Stored().",
         impure="call eval() on such parts",
     )
 
@@ -150,8 +152,8 @@ class ReversibleBlocks(nn.ModuleList):
         for name, part in self.named_modules():
             if part.training and getattr(part, "track_running_stats", False):
                 raise ValueError(
-                    f"{name} is {type(part).__name__} in training mode: it would update its statistics each time that "
-                    "a layer is evaluated, which is twice; call eval() on it, or replace it by GroupNorm or LayerNorm."
+                    f"{name} is {type(part).__name__} in training mode: it would update its statistics at each of the "
+                    "two evaluations of a layer; call eval() on it, or replace it by GroupNorm or LayerNorm."
                 )
 
     def plain(self) -> nn.ModuleList | nn.Sequential:
@@ -162,7 +164,7 @@ class ReversibleBlocks(nn.ModuleList):
         return stack
 
     def forward(self, *args: Any, **context: Any) -> Tensor:
-        """The output of the stack, shaped like x, its first argument (or that named x or hidden_states)."""
+        """The output of the stack, shaped like x, its first argument (or the one named x or hidden_states)."""
         x, args, context = taken_apart(args, context)
         return self.run(x, list(self._modules.values()), [(args, context)] * len(self))
 
@@ -192,8 +194,8 @@ class ReversibleBlocks(nn.ModuleList):
     def _warn_of_checkpoints(self, blocks: Sequence[nn.Module]) -> None:
         if any(getattr(block, "gradient_checkpointing", False) and block.training for block in blocks):
             warnings.warn(
-                "gradient checkpointing is on inside of a reversible stack: every block is evaluated once more for "
-                "nothing; call model.gradient_checkpointing_disable().",
+                "gradient checkpointing is on inside a reversible stack: every block is evaluated once more without "
+                "need; call model.gradient_checkpointing_disable().",
                 stacklevel=4,
             )
 

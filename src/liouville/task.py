@@ -15,13 +15,13 @@ from liouville.precision import in_working_precision
 
 
 def scores_for(classes: int) -> int:
-    """How many scores a network gives for so many classes: one for two, whose sign decides, else one for each."""
+    """The number of scores for this number of classes: one for two classes, whose sign decides, else one for each."""
     return 1 if classes == 2 else classes
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is minimised and what is reported.
+    """The loss to minimise and the score to report.
 
     Args:
         kind: ``"logistic"``: two classes, one score; ``"softmax"``: K classes, K scores; ``"multilabel"``: K labels,
@@ -42,10 +42,10 @@ class Task:
 
     @classmethod
     def of(cls, classes: int, outputs: int) -> Task:
-        """The task of data with so many classes (0: real targets), for a network with so many outputs.
+        """The task for data with ``classes`` classes (0: real targets) and a network with ``outputs`` outputs.
 
         Raises:
-            ValueError: they do not fit each other.
+            ValueError: if they do not fit each other.
 
         Examples:
             >>> Task.of(2, outputs=1).kind, Task.of(2, outputs=2).kind, Task.of(0, outputs=3).kind
@@ -61,7 +61,7 @@ class Task:
 
     @property
     def score_name(self) -> str:
-        """``accuracy`` for classes, ``r2`` (the share of the variance explained) for real targets."""
+        """``accuracy`` for classes, ``r2`` (the fraction of the variance explained) for real targets."""
         return "accuracy" if self.classes else "r2"
 
     def loss(self, scores: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -122,7 +122,7 @@ class Task:
         return (scores - y.view_as(scores)) / len(scores)
 
     def curvature(self, scores: Tensor, v: Tensor) -> Tensor:
-        r"""L''(scores) v, the positive semidefinite second derivative of `loss` in closed form; it knows no targets.
+        r"""L''(scores) v, the positive semidefinite second derivative of `loss` in closed form; it needs no targets.
 
         Per sample p (1 - p) v with p = sigmoid(score) (logistic, multilabel), p v - p (p^T v) with p = softmax(scores),
         and v (least squares), each divided by the number of samples.

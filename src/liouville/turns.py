@@ -1,7 +1,7 @@
-r"""A reversible stack that a model goes through itself: ``for layer in self.layers: x = layer(x, ...)``.
+r"""A reversible stack whose model iterates over the layers: ``for layer in self.layers: x = layer(x, ...)``.
 
-The first calls note their arguments and give back a placeholder for the hidden states; the last one runs the stack.
-Whatever else is done with a placeholder is an error: between two layers there are no hidden states.
+The first calls record their arguments and return a placeholder for the hidden states; the last call runs the stack.
+Any other use of a placeholder is an error: between two layers there are no hidden states.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class Turns:
 
     @classmethod
     def of(cls, stack: Any, index: Any) -> Any:
-        """What ``stack[index]`` is: for a slice from the first layer on the turns, for a number a layer to look at."""
+        """The value of ``stack[index]``: the turns for a slice from the first layer on, one layer for a number."""
         blocks = list(stack._modules.values())
         if not isinstance(index, slice):
             return _Layer(None, blocks[index])
         chosen = range(len(blocks))[index]
         if len(chosen) and (chosen.start != 0 or chosen.step != 1):
             raise ValueError(
-                "a reversible stack runs from its first layer on; take stack[:n], or two stacks where the layers in "
-                "front of a place and those after it are run apart."
+                "a reversible stack runs from its first layer on; take stack[:n], or two stacks to run the layers "
+                "before and after a place separately."
             )
         turns = cls(stack, blocks[index])
         return _First(turns)
@@ -63,7 +63,7 @@ class Turns:
 
 
 class _First(list[Any]):
-    """The first layers of a stack, to be gone through or called."""
+    """The first layers of a stack, to be iterated or called."""
 
     def __init__(self, turns: Turns) -> None:
         super().__init__(_Layer(turns, block) for block in turns.blocks)
@@ -75,7 +75,7 @@ class _First(list[Any]):
 
 
 class _Layer:
-    """A layer of a stack: its attributes are the block's; called, it takes its turn, or refuses where it has none."""
+    """A layer of a stack, with the attributes of the block; a call takes its turn, or is refused out of turn."""
 
     def __init__(self, turns: Turns | None, block: nn.Module) -> None:
         object.__setattr__(self, "_turns", turns)
@@ -84,8 +84,8 @@ class _Layer:
     def __call__(self, *args: Any, **context: Any) -> Any:
         if self._turns is None:
             raise RuntimeError(
-                "one layer of a reversible stack by itself is x + f(x), which is not what the stack makes of it; call "
-                "the stack, or lv.unwrap(stack)[i] for the plain layer."
+                "one layer of a reversible stack by itself is x + f(x), which is not a step of the stack; call the "
+                "stack, or lv.unwrap(stack)[i] for the plain layer."
             )
         return self._turns.take(self._block, *taken_apart(args, context))
 
@@ -103,7 +103,7 @@ class _Layer:
 
 
 class _Pending(Tensor):
-    """The hidden states between two layers, which nobody has computed."""
+    """Placeholder for the hidden states between two layers, which are not computed."""
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -115,7 +115,7 @@ class _Pending(Tensor):
 
 
 def taken_apart(args: tuple[Any, ...], context: dict[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """The hidden states of a call, the first argument or one by name, and what else there is."""
+    """The hidden states of a call, the first argument or one by name, and the other arguments."""
     if args:
         return args[0], args[1:], context
     for name in ("hidden_states", "x"):
@@ -125,29 +125,29 @@ def taken_apart(args: tuple[Any, ...], context: dict[str, Any]) -> tuple[Any, tu
 
 
 _BETWEEN = (
-    "the layers of a reversible stack run together, when the last of them is called, and between two of them there are "
+    "the layers of a reversible stack run together, when the last one is called, so between two of them there are "
     "no hidden states to look at, to change or to return (output_hidden_states, layers that are skipped, an early "
-    "exit); call the stack itself, take stack[:n], or lv.unwrap it."
+    "exit); call the stack, take stack[:n], or lv.unwrap it."
 )
 
 
 def require_no_recording() -> None:
-    """Raise a `ValueError` while transformers records what layers return: x + f(x), which is no state of the stack."""
+    """Raise a `ValueError` while transformers records outputs of layers: x + f(x) is not a state of the stack."""
     recorder: Any = sys.modules.get("transformers.utils.output_capturing")
     active = getattr(recorder, "_active_collector", None)
     if active is not None and active.get():
         what = ", ".join(f"output_{name}" for name in active.get() if not name.startswith("_"))
         raise ValueError(
-            f"{what} asks for what every layer returns, which is x + f(x) and not what a reversible stack makes of it; "
+            f"{what} asks for the output of every layer, which is x + f(x) and not a state of a reversible stack; "
             "leave it out, or lv.unwrap the model for it."
         )
 
 
 def require_calls(calls: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-    """The arguments of every layer as they may be where layers are evaluated twice: an empty cache is left out.
+    """The arguments of every layer, made safe for two evaluations: an empty cache is left out.
 
     Raises:
-        ValueError: for a cache that holds something, or any other object that a layer might change.
+        ValueError: for a cache that is not empty, or any other object that a layer might change.
     """
     known: dict[int, tuple[Any, Any]] = {}
     return [known.setdefault(id(call), _admitted(call)) for call in calls]
@@ -166,10 +166,10 @@ def _leaf(x: Any) -> Any:
         if int(length()) == 0:
             return None
         raise ValueError(
-            f"the {type(x).__name__} handed to the blocks holds {int(length())} tokens, and layers that are evaluated "
+            f"the {type(x).__name__} passed to the blocks holds {int(length())} tokens, and layers that are evaluated "
             "twice would add to it twice; give use_cache=False while training, or generate under torch.no_grad()."
         )
     raise ValueError(
         f"an argument of the blocks is a {type(x).__name__}, which a layer may change, and layers are evaluated twice; "
-        "give tensors, numbers, words, and tuples, lists and dicts of them."
+        "give tensors, numbers, strings, and tuples, lists and dicts of them."
     )

@@ -187,7 +187,7 @@ def test_what_has_no_bound_says_so():
     with pytest.raises(NotImplementedError, match="ShearField states no Lipschitz constants"):
         log_upper_bound(shear)
     implicit = lv.Flow(lv.HamiltonianField(4, 2), lv.ImplicitSymplecticEuler(), T=1.0)
-    with pytest.raises(NotImplementedError, match="ImplicitSymplecticEuler has a step of its own and states no bound"):
+    with pytest.raises(NotImplementedError, match="ImplicitSymplecticEuler has its own step and states no bound"):
         log_upper_bound(implicit)
 
 

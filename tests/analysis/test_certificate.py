@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import liouville as lv
-from liouville.analysis import certified_radius, certify, claims
-from liouville.analysis.routes import find_route
+from liouville.analysis import certified_radius, certify
+from liouville.analysis.certificates import flows
+from liouville.analysis.proofs.routes import find_route
 from measure import EPS, generator, randn
 
 ROUTES = [
@@ -201,10 +202,10 @@ class Forgetful(lv.SymplecticEuler):
         (lambda: lv.Flow(broken_J().field, lv.ImplicitMidpoint(), 1.0), "lower bound", "J is skew"),
         (lambda: poisoned(math.nan), "finite", "K_p"),
         (lambda: poisoned(math.inf), "finite", "K_p"),
-        (patched, "lower bound", "computes what a SeparableHamiltonianField stands for"),
-        (lambda: lv.Flow(Drained(4, 6).double(), lv.SymplecticEuler(), 1.0), "lower bound", "computes what"),
-        (lambda: lv.Flow(Drained(4, 6).double(), lv.SymplecticEuler(), 1.0), "upper bound", "computes what"),
-        (lambda: lv.Flow(Shrunk(4, 6).double(), lv.ForwardEuler(), 1.0), "lower bound", "computes what"),
+        (patched, "lower bound", "computes the formula of SeparableHamiltonianField"),
+        (lambda: lv.Flow(Drained(4, 6).double(), lv.SymplecticEuler(), 1.0), "lower bound", "computes the formula"),
+        (lambda: lv.Flow(Drained(4, 6).double(), lv.SymplecticEuler(), 1.0), "upper bound", "computes the formula"),
+        (lambda: lv.Flow(Shrunk(4, 6).double(), lv.ForwardEuler(), 1.0), "lower bound", "computes the formula"),
         (lambda: flow_of("h1", activation=liar(monotone=True)), "lower bound", "sigma' >= 0"),
         (lambda: flow_of("h2", activation=liar(lipschitz=1.0)), "upper bound", "|sigma'| <= 1"),
         (other_budget, "budget", "exceeds the budget"),
@@ -244,17 +245,17 @@ def test_a_measurement_against_the_proof_is_broken(change, name, monkeypatch):
     """A proof may be wrong too: what is measured has the last word."""
     import dataclasses
 
-    original = claims.measure
-    monkeypatch.setattr(claims, "measure", lambda *a: dataclasses.replace(original(*a), **change))
+    original = flows.measure
+    monkeypatch.setattr(flows, "measure", lambda *a: dataclasses.replace(original(*a), **change))
     assert claim(certify(flow_of("h2"), randn(8, 4)), name).status == "broken"
 
 
 def test_forward_euler_may_grow_but_not_shrink(monkeypatch):
     import dataclasses
 
-    original = claims.measure
+    original = flows.measure
     for log_det, status in (((0.0, 0.3), "pass"), ((-1e-6, 0.3), "broken")):
-        monkeypatch.setattr(claims, "measure", lambda *a, d=log_det: dataclasses.replace(original(*a), log_det=d))
+        monkeypatch.setattr(flows, "measure", lambda *a, d=log_det: dataclasses.replace(original(*a), log_det=d))
         assert claim(certify(flow_of("h1"), randn(8, 4)), "layers").status == status
 
 

@@ -371,7 +371,7 @@ def test_a_network_that_is_not_its_formulas_is_found_out():
     original = lv.SeparableHamiltonianField.p_dot
     try:
         lv.SeparableHamiltonianField.p_dot = functools.wraps(original)(lambda *args: 1.001 * original(*args))
-        with pytest.raises(ArithmeticError, match="not those of its own weights"):
+        with pytest.raises(ArithmeticError, match="do not follow from its weights"):
             local_radius(network, randn(4, 2))
     finally:
         lv.SeparableHamiltonianField.p_dot = original

@@ -163,7 +163,7 @@ def test_the_verdict_is_plain() -> None:
     inside, beyond = (step_margin(oscillator(lv.SymplecticEuler(), w, "tanh"), y) for w in (1.9, 2.1))
     assert "frozen layers, linearised" in str(inside) and "below the limit 2 of SymplecticEuler" in str(inside)
     assert "1 of 1 layers reach the limit 2" in str(beyond)
-    assert "makes every oscillation grow" in str(step_margin(oscillator(lv.ForwardEuler(), 0.3, "tanh"), y))
+    assert "amplifies every oscillation" in str(step_margin(oscillator(lv.ForwardEuler(), 0.3, "tanh"), y))
     own = step_margin(oscillator(lv.SymplecticEuler(), 1.9), y)  # of an activation of one's own modes are measured
     assert "no mode grows in a step of SymplecticEuler at these states" in str(own)
 
@@ -214,7 +214,7 @@ def test_a_field_of_ones_own_is_measured_and_a_wide_one_is_not_applicable() -> N
         assert found.imaginary and (found.growth > 1.1) == grows and ("grows by" in str(found)) == grows
     wide = lv.zoo.resnet(8, 2, 1.0, operator=lv.Conv(3), generator=generator(0))
     found = step_margin(wide, torch.randn(1, 8, 10, 10))
-    assert found.imaginary is None and "nothing says that the rates of ResidualField are imaginary" in str(found)
+    assert found.imaginary is None and "the rates of ResidualField are not known to be imaginary" in str(found)
     assert step_claim(wide, torch.randn(1, 8, 10, 10)).status == "not applicable"
 
 

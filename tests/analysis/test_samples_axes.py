@@ -62,7 +62,7 @@ READERS = {
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
 def test_what_is_asked_per_sample_has_to_know_what_one_is(reader) -> None:
     y = randn(2, 3, 4)
-    with pytest.raises(ValueError, match=r"does not say which axes of \(2, 3, 4\) are one sample.*sample_ndim=2"):
+    with pytest.raises(ValueError, match=r"does not state which axes of \(2, 3, 4\) are one sample.*sample_ndim=2"):
         reader(tokens_flow(None), y)
     reader(tokens_flow(2), y)
 
@@ -322,7 +322,7 @@ def test_an_equation_per_sample_has_to_know_what_one_is() -> None:
         lv.Flow(field, lv.ImplicitMidpoint(), T=0.1)
     field = OwnField(torch.zeros_like)
     flow = lv.Flow(field, lv.ImplicitMidpoint(), T=0.1)
-    with pytest.raises(ValueError, match="does not say"):
+    with pytest.raises(ValueError, match="does not state"):
         flow(torch.randn(2, 3, 4))
     flow(torch.randn(3, 4))
 

@@ -60,7 +60,7 @@ def test_an_mlp_vanishes_a_short_one_loses_directions_and_h2_survives() -> None:
 def test_what_overflows_is_named() -> None:
     M = torch.eye(2).repeat(4, 1, 1, 1)
     M[:2] = torch.inf
-    assert gradient_verdict(M) == "the sensitivity is not finite from y_1 on: some layer behind it overflows."
+    assert gradient_verdict(M) == "the sensitivity is not finite from y_1 on: some layer after it overflows."
 
 
 def test_sensitivities_of_256_layers_and_256_samples_take_less_than_five_seconds() -> None:

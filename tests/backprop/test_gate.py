@@ -76,11 +76,11 @@ BREACHES = {
     "a count": (counted, ValueError, "keeps the attribute calls of F"),
     "a cache": (cached, ValueError, "keeps the attribute kept of F"),
     "a count in a list": (counted_in_a_list, ValueError, "keeps the attribute kept of F"),
-    "a cache of weights": (weights_cached, ValueError, "keeps what it computed of its weights"),
-    "a cache of another": (lambda m, x: m.linear(x @ _tanh_of_weights(m.linear)), ValueError, "of its weights"),
+    "a cache of weights": (weights_cached, ValueError, "keeps values computed from its weights"),
+    "a cache of another": (lambda m, x: m.linear(x @ _tanh_of_weights(m.linear)), ValueError, "from its weights"),
     "sparse": (lambda m, x: m.linear(x).to_sparse(), ValueError, "must be a dense tensor"),
-    "a buffer of all": (summed, ValueError, "changes the buffer sum, of which ShearField keeps one"),
-    "a new buffer": (replaced, ValueError, "puts a new tensor in the place of a buffer"),
+    "a buffer of all": (summed, ValueError, "changes the buffer sum, which ShearField keeps once"),
+    "a new buffer": (replaced, ValueError, "replaces a buffer by a new tensor"),
 }
 
 
@@ -235,8 +235,8 @@ def _in_one_place(field, y, w):
     "act, message",
     [
         (lambda field, y, w: (y @ w).mean(0, keepdim=True), r"shape \(1, 4\)"),
-        (_cached, "keeps what it computed of its weights"),
-        (_in_one_place, "to the place of the one before"),
+        (_cached, "keeps values computed from its weights"),
+        (_in_one_place, "overwrites its previous velocity"),
     ],
 )
 @torch.no_grad()

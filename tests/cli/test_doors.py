@@ -155,7 +155,7 @@ def test_processes_that_were_started_end_where_the_next_one_is_not(monkeypatch):
 def test_a_folder_that_is_gone_is_said(tmp_path):
     (tmp_path / "gone").mkdir()
     done = shell(f"cd {tmp_path}/gone && rmdir {tmp_path}/gone && {COMMAND} list")
-    sentence = "liouville: error: the folder that this runs in is gone; change to one that exists.\n"
+    sentence = "liouville: error: the current folder no longer exists; change to one that exists.\n"
     assert (done.returncode, done.stderr) == (2, sentence)
 
 

@@ -37,7 +37,7 @@ def assert_one_line(result, message, code=2):
         ),
         ("--T 0", "T must be a positive, finite time of at most 3.4e+38, got 0.0."),
         ("--T -2", "T must be a positive, finite time of at most 3.4e+38, got -2.0."),
-        ("--layers 0", "layers must be at least 1, got 0; a network of no layers is its head alone."),
+        ("--layers 0", "layers must be at least 1, got 0; a network without layers is only its head."),
         ("--levels 0", "levels must be at least 1, got 0."),
         (
             "--levels 4",
@@ -79,7 +79,7 @@ def assert_one_line(result, message, code=2):
         ("-d dtype=float64", "the floating-point type is chosen with --dtype, not with -d dtype."),
         (
             "--model ms2 --scheme SymplecticEuler",
-            "SymplecticEuler needs a field that splits into (p, q), each moved by the other alone; got "
+            "SymplecticEuler needs a field that splits into (p, q), each moved only by the other; got "
             "AntisymmetricField. Use ForwardEuler, LeapfrogMidpoint, RK4 or ImplicitMidpoint, or a PartitionedField "
             "such as SeparableHamiltonianField.",
         ),

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import liouville.data
-from liouville.data.split import Split, real_number, whole_number
+from liouville.data.numbers import real_number, whole_number
+from liouville.data.split import Split
 
 FILL = "remove or fill these rows."
 RENUMBER = "renumber the labels or correct classes."
@@ -166,7 +167,7 @@ def test_unsound_regression_data_is_refused(changes, message):
 
 def test_parts_on_different_devices_are_refused():
     with pytest.raises(ValueError, match=r"all four tensors must be on one device, got cpu, meta; use Split\.to\."):
-        liouville.data.split._check_same(_Unchecked(**parts(x_test=torch.zeros(4, 2, device="meta"))))
+        liouville.data.checks._check_same(_Unchecked(**parts(x_test=torch.zeros(4, 2, device="meta"))))
 
 
 class _Unchecked(Split):

@@ -35,9 +35,9 @@ def test_the_page_holds_the_tables_the_figures_and_where_they_come_from(tmp_path
     assert "| square | 4.00 (1.00–9.00) | 4 |" in text
     assert "3 runs, seeds 1 to 3, 3 min added up; code abc, torch 2." in text
     assert "**By the papers' own procedure 0 of 1 published numbers are met**, 0 exceeded, 0 missed, 1 not run." in text
-    assert "ours among them: 1 met, 0 exceeded, 0 missed. Missed by both: 0." in text
+    assert "including ours: 1 met, 0 exceeded, 0 missed. Missed by both: 0." in text
     assert "| 1 | **0 met, 0 exceeded, 0 missed, 1 not run** | 1 met, 0 exceeded, 0 missed | 0 |" in text
-    assert "with probability 4/6, of 3\nwith 2/4" in text
+    assert "with probability 4/6, of 3 with\n2/4" in text
     assert f"({tmp_path.name}/toy/line.png)" in text and "SVG" not in text
     assert page([TOY], tmp_path) == text
 

@@ -57,7 +57,7 @@ def test_the_text_names_the_tables_where_ours_is_behind(tmp_path) -> None:
     rendering = render(_records(scores), tmp_path)
     verdict, times = rendering.text.split("\n\n")
     assert verdict == (
-        "With default settings, our median beside the better of scikit-learn's two is higher on iris (by 1.0 points, "
+        "With default settings, our median against the better of scikit-learn's two is higher on iris (by 1.0 points, "
         f"{METHODS['boosting']}); equal on digits; lower on wine (by 5.0 points, {METHODS['perceptron']}), "
         f"diabetes (by 0.023, {METHODS['boosting']}). All tables pooled, ours against {METHODS['perceptron']}: "
         f"not told apart (2 pairs of 4, 1 tied, p = 1); {METHODS['boosting']}: not told apart (3 pairs of 4, p = 0.62)."

@@ -136,7 +136,7 @@ def test_fields_of_ours_take_none(name):
 
 def test_values_per_layer_are_counted_and_alike():
     flow = flow_of(shear())
-    with pytest.raises(ValueError, match="has 2 values, and there are 3 layers"):
+    with pytest.raises(ValueError, match="has 2 values, but there are 3 layers"):
         flow(randn(5, 4), lv.PerLayer(randn(2, 2)))
     for values in ([randn(2), randn(3)], [randn(2), None], [randn(2), randn(2).float()]):
         with pytest.raises(ValueError, match="must have one shape, dtype and device"):

@@ -272,7 +272,7 @@ BROKEN = {
     DetachedStray: "'K'",
     FrozenStray: "'shift'",
     UnusedParameter: "'extra'",
-    HiddenModule: "beside it",
+    HiddenModule: "another tensor",
     PlainTensor: "register_buffer",
     Noisy: "deterministic",
     DrawsWithoutUse: "global generator",

@@ -214,8 +214,8 @@ class Nothing(nn.Linear):
         (lambda: [Own(torch.tanh), Own(torch.tanh, 2), Own(torch.tanh)], "module 1 has other parts"),
         (lambda: Nothing(2, 2), "called with a tensor, and Nothing is not"),
         (lambda: nn.ModuleDict({"a": linear()}), "ModuleDict, which has no forward"),
-        (lambda: [torch.jit.script(linear()) for _ in range(3)], "RecursiveScriptModule; give the module"),
-        (lambda: nn.DataParallel(linear()), "DataParallel; give the module"),
+        (lambda: [torch.jit.script(linear()) for _ in range(3)], "RecursiveScriptModule; give the original module"),
+        (lambda: nn.DataParallel(linear()), "DataParallel; give the original module"),
         (lambda: [linear(), linear().double(), linear()], "module 1 has other parts, settings, dtypes"),
     ],
 )

@@ -198,9 +198,9 @@ def test_the_repr_shows_the_last_choice_and_its_reason():
     fresh = lv.Auto(memory=1)
     with torch.no_grad():
         flow.with_backprop(fresh)(y)
-    assert repr(fresh) == "Auto(memory=1, chose Stored(): no gradient is asked for)"
+    assert repr(fresh) == "Auto(memory=1, chose Stored(): no gradient is needed)"
     torch.func.vmap(flow.with_backprop(fresh))(y)
-    assert "chose Stored(): torch.func and forward mode go through the plain loop" in repr(fresh)
+    assert "chose Stored(): torch.func and forward mode need the plain loop" in repr(fresh)
     plain = lv.Auto()
     samples.flow("RK4", "residual", backprop=plain)(randn(3, 4))
     assert repr(plain).startswith("Auto(chose Stored(): 3 layers keep about ")

@@ -260,7 +260,7 @@ def test_export_sees_one_operator():
 
 @three
 def test_there_is_no_exact_run_because_there_is_no_inverse(make):
-    with pytest.raises(ValueError, match=r"ForwardEuler has none; use Fused\(\).*Stored\(\) or Checkpointed\(\)"):
+    with pytest.raises(ValueError, match=r"ForwardEuler has no inverse; use Fused\(\).*Stored\(\) or Checkpointed\(\)"):
         flow_of(make(4), lv.Fused(exact=True))
 
 

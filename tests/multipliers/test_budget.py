@@ -114,7 +114,7 @@ def test_files_keep_the_kind_of_bound_and_old_ones_are_by_norms(tmp_path):
 def test_convolutions_have_a_budget_by_norms():
     inner = lv.zoo.h2(4, layers=3, T=1.0, operator=lv.Conv(3))
     assert lv.budgeted(inner, C).field.bound == "norms"
-    with pytest.raises(ValueError, match='bound="multipliers" needs steps that are known'):
+    with pytest.raises(ValueError, match='bound="multipliers" needs known steps'):
         lv.budgeted(inner, C, "multipliers")
     with pytest.raises(ValueError, match='bound must be "multipliers", "norms" or None'):
         lv.budgeted(inner, C, "best")

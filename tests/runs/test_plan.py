@@ -77,7 +77,7 @@ def test_a_split_states_its_own_facts():
 
 
 def test_a_budget_beside_dropout_is_refused_as_by_classifier():
-    with pytest.raises(ValueError, match="a budget bounds the velocities as they are, without dropout"):
+    with pytest.raises(ValueError, match="a budget bounds the velocities without dropout"):
         Plan(data=None, budget=5.0, dropout=0.1).network(FACTS["vectors"])
 
 

@@ -228,7 +228,7 @@ def test_midpoint_warns_on_every_field_that_is_not_known_to_turn_only(name):
         warnings.simplefilter("always")
         lv.Flow(samples.field(name), lv.LeapfrogMidpoint(), T=1.0)
     assert [w.category for w in said] == [lv.schemes.StabilityWarning] * (MIDPOINT_BEARS[name] != "imaginary")
-    assert all(w.filename == __file__ and "lets whatever a field damps grow" in str(w.message) for w in said)
+    assert all(w.filename == __file__ and "amplifies the modes that a field damps" in str(w.message) for w in said)
 
 
 def test_a_subclass_that_computes_something_else_is_not_taken_at_its_parents_word():
@@ -245,7 +245,7 @@ def test_a_subclass_that_computes_something_else_is_not_taken_at_its_parents_wor
         def forward(self, y, theta_j):
             return torch.stack((-y[..., 1], y[..., 0]), -1)
 
-    with pytest.warns(lv.schemes.StabilityWarning, match="nothing says that Other damps nothing"):
+    with pytest.warns(lv.schemes.StabilityWarning, match="Other is not known to damp nothing"):
         lv.Flow(Other(2, 3), lv.LeapfrogMidpoint(), T=1.0)
     with pytest.warns(lv.schemes.StabilityWarning, match="AntisymmetricField damps"):
         lv.zoo.midpoint(4, 8, T=1.0, gamma=0.1)

@@ -179,7 +179,7 @@ def spanning_tree(graph: Pattern) -> tuple[list[list[Pair]], list[list[Pair]]]:
     """Rounds of (receiver, sender) towards node 0, and away from it, along links that go both ways; ([], []) where
     these do not connect all nodes. A node alone takes one empty round each way.
     """
-    parent: dict[int, int | None] = {0: None}
+    parent = {0: 0}
     depths = [[0]]
     while depths[-1]:
         depths.append([])
@@ -192,7 +192,7 @@ def spanning_tree(graph: Pattern) -> tuple[list[list[Pair]], list[list[Pair]]]:
         return [], []
     down = [[(i, parent[i]) for i in depth] for depth in depths[1:-1]] or [[]]
     up = [[(k, i) for i, k in pairs] for pairs in reversed(down)]
-    return up, down  # type: ignore[return-value]
+    return up, down
 
 
 def apart(graph: Pattern) -> str:

@@ -196,8 +196,8 @@ class Distributed(Exchange):
             if self._ask(lambda: self.store.check([_FAULT])):
                 self._publish("")
             # gloo closes the connections of a process that gives up, too; but such a process has said that it waits
-            if closed and time.monotonic() > deadline - self.grace / 2 and not self._waits(peer):
-                self._publish(f"{self._names(peer)} died (its connection closed), in {stamp}")  # type: ignore[arg-type]
+            if peer is not None and closed and time.monotonic() > deadline - self.grace / 2 and not self._waits(peer):
+                self._publish(f"{self._names(peer)} died (its connection closed), in {stamp}")
             time.sleep(0.05)
         silent = [rank for rank in range(self.processes) if not self._waits(rank)]
         if 0 < len(silent) < self.processes:

@@ -1,8 +1,7 @@
-"""What can be said of a flow, or of any chain of modules: pure functions of a network and an input."""
+"""Analysis of a flow, or of any chain of modules: pure functions of a network and an input."""
 
 from liouville.analysis.bounds import log_exponential_bound, log_inverse_bound, log_layer_bounds, log_upper_bound
-from liouville.analysis.certificate import Certificate, certify
-from liouville.analysis.claims import Claim
+from liouville.analysis.certificates import Certificate, Claim, certify
 from liouville.analysis.depth import DepthCheck, depth_check
 from liouville.analysis.extremes import SingularExtremes, extreme_singular_values
 from liouville.analysis.invariants import EnergyBalance, energy_balance, structure, symplectic_defect

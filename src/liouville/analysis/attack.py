@@ -1,4 +1,4 @@
-"""Attacks on a certified radius: whoever states one tries to break it first."""
+"""Attacks on a certified radius, before it is stated."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 _DIRECTIONS = 8
 _STEPS = 10
 _WIDEST = 1e6
-_SHOWN = 8  # entries of an input
+_SHOWN = 8  # entries of an input that a message shows
 
 
 class Attack(NamedTuple):
-    """How many attacked inputs changed their class, and what was tried or found, in words."""
+    """How many attacked inputs changed their class, and a description of the attacks or of the first change."""
 
     flips: int
     note: str
@@ -58,13 +58,13 @@ def _random(x: Tensor, far: Tensor) -> list[Tensor]:
 
 
 def random_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Normal numbers, the same on every device; without a generator always the same ones."""
+    """Normal numbers, the same on every device; without a generator always the same numbers."""
     generator = generator or torch.Generator().manual_seed(0)
     return torch.randn(x.shape, generator=generator, device="cpu").to(x)
 
 
 def _steepest(network: nn.Module, x: Tensor, far: Tensor, classes: Tensor) -> list[Tensor]:
-    """Steps down the difference between the class's score and the nearest other, projected onto the sphere."""
+    """Gradient steps that reduce the lead of the class over the nearest other, projected onto the sphere."""
     places, there = [], x.clone()
     for _ in range(_STEPS):
         with torch.enable_grad():
@@ -76,7 +76,7 @@ def _steepest(network: nn.Module, x: Tensor, far: Tensor, classes: Tensor) -> li
 
 
 def lead(scores: Tensor, classes: Tensor) -> Tensor:
-    """How far each sample's class is ahead of the nearest other."""
+    """The lead of each sample's class over the nearest other."""
     if scores.shape[-1] == 1:
         return scores[:, 0] * torch.where(classes == 1, 1.0, -1.0).to(scores)
     own = scores.gather(-1, classes[:, None])
@@ -85,5 +85,5 @@ def lead(scores: Tensor, classes: Tensor) -> Tensor:
 
 
 def classes_of(scores: Tensor) -> Tensor:
-    """The predicted class: the largest score, or whether a single one is >= 0."""
+    """The predicted class: the largest score, or whether a single score is >= 0."""
     return (scores.squeeze(-1) >= 0).long() if scores.shape[-1] == 1 else scores.argmax(-1)

@@ -1,10 +1,10 @@
-r"""Upper bounds of sensitivities from the weights alone: for every input, also those that no one has tried.
+r"""Upper bounds of sensitivities that need only the weights: for every input, tried or not.
 
     ||dState_N / dState_j||_2 <= prod_{l >= j} ||A_l||_2 <= U_j
 
 and each factor is bounded by the norms of the layer's weights and s_max >= |sigma'|. For a composition of shears the
 inverse of each factor has the same norm as the factor, so *every* singular value lies in [1/U_j, U_j]. The norms are
-evaluated in the dtype of the weights, in float32 for 16 bits; what that rounds is `rounding_of_norms`. A bound by
+evaluated in the dtype of the weights, in float32 for 16 bits; `rounding_of_norms` bounds their rounding. A bound by
 multipliers is proved with its rounding, so `proved_bound` adds nothing to it.
 """
 
@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from liouville.analysis.proofs.untouched import require_stated
 from liouville.analysis.slopes import log_multiplier_bound
-from liouville.analysis.untouched import require_stated
 from liouville.fields.base import Lipschitz, VectorField
 from liouville.fields.once import theta_of
 from liouville.fields.wrapped import unwrapped
@@ -42,9 +42,9 @@ def log_layer_bounds(flow: Flow) -> Tensor:
     r"""An upper bound of log ||A_j||_2 for every layer, (N,), for all states; see `liouville.schemes.growth`.
 
     Raises:
-        NotImplementedError: if the field states no Lipschitz constants of what it computes, or the scheme no bound of
-            its step: a subclass that changed either, a hook, something replaced on an object, an activation that is
-            steeper than it says. A class of your own is taken at its word; `certify` is not.
+        NotImplementedError: if the field states no Lipschitz constants of its computation, or the scheme no bound of
+            its step: a subclass that changed either, a hook, an attribute replaced on an object, an activation that is
+            steeper than it states. Statements of a class of your own are trusted here, but not by `certify`.
 
     Examples:
         >>> import liouville as lv
@@ -63,16 +63,16 @@ def log_upper_bound(flow: Flow, steps: int | None = None) -> Tensor:
     where s_max is infinite, so is U. By multipliers (`liouville.multipliers.recursion`), for splitting schemes on
     separable and pair fields and forward Euler on Hamiltonian, antisymmetric and residual ones, dense or on a graph,
     with tanh, relu, softplus or logistic: a number that is proved with its rounding, usually far smaller.
-    That one is for objects that are exactly of these classes; others have the bound by norms.
+    It is for objects that are exactly of these classes; others have the bound by norms.
 
     Args:
         flow: a flow.
         steps: how many multipliers are tried; each gives a bound, the least is taken. None: 100, or as many as about a
-            second allows. 0: the bound by norms alone.
+            second allows. 0: only the bound by norms.
 
     Raises:
         NotImplementedError: as for `log_layer_bounds`.
-        ValueError: if ``steps`` is no whole number of at least 0.
+        ValueError: if ``steps`` is not a whole number of at least 0.
 
     Examples:
         >>> import liouville as lv
@@ -87,11 +87,12 @@ def log_upper_bound(flow: Flow, steps: int | None = None) -> Tensor:
 def log_inverse_bound(flow: Flow, steps: int | None = None) -> Tensor:
     r"""log U' of the inverse of a composition of shears: every singular value of every dState_N/dState_j is >= 1/U'.
 
-    By norms U' is U: the inverse of a shear has its norm. Products of them have in general not, except for a separable
-    field with X = c Q, Q orthogonal, where A^-1 = J^-1 A^T J. Arguments and errors are those of `log_upper_bound`.
+    By norms U' is U: a shear and its inverse have the same norm. For products of shears this does not hold in general,
+    except for a separable field with X = c Q, Q orthogonal, where A^-1 = J^-1 A^T J. Arguments and errors are as in
+    `log_upper_bound`.
 
     Raises:
-        NotImplementedError: also for a scheme that is no composition of shears.
+        NotImplementedError: also for a scheme that is not a composition of shears.
 
     Examples:
         >>> import liouville as lv
@@ -105,12 +106,12 @@ def log_inverse_bound(flow: Flow, steps: int | None = None) -> Tensor:
 
 
 class ProvedBound(NamedTuple):
-    """log U with all roundings of its evaluation, and how much of it they are, relative to U.
+    """log U with all roundings of its evaluation, and their share relative to U.
 
     Args:
         log_u: rounded up.
         way: ``"norms"`` or ``"multipliers"``.
-        rounding: what was added to log U; 0 by multipliers, whose proof has its own.
+        rounding: the amount added to log U; 0 by multipliers, whose proof includes rounding.
     """
 
     log_u: float
@@ -120,7 +121,7 @@ class ProvedBound(NamedTuple):
 
 @torch.no_grad()
 def proved_bound(flow: Flow, backwards: bool = False) -> ProvedBound:
-    """The smaller of the two bounds of `log_upper_bound`, or of `log_inverse_bound`, once each is rounded up.
+    """The smaller of the two bounds of `log_upper_bound`, or of `log_inverse_bound`, each rounded up.
 
     Raises:
         NotImplementedError: as for these.
@@ -140,7 +141,7 @@ def proved_bound(flow: Flow, backwards: bool = False) -> ProvedBound:
 
 
 def _inverse_is_apart(flow: Flow) -> bool:
-    """Whether the inverse of a composition of shears may have another norm than it."""
+    """Whether a composition of shears and its inverse may have different norms."""
     if not isinstance(flow.scheme, ShearScheme) or flow.scheme.kept_bits:
         raise NotImplementedError(f"no bound of the inverse is known for {type(flow.scheme).__name__}.")
     return needs_inverse(unwrapped(flow.field), flow.scheme)
@@ -160,10 +161,10 @@ def _both(flow: Flow, steps: int | None, backwards: bool) -> tuple[Tensor, Tenso
 
 
 def rounding_of_norms(flow: Flow) -> float:
-    """How far log U by norms may be off, evaluated in the dtype of the weights.
+    """The error of log U by norms, evaluated in the dtype of the weights.
 
-    LAPACK's norms of n x n matrices are good to 10 n eps of themselves, and the bound of a layer takes up to ten of
-    them, each of which moves its logarithm by no more than itself; then N of those are summed.
+    LAPACK's norms of n x n matrices have a relative error of at most 10 n eps. The bound of a layer uses up to ten
+    norms, each of which moves its logarithm by at most its relative error; then N logarithms are summed.
 
     Examples:
         >>> import liouville as lv
@@ -176,13 +177,13 @@ def rounding_of_norms(flow: Flow) -> float:
 
 
 def log_exponential_bound(flow: Flow) -> Tensor:
-    r"""The plain exponent sum_j h (L_p + L_q), or sum_j h L: log of the bound that needs no structure.
+    r"""The plain exponent sum_j h (L_p + L_q), or sum_j h L: the log of the bound without structure.
 
     For the separable field it is h s_max ||X|| sum_j (||K_p||^2 + ||K_q||^2), for forward Euler on the Hamiltonian
     field h s_max sum_j ||J|| ||K||^2. `log_upper_bound` is never larger, and about half or a quarter of it.
 
     Raises:
-        NotImplementedError: if the field states no Lipschitz constants, or for a scheme that this is no bound for.
+        NotImplementedError: if the field states no Lipschitz constants, or the bound does not hold for the scheme.
 
     Examples:
         >>> import liouville as lv
@@ -200,7 +201,7 @@ def log_exponential_bound(flow: Flow) -> Tensor:
 
 
 def _lipschitz(field: VectorField) -> Lipschitz:
-    """The field's constants, of the map that its weights define in exact arithmetic; differentiable in them."""
+    """The field's constants for the map that its weights define in exact arithmetic; differentiable in the weights."""
     return field.lipschitz(_theta(field))
 
 

@@ -22,10 +22,10 @@ Chain = nn.Sequential | nn.ModuleList | Sequence[nn.Module]
 
 
 def modules_of(chain: Chain) -> list[nn.Module]:
-    """The modules of an ``nn.Sequential``, an ``nn.ModuleList`` or a sequence, once each is fit to be analysed.
+    """The modules of an ``nn.Sequential``, an ``nn.ModuleList`` or a sequence, after checks that each can be analysed.
 
     Raises:
-        ValueError: if it is no chain, or a module of it is random or couples the samples of a batch.
+        ValueError: if it is not a chain, or a module of it is random or couples the samples of a batch.
     """
     if isinstance(chain, nn.Module) and not isinstance(chain, nn.Sequential | nn.ModuleList):
         raise ValueError(
@@ -45,8 +45,8 @@ def chain_states(modules: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
     """x_0 ... x_N, detached.
 
     Raises:
-        ValueError: if a module gives no tensor of floating-point numbers, cannot be differentiated, or gives one
-            sample another output when the rest of the batch changes.
+        ValueError: if a module does not return a floating-point tensor, cannot be differentiated, or returns another
+            output for a sample when the rest of the batch changes.
     """
     states = [x.detach()]
     for j, module in enumerate(modules):
@@ -56,8 +56,8 @@ def chain_states(modules: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
             _require_tensor(name, y, len(x))
             if not y.requires_grad or torch.autograd.grad(y.sum(), states[-1], allow_unused=True)[0] is None:
                 raise ValueError(
-                    f"the output of {name} has no derivative by its input; leave it out, or start behind it (behind "
-                    "an embedding, for example)."
+                    f"the output of {name} has no derivative by its input; leave it out, or start after it (after an "
+                    "embedding, for example)."
                 )
         states[-1].requires_grad_(False)
         states.append(y.detach())
@@ -101,14 +101,14 @@ def _own(x: Tensor) -> Tensor:
 
 
 def floating(x: Tensor) -> Tensor:
-    """x, known to be floating-point samples."""
+    """x, after a check that it holds floating-point samples."""
     require_tensor(x)
     if not len(x.shape) or not x.numel():
         raise ValueError(f"expected at least one sample, got an input of shape {tuple(x.shape)}.")
     if not x.is_floating_point() or x.dim() < 2:
         raise ValueError(
             f"expected floating-point inputs with the batch on axis 0, got {x.dtype} of shape {tuple(x.shape)}; "
-            "start behind an embedding."
+            "start after an embedding."
         )
     return x
 

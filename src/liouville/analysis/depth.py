@@ -1,11 +1,11 @@
-r"""Is it an ordinary differential equation, or a stack of layers? The same weights with 2N, 4N and 8N layers tell.
+r"""Test for an ordinary differential equation or a stack of layers: the same weights with 2N, 4N and 8N layers.
 
 Refined with constant weights the layers take half the step through the same piecewise constant vector field, and the
-outputs converge to that of its equation. Every stack of layers has such an equation; the question is whether N layers
-are near it. With d_1, d_2, d_3 the changes at the three doublings and p the order of the last two, the output of N
-layers is about d_1 + d_2 + d_3 + d_3 / (2^p - 1) away from the limit. Where that is a small part of the output, the
-network follows the equation, and a prediction hardly cares how many layers solve it; where one doubling changes no
-small part, the function learned is the layers' own. Between the two, nothing is said.
+outputs converge to the output of its equation. Every stack of layers has such an equation; the question is whether N
+layers are near it. With d_1, d_2, d_3 the changes at the three doublings and p the order of the last two, the output of
+N layers is about d_1 + d_2 + d_3 + d_3 / (2^p - 1) away from the limit. Where that is a small part of the output, the
+network follows the equation, and predictions hardly depend on the number of layers. Where one doubling changes a large
+part, the learned function belongs to the layers. Between the two there is no verdict.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from liouville.precision import require_floating
 
 Kind = Literal["ODE", "stack", "undecided"]
 
-_NEAR = 0.2  # of the output: estimated distances up to it are an equation's error
-_FAR = 0.3  # a change beyond it makes another function
-_SLOWEST = 0.5  # an order below is no convergence
+_NEAR = 0.2  # relative to the output: estimated distances up to it are the error of an equation
+_FAR = 0.3  # a larger change makes another function
+_SLOWEST = 0.5  # a lower order is no convergence
 
 
 @dataclass(frozen=True)
 class DepthCheck:
-    """What refinement changes; print it for the verdict.
+    """The effect of refinement; print it for the verdict.
 
     ``change``, ``next_change`` and ``last_change`` are the largest differences N to 2N, 2N to 4N and 4N to 8N over all
     samples and outputs, relative to the largest output; ``order`` is log2 of the ratio of the last two, NaN where they
-    are rounding; ``expected_order`` the lowest ``order_in_depth`` of the schemes. ``distance`` is how far N layers are
-    from the limit by these figures, infinite where they do not converge. ``flips`` is the share of predictions that
-    change from N to 2N layers, None for a flow. ``kind`` is "ODE", "stack" or "undecided".
+    are rounding; ``expected_order`` the lowest ``order_in_depth`` of the schemes. ``distance`` is the distance of N
+    layers from the limit by these figures, infinite where they do not converge. ``flips`` is the fraction of
+    predictions that change from N to 2N layers, None for a flow. ``kind`` is "ODE", "stack" or "undecided".
     """
 
     layers: int
@@ -67,16 +67,16 @@ def depth_check(network: nn.Module, x: Tensor, *, tolerance: float = 0.01) -> De
     """Compare the network with itself at 2, 4 and 8 times the layers, the weights held constant over each; in float64.
 
     It is "an ODE" where the outputs converge, with an order of at least 1/2, and N layers are within 20 % of the output
-    from the limit; the equation is resolved where besides the share of flipped predictions (the relative change, for a
+    from the limit; the equation is resolved if also the fraction of flipped predictions (the relative change, for a
     flow) is at most ``tolerance``. It is "a stack of layers" where one of the doublings changes the output by more than
-    30 % of its size, or to something that is not finite, whatever the ratio of the changes. Else it is undecided.
-    `benchmarks/depth_check.py` counts how often that errs.
+    30 % of its size, or makes it not finite, whatever the ratio of the changes. Otherwise it is undecided.
+    `benchmarks/depth_check.py` measures the error rate of this test.
 
     Args:
         network: a `Flow`, or any module with flows in it whose output is scores (samples, classes), or one score per
             sample with the threshold 0.
         x: inputs.
-        tolerance: how many predictions may flip.
+        tolerance: the fraction of predictions that may flip.
 
     Raises:
         ValueError: if the network has no flow, or its output is not finite.
@@ -110,7 +110,7 @@ def depth_check(network: nn.Module, x: Tensor, *, tolerance: float = 0.01) -> De
 
 
 def _outputs(network: nn.Module, x: Tensor) -> list[Tensor]:
-    """Of N, 2N, 4N and 8N layers, in float64, or as it is where a part of the network insists on its own type."""
+    """The outputs of N, 2N, 4N and 8N layers, in float64 unless a part of the network needs its own dtype."""
     wide = copy.deepcopy(network).double() if x.is_floating_point() else network
     try:
         return [_refined(wide, times)(x.double() if x.is_floating_point() else x) for times in range(4)]
@@ -128,7 +128,7 @@ def _refined(network: nn.Module, times: int) -> nn.Module:
 
 
 def _limit(changes: Sequence[float], rounding: float) -> tuple[float, float]:
-    """The order in depth, NaN where there is none to measure, and the distance of N layers from the limit."""
+    """The order in depth, NaN where it cannot be measured, and the distance of N layers from the limit."""
     _, second, third = changes
     if not math.isfinite(sum(changes)):
         return math.nan, math.inf
@@ -159,8 +159,8 @@ def _verdict(
     at = "" if math.isnan(order) else f"; order in depth {order:.2f} (the scheme's: {expected})"
     if kind == "stack":
         return (
-            f"a stack of layers: {measured}, the next doublings by {second} and {third}{at}; its function is that of "
-            "the layers, not of a differential equation."
+            f"a stack of layers: {measured}, the next doublings by {second} and {third}{at}; its function belongs to "
+            "the layers, not to a differential equation."
         )
     if kind == "undecided":
         far = "do not converge" if math.isinf(distance) else f"are {distance:.2g} of it from their limit"

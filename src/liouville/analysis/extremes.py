@@ -1,9 +1,9 @@
-r"""Extreme singular values of large sensitivities, by products with vectors alone.
+r"""Extreme singular values of large sensitivities, only by products with vectors.
 
 Golub-Kahan bidiagonalisation of A = dState_N/dState_j, all samples at once: after k steps A V = U B and
 A^T U = V B^T + beta v e_k^T with an upper bidiagonal B. For a singular triplet (s, x, y) of B the residual is
-beta |x_k|, so some singular value of A lies within beta |x_k| of s: that is the error given here, with what N layers
-may round. The largest s never exceeds ||A|| and, from a random start, soon reaches it. The smallest one converges
+beta |x_k|, so some singular value of A lies within beta |x_k| of s: that is the error given here, plus the rounding of
+N layers. The largest s never exceeds ||A|| and, from a random start, soon reaches it. The smallest one converges
 slowly; where the scheme is reversible it is 1 / ||A^-1|| instead, with A^-1 the product of the inverse layers.
 """
 
@@ -59,21 +59,21 @@ def extreme_singular_values(
     tolerance: float = 1e-3,
     generator: torch.Generator | None = None,
 ) -> SingularExtremes:
-    r"""s_max and s_min of dState_N/dState_layer for every sample, by products with vectors alone.
+    r"""s_max and s_min of dState_N/dState_layer for every sample, only by products with vectors.
 
-    Each step costs one forward and one reverse derivative through the layers; kept are the states and 2 ``steps``
-    vectors per sample.
+    Each step needs one forward and one reverse derivative through the layers; the states and 2 ``steps`` vectors per
+    sample are stored.
 
     Args:
         flow: a `Flow`, or a chain of modules as for `backward_sensitivity`; rectangular matrices have min(m, n) values.
         y: the input.
         layer: j, the state by which State_N is differentiated.
-        steps: most steps; min(m, n) of them give every singular value to rounding.
-        tolerance: stop once both errors are at most this part of their value, in every sample.
-        generator: source of the start vectors; a fixed seed if None.
+        steps: maximum number of steps; min(m, n) steps give every singular value to rounding.
+        tolerance: stop once both relative errors are at most this, in every sample.
+        generator: random generator of the start vectors; a fixed seed if None.
 
     Raises:
-        ValueError: if ``layer`` is not one of the states before the last, or the chain is not fit to be analysed.
+        ValueError: if ``layer`` is not one of the states before the last, or the chain cannot be analysed.
 
     Examples:
         >>> import liouville as lv
@@ -138,8 +138,8 @@ def _linearised(function: Callable[..., State], at: State, to: State, inverse: _
     """The derivative of ``function`` at the parts ``at``, whose value has the shapes of ``to``."""
 
     def times(v: Tensor) -> Tensor:
-        # contiguous, as the forward derivative of group norm wants it; fused attention has none, and is taken where
-        # nothing needs a gradient
+        # contiguous, as the forward derivative of group norm requires; fused attention has no forward derivative, and
+        # is used where nothing needs a gradient
         leaves = tuple(x.detach().contiguous().requires_grad_() for x in at)
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             return _flat(jvp(function, leaves, _parts(v, at))[1]).detach()
@@ -175,7 +175,7 @@ def _parts(v: Tensor, like: State) -> State:
 
 @dataclass(frozen=True)
 class _Search:
-    """Golub-Kahan bidiagonalisation with full reorthogonalisation, every sample by itself."""
+    """Golub-Kahan bidiagonalisation with full reorthogonalisation, for each sample separately."""
 
     steps: int
     tolerance: float
@@ -210,8 +210,8 @@ class _Search:
         return v / v.norm(dim=-1, keepdim=True)
 
     def _next(self, w: Tensor, basis: list[Tensor], n: int) -> tuple[Tensor, Tensor]:
-        """The part of w that is orthogonal to the basis, as unit vector and length; where it is rounding, the length is
-        0 and the vector a random one, so that the search goes on in what has not been seen."""
+        """The part of w that is orthogonal to the basis, as unit vector and length. Where it is only rounding, the
+        length is 0 and the vector random, so that the search goes on in new directions."""
         scale = w.norm(dim=-1, keepdim=True)
         rest = _orthogonal(w, basis)
         length = rest.norm(dim=-1, keepdim=True)

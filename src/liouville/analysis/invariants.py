@@ -1,10 +1,10 @@
-r"""What a flow should keep: the symplectic form, A J A^T = J, and the energy of every frozen layer.
+r"""Invariants of a flow: the symplectic form, A J A^T = J, and the energy of every frozen layer.
 
 The energy of a network changes for two reasons, which add up to H(y_N; theta_{N-1}) - H(y_0; theta_0):
 
     defect_j = H(y_{j+1}; theta_j) - H(y_j; theta_j),        work_j = H(y_j; theta_j) - H(y_j; theta_{j-1})
 
-The first is the error of the scheme and goes to 0 with h; the second is what the changing weights do to the state.
+The first is the error of the scheme and goes to 0 with h; the second is the work that the changing weights do.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class EnergyBalance(NamedTuple):
 @precisely
 @torch.no_grad()
 def energy_balance(flow: Flow, y: Tensor) -> EnergyBalance:
-    """By how much each layer fails to keep its energy, and what the changes of weights between layers do to it.
+    """The error of each layer in conserving its energy, and the work done by changes of weights between layers.
 
     Raises:
         ValueError: if the field states no `VectorField.energy`, or the scheme carries more than y.
@@ -60,12 +60,12 @@ def energy_balance(flow: Flow, y: Tensor) -> EnergyBalance:
 def symplectic_defect(matrices: Tensor, J: Tensor) -> Tensor:
     r"""||A J A^T - J|| / (||A||^2 ||J||) in the spectral norm, for matrices (..., n, n): (...).
 
-    A few eps for every symplectic layer, and for products of any depth: what rounding alone leaves grows like
-    ||A||^2. For one layer, whose norm is near 1, it is the defect against eps.
+    It is a few eps for every symplectic layer, and for products of any depth: the effect of rounding grows like
+    ||A||^2. For one layer, whose norm is near 1, it is the defect relative to eps.
 
     Args:
-        matrices: of layers or of whole flows, numerator layout.
-        J: (n, n), skew; `structure` gives a flow's.
+        matrices: Jacobians of layers or of whole flows, numerator layout.
+        J: (n, n), skew; for a flow see `structure`.
 
     Examples:
         >>> J = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
@@ -80,11 +80,11 @@ def symplectic_defect(matrices: Tensor, J: Tensor) -> Tensor:
 @precisely
 @torch.no_grad()
 def structure(flow: Flow) -> Tensor | None:
-    """The one constant J of the flow's state on vectors, (n, n), or None where no such J belongs to it.
+    """The constant J of the flow's state on vectors, (n, n), or None where it has no such J.
 
-    The field's own `VectorField.structure` where it is one for all layers and the scheme carries y only: that of
-    separable fields, of the general Hamiltonian field with a constant J and of second-order fields with a potential;
-    the pair field and the two-step scheme have none. That J exists does not make a scheme symplectic.
+    It is the field's `VectorField.structure` if all layers share one and the scheme carries only y: for separable
+    fields, the general Hamiltonian field with a constant J, and second-order fields with a potential. The pair field
+    and the two-step scheme have none. The existence of J does not make a scheme symplectic.
 
     Examples:
         >>> import liouville as lv
@@ -101,7 +101,7 @@ def structure(flow: Flow) -> Tensor | None:
 def _energy(flow: Flow, state: State, theta_j: Theta) -> Tensor:
     if flow.scheme.carries:
         raise ValueError(
-            f"{type(flow.scheme).__name__} carries {flow.scheme.carries}, which have no energy; use a one-step scheme."
+            f"{type(flow.scheme).__name__} carries {flow.scheme.carries}, which has no energy; use a one-step scheme."
         )
     try:
         return flow.field.energy(state if len(state) > 1 else state[0], theta_j)

@@ -1,4 +1,4 @@
-r"""How well a flow can be run backwards in the arithmetic that it has: measured layer by layer."""
+r"""How well a flow can be inverted in its own arithmetic: measured layer by layer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from liouville.flow import Flow, require_flow
 
 @torch.no_grad()
 def reconstruction_error(flow: Flow, y: Tensor) -> Tensor:
-    r"""How far each state is off when it is rebuilt from the last one, (N + 1,), relative to its largest entry.
+    r"""The error of each state when it is rebuilt from the last one, (N + 1,), relative to its largest entry.
 
-    Entry j is max |rebuilt state_j - state_j| / max |state_j| over the whole batch; entry N is 0. It is what the
-    backward pass of `Reversible` works with: the flow's own engine if it is one, with its arithmetic and anchors, else
-    ``Reversible()``. All N states are kept for the comparison.
+    Entry j is max |rebuilt state_j - state_j| / max |state_j| over the whole batch; entry N is 0. It is the error in
+    the backward pass of `Reversible`: of the flow's engine if it is a `Reversible`, with its arithmetic and anchors,
+    else of ``Reversible()``. All N states are kept for the comparison.
 
     Raises:
         ValueError: if the scheme has no inverse.

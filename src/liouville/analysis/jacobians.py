@@ -1,10 +1,11 @@
 r"""The Jacobian of every layer, for every sample: A_j = d State_{j+1} / d State_j, numerator layout.
 
-The state is what the scheme carries from layer to layer: (p, q), or the pair (y_{j-1}, y_j) of a two-step scheme, side
-by side along the features' axis and flattened; so (p, q) is y, of vectors, images and sequences alike. A scheme
-composes its Jacobian from those of the field: a shear p += c h p_dot(q) has [[I, c h S], [0, I]] with S = d p_dot / dq,
-an implicit step one linear solve. The field's own come in closed form through `Activation.derivative`, many layers at
-once, or else by differentiating the field layer by layer, one row of every sample's matrix in each copy of the batch.
+The scheme carries the state from layer to layer: (p, q), or the pair (y_{j-1}, y_j) of a two-step scheme, side
+by side along the features' axis and flattened; so (p, q) is y, for vectors, images and sequences alike. A scheme
+composes its Jacobian from Jacobians of the field: a shear p += c h p_dot(q) has [[I, c h S], [0, I]] with
+S = d p_dot / dq, an implicit step one linear solve. The field's Jacobians have a closed form through
+`Activation.derivative`, many layers at once. Otherwise the field is differentiated layer by layer, with one row of
+every sample's matrix in each copy of the batch.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from liouville.schemes import (
     SplittingScheme,
 )
 
-Parts = list[Tensor]  # of the states of some layers, (L, B, *features) each
+Parts = list[Tensor]  # parts of the states of some layers, (L, B, *features) each
 Rule = Callable[[Any, "Local", Parts, Parts], Tensor]
 
 _CHUNK = 2**22  # numbers in the temporaries of one chunk of layers: 32 MiB in float64
@@ -49,9 +50,9 @@ def layer_jacobians(flow: Flow | Chain, y: Tensor, *, memory: int = MEMORY) -> A
 
     Args:
         flow: a `Flow`, or any chain of modules: an ``nn.Sequential`` or a sequence of modules, axis 0 the batch.
-        y: the input, (*batch, features), (B, C, H, W) or (B, tokens, features): the field's `sample_ndim` says what one
-            sample is; the chain's own otherwise.
-        memory: most bytes that the result may take.
+        y: the input, (*batch, features), (B, C, H, W) or (B, tokens, features): the field's `sample_ndim` defines one
+            sample; for a chain, the shape that its modules take.
+        memory: maximum number of bytes of the result.
 
     Returns:
         (N, *batch, n, n) for a flow, n the size of one sample's state; for a chain the list of its N matrices
@@ -91,7 +92,7 @@ def fill_layer_jacobians(flow: Flow, run: Run, out: Tensor) -> Tensor:
 
 @torch.no_grad()
 def field_jacobians(flow: Flow, run: Run) -> Tensor:
-    """f' at the states in front of every layer, (N, B, n, n): of (p, q) for splitting schemes, else of y."""
+    """f' at the states before every layer, (N, B, n, n): by (p, q) for splitting schemes, else by y."""
     local, parts = Local(flow, run.theta, 0, flow.layers), [x[:-1] for x in run.parts]
     if isinstance(flow.scheme, SplittingScheme):
         upper, lower = local.half(0, parts[1]), local.half(1, parts[0])
@@ -120,7 +121,7 @@ class Local:
         return torch.stack([f(x_j, theta_j) for x_j, theta_j in zip(x, self._slices(), strict=True)])
 
     def step(self, state: list[Tensor]) -> Tensor:
-        """A of the scheme's own step, for a scheme without a rule."""
+        """A by differentiating the scheme's step, for a scheme without a closed form."""
         return torch.stack(
             [
                 rows(lambda *s, theta_j=theta_j: self.flow.scheme.step(self.field, s, theta_j, self.h), *s_j)
@@ -145,7 +146,7 @@ class Local:
 
 
 def _differentiated(scheme: Scheme, local: Local, before: Parts, after: Parts) -> Tensor:
-    """The step itself, differentiated."""
+    """A by differentiating the step."""
     return local.step(before)
 
 
@@ -158,7 +159,7 @@ def _splitting(scheme: SplittingScheme, local: Local, before: Parts, after: Part
         blocks[moved] = blocks[moved] + c * local.h * local.half(moved, parts[1 - moved]) @ blocks[1 - moved]
         left.remove(half)
         if half not in left:
-            parts[moved] = after[moved]  # this was the part's last stage, and where that leads is known
+            parts[moved] = after[moved]  # this was the part's last stage, and its result is known
         elif left:
             parts[moved] = parts[moved] + c * local.h * local.velocity(half, parts[1 - moved])
     return torch.cat(blocks, -2)
@@ -170,7 +171,7 @@ def _euler(scheme: Scheme, local: Local, before: Parts, after: Parts) -> Tensor:
 
 
 def _runge_kutta(scheme: Scheme, local: Local, before: Parts, after: Parts) -> Tensor:
-    """The stages' own Jacobians by the chain rule: k' = f'(y + c h k) (I + c h k')."""
+    """Jacobians of the stages by the chain rule: k' = f'(y + c h k) (I + c h k')."""
     (y,), h, eye = before, local.h, _eye(before)
     total, k, dk = torch.zeros_like(eye), torch.zeros_like(y), torch.zeros_like(eye)
     for c, weight in ((0.0, 1), (0.5, 2), (0.5, 2), (1.0, 1)):

@@ -1,4 +1,4 @@
-r"""Lyapunov spectrum of a flow at finite depth: how fast each of n directions grows, by QR over the layers.
+r"""Lyapunov spectrum of a flow at finite depth: the growth rate of each of n directions, by QR over the layers.
 
     lambda_k = log(s_k) / T,        s_1 >= ... >= s_n the singular values of A = dState_N/dState_0 = A_{N-1} ... A_0
 
@@ -6,13 +6,13 @@ For T -> infinity along one trajectory these are its Lyapunov exponents (Oselede
 finite-time exponents, which do not depend on a basis. Their sum is log |det A| / T, the largest is log ||A|| / T, and
 for a symplectic A with respect to J = [0, -I; I, 0] they pair as +-lambda.
 
-The product itself forgets what is below eps times its largest singular value, so it is never formed: layer by layer
+The product loses everything below eps times its largest singular value, so it is never formed: layer by layer
 
     A_j ... A_0 = Q D U,        A_{j+1} Q P = Q' R,        D' = diag(R) P^T D P,        U' = (D')^-1 R (P^T D P) P^T U,
 
 with Q orthogonal, D positive, diagonal and kept as logarithms, P the order of the columns by size, and U well
-conditioned. At the end one-sided Jacobi rotations of the rows of D U give its singular values, with an error relative
-to each of them and not to the largest.
+conditioned. At the end one-sided Jacobi rotations of the rows of D U give its singular values, each with a small
+relative error.
 
 References: Benettin, Galgani, Giorgilli & Strelcyn 1980, Meccanica 15, 9-30 (QR over time); Eckmann & Ruelle 1985, Rev.
 Mod. Phys. 57, 617-656 (finite time; Oseledets' theorem); Bai, Lee, Li & Xu 2011, Linear Algebra Appl. 435, 659-673 (the
@@ -30,7 +30,7 @@ from liouville.analysis.jacobians import MEMORY, layer_jacobians
 from liouville.analysis.precise import precisely
 from liouville.flow import Flow, require_flow
 
-_SWEEPS = 30  # of Jacobi at most; its last ones converge quadratically
+_SWEEPS = 30  # maximum number of Jacobi sweeps; the last ones converge quadratically
 
 
 @precisely
@@ -40,17 +40,16 @@ def lyapunov_spectrum(
 ) -> Tensor:
     r"""Finite-time Lyapunov exponents of each sample, per unit of time, the largest first: (*batch, n).
 
-    exp(lambda_k T) is the k-th singular value of dState_N/dState_0. Its error is eps relative to itself, times N and
-    the condition of single layers, where `singular_spectra` of the product errs by eps times the largest. That holds
-    while directions do not trade places: what one gains on another by 1/eps and loses again is lost to rounding.
-    Computed in float64 from layers in the dtype of y.
+    exp(lambda_k T) is the k-th singular value of dState_N/dState_0. Its relative error is eps times N times the
+    condition of single layers; `singular_spectra` of the product has an error of eps times the largest value. This
+    holds while directions keep their order: a growth by 1/eps over another direction that is undone later is lost to
+    rounding. Computed in float64 from layers in the dtype of y.
 
     Args:
-        layers: a `Flow`, or the matrices (N, ..., n, n) that `layer_jacobians` gives.
+        layers: a `Flow`, or the matrices (N, ..., n, n) from `layer_jacobians`.
         y: the input of a flow; None with matrices.
-        T: the time that the layers take together; a flow's own by default, N for matrices, so that exponents are per
-            layer.
-        memory: most bytes that a flow's matrices may take.
+        T: the total time of the layers; by default the T of a flow, and N for matrices (exponents per layer).
+        memory: maximum number of bytes of a flow's matrices.
 
     Returns:
         (..., n), largest first; -inf for a direction that a layer maps to 0, NaN for a sample with entries that are not
@@ -73,9 +72,9 @@ def lyapunov_spectrum(
     elif not isinstance(layers, Tensor) and y is not None:
         A, time = layer_jacobians(require_flow(layers), y, memory=memory), layers.T if T is None else T
     else:
-        raise ValueError("lyapunov_spectrum takes a flow and its input, or matrices of layers and nothing more.")
+        raise ValueError("lyapunov_spectrum takes a flow and its input, or only matrices of layers.")
     if not time > 0:
-        raise ValueError(f"T, the time that all layers take together, must be positive, got {time}.")
+        raise ValueError(f"T, the total time of all layers, must be positive, got {time}.")
     A64 = A.double()
     sound = A64.isfinite().all(-1).all(-1).all(0)
     logs, U = _graded(
@@ -88,8 +87,8 @@ def lyapunov_spectrum(
 def _square(A: Tensor) -> Tensor:
     if A.dim() < 3 or A.shape[-1] != A.shape[-2] or not len(A):
         raise ValueError(
-            f"expected the matrices (N, ..., n, n) of N layers, got the shape {tuple(A.shape)}; layer_jacobians gives "
-            "those of a flow."
+            f"expected the matrices (N, ..., n, n) of N layers, got the shape {tuple(A.shape)}; for a flow use "
+            "layer_jacobians."
         )
     return A
 
@@ -101,7 +100,7 @@ def _graded(A: Tensor) -> tuple[Tensor, Tensor]:
     logs = torch.zeros_like(A[0, ..., 0])
     for A_j in A:
         C = A_j @ Q
-        order = (logs + C.norm(dim=-2).log()).argsort(-1, descending=True)  # graded: what has grown most comes first
+        order = (logs + C.norm(dim=-2).log()).argsort(-1, descending=True)  # graded: the fastest growth comes first
         logs = logs.gather(-1, order)
         U = U.gather(-2, order[..., None].expand(U.shape))
         Q, R = torch.linalg.qr(C.gather(-1, order[..., None, :].expand(C.shape)))
@@ -121,7 +120,7 @@ def _graded(A: Tensor) -> tuple[Tensor, Tensor]:
 def _log_singular_values(logs: Tensor, U: Tensor) -> Tensor:
     """log of the singular values of diag(exp(logs)) U, by one-sided Jacobi rotations of its rows.
 
-    Every row is a unit vector and the logarithm of its length, so that rows may be any number of orders apart.
+    Every row is stored as a unit vector and the logarithm of its length, so sizes of rows may differ by any factor.
     """
     dead = logs == -torch.inf
     n, eps = U.shape[-1], torch.finfo(U.dtype).eps
@@ -142,11 +141,11 @@ def _normalised(X: Tensor, logs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rotated(X: Tensor, logs: Tensor, one: list[int], other: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows e^l x and e^m y of each pair turned until they are orthogonal, and the largest cosine before.
+    """Rows e^l x and e^m y of each pair rotated to be orthogonal, and the largest cosine before.
 
-    With r = e^(m - l), at most about 1 as rows come by size, and c = <x, y>, the rotation by the angle of tangent r u
-    makes them e^l (x - r^2 u y) and e^m (y + u x), each times its cosine, for u = sign(w)/(|w| + (w^2 + r^2)^(1/2)),
-    w = (r^2 - 1)/(2 c).
+    With r = e^(m - l), at most about 1 as rows are sorted by size, and c = <x, y>, the rotation by the angle of tangent
+    r u makes them e^l (x - r^2 u y) and e^m (y + u x), each times its cosine, for u = sign(w)/(|w| + (w^2 +
+    r^2)^(1/2)), w = (r^2 - 1)/(2 c).
     """
     x, y = X[..., one, :], X[..., other, :]
     r2 = (2 * (logs[..., other] - logs[..., one])).exp()
@@ -162,7 +161,7 @@ def _rotated(X: Tensor, logs: Tensor, one: list[int], other: list[int]) -> tuple
 
 
 def _rounds(n: int) -> list[tuple[list[int], list[int]]]:
-    """All pairs of n rows in rounds of disjoint pairs, as in a tournament where all play all."""
+    """All pairs of n rows in rounds of disjoint pairs, as in a round-robin tournament."""
     players = [*range(n), *([-1] if n % 2 else [])]
     rounds = []
     for _ in range(len(players) - 1):

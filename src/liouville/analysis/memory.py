@@ -1,4 +1,4 @@
-r"""What a training step keeps in memory, by engine: measured on copies of your network, as deep and twice as deep."""
+r"""The memory of a training step, by engine: measured on copies of your network with N and 2N layers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ENGINES = (Stored(), Checkpointed(), Reversible(), Reversible(compensated=True)
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """One engine: bytes at the peak of a step, and bytes that one layer more costs; or why it does not fit."""
+    """One engine: peak bytes of a step, and bytes per additional layer; or why it does not fit."""
 
     engine: Backprop
     peak: float
@@ -33,7 +33,7 @@ class MemoryUse:
 
 @dataclass(frozen=True)
 class MemoryReport:
-    """What each engine keeps; print it to see a table."""
+    """The memory of each engine; print it to see a table."""
 
     layers: int
     uses: tuple[MemoryUse, ...]
@@ -46,15 +46,15 @@ class MemoryReport:
 def memory(network: nn.Module, x: Tensor, engines: Sequence[Backprop] = _ENGINES) -> MemoryReport:
     """Peak memory of one training step on the input ``x``, and its growth by layer, for each engine.
 
-    A step is a forward and a backward pass of the sum of all outputs. Counted are the tensors made in it that are
-    alive at once, without the input, the parameters and their gradients; on the CPU to 2 %, by watching every
-    operation, on CUDA by its allocator. What an operation uses inside, and what an allocator keeps of freed memory,
-    is not seen: ``benchmarks/memory_vs_depth.py`` measures whole processes.
+    A step is a forward and a backward pass of the sum of all outputs. The count includes all tensors made in it that
+    are alive at once, except the input, the parameters and their gradients: on the CPU to 2 %, by watching every
+    operation, on CUDA by its allocator. It does not include temporaries inside an operation and freed memory that an
+    allocator keeps: ``benchmarks/memory_vs_depth.py`` measures whole processes.
 
     Args:
         network: a `Flow`, a `Network`, or any module with flows in it; a copy is measured.
         x: an input.
-        engines: those to measure; one that does not fit gets a row that says why.
+        engines: engines to measure; one that does not fit gets a row with the reason.
 
     Raises:
         ValueError: if the network contains no flow.
@@ -111,13 +111,13 @@ def _bytes(tensors: Sequence[Tensor]) -> int:
 
 
 class _Watch(Bystander):
-    """Notes when each storage is made, and about when it is gone: looked for whenever 2 % more have been added."""
+    """Records when each storage is made, and about when it is freed: checked whenever 2 % more have been added."""
 
     def __init__(self) -> None:
         super().__init__()
         self.time = 0
-        self.alive: dict[int, tuple[StorageWeakRef, int, int]] = {}  # by identity: reference, bytes, made when
-        self.gone: list[tuple[int, int, int]] = []  # bytes, made when, gone when
+        self.alive: dict[int, tuple[StorageWeakRef, int, int]] = {}  # by identity: reference, bytes, time of creation
+        self.gone: list[tuple[int, int, int]] = []  # bytes, time of creation, time of release
         self.size = self.added = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -128,7 +128,7 @@ class _Watch(Bystander):
         return out
 
     def peak(self, without: Sequence[Tensor]) -> float:
-        """The most bytes alive at once, some tensors left out."""
+        """The maximum number of bytes alive at once, without some tensors."""
         self._look()
         left_out = {StorageWeakRef(t.untyped_storage()).cdata for t in without}
         lives = [(made, size) for key, (_, size, made) in self.alive.items() if key not in left_out]

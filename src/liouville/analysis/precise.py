@@ -1,6 +1,6 @@
-r"""The gate of analysis: what a statement is evaluated in.
+r"""The gate of analysis: the precision in which a statement is evaluated.
 
-A statement is about the map that the weights define in exact arithmetic. So 16-bit weights, inputs and matrices are
+A statement concerns the map that the weights define in exact arithmetic. So 16-bit weights, inputs and matrices are
 widened to float32 (the same numbers), and autocast, which would round every product to 16 bits, is switched off; the
 result is float32, or float64 for float64 weights.
 """
@@ -24,9 +24,9 @@ R = TypeVar("R")
 
 
 def precisely(function: Callable[P, R]) -> Callable[P, R]:
-    """``function`` with every module and tensor among its arguments in the working precision, and without autocast.
+    """Run ``function`` with every module and tensor argument in the working precision, and without autocast.
 
-    Where there is no module to judge its inputs, tensors of whole numbers or float8 are refused.
+    Without a module that checks its inputs, tensors of whole numbers or float8 are refused.
     """
 
     @functools.wraps(function)

@@ -3,7 +3,7 @@ r"""Stability regions: for which h lambda the modes of a frozen, linear layer do
 A scheme multiplies a mode exp(lambda t) by the roots r(h lambda) of its step; it is stable where all |r| <= 1 and none
 of modulus 1 is double. On the imaginary axis, where Hamiltonian and antisymmetric fields have their modes, that is
 |h lambda| < 2 for symplectic Euler and Verlet, < 1 for the two-step midpoint rule, <= 2 sqrt 2 for RK4, everywhere for
-the implicit midpoint rule, and nowhere but at 0 for forward Euler.
+the implicit midpoint rule, and only at 0 for forward Euler.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def layer_spectra(flow: Flow, y: Tensor) -> Tensor:
     r"""h times the eigenvalues of f' at the state of every layer and sample: (N, *batch, n), complex; NaN
     where f' is not finite.
 
-    Draw them over the region where `amplification` is at most 1. For splitting schemes f' is that of (p, q); for the
-    two-step scheme that of y. Small n only: `step_margin` does without matrices.
+    Draw them over the region where `amplification` is at most 1. For splitting schemes f' is the derivative by (p, q),
+    for the two-step scheme by y. Only for small n: `step_margin` needs no matrices.
 
     Examples:
         >>> import liouville as lv
@@ -43,8 +43,8 @@ def layer_spectra(flow: Flow, y: Tensor) -> Tensor:
 
 
 def eigenvalues(matrices: Tensor) -> Tensor:
-    """Of each matrix, (..., n), complex; NaN where one is not finite or LAPACK does not converge."""
-    finite = matrices.isfinite().all(-1).all(-1)  # LAPACK may crash on others
+    """The eigenvalues of each matrix, (..., n), complex; NaN where one is not finite or LAPACK does not converge."""
+    finite = matrices.isfinite().all(-1).all(-1)  # LAPACK may crash on matrices that are not finite
     safe = torch.where(finite[..., None, None], matrices, 0.0)
     try:
         found = torch.linalg.eigvals(safe)
@@ -63,13 +63,13 @@ def _eigenvalues(matrix: Tensor) -> Tensor:
 def amplification(scheme: Scheme, z: Tensor) -> Tensor:
     r"""The largest |r(z)| over the roots of one step with h lambda = z, complex, elementwise; stable where <= 1.
 
-    1 + z for forward Euler, the exponential's first five terms for RK4, (1 + z/2)/(1 - z/2) for the implicit midpoint
-    rule, r^2 = 1 + 2 z r for the two-step one, and for splitting schemes r^2 - tr(z) r + 1 = 0 with the trace of
-    their shears on p' = z q, q' = z p; a scheme of your own states it, `Scheme.amplification`. Where the two roots of
-    modulus 1 coincide, modes grow linearly: that limit is strict.
+    The roots are 1 + z for forward Euler, the exponential's first five terms for RK4 and (1 + z/2)/(1 - z/2) for the
+    implicit midpoint rule. For the two-step scheme r^2 = 1 + 2 z r, and for splitting schemes r^2 - tr(z) r + 1 = 0
+    with the trace of their shears on p' = z q, q' = z p; a scheme of your own states it, `Scheme.amplification`. Where
+    the two roots of modulus 1 coincide, modes grow linearly: that limit is strict.
 
     Raises:
-        NotImplementedError: for a scheme that states none, or has changed its step since it was stated.
+        NotImplementedError: for a scheme that states none, or a subclass that has changed the step.
 
     Examples:
         >>> import liouville as lv
@@ -79,13 +79,13 @@ def amplification(scheme: Scheme, z: Tensor) -> Tensor:
     z = torch.as_tensor(z)
     if not is_closed(scheme, "amplification", STEPS):
         raise NotImplementedError(
-            f"{type(scheme).__name__} has a step of its own and states no stability region; override amplification(z)."
+            f"{type(scheme).__name__} has its own step and states no stability region; override amplification(z)."
         )
     return scheme.amplification(z.to(torch.complex128 if z.dtype in _DOUBLE else torch.complex64))
 
 
 def imaginary_limit(scheme: Scheme) -> float:
-    """The w up to which every i w' with w' < w is stable: ``scheme.stability_limit``, for a scheme of one's own too.
+    """The largest w such that every i w' with w' < w is stable: ``scheme.stability_limit``, for any scheme.
 
     Examples:
         >>> import liouville as lv

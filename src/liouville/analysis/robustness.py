@@ -1,13 +1,13 @@
 r"""Certified robustness: how far an input may move, in the 2-norm, before the predicted class can change.
 
-Two methods. ``"local"`` encloses what the network does to a ball around the input (`liouville.analysis.local`); its
-radius is usually a third to two thirds of the distance to the nearest input with another class. ``"global"`` needs the
-upper bound of the flows only: a score difference s_a - s_b has the Lipschitz constant ||w_a - w_b|| U L, L that of the
-lift and of what lies between them, so the class cannot change within
+Two methods. ``"local"`` encloses the image of a ball around the input (`liouville.analysis.local`); its radius is
+usually a third to two thirds of the distance to the nearest input with another class. ``"global"`` needs only the
+upper bound of the flows: a score difference s_a - s_b has the Lipschitz constant ||w_a - w_b|| U L, L the constant of
+the lift and of the modules between the flows, so the class cannot change within
 
     r(x) = min_b (s_a(x) - s_b(x)) / (||w_a - w_b|| U L),        a the predicted class,
 
-for the network in exact arithmetic: what float32 rounds is in the local radius only.
+for the network in exact arithmetic: only the local radius includes the rounding of float32.
 
 With a budget C that constant is known before training; without one U is usually so large that r is of no use. Both
 radii are in the units of the network's input.
@@ -26,10 +26,10 @@ from torch import Tensor, nn
 
 from liouville.activations import ACTIVATIONS
 from liouville.analysis.bounds import proved_bound
-from liouville.analysis.facts import activation_of, is_shipped
 from liouville.analysis.local import local_radius
 from liouville.analysis.precise import precisely
-from liouville.analysis.untouched import FIELDS, require_untouched
+from liouville.analysis.proofs.assumptions import activation_of, is_shipped
+from liouville.analysis.proofs.untouched import FIELDS, require_untouched
 from liouville.flow import Flow, flows_of, require_tensor
 from liouville.network import ChannelsLast, Connector, Half, Lift, Network, evaluation_mode
 from liouville.operators import Conv, spectral_norm
@@ -54,9 +54,9 @@ def certified_radius(network: Network, x: Tensor, method: Literal["local", "glob
 
     Raises:
         NotImplementedError: if a part of the network is not known to the method: a subclass, a hook, a method replaced
-            on an object, a module of another library. The sentence names it.
+            on an object, a module of another library. The message names it.
         ValueError: for an unknown method, an input that does not fit, or a number that is not finite.
-        ArithmeticError: if the network's own scores contradict the enclosure of the local method.
+        ArithmeticError: if the network's scores contradict the enclosure of the local method.
 
     Examples:
         >>> import liouville as lv
@@ -92,7 +92,7 @@ def _global_radius(network: Network, x: Tensor) -> Tensor:
     for flow in flows_of(network):
         sigma = activation_of(flow.field)
         if sigma is not None and not is_shipped(sigma):
-            raise NotImplementedError(f"a radius is known for {', '.join(ACTIVATIONS)}; nothing is proved of {sigma}.")
+            raise NotImplementedError(f"a radius is known for {', '.join(ACTIVATIONS)}; nothing is proved for {sigma}.")
     bound = lipschitz_bound(nn.Sequential(network.lift, network.body, *before))
     scores, W = copy.deepcopy(network).double()(x.double()), last.weight.double()
     if not bool(scores.isfinite().all()):
@@ -108,7 +108,7 @@ def _global_radius(network: Network, x: Tensor) -> Tensor:
 @precisely
 @torch.no_grad()
 def lipschitz_bound(module: nn.Module) -> float:
-    """A Lipschitz constant of a module in the 2-norm, in evaluation mode, from its weights in float64; of a flow from
+    """A Lipschitz constant of a module in the 2-norm, in evaluation mode, from its weights in float64; for a flow, from
     y_0 to y_N.
 
     Raises:
@@ -128,7 +128,7 @@ def _bound(module: nn.Module) -> float:
     if type(module) is Flow:
         return _entry(module) * math.exp(min(proved_bound(module).log_u, 709.0))
     if type(module) is Connector:
-        return _bound(module.map)  # pooling without overlap and zero features stretch nothing
+        return _bound(module.map)  # pooling without overlap and zero features amplify nothing
     if isinstance(module, nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d) and _sees_once(module):
         return 1.0
     if type(module) is nn.Linear:
@@ -141,7 +141,7 @@ def _bound(module: nn.Module) -> float:
 
 
 def _keeps_samples(module: nn.Module) -> bool:
-    """Whether axis 0 stays that of samples, by its settings."""
+    """Whether the settings of the module keep axis 0 as the axis of samples."""
     return getattr(module, "axis", -1) != 0 and getattr(module, "start_dim", 1) == 1
 
 
@@ -165,6 +165,6 @@ def _is_plain(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
 
 
 def _entry(flow: Flow) -> float:
-    """Of y_0 -> State_0; reading y_N from State_N is a projection."""
+    """The Lipschitz constant of y_0 -> State_0; reading y_N from State_N is a projection."""
     constants = flow.field.lipschitz(flow.field.theta())
     return float(flow.scheme.entry(flow.field, constants, flow.h)[0])

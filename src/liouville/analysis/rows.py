@@ -1,8 +1,8 @@
-r"""Jacobians of any function that treats the samples of a batch one by one, by a single backward pass.
+r"""Jacobians of any function that treats the samples of a batch independently, by a single backward pass.
 
 The batch is repeated once per output; copy i is pulled back along the i-th unit vector and so holds row i of every
-sample's matrix. Unlike a vectorised map over backward passes this asks nothing of the function: implicit layers, custom
-derivatives and modules from elsewhere all do.
+sample's matrix. Unlike a vectorised map over backward passes this has no requirements: implicit layers, custom
+derivatives and modules of other libraries all work.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_NUMBERS = 2**22  # in one repeated state, 32 MiB in float64: a few dozen of those are alive at once in a deep graph
+_NUMBERS = 2**22  # in one repeated state, 32 MiB in float64: a few dozen states are alive at once in a deep graph
 
 
 def rows(function: Callable[..., Any], *parts: Tensor) -> Tensor:
-    """d function / d parts of every sample, (B, m, n): outputs and parts flattened, each one behind the other.
+    """d function / d parts of every sample, (B, m, n): outputs and parts flattened and concatenated.
 
     Args:
-        function: takes tensors like ``parts`` with any number of samples, gives a tensor or a tuple of them.
+        function: takes tensors like ``parts`` with any number of samples, returns a tensor or a tuple of them.
         parts: (B, ...) each.
 
     Examples:
@@ -55,7 +55,7 @@ def pull_back(out: Tensor, inputs: Sequence[Tensor], some: Tensor, B: int) -> Te
 
 
 def repeat(part: Tensor, times: int) -> Tensor:
-    """(times * B, ...): the whole batch, ``times`` over."""
+    """(times * B, ...): the whole batch, repeated ``times`` times."""
     return part.detach().expand(times, *part.shape).flatten(0, 1).clone()
 
 
@@ -65,7 +65,7 @@ def copies(m: int, numbers: int) -> int:
 
 
 def allocate(shape: tuple[int, ...], like: Tensor, memory: int) -> Tensor:
-    """Room for the result, or an error that says how much it would take."""
+    """Memory for the result, or an error with the size that it would take."""
     size = math.prod(shape) * like.element_size()
     require_memory(size, memory, f"the matrices {tuple(shape)}")
     return like.new_empty(shape)
@@ -76,8 +76,8 @@ def require_memory(size: int, memory: int, what: str) -> None:
     if size > memory:
         raise ValueError(
             f"{what} would take {size / 2**30:,.3g} GiB, more than the {memory / 2**30:.3g} GiB that memory= allows; "
-            "give fewer samples, allow more, or use liouville.analysis.extreme_singular_values, which works with "
-            "products of vectors alone."
+            "give fewer samples, allow more, or use liouville.analysis.extreme_singular_values, which needs only "
+            "products with vectors."
         )
 
 

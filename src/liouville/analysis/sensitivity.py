@@ -1,10 +1,10 @@
-r"""Backward sensitivities: how the last state moves with every state before it, per sample.
+r"""Backward sensitivities: the derivative of the last state by every state before it, per sample.
 
     dState_N / dState_j = A_{N-1} ... A_{j+1} A_j,        A_l = d State_{l+1} / d State_l
 
 One sweep from the end gives all j: each product is the last one times one more layer. The gradient that reaches layer
-j is (dState_N/dState_j)^T dL/dState_N, so these matrices say whether it vanishes or explodes, whatever the loss. They
-belong to one sample each; the mean over a batch has no such meaning, and no bound holds for it.
+j is (dState_N/dState_j)^T dL/dState_N, so these matrices show whether it vanishes or explodes, whatever the loss. Each
+matrix belongs to one sample; the mean over a batch has no such meaning, and no bound holds for it.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def backward_sensitivity(flow: Flow | Chain, y: Tensor, *, memory: int = MEMORY)
 
     Args:
         flow: a `Flow`, or any chain of modules: an ``nn.Sequential`` or a sequence of modules, axis 0 the batch.
-        y: the input, (*batch, features), (B, C, H, W) or (B, tokens, features): the field's `sample_ndim` says what one
-            sample is; the chain's own otherwise.
-        memory: most bytes that the result may take.
+        y: the input, (*batch, features), (B, C, H, W) or (B, tokens, features): the field's `sample_ndim` defines one
+            sample; for a chain, the shape that its modules take.
+        memory: maximum number of bytes of the result.
 
     Returns:
         (N + 1, *batch, n, n) for a flow, entry [j] = dState_N/dState_j in numerator layout, [N] the identity; n is the
         size of one sample's full state: p and q together, the pair (y_{j-1}, y_j) for the two-step scheme, images
-        and sequences flattened as y is. For a chain the list of N + 1 matrices (B, n_N, n_j), as the width may change.
+        and sequences flattened like y. For a chain the list of N + 1 matrices (B, n_N, n_j), as the width may change.
 
     Raises:
         ValueError: if the result would not fit into ``memory``, or a layer is random, couples the samples of a batch
@@ -76,7 +76,7 @@ def backward_sensitivity(flow: Flow | Chain, y: Tensor, *, memory: int = MEMORY)
 
 
 def multiply(matrices: Tensor) -> None:
-    """A_0, ..., A_{N-1} and anything, (N + 1, B, n, n), become A_{N-1} ... A_j, and the identity, in place."""
+    """A_0, ..., A_{N-1} and an unused entry, (N + 1, B, n, n), become A_{N-1} ... A_j and the identity, in place."""
     matrices[-1] = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
     for j in reversed(range(len(matrices) - 1)):
         matrices[j] = matrices[j + 1] @ matrices[j]
@@ -87,12 +87,12 @@ def gradient_norms(flow: Flow, y: Tensor, gradient: Tensor) -> Tensor:
     r"""||dL/dState_j|| of every sample for j = 0 ... N, (N + 1, *batch), by one backward pass through the plain loop.
 
     Args:
-        flow: the flow; its own engine is not asked, so that it works where the engine hides the layers.
+        flow: the flow; its engine is not used, so that it works where the engine hides the layers.
         y: the input.
         gradient: dL/dy_N, shaped like the output.
 
     Raises:
-        ValueError: if what one sample is has not been said, see `liouville.fields.VectorField.sample_ndim`.
+        ValueError: if the axes of one sample are not stated, see `liouville.fields.VectorField.sample_ndim`.
 
     Examples:
         >>> import liouville as lv
@@ -111,7 +111,7 @@ def lengths(states: list[State], axes: int) -> Tensor:
 
 
 def costates(flow: Flow, y: Tensor, gradient: Tensor) -> list[State]:
-    """dL/dState_j for j = 0 ... N, each shaped like the state, whatever a sample is."""
+    """dL/dState_j for j = 0 ... N, each shaped like the state, for any axes of a sample."""
     states = []
     with torch.enable_grad():
         theta = flow.field.theta()
@@ -119,7 +119,7 @@ def costates(flow: Flow, y: Tensor, gradient: Tensor) -> list[State]:
         run, state = flow.start(y.detach(), theta)
         state = tuple(x.detach().requires_grad_() for x in state)
         for j, theta_j in enumerate(slices(theta, flow.layers)):
-            states.append(state := tuple(x.view_as(x) for x in state))  # a part may live on in the next state
+            states.append(state := tuple(x.view_as(x) for x in state))  # a part may be reused in the next state
             state = flow.scheme.step(run.at_layer(j), state, theta_j, flow.h)
         states.append(state := tuple(x.view_as(x) for x in state))
         out = flow.scheme.final(flow.field, state)

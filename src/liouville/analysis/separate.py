@@ -1,10 +1,10 @@
-r"""Whether every sample of a batch goes its own way: what must hold before a sample has a Jacobian of its own.
+r"""Whether the samples of a batch are independent, so that each sample has its own Jacobian.
 
-The samples are evaluated again in another order, each between two strangers, x'_0, x_{B-1}, x'_1, ..., x_0, x'_B, and
-one more stands at the end, so that turning the batch round does not lead from a sample to another either. A
-function of one sample gives every x_k the same value there, and no gradient passes between the x_k and the x'_k, in
-either direction. So a sum over the samples before (or after) is seen as well as a mean over all, and so is what depends
-on a sample's place, or on how many there are; a batch of one is looked at in company too.
+The samples are evaluated again in reverse order, each between two other samples, x'_0, x_{B-1}, x'_1, ..., x_0, x'_B,
+with one more at the end, so that reversing the batch does not map one sample to another either. A function of one
+sample gives every x_k the same value there, and no gradient passes between the x_k and the x'_k, in either direction.
+So the test detects a sum over the samples before (or after), a mean over all, and a dependence on a sample's position
+or on their number; a batch of one is tested together with others too.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from liouville.fields.base import Theta, VectorField
 from liouville.flow import Flow
 from liouville.schemes import State
 
-_LEAK = 30.0  # roundings of a gradient, as a maximum over the batch leaves that is subtracted and added again
-_NO_JACOBIAN = "so that no sample has a Jacobian of its own"
+_LEAK = 30.0  # roundings of a gradient, as left by a maximum over the batch that is subtracted and added again
+_NO_JACOBIAN = "so that no sample has its own Jacobian"
 
 
 def require_separate_layers(flow: Flow, theta: Theta, parts: Sequence[Tensor], shape: torch.Size) -> None:
-    """Raise unless the layers treat the samples of ``parts``, (N + 1, B, ...), one by one; ``shape`` is the input's.
+    """Raise unless the layers treat the samples of ``parts``, (N + 1, B, ...), independently; ``shape``: of the input.
 
-    A field of this library is one formula for all layers, so its first one tells; modules of a user's may be coupled by
-    the weights of any layer.
+    A field of this library is one formula for all layers, so only the first layer is tested; in modules of a user the
+    weights of any layer may couple samples.
     """
     looked_at = 1 if is_own(flow.field) else flow.layers
     axes = parts[0].dim() - 2
@@ -48,33 +48,33 @@ def require_separate_layers(flow: Flow, theta: Theta, parts: Sequence[Tensor], s
 
 
 def require_separate(what: str, function: Callable[..., Any], parts: State, values: State, cure: str) -> None:
-    """Raise unless ``function`` of the samples ``parts``, (B, ...) each, gives each its one of ``values`` by itself.
+    """Raise unless ``function`` gives each sample of ``parts``, (B, ...) each, its ``values`` independently of others.
 
     Raises:
-        ValueError: if a sample's value depends on the others or on its place, or another number of samples fails.
+        ValueError: if a sample's value depends on the others or on its position, or another batch size fails.
     """
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         leaves = [x.requires_grad_() for x in _among_strangers(parts)]
         try:
             out = _tuple(function(*leaves))
         except ArithmeticError:
-            return  # an implicit layer without a solution there, which is no sign of anything
+            return  # an implicit layer without a solution there, which proves nothing
         except Exception as error:
             raise ValueError(
                 f"{what} cannot be evaluated on {len(leaves[0])} samples of shape {tuple(parts[0].shape[1:])} at once, "
-                f"which an answer per sample needs ({type(error).__name__}: {_first_line(error)}); {cure}."
+                f"which a result per sample needs ({type(error).__name__}: {_first_line(error)}); {cure}."
             ) from error
         moved = any(_differs(o[1:-1:2].flip(0), v) for o, v in zip(out, values, strict=True))
         if moved or _leaks(out, leaves):
             raise ValueError(
-                f"{what} couples the samples of a batch, {_NO_JACOBIAN} (among others one "
+                f"{what} couples the samples of a batch, {_NO_JACOBIAN} (next to other samples one "
                 f"has another value, or a gradient passes between them); {cure}."
             )
 
 
 @torch.no_grad()
 def _among_strangers(parts: State) -> list[Tensor]:
-    """(2 B + 2, ...): x'_0, x_{B-1}, x'_1, ..., x_0, x'_B, x'_{B+1}; x' of the size and mostly the signs of x."""
+    """(2 B + 2, ...): x'_0, x_{B-1}, x'_1, ..., x_0, x'_B, x'_{B+1}; x' has the size and mostly the signs of x."""
     generator, B = torch.Generator().manual_seed(0), len(parts[0])
     finite = torch.cat([x[x.isfinite()].flatten() for x in parts])
     size = float(finite.double().square().mean().sqrt()) if len(finite) else 0.0
@@ -89,7 +89,7 @@ def _among_strangers(parts: State) -> list[Tensor]:
 
 @torch.no_grad()
 def _differs(found: Tensor, value: Tensor) -> bool:
-    """Whether a finite number has become another one, by more than rounding."""
+    """Whether a finite number has changed by more than rounding."""
     if found.shape != value.shape:
         return True
     finite = value.isfinite()
@@ -98,7 +98,7 @@ def _differs(found: Tensor, value: Tensor) -> bool:
 
 
 def _leaks(out: Sequence[Tensor], leaves: Sequence[Tensor]) -> bool:
-    """Whether a gradient passes from some samples to the others between them."""
+    """Whether a gradient passes from some samples to the samples between them."""
     generator = torch.Generator().manual_seed(1)
     reached = [o for o in out if o.requires_grad]
     for start in (0, 1) if reached else ():
@@ -117,7 +117,7 @@ def _leaks(out: Sequence[Tensor], leaves: Sequence[Tensor]) -> bool:
 
 
 def is_own(field: VectorField) -> bool:
-    """Whether the velocities are formulas of this library, which treats samples alike in all layers."""
+    """Whether the velocities are formulas of this library, which are the same in all layers."""
     inner: Any = field
     while isinstance(inner, VectorField):
         makers = [c for c in type(inner).__mro__ if vars(c).keys() & {"forward", "p_dot", "q_dot", "gradient"}]

@@ -1,6 +1,6 @@
-r"""The upper bound of sensitivities by multipliers: each activation is known by the range of its slopes, [0, s].
+r"""The upper bound of sensitivities by multipliers: of each activation only the range of slopes, [0, s], is used.
 
-`liouville.multipliers.recursion` has the recursion and its proof, `liouville.multipliers.proof` that of its rounding.
+`liouville.multipliers.recursion` has the recursion and its proof, `liouville.multipliers.proof` the rounding proof.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from liouville.analysis.untouched import require_untouched
+from liouville.analysis.proofs.untouched import require_untouched
 from liouville.budget import BUDGETED
 from liouville.fields.base import Theta
 from liouville.fields.wrapped import unwrapped
@@ -28,18 +28,18 @@ from liouville.precision import working
 
 _KNOWN: tuple[type[nn.Module], ...] = (Flow, *FIELDS, *BUDGETED)
 _USUAL = 100  # steps of the search, fewer for large networks
-_OPERATIONS = 6e9  # of them all: about a second
-_LARGEST = 300.0  # log U beyond which squares are no numbers
+_OPERATIONS = 6e9  # multiplications of all steps: about a second
+_LARGEST = 300.0  # log U beyond which squares overflow
 
 
 def log_multiplier_bound(flow: Flow, theta: Theta, steps: int | None, backwards: bool = False) -> Tensor | None:
-    """log U, differentiable in ``theta``, the flow's weights; None where this bound is not for the flow.
+    """log U, differentiable in ``theta``, the flow's weights; None where this bound does not apply to the flow.
 
     It is computed and proved in float64, and rounded upwards to the working precision of the weights.
 
     Args:
-        flow: what runs.
-        theta: its weights, of field or field inside a budget.
+        flow: the flow.
+        theta: its weights, for the field or the field inside a budget.
         steps: how many multipliers are tried; None: 100, or as many as about a second allows.
         backwards: bound the inverse steps of a composition of shears instead.
     """
@@ -62,7 +62,7 @@ def log_multiplier_bound(flow: Flow, theta: Theta, steps: int | None, backwards:
     proved = _upwards(value, working(next(flow.parameters()).dtype))
     if not torch.is_grad_enabled():
         return proved
-    ratio = sectors.ratio()  # multipliers that follow the sizes of the weights, as those of a budget do
+    ratio = sectors.ratio()  # multipliers that follow the sizes of the weights, as in a budget
     energy = sectors.energy(at.x, at.w, found.multipliers / ratio.detach() * ratio)
     return proved + ((energy - energy.detach()) / (2 * at.squared)).to(proved)
 
@@ -78,7 +78,7 @@ def _sectors(flow: Flow, theta: Theta, backwards: bool) -> Sectors:
 
 
 def _best(flow: Flow, sectors: Sectors, steps: int, backwards: bool) -> Found:
-    """From the closed form, or from those of a budget, which give U <= C and are never left for worse ones."""
+    """Start from the closed form, or from the multipliers of a budget, which give U <= C and may only improve."""
     field: Any = flow.field
     if getattr(field, "multipliers", None) is None:
         return search(sectors, start(sectors), steps)
@@ -86,11 +86,11 @@ def _best(flow: Flow, sectors: Sectors, steps: int, backwards: bool) -> Found:
     own = factors(field.multipliers)
     run = int(backwards and len(own) > 1)
     found = search(sectors, own[run] * runs[run].ratio(), steps)
-    return found if math.isfinite(found.squared) else search(sectors, start(sectors), steps)  # another T than theirs
+    return found if math.isfinite(found.squared) else search(sectors, start(sectors), steps)  # T is not the budget's
 
 
 def _affordable(sectors: Sectors) -> int:
-    """How many steps about a second allows."""
+    """How many steps take about a second."""
     n, p = sectors.B.shape
     w = max(columns.stop - columns.start for columns in sectors.layout.windows)
     operations = p / w * (w**3 + 6 * n * w**2 + 6 * n**2 * w + 2e6)

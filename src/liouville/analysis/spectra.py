@@ -1,7 +1,7 @@
-r"""What sensitivity matrices say: norms, singular values, determinants, growth, and what they do to one gradient.
+r"""Measures of sensitivity matrices: norms, singular values, determinants, growth, and alignment with a gradient.
 
-Every function takes matrices (..., m, n) of single samples, as `backward_sensitivity` and `layer_jacobians` give them,
-and treats each by itself. A norm of at least 1 does not mean that no direction shrinks: the singular values of a
+Every function takes matrices (..., m, n) of single samples, as from `backward_sensitivity` and `layer_jacobians`, and
+treats each separately. A norm of at least 1 does not mean that no direction shrinks: the singular values of a
 symplectic matrix pair as (s, 1/s), so look at the whole spectrum.
 """
 
@@ -51,7 +51,7 @@ def norms(matrices: Tensor) -> Norms:
 def singular_spectra(matrices: Tensor) -> Tensor:
     """The singular values of every matrix, the largest first, (..., min(m, n)); NaN where an entry is not finite.
 
-    They are right to eps times the largest: smaller ones of a matrix that grew much are rounding.
+    Their error is eps times the largest: below that, small singular values are only rounding.
 
     Examples:
         >>> singular_spectra(torch.diag(torch.tensor([0.5, 2.0])))
@@ -65,12 +65,12 @@ def singular_spectra(matrices: Tensor) -> Tensor:
 @precisely
 @torch.no_grad()
 def log_determinants(layers: Flow | Tensor, y: Tensor | None = None) -> Tensor:
-    r"""log |det dState_N/dState_j| for j = 0 ... N, (N + 1, ...): of a flow at y, or from the matrices of its layers.
+    r"""log |det dState_N/dState_j| for j = 0 ... N, (N + 1, ...): for a flow at y, or from the matrices of its layers.
 
-    It is the sum of the layers' own: the determinant of the product itself is rounding once eps ||A||^2 nears 1.
+    It is the sum over the layers: the determinant of the product is only rounding once eps ||A||^2 nears 1.
 
     Args:
-        layers: a `Flow`, or the matrices (N, ..., n, n) that `layer_jacobians` gives.
+        layers: a `Flow`, or the matrices (N, ..., n, n) from `layer_jacobians`.
         y: the input of a flow; None with matrices.
 
     Raises:
@@ -85,7 +85,7 @@ def log_determinants(layers: Flow | Tensor, y: Tensor | None = None) -> Tensor:
     elif not isinstance(layers, Tensor) and y is not None:
         A = layer_jacobians(require_flow(layers), y)
     else:
-        raise ValueError("log_determinants takes a flow and its input, or matrices of layers and nothing more.")
+        raise ValueError("log_determinants takes a flow and its input, or only matrices of layers.")
     each = torch.linalg.slogdet(A).logabsdet
     return torch.cat((each.flip(0).cumsum(0).flip(0), torch.zeros_like(each[:1])))
 
@@ -98,7 +98,7 @@ def growth_exponents(sensitivities: Tensor, h: float) -> Tensor:
     Growth per unit of time: exp(exponent) is the factor by which a direction grows while the flow runs for time 1.
 
     Args:
-        sensitivities: (N + 1, ..., n, n), as `backward_sensitivity` gives them.
+        sensitivities: (N + 1, ..., n, n), from `backward_sensitivity`.
         h: the flow's step.
 
     Examples:
@@ -116,10 +116,10 @@ def growth_exponents(sensitivities: Tensor, h: float) -> Tensor:
 @precisely
 @torch.no_grad()
 def gradient_alignment(sensitivities: Tensor, gradient: Tensor) -> Tensor:
-    r"""|cos| of the angle between dL/dState_N and the direction that grows most on its way back, (..., ).
+    r"""|cos| of the angle between dL/dState_N and the direction that grows most in the backward pass, (..., ).
 
     That direction is the first left singular vector u of A = dState_N/dState_j, for which ||A^T u|| = s_max. At 1 the
-    loss gradient grows by the whole s_max between layer N and layer j; at 0 it does not see that growth.
+    loss gradient grows by the whole s_max between layer N and layer j; at 0 it has no part in that growth.
 
     Args:
         sensitivities: (..., m, n).
@@ -139,7 +139,7 @@ def gradient_alignment(sensitivities: Tensor, gradient: Tensor) -> Tensor:
 
 
 def require_matrices(value: Any) -> Tensor:
-    """``value`` itself, known to be a stack of matrices.
+    """``value``, after a check that it is a stack of matrices.
 
     Raises:
         TypeError: for anything else.
@@ -147,7 +147,7 @@ def require_matrices(value: Any) -> Tensor:
     if not isinstance(value, Tensor) or value.dim() < 2:
         what = f"the shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(
-            f"expected matrices (..., m, n), got {what}; backward_sensitivity and layer_jacobians give those of a flow "
-            "and its input, and a list of them for a chain, to be taken one by one."
+            f"expected matrices (..., m, n), got {what}; backward_sensitivity and layer_jacobians return them for a "
+            "flow and its input, and for a chain a list of them, to be used one by one."
         )
     return value

@@ -1,12 +1,12 @@
-r"""Step sizes: how far each layer, frozen and linearised, is from the limit of its scheme.
+r"""Step sizes: the distance of each layer, frozen and linearised, from the limit of its scheme.
 
 The margin is h times the fastest rate of the layer's field: by a bound that holds for every state (`margin`), or
-measured at the states of a given input (`step_margin`). Layers that change, or a state that moves, may grow although
-every layer is stable: two stable layers in turn can grow several times. The measured sensitivities are the fact, a
-margin is advice.
+measured at the states of a given input (`step_margin`). With changing layers or a moving state, differences may grow
+although every layer is stable: two alternating stable layers can amplify several times. Measured sensitivities are
+facts; a margin is advice.
 
-A scheme's limit is one of imaginary rates. Where a layer's rates are not imaginary, the eigenvalues of its whole step
-decide, which `modes` measures at given states: h lambda in the scheme's stability region, whatever the scheme.
+A scheme's limit is for imaginary rates. Where a layer's rates are not imaginary, the eigenvalues of its whole step
+decide; `modes` measures them at given states: h lambda in the scheme's stability region, for any scheme.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from torch.func import jvp
 
 from liouville.analysis.jacobians import layer_jacobians
 from liouville.analysis.precise import precisely
+from liouville.analysis.proofs.routes import imaginary_facts
 from liouville.analysis.regions import eigenvalues, layer_spectra
-from liouville.analysis.routes import imaginary_facts
 from liouville.analysis.states import run_of
 from liouville.backprop import slices
 from liouville.fields.base import Theta
@@ -33,9 +33,9 @@ from liouville.flow import Flow, require_flow
 from liouville.schemes import ImplicitSymplecticEuler, SplittingScheme, State
 from liouville.schemes.twostep import TwoStep
 
-_WIDEST = 256  # numbers in a state whose step is written as a matrix
+_WIDEST = 256  # maximum numbers in a state whose step is computed as a matrix
 _WORK = 5e8
-ROUNDING = 1e-6  # a double eigenvalue is right to the root of eps
+ROUNDING = 1e-6  # a double eigenvalue is accurate to the square root of eps
 
 
 @precisely
@@ -44,11 +44,10 @@ def margin(flow: Flow) -> Tensor:
     r"""h times the rate bound of every layer, (N,): advice about the step size, not a proof.
 
     The rate is s_max ||K|| for residual, antisymmetric and pair fields, s_max ||X|| ||K_p|| ||K_q|| for the separable
-    and s_max ||J|| ||K||^2 for the general Hamiltonian field, and the square root of the force's for second-order
-    ones. A frozen, linearised oscillation is stable below ``flow.scheme.stability_limit``: 2 for symplectic Euler and
+    and s_max ||J|| ||K||^2 for the general Hamiltonian field, and the square root of the force's rate for second-order
+    fields. A frozen, linearised oscillation is stable below ``flow.scheme.stability_limit``: 2 for symplectic Euler and
     Verlet, 1 for Midpoint, 2 sqrt 2 for RK4, 0 for forward Euler. Compare with it where rates are imaginary, as
-    ``flow.field.spectrum`` says; of others `step_margin` says what can be said. Layers that change may grow although
-    each is stable.
+    ``flow.field.spectrum`` states; for others use `step_margin`. Changing layers may amplify although each is stable.
 
     Raises:
         NotImplementedError: if the field states no rate.
@@ -67,9 +66,9 @@ class StepMargin:
     """h times the measured rate of every layer and sample; print it for the verdict.
 
     ``values`` and ``errors`` are (N, *batch): the spectral radius of h f' and the change of its last estimates;
-    ``limit`` is the scheme's on the imaginary axis, and ``imaginary`` whether it applies: True where the rates of
-    the layers are imaginary, by the field's formula or as measured, False where they were measured and are not, None
-    where nothing is known. ``growth`` is the largest modulus of an eigenvalue of a layer's step, NaN where it was not
+    ``limit`` is the scheme's limit on the imaginary axis, and ``imaginary`` whether it applies: True if the rates of
+    the layers are imaginary, by the field's formula or as measured, False if they were measured and are not, None
+    if unknown. ``growth`` is the largest modulus of an eigenvalue of a layer's step, NaN where it was not
     needed or the state is too wide.
     """
 
@@ -89,15 +88,15 @@ class StepMargin:
 def step_margin(flow: Flow, y: Tensor, *, iterations: int = 40, generator: torch.Generator | None = None) -> StepMargin:
     r"""h times the spectral radius of f' at the state of every layer and sample, by power iteration: images too.
 
-    ||M^(2k) v|| / ||M^k v|| from a random v gives the radius^k, for complex pairs as well, up to a factor that k takes
-    away; only products M v are needed. Unlike `margin` it knows where on sigma the states are. Where no formula says
-    that rates are imaginary, they are measured, in states of at most 256 numbers (`modes`).
+    ||M^(2k) v|| / ||M^k v|| from a random v gives the radius^k, for complex pairs as well, up to a factor whose effect
+    vanishes with k; only products M v are needed. Unlike `margin` it uses sigma' at the actual states. Where no formula
+    shows that rates are imaginary, they are measured, for states of at most 256 numbers (`modes`).
 
     Args:
         flow: the flow.
         y: the input.
         iterations: 2 k, at least 4.
-        generator: source of the start vectors; a fixed seed if None.
+        generator: random generator of the start vectors; a fixed seed if None.
 
     Raises:
         ValueError: if there are fewer iterations.
@@ -119,7 +118,7 @@ def step_margin(flow: Flow, y: Tensor, *, iterations: int = 40, generator: torch
     ]
     values, errors = (flow.h * torch.stack(x).reshape(-1, *run.batch) for x in zip(*radii, strict=True))
     facts = imaginary_facts(flow)
-    by_rate = not isinstance(flow.scheme, ImplicitSymplecticEuler)  # whose limit is one of norms
+    by_rate = not isinstance(flow.scheme, ImplicitSymplecticEuler)  # its limit is a limit of norms
     known = by_rate and bool(facts) and all(fact.holds for fact in facts)
     found = None if known else modes(flow, y)
     imaginary = True if known else found and found.imaginary
@@ -130,7 +129,7 @@ def step_margin(flow: Flow, y: Tensor, *, iterations: int = 40, generator: torch
 
 
 class Modes(NamedTuple):
-    """Of frozen layers at some states: the range of Re(h lambda), whether that is rounding, the largest growth."""
+    """Frozen layers at some states: the range of Re(h lambda), whether that is only rounding, the largest growth."""
 
     low: float
     high: float
@@ -140,7 +139,7 @@ class Modes(NamedTuple):
 
 @torch.no_grad()
 def modes(flow: Flow, y: Tensor) -> Modes | None:
-    """The eigenvalues of h f' and of the step itself, in all layers, at as many samples as a second or two allows.
+    """The eigenvalues of h f' and of the step, in all layers, at as many samples as a second or two allows.
 
     None for a state of more than 256 numbers, or one without a sample.
 
@@ -182,7 +181,7 @@ def first_nonfinite_layer(flow: Flow, y: Tensor) -> int | None:
 def _radius(
     flow: Flow, theta_j: Theta, state: State, iterations: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Spectral radius of f' for every sample, (B,), and how much its estimate still moves."""
+    """Spectral radius of f' for every sample, (B,), and the last change of its estimate."""
     v = tuple(torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device) for x in state)
     if not isinstance(flow.scheme, SplittingScheme):
         state, v = (_point(flow, state),), (_point(flow, v),)
@@ -200,7 +199,7 @@ def _radius(
 
 
 def _times(flow: Flow, theta_j: Theta, state: State, v: State) -> State:
-    """f' v: of (p, q) where the halves are moved in turn, else of y."""
+    """f' v: by (p, q) where the halves move in turn, else by y."""
     field: Any = flow.field
     if not isinstance(flow.scheme, SplittingScheme):
         return (jvp(lambda y: field(y, theta_j), state, v)[1],)
@@ -218,7 +217,7 @@ def _verdict(flow: Flow, values: Tensor, imaginary: bool | None, found: Modes | 
     worst, layer = float(per_layer.max()), int(per_layer.argmax())
     name, limit = type(flow.scheme).__name__, flow.scheme.stability_limit
     if not math.isfinite(worst):
-        return f"frozen layers, linearised: h x rate is {worst} in layer {layer}, so that nothing can be said of it."
+        return f"frozen layers, linearised: h x rate is {worst} in layer {layer}, which permits no statement."
     start = f"frozen layers, linearised: h x rate is at most {worst:.3g} (layer {layer})"
     if not imaginary:
         return f"{start}; a limit on the imaginary axis is not applicable: {off_axis(flow, found)}."
@@ -227,7 +226,7 @@ def _verdict(flow: Flow, values: Tensor, imaginary: bool | None, found: Modes | 
     if limit != limit:
         return f"{start}; no limit of {name} is known here."
     if limit == 0:
-        return f"{start}; {name} makes every oscillation grow, by up to {(1 + worst**2) ** 0.5:.3g} in that layer."
+        return f"{start}; {name} amplifies every oscillation, by up to {(1 + worst**2) ** 0.5:.3g} in that layer."
     beyond = int((per_layer >= limit).sum())
     if beyond:
         return (
@@ -237,15 +236,15 @@ def _verdict(flow: Flow, values: Tensor, imaginary: bool | None, found: Modes | 
 
 
 def off_axis(flow: Flow, found: Modes | None) -> str:
-    """Why the limit on the imaginary axis does not decide, and what a step does to the modes that were measured."""
+    """Why the limit on the imaginary axis does not decide, and the effect of a step on the measured modes."""
     name = type(flow.scheme).__name__
     if found is None:
-        return f"nothing says that the rates of {type(flow.field).__name__} are imaginary"
+        return f"the rates of {type(flow.field).__name__} are not known to be imaginary"
     reason = f"the rates are not imaginary (h Re lambda from {found.low:.2g} to {found.high:.2g})"
     if found.imaginary:
         reason = "the rates are imaginary at these states"
     if found.growth <= 1 + ROUNDING:
         return f"{reason}, and no mode grows in a step of {name} at these states"
     damped = isinstance(flow.scheme, TwoStep) and not found.imaginary and found.low < 0
-    cause = ", which lets whatever is damped grow" if damped else ""
+    cause = ", which amplifies damped modes" if damped else ""
     return f"{reason}, and a mode grows by up to {found.growth:.4g} in a step of {name} at these states{cause}"

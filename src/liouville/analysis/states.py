@@ -1,4 +1,4 @@
-r"""One run of a flow for analysis: its frozen weights and its N + 1 states, part by part."""
+r"""One run of a flow for analysis: its frozen weights and its N + 1 states, by parts."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Run(NamedTuple):
 
     @property
     def size(self) -> int:
-        """n: numbers in one sample's state."""
+        """n, the number of entries in one sample's state."""
         return sum(x[0, 0].numel() for x in self.parts)
 
     @property
     def order(self) -> Tensor | None:
-        """Where the numbers of one sample's state, its parts one after the other, stand in the flattened state: there
-        the parts lie side by side along the features' axis, as (p, q) do in y. None where it is the same.
+        """The positions of one sample's concatenated parts in the flattened state, where parts are side by side along
+        the features' axis, like (p, q) in y. None if both orders agree.
         """
         if len(self.parts) == 1 or self.feature_axis == 2 - self.parts[0].dim():
             return None
@@ -45,10 +45,10 @@ class Run(NamedTuple):
 
 @torch.no_grad()
 def run_of(flow: Flow, y: Tensor) -> Run:
-    """Run the flow on y by the plain loop, and see that every sample has a run of its own.
+    """Run the flow on y by the plain loop, and check that samples are independent.
 
     Raises:
-        ValueError: if the flow draws noise, y is empty or does not fit, what one sample is has not been said, or the
+        ValueError: if the flow draws noise, y is empty or does not fit, the axes of one sample are not stated, or the
             samples are coupled.
     """
     flow = require_flow(flow)
@@ -66,17 +66,17 @@ def run_of(flow: Flow, y: Tensor) -> Run:
 
 
 def has_samples(flow: Flow, y: Tensor) -> bool:
-    """Whether axis 0 of y is known to be one of samples, each of which has a run of its own."""
+    """Whether axis 0 of y is known to be an axis of independent samples."""
     if is_own(flow.field):
         return len(flow.field.batch_shape(y)) > 0
     try:
         return len(run_of(copy.deepcopy(flow).eval(), y[:4].detach()).batch) > 0
-    except Exception:  # whatever keeps modules of a user's from it: then they are not known to be
+    except Exception:  # any failure of a user's modules: then independence is not known
         return False
 
 
 def require_samples(y: Tensor) -> None:
-    """Raise a `ValueError` for an input without samples or values: nothing can be measured over none."""
+    """Raise a `ValueError` for an input without samples or values, where nothing can be measured."""
     require_tensor(y)
     if y.is_meta:
         raise ValueError("expected an input with values, got a meta tensor; create it on the CPU or a GPU.")

@@ -1,4 +1,4 @@
-r"""What is wrong with a network, in one sentence: do its gradients vanish, explode or lose directions with depth?"""
+r"""A diagnosis of a network in one sentence: do its gradients vanish, explode or lose directions with depth?"""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from liouville.analysis.spectra import singular_spectra
 @precisely
 @torch.no_grad()
 def gradient_verdict(sensitivities: Tensor | Sequence[Tensor], *, threshold: float = 1e-3) -> str:
-    """A sentence about the matrices of `backward_sensitivity`: what is measured, and how fast it goes with depth.
+    """A sentence about the matrices of `backward_sensitivity`: measured sizes, and their rate of change with depth.
 
     The gradient vanishes where a sample's ||dState_N/dState_j||_2 falls below ``threshold``, explodes where one rises
-    above its inverse, and loses directions where neither happens but the smallest singular value is below it. None of
-    this is a guarantee, not even for other samples.
+    above its inverse, and loses directions where neither happens but the smallest singular value is below it. This
+    is not a guarantee, not even for other samples.
 
     Args:
-        sensitivities: (N + 1, *batch, n, n) of a flow, or the list of a chain.
+        sensitivities: (N + 1, *batch, n, n) for a flow, or the list for a chain.
         threshold: in (0, 1).
 
     Examples:
@@ -43,7 +43,7 @@ def gradient_verdict(sensitivities: Tensor | Sequence[Tensor], *, threshold: flo
     low = min(float(s[:, -1].min()) for s in spectra)
     if not norms.isfinite().all():
         layer = max(j for j in range(N + 1) if not norms[j].isfinite().all())
-        return f"the sensitivity is not finite from y_{layer} on: some layer behind it overflows."
+        return f"the sensitivity is not finite from y_{layer} on: some layer after it overflows."
     if norms.min() < threshold:
         share = 100 * float((norms.amin(0) < threshold).double().mean())
         return f"the gradient vanishes: {measured}, in {share:.0f} % of the samples below {threshold:g}."

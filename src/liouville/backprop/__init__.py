@@ -1,6 +1,6 @@
 r"""Engines: run the N steps of a scheme and make them differentiable. All compute the same map and gradient.
 
-An engine decides what is kept between forward and backward, never what is computed. It gets the field once, for
+An engine decides which states are kept between forward and backward, never the result. It gets the field once, for
 its formulas, and all weights as stacked tensors; a layer is a slice of them.
 """
 

@@ -1,4 +1,4 @@
-r"""Three ways to add a velocity to a part of the state, and to take it away again.
+r"""Three ways to add a velocity to a part of the state, and to subtract it again.
 
 | arithmetic | a part is kept as | undone |
 |---|---|---|
@@ -6,8 +6,8 @@ r"""Three ways to add a velocity to a part of the state, and to take it away aga
 | `Compensated` | x + e, two floating-point numbers (Kahan) | to a rounding of e: eps^2, not eps |
 | `Grid` | an integer, x = integer * spacing | to the last bit, whatever the depth |
 
-A part is a tuple of tensors that belongs to the run and is changed in place, so that the resident memory does not
-depend on the depth; what a sum needs besides, it frees at once.
+A part is a tuple of tensors that the run owns and changes in place, so that the resident memory does not depend on
+the depth; temporaries of a sum are freed at once.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ _WIDE_BITS = 40
 
 
 class Arithmetic(ABC):
-    """How the parts of a state are kept, and moved by a velocity."""
+    """How the parts of a state are stored, and moved by a velocity."""
 
     repeats: bool
-    """Whether a velocity must have the same bits each time it is evaluated, for the part to be restored so well."""
+    """Whether restoring the part requires the same bits of a velocity at each evaluation."""
 
     exact = False
     """Whether the part is restored to the last bit."""
 
     @abstractmethod
     def enter(self, x: Tensor) -> Part:
-        """A part of its own, in the layout of x."""
+        """A new part with the value of x, in its layout."""
 
     @abstractmethod
     def value(self, part: Part) -> Tensor:
-        """What the other part's velocity is evaluated at."""
+        """The argument of the other part's velocity."""
 
     @abstractmethod
     def move(self, part: Part, velocity: Tensor, step: float) -> Part:
@@ -57,7 +57,7 @@ class Arithmetic(ABC):
         return self.move(part, self.value(other), step)
 
     def damp(self, part: Part, halvings: int, sign: int) -> tuple[Part, Tensor | None]:
-        """The part times sign * 2^-halvings, and what `restore` will need of what that took from it."""
+        """The part times sign * 2^-halvings, and the dropped bits that `restore` will need."""
         raise NotImplementedError
 
     def restore(self, part: Part, halvings: int, sign: int, kept: Tensor | None) -> Part:
@@ -65,19 +65,19 @@ class Arithmetic(ABC):
         raise NotImplementedError
 
     def fingerprint(self, part: Part) -> Tensor:
-        """What a rebuilt part is compared with the original by: up to 512 of its entries, evenly spread."""
+        """Up to 512 entries of a part, evenly spread: they show whether it was rebuilt well."""
         return sample(part[0])
 
     def in_range(self, found: Callable[[], Reach]) -> bool:
-        """Whether all numbers of the run so far kept the range that this arithmetic holds for.
+        """Whether all numbers of the run so far stayed within the range of this arithmetic.
 
-        If not, the range has been widened, and the run is to be repeated.
+        If not, the range has been widened, and the run must be repeated.
 
         Args:
-            found: how far the run goes; asked where nothing else tells.
+            found: gives the range of the run; called only if it is not known otherwise.
 
         Raises:
-            ArithmeticError: if it cannot be widened any more.
+            ArithmeticError: if it cannot be widened further.
         """
         return True
 
@@ -98,7 +98,7 @@ class Floating(Arithmetic):
 
 
 class Compensated(Arithmetic):
-    """(x, e) with x + e the state: x takes what it can hold of step * velocity + e, and e keeps the rest."""
+    """(x, e) with x + e the state: x takes the part of step * velocity + e that it can hold, and e keeps the rest."""
 
     repeats = True
 
@@ -124,14 +124,14 @@ class Grid(Arithmetic):
     r"""Integers: x = integer * spacing, and integer += round(step * velocity / spacing), a bijection of the grid.
 
     The spacing is a power of two: 2^-27 of the largest input entry in 32-bit integers (float32 and lower), 2^-57 in 64
-    bits (float64). For float32 and lower on 64 bits it is 2^-40: finer than they are, and four million times the
-    largest input still fits. A run whose state or velocity leaves the range, 8, 32 or four million times the largest
-    input, is repeated on a grid 8 times as coarse, at most twice, and then on one as wide as the run goes, where it is
-    the biases that carry it there and not growth; else it is an `ArithmeticError`. See `Range`.
+    bits (float64). For float32 and lower on 64 bits it is 2^-40: finer than their precision, and four million times the
+    largest input still fits. A run whose state or velocity leaves the range (8, 32 or four million times the largest
+    input) is repeated on a grid 8 times as coarse, at most twice. Then, if the biases carry it there and not growth, it
+    is repeated on a grid as wide as the run; otherwise an `ArithmeticError` is raised. See `Range`.
 
     Args:
         state: the first state.
-        wide: 64 bits also for float32.
+        wide: use 64 bits also for float32.
     """
 
     repeats = True
@@ -142,11 +142,11 @@ class Grid(Arithmetic):
         self.dtype = torch.promote_types(self.output, torch.float64 if wide else torch.float32)
         self.integer = torch.int64 if self.dtype == torch.float64 else torch.int32
         self.range = Range(state, self.dtype, _WIDE_BITS if wide and self.output != torch.float64 else None)
-        self.ends: dict[float, list[Tensor]] | None = {}  # of what was met, by its unit; None once the range is known
+        self.ends: dict[float, list[Tensor]] | None = {}  # the largest numbers, by unit; None once the range is known
 
     @property
     def spacing(self) -> float:
-        """Of the grid that the run lies on."""
+        """The spacing of the grid of the run."""
         return self.range.spacing
 
     def enter(self, x: Tensor) -> Part:
@@ -166,7 +166,7 @@ class Grid(Arithmetic):
         return (part[0].add_(other[0], alpha=int(step)),)
 
     def damp(self, part: Part, halvings: int, sign: int) -> tuple[Part, Tensor | None]:
-        """A shift; the bits that it drops are kept, 8 / halvings entries to a byte."""
+        """A shift; the dropped bits are kept, 8 / halvings entries to a byte."""
         x = part[0]
         kept = pack(x, halvings) if halvings else None
         x.bitwise_right_shift_(halvings)
@@ -190,7 +190,7 @@ class Grid(Arithmetic):
             if self.ends is not None:
                 self.range.settle(found)
             if self.spacing == before:
-                self.ends = None  # the way back meets the same numbers
+                self.ends = None  # the backward pass meets the same numbers
                 return True
         else:
             self.range.widen(found, math.isfinite(furthest))
@@ -198,7 +198,7 @@ class Grid(Arithmetic):
         return False
 
     def _working(self, factor: float) -> torch.dtype:
-        """In what the grid is met: float32 does for states that are no finer, where it holds the factor exactly."""
+        """The dtype for rounding to the grid: float32 if states are no finer and it holds the factor exactly."""
         mantissa, exponent = math.frexp(factor)
         short = abs(exponent) < 100 and (mantissa * 2**24).is_integer()
         return torch.promote_types(self.output, torch.float32) if short else self.dtype
@@ -217,7 +217,7 @@ class Grid(Arithmetic):
 def sample(x: Tensor) -> Tensor:
     """Up to 512 entries of x, evenly spread."""
     if not x.is_contiguous():
-        x = x.permute(sorted(range(x.dim()), key=x.stride, reverse=True))  # in the order of memory: no copy
+        x = x.permute(sorted(range(x.dim()), key=x.stride, reverse=True))  # in memory order: no copy
     return x.flatten()[:: max(1, -(-x.numel() // 512))].clone()
 
 
@@ -229,7 +229,7 @@ def _add(x: Tensor, velocity: Tensor, step: float) -> Tensor:
 
 
 def _times(x: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
-    """factor * x in ``dtype``, in memory of its own."""
+    """factor * x in ``dtype``, in new memory."""
     return x * factor if x.dtype == dtype else x.to(dtype).mul_(factor)
 
 

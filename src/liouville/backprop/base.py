@@ -1,4 +1,4 @@
-r"""What an engine is, and the slices of the weights that a layer gets."""
+r"""The base class of engines, and the slices of the weights that a layer gets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from liouville.schemes.base import Scheme, State
 
 @dataclass(frozen=True, repr=False)
 class Backprop(ABC):
-    """How the depth is run and differentiated. Engines are values: equal settings, equal engines."""
+    """How the layers are run and differentiated. Engines are values: equal settings, equal engines."""
 
     def __repr__(self) -> str:
         """The settings that differ from the defaults."""
@@ -23,19 +23,19 @@ class Backprop(ABC):
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in changed)})"
 
     def check(self, scheme: Scheme, field: VectorField) -> None:
-        """Raise a `ValueError` that says what to use instead where this engine cannot run the pair."""
+        """Raise a `ValueError`, with an alternative, where this engine cannot run the pair."""
 
     @abstractmethod
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
-        """The state behind N layers; ``theta`` is stacked on axis 0 (length N, or 1 when shared).
+        """The state after N layers; ``theta`` is stacked on axis 0 (length N, or 1 when shared).
 
-        ``field`` is fixed to the run (`VectorField.in_run`), and ``field.at_layer(j)`` is what layer j evaluates: an
-        engine draws nothing.
+        ``field`` is fixed to the run (`VectorField.in_run`), and layer j evaluates ``field.at_layer(j)``: an engine
+        draws no random numbers.
         """
 
     def recorded(self) -> Backprop:
-        """What runs in place of this engine while a recorder (`liouville.compilers`) writes operations down: the plain
-        loop, which is the same map and gradient, and needs nothing of this library where the recording is run."""
+        """The engine that runs instead while a recorder (`liouville.compilers`) records operations: the plain loop,
+        which is the same map and gradient, and does not need this library where the recording is run."""
         return Stored()
 
 
@@ -66,7 +66,7 @@ def slices(theta: Theta, layers: int) -> Iterator[Theta]:
 
 
 def layer(theta: Theta, j: int) -> Theta:
-    """theta_j alone, detached, for an engine that differentiates by itself."""
+    """theta_j, detached, for an engine that differentiates by itself."""
     if isinstance(theta, Rows):
         return theta.layer(j)
     return type(theta)(*(w.detach()[j if len(w) > 1 else 0] for w in theta))

@@ -1,4 +1,4 @@
-"""Small numbers, dense in bytes."""
+"""Small whole numbers, packed into bytes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 
 def pack(x: Tensor, bits: int) -> Tensor:
-    """The lowest ``bits`` bits of whole numbers, bits in 1, 2, 4, 8, as bytes: those of 8 / bits numbers in each.
+    """The lowest ``bits`` bits of whole numbers, bits in 1, 2, 4, 8, packed: 8 / bits numbers to a byte.
 
     Examples:
         >>> pack(torch.tensor([1, 2, 3 + 64]), 4).tolist()
         [49, 2]
     """
-    flat, each = x.flatten().to(torch.uint8), 8 // bits  # the last byte of each
+    flat, each = x.flatten().to(torch.uint8), 8 // bits  # the last byte of each number
     if each == 1:
         return flat
     if flat.numel() % each:

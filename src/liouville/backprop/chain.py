@@ -1,10 +1,10 @@
-r"""The way back through blocks whose parameters stay where they are: one node of torch's graph for each layer.
+r"""The backward pass through blocks that keep their parameters: one node of torch's graph for each layer.
 
-One function of all layers would hold the gradients of all parameters until it is done. In a chain, those of a layer
-leave as soon as they are known: data parallelism sends them while the rest goes on, an optimiser may step inside the
-backward pass, and layers in front of the first one that is trained are not gone through. The costate travels from node
-to node as the gradient of tensors without memory; the state that is being rebuilt waits on the `_Walk`. Whether it was
-rebuilt well is judged at the end of the whole backward pass, wherever that stops.
+One function of all layers would hold the gradients of all parameters until it ends. In a chain, the gradients of a
+layer are passed on as soon as they are known: data parallelism sends them during the rest of the pass, an optimiser may
+step inside the backward pass, and layers before the first trained one are skipped. The costate travels from node to
+node as the gradient of tensors without memory; the rebuilt state is held by the `_Walk`. Whether it was rebuilt well is
+judged at the end of the whole backward pass, wherever that stops.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def chained(run: Run, state: State, theta: Rows) -> State:
 
 
 class _Walk:
-    """Where a backward pass stands."""
+    """The progress of a backward pass."""
 
     def __init__(self, run: Run, theta: Rows, kept: Kept, final: State) -> None:
         self.run, self.final = run, final
@@ -52,7 +52,7 @@ class _Walk:
         self.probes: drift.Probes | None = None
 
     def begin(self, parts: list[Part], dtype: torch.dtype) -> None:
-        """From the last state on; what was found on the way is judged when torch's whole pass is over."""
+        """Start at the last state; drift is judged when torch's whole pass is over."""
         self.parts, self.probes = parts, drift.Probes(self.run.fingerprints(parts))
         torch.autograd.Variable._execution_engine.queue_callback(lambda: self.end(dtype))
 
@@ -62,13 +62,13 @@ class _Walk:
             drift.judge(probes, self.run.layers, (), dtype, self.run.anchors)
 
     def row(self, j: int, tensors: Sequence[Tensor], needed: Sequence[bool]) -> Row:
-        """What layer j reads: its block's own parameters, and the arguments as leaves."""
+        """The tensors that layer j reads: the parameters of its block, and the arguments as leaves."""
         own = self.own[j]
         now = self.run.layers.field.own(j)
         if len(own) != len(now) or any(a is not b for a, b in zip(own, now, strict=True)):
             raise RuntimeError(
-                f"the parameters of block {j} of {kind_of(self.run.layers.field)} are others than in the forward pass, "
-                "as after torch.func.functional_call; give it Stored(), which does not evaluate a block again."
+                f"the parameters of block {j} of {kind_of(self.run.layers.field)} differ from the forward pass, "
+                "as after torch.func.functional_call; give it Stored(), which does not evaluate a block twice."
             )
         given = zip(tensors[len(own) :], needed[len(own) :], strict=True)
         return Row((*own, *(t.detach().requires_grad_(n) for t, n in given)))
@@ -92,7 +92,7 @@ class _Walk:
 
 
 class _Own(Sums):
-    """The gradients of one layer, which go on as they are; None for a weight that had no part in it."""
+    """The gradients of one layer, passed on unchanged; None for an unused weight."""
 
     keeps = True
 
@@ -100,13 +100,13 @@ class _Own(Sums):
         self.found: list[Tensor | None] = [None] * number
 
     def add(self, gradients: Sequence[Tensor | None], factor: float) -> None:
-        """Never in place: two of them may share memory."""
+        """Out of place: two gradients may share memory."""
         new = [g if g is None or factor == 1 else g * factor for g in gradients]
         self.found = [b if a is None else a if b is None else a + b for a, b in zip(self.found, new, strict=True)]
 
 
 class _Start(torch.autograd.Function):
-    """The state -> tensors without memory, for the costate to follow."""
+    """The state -> tensors without memory, whose gradient is the costate."""
 
     @staticmethod
     def forward(ctx: Any, walk: _Walk, *state: Tensor) -> State:
@@ -120,7 +120,7 @@ class _Start(torch.autograd.Function):
 
 
 class _Layer(torch.autograd.Function):
-    """One layer; its inputs are what it left behind, an anchor in front of it, the tokens, and the tensors it reads."""
+    """One layer; its inputs are what it left, an anchor before it, the tokens, and the tensors it reads."""
 
     @staticmethod
     def forward(ctx: Any, walk: _Walk, j: int, sizes: tuple[int, int, int], *tensors: Tensor) -> State:
@@ -143,7 +143,7 @@ class _Layer(torch.autograd.Function):
 
 
 class _End(torch.autograd.Function):
-    """The last state as it is kept -> as it is returned."""
+    """The stored last state -> the returned one."""
 
     @staticmethod
     def forward(ctx: Any, walk: _Walk, number: int, *tensors: Tensor) -> State:

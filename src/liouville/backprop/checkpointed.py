@@ -1,12 +1,12 @@
-r"""The engine that keeps some states and computes the layers between them again.
+r"""The engine that keeps some states and recomputes the layers between them.
 
 A segment of layers is one `torch.autograd.Function`: its forward pass makes no graph, its backward pass runs the layers
-again and differentiates them. torch's own checkpoint (``use_reentrant=False``) makes the graph's nodes in the forward
-pass already, and these small pieces cut up the memory that the layers give back. It is taken where the function would
-not do: for blocks with parameters of their own, under compilers and under transforms.
+again and differentiates them. torch's own checkpoint (``use_reentrant=False``) already makes the graph's nodes in the
+forward pass, and these small allocations fragment the memory that the layers free. It is used where the function does
+not work: for blocks that keep their parameters, under compilers and under transforms.
 
-N layers of states of S bytes that leave I bytes of intermediates each need N S / m + m I bytes for segments of m
-layers: least for m = (N S / I)^(1/2). I is measured at the first layer.
+N layers with states of S bytes and I bytes of intermediates each need N S / m + m I bytes for segments of m layers:
+the minimum is at m = (N S / I)^(1/2). I is measured at the first layer.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ class Checkpointed(Backprop):
     """Keep every ``every``-th state and recompute the layers between: memory like sqrt(N), one more forward pass.
 
     Args:
-        every: layers per segment; by default what needs the least memory, (N x state / intermediates of a layer)^(1/2),
-            measured at the first layer of a kind of input.
+        every: layers per segment; by default the number with the least memory, (N x state / intermediates of a
+            layer)^(1/2), measured at the first layer for each kind of input.
 
     Raises:
         ValueError: if ``every`` is less than 1.
-        RuntimeError: if a layer, computed again, would not be the same: if it changes a buffer, or draws random numbers
-            that `torch.utils.checkpoint` does not replay (for a user's blocks noticed in the backward pass); in the
-            backward pass, if a layer reads a parameter that does not come through ``theta()``; under torch.func.grad
-            and its kin.
+        RuntimeError: if a recomputed layer would differ: if it changes a buffer, or draws random numbers that
+            `torch.utils.checkpoint` does not replay (for a user's blocks noticed in the backward pass); in the backward
+            pass, if a layer reads a parameter that does not come through ``theta()``; under torch.func.grad and similar
+            transforms.
 
     Examples:
         >>> Checkpointed(every=8)
@@ -72,8 +72,8 @@ class Checkpointed(Backprop):
         hooks: Any = torch._C._autograd
         if not torch.compiler.is_compiling() and not hooks._saved_tensors_hooks_is_enabled():
             raise RuntimeError(
-                "Checkpointed computes layers again in torch.autograd's backward pass, which torch.func.grad and its "
-                "kin do not admit; use flow.with_backprop(lv.Stored()), the plain loop, for it."
+                "Checkpointed recomputes layers in torch.autograd's backward pass, which torch.func.grad and similar "
+                "transforms do not admit; use flow.with_backprop(lv.Stored()), the plain loop, for it."
             )
         traced = torch.is_grad_enabled() and any(t.requires_grad for t in (*state, *theta))
         if torch.is_grad_enabled():
@@ -110,7 +110,7 @@ def _best(scheme: Scheme, field: VectorField, state: State, theta: Theta, h: flo
 
 
 def _by_torch(scheme: Scheme, field: VectorField, state: State, rows: Sequence[Theta], h: float, every: int) -> State:
-    from torch.utils.checkpoint import checkpoint  # a slow import in older releases of torch
+    from torch.utils.checkpoint import checkpoint  # slow to import in older releases of torch
 
     layers, seen = list(enumerate(rows)), _Seen(field) if isinstance(field, Blocks) else None
 
@@ -119,7 +119,7 @@ def _by_torch(scheme: Scheme, field: VectorField, state: State, rows: Sequence[T
             state = scheme.step(field.at_layer(j), state, theta_j, h)
         return seen.again(first, state) if seen else state
 
-    if torch.compiler.is_compiling():  # shown a layer, it knows every number that a segment will meet; no result
+    if torch.compiler.is_compiling():  # shows a compiler every number of a segment; no result
         scheme.step(field.at_layer(0), state, layers[0][1], h)
     with seen.watched() if seen else contextlib.nullcontext():
         for first in range(0, field.layers, every):
@@ -128,7 +128,7 @@ def _by_torch(scheme: Scheme, field: VectorField, state: State, rows: Sequence[T
 
 
 class _Seen:
-    """Where segments of blocks, which no gate has looked at, ended the first time that they were evaluated."""
+    """The first end states of segments of blocks, which no gate has checked."""
 
     def __init__(self, field: Blocks) -> None:
         self.field = field
@@ -136,19 +136,19 @@ class _Seen:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """For the forward pass: no buffer may change, and segments will be computed again to their ends."""
+        """For the forward pass: no buffer may change, and segments will be recomputed to their ends."""
         from torch.utils.checkpoint import set_checkpoint_early_stop
 
         with unwritten(self.field, 2**12), set_checkpoint_early_stop(False):
             yield
 
     def again(self, first: int, state: State) -> State:
-        """The same state, which must end where it did."""
+        """The same state, after a check that it equals the first end state."""
         now = [sample(x.detach()) for x in state]
         for a, b in zip(now, self.ends.setdefault(first, now), strict=True):
             if a is not b and not torch.equal(a, b) and not _is_close(a, b):
                 raise RuntimeError(
-                    "a block gave something else when it was computed again: an argument has changed, or "
+                    "a block gave another result when it was recomputed: an argument has changed, or "
                     f"{impure(self.field)}."
                 )
         return state
@@ -161,7 +161,7 @@ def _is_close(a: Tensor, b: Tensor) -> bool:
 
 
 class _Segment(NamedTuple):
-    """Layers ``first``, ``first`` + 1, ... of a run, beside their tensors."""
+    """Layers ``first``, ``first`` + 1, ... of a run, without their tensors."""
 
     scheme: Scheme
     field: Any
@@ -174,7 +174,7 @@ class _Segment(NamedTuple):
     streams: list[Tensor] | None
 
     def through(self, tensors: Sequence[Tensor]) -> State:
-        """The state behind them, from the state in front and the weights of each."""
+        """The state after them, from the state before them and the weights of each."""
         state, weights = tuple(tensors[: self.parts]), tensors[self.parts :]
         size = len(weights) // self.layers
         for k in range(self.layers):
@@ -184,7 +184,7 @@ class _Segment(NamedTuple):
 
     @contextlib.contextmanager
     def again(self, device: torch.device) -> Iterator[None]:
-        """As it was in the forward pass: autocast, and torch's random streams."""
+        """Restore the autocast and torch's random streams of the forward pass."""
         autocast = self.autocast()
         if self.autocast is contextlib.nullcontext and is_autocast(device.type):
             autocast = torch.autocast(device.type, enabled=False)
@@ -200,7 +200,7 @@ class _Segment(NamedTuple):
 
 
 class _Recomputed(torch.autograd.Function):
-    """One segment. What its backward pass does is torch's own, so that it can be differentiated again."""
+    """One segment. Its backward pass uses torch's own operations, so that it can be differentiated again."""
 
     @staticmethod
     def forward(ctx: Any, run: _Segment, *tensors: Tensor) -> State:
@@ -213,7 +213,7 @@ class _Recomputed(torch.autograd.Function):
         run, twice, needed = ctx.run, torch.is_grad_enabled(), ctx.needs_input_grad[1:]
         saved = ctx.saved_tensors
         with torch.enable_grad(), run.again(saved[0].device):
-            if twice:  # views: an input that lies behind another one would be counted twice
+            if twice:  # views: otherwise an input that depends on another one would be counted twice
                 tensors = [t.view_as(t) for t in saved]
             else:
                 tensors = [t.detach().requires_grad_(n) for t, n in zip(saved, needed, strict=True)]

@@ -1,8 +1,7 @@
-r"""What an engine that evaluates a layer twice needs of it, and how a breach is noticed.
+r"""The contract of layers that an engine evaluates twice, and how a breach is noticed.
 
-A velocity must be a function of its arguments alone. A second evaluation that draws other random numbers, or a
-gradient that leaves by another door than ``theta()``, would give a wrong gradient without a word; each check here
-raises instead.
+A velocity must be a function of only its arguments. A second evaluation with other random numbers, or a parameter that
+does not come through ``theta()``, would silently give a wrong gradient; each check here raises instead.
 """
 
 from __future__ import annotations
@@ -45,10 +44,10 @@ STORED = "use flow.with_backprop(lv.Stored()), the plain loop, for it"
 
 
 def is_plain_autograd(tensors: Sequence[Tensor]) -> bool:
-    """Whether neither a torch.func transform (grad, vmap, jvp, ...) nor forward-mode differentiation is at work."""
+    """Whether neither a torch.func transform (grad, vmap, jvp, ...) nor forward-mode differentiation is active."""
     if torch._C._are_functorch_transforms_active():
         return False
-    if torch.compiler.is_compiling():  # a compiler sees tensors of one kind only
+    if torch.compiler.is_compiling():  # a compiler sees only one kind of tensors
         return True
     batched = torch._C._functorch.is_legacy_batchedtensor  # torch.autograd.grad(..., is_grads_batched=True)
     if any(batched(t) for t in tensors):
@@ -57,7 +56,7 @@ def is_plain_autograd(tensors: Sequence[Tensor]) -> bool:
 
 
 def is_autocast(device: str) -> bool:
-    """Whether autocast is on for a kind of device; never for one that knows none, such as "meta"."""
+    """Whether autocast is on for a kind of device; False for a kind without autocast, such as "meta"."""
     return _any_autocast() and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
@@ -65,16 +64,16 @@ def require_plain_autograd(tensors: Sequence[Tensor]) -> None:
     """Raise where `is_plain_autograd` is False."""
     if not is_plain_autograd(tensors):
         raise RuntimeError(
-            f"this engine gives reverse-mode gradients by torch.autograd only, not torch.func transforms, "
+            f"this engine gives only reverse-mode gradients by torch.autograd, not torch.func transforms, "
             f"vmap or forward mode; {STORED}."
         )
 
 
 @contextlib.contextmanager
 def watched(field: Any, device: torch.device, largest: float = math.inf) -> Iterator[None]:
-    """Raise a `RuntimeError` if what runs inside draws from torch's global random streams or changes a buffer.
+    """Raise a `RuntimeError` if the block draws from torch's global random streams or changes a buffer.
 
-    Of a buffer of more than ``largest`` entries the version is looked at only, which needs no memory.
+    For a buffer of more than ``largest`` entries only the version counter is checked, which needs no memory.
     """
     start = streams(device)
     with unwritten(field, largest):
@@ -88,7 +87,7 @@ def watched(field: Any, device: torch.device, largest: float = math.inf) -> Iter
 
 @contextlib.contextmanager
 def unwritten(field: Any, largest: float = math.inf) -> Iterator[None]:
-    """Raise a `RuntimeError` if what runs inside changes a buffer, as `watched` does."""
+    """Raise a `RuntimeError` if the block changes a buffer, as `watched` does."""
     buffers: dict[str, tuple[Tensor, Tensor | int]] = {
         name: (b, b.detach().clone() if b.numel() <= largest else b._version) for name, b in field.named_buffers()
     }
@@ -98,7 +97,7 @@ def unwritten(field: Any, largest: float = math.inf) -> Iterator[None]:
     if changed:
         raise RuntimeError(
             f"the layers of {kind_of(field)} change the buffer {', '.join(changed)}; evaluated again they would "
-            f"change it twice and compute something else. {advice(field).buffer}"
+            f"change it twice and give another result. {advice(field).buffer}"
         )
 
 
@@ -107,7 +106,7 @@ def _is_still(b: Tensor, value: Tensor | int) -> bool:
 
 
 def is_declared(result: Tensor, inputs: Sequence[Tensor]) -> bool:
-    """Whether autograd carries gradients from ``result`` to ``inputs`` at most."""
+    """Whether autograd carries gradients from ``result`` to no leaves other than ``inputs``."""
     if not result.requires_grad:
         return True
     known = {id(x) for x in inputs}
@@ -115,7 +114,7 @@ def is_declared(result: Tensor, inputs: Sequence[Tensor]) -> bool:
 
 
 def require_declared(result: Tensor, inputs: Sequence[Tensor], field: Any, j: int) -> None:
-    """Raise where it is not `is_declared`."""
+    """Raise where `is_declared` is False."""
     if not is_declared(result, inputs):
         raise RuntimeError(
             f"layer {j} of {kind_of(field)} depends on a parameter that does not come through {advice(field).door}; "
@@ -124,7 +123,7 @@ def require_declared(result: Tensor, inputs: Sequence[Tensor], field: Any, j: in
 
 
 def require_no_other_way(inputs: Sequence[Tensor]) -> None:
-    """Let it be an error to differentiate, towards ``inputs``, what a layer may have kept beside its result."""
+    """Make it an error to differentiate, towards ``inputs``, tensors that a layer may keep beside its result."""
     for x in inputs:
         if x.requires_grad:
             x.register_hook(_ends_here)
@@ -132,14 +131,14 @@ def require_no_other_way(inputs: Sequence[Tensor]) -> None:
 
 def _ends_here(gradient: Tensor) -> None:
     raise RuntimeError(
-        "a tensor that a layer keeps beside its result (an auxiliary loss, what a hook has recorded) is being "
-        "differentiated, and its way back ends at that layer, so that the gradient would be wrong; detach it, or use "
+        "a tensor that a layer keeps beside its result (an auxiliary loss, a hook's recording) is being "
+        "differentiated, but its graph ends at that layer, so that the gradient would be wrong; detach it, or use "
         "Stored(), the plain loop."
     )
 
 
 class Advice(NamedTuple):
-    """What to do about a breach; a field of another kind has an ``advice`` of its own."""
+    """How to repair a breach; a field of another kind has its own ``advice``."""
 
     noise: str = f"Use lv.dropout(field, p), derive the field from StochasticField, or {STORED}."
     buffer: str = f"Use a norm without running statistics, or {STORED}."
@@ -149,7 +148,7 @@ class Advice(NamedTuple):
 
 
 def advice(field: Any) -> Advice:
-    """The field's, or that for a vector field."""
+    """The advice of the field, by default the advice for a vector field."""
     return getattr(original(field), "advice", _ADVICE)
 
 
@@ -157,20 +156,20 @@ _ADVICE = Advice()
 
 
 def impure(field: Any) -> str:
-    """A layer that is not the same twice, in a sentence."""
+    """A sentence about a layer that gives different results when evaluated twice."""
     return (
-        f"{kind_of(field)} gives another velocity each time it is asked (random numbers of its own, running "
+        f"{kind_of(field)} gives another velocity at each evaluation (its own random numbers, running "
         f"statistics: {advice(field).impure})"
     )
 
 
 def kind_of(field: Any) -> str:
-    """What to call a field in a sentence."""
+    """The name of a field in a sentence."""
     return type(original(field)).__name__
 
 
 def autocast_now(device: str) -> Callable[[], contextlib.AbstractContextManager[Any]]:
-    """The autocast of this moment, to be entered again; without its cache, which would keep every layer's weights."""
+    """The present autocast, to be entered again; without its cache, which would keep every layer's weights."""
     if not is_autocast(device):
         return contextlib.nullcontext
     return functools.partial(torch.autocast, device, dtype=torch.get_autocast_dtype(device), cache_enabled=False)
@@ -185,16 +184,16 @@ def streams(device: torch.device) -> list[Tensor]:
 
 
 def rewind(to: Sequence[Tensor], device: torch.device) -> None:
-    """Put torch's global random streams back to where `streams` found them."""
+    """Restore torch's global random streams to the states from `streams`."""
     torch.set_rng_state(to[0])
     if len(to) > 1:
         torch.cuda.set_rng_state(to[1], device)
 
 
 def differentiable_once(gradients: Sequence[Tensor | None], of: Sequence[Tensor]) -> Sequence[Tensor | None]:
-    """The gradients; where autograd records what is done with them, with an error in place of their own gradient.
+    """The gradients; where autograd records operations on them, their own gradient is an error.
 
-    ``of`` is what they depend on: autograd goes from a gradient towards any of it, and meets the error.
+    They depend on ``of``: autograd going from a gradient towards any of these meets the error.
     """
     if not torch.is_grad_enabled():
         return gradients
@@ -205,11 +204,11 @@ def differentiable_once(gradients: Sequence[Tensor | None], of: Sequence[Tensor]
 
 class _Once(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, number: int, *tensors: Tensor) -> tuple[Tensor, ...]:  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, number: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         return tuple(g.view_as(g) for g in tensors[:number])
 
     @staticmethod
-    def backward(ctx, *_: Tensor) -> None:  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, *_: Tensor) -> None:
         raise RuntimeError(
             "Reversible, Fused and BatchLast, and Auto where it chose one of them, have no second derivatives; "
             f"{STORED}."
@@ -217,12 +216,12 @@ class _Once(torch.autograd.Function):
 
 
 def operations(result: Tensor) -> list[str]:
-    """The names of the operations that autograd goes back through."""
+    """The names of the operations in the backward graph."""
     return [node.name() for node in _nodes(result)]
 
 
 def _leaves(result: Tensor) -> Iterator[Tensor]:
-    """The leaves that autograd leads to from ``result``."""
+    """The leaves of the autograd graph of ``result``."""
     if result.grad_fn is None:
         yield result
     for node in _nodes(result):
@@ -233,7 +232,7 @@ def _leaves(result: Tensor) -> Iterator[Tensor]:
 def _nodes(result: Tensor) -> Iterator[Any]:
     nodes = [] if result.grad_fn is None else [result.grad_fn]
     seen: set[Any] = set(nodes)
-    for node in nodes:  # which grows
+    for node in nodes:  # it grows
         yield node
         for before, _ in node.next_functions:
             if before is not None and before not in seen:

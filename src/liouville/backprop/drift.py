@@ -1,7 +1,7 @@
-r"""How far a state that was computed backwards is from the one that the forward pass saw: measured, not assumed.
+r"""The distance of a rebuilt state from the state of the forward pass: measured, not assumed.
 
-The forward pass keeps a fingerprint of the state at up to 33 depths, a constant whatever N; the backward pass compares
-what it has rebuilt there. Nothing is read from the device before the end of the backward pass.
+The forward pass keeps a fingerprint of the state at up to 33 depths, whatever N; the backward pass compares the states
+rebuilt there. Nothing is read from the device before the end of the backward pass.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _warned: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class DriftWarning(UserWarning):
-    """The states that `liouville.Reversible` rebuilt have lost half of their digits, and the gradients with them."""
+    """The states that `liouville.Reversible` rebuilt, and so the gradients, have lost half of their digits."""
 
 
 def depths(layers: int) -> set[int]:
-    """The layers in front of which the state is compared: the first, the last, and evenly between."""
+    """The layers before which the state is compared: the first, the last, and others evenly between."""
     return {k * layers // _DEPTHS for k in range(_DEPTHS)} | {layers - 1}
 
 
 class Probes:
-    """What is found on the way back: at some layers, how far the state is off, and how large it should be.
+    """Findings of the backward pass: at some layers, the error of the state and its proper size.
 
     Args:
         end: fingerprints of the last state.
@@ -50,7 +50,7 @@ class Probes:
         self.impurity = torch.zeros((), dtype=torch.float64, device=end[0].device)
 
     def compare(self, j: int, now: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
-        """Note the state rebuilt in front of layer j, or, of integers, whether their sums differ."""
+        """Compare the state rebuilt before layer j, or, for integers, whether their sums differ."""
         a, b = torch.cat(list(now)), torch.cat(list(kept))
         if a.is_floating_point():
             self.found[j] = _size(a - b), _size(b)
@@ -58,7 +58,7 @@ class Probes:
             self.found[j] = (a != b).any().double(), a.new_ones((), dtype=torch.float64)
 
     def repeat(self, now: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
-        """Compare the last layer's velocities with what they were, in units of what their own precision allows."""
+        """Compare the last layer's velocities with those of the forward pass, in units of their own precision."""
         for a, b in zip(now, kept, strict=True):
             off, size = _largest([a - b]), _largest([b])
             bearable = torch.finfo(b.dtype).eps ** 0.5 * size.clamp(min=_smallest([b]))
@@ -68,20 +68,20 @@ class Probes:
         """Relative errors by layer, in one transfer from the device."""
         off, size = (torch.stack(row).double() for row in zip(*self.found.values(), strict=True))
         off = torch.where(off.isfinite(), off, torch.inf)
-        # zeros that moved away come back to a rounding of what they became
+        # zeros that moved away come back with a rounding of the value they had reached
         after = torch.cat((_largest(self.end).reshape(1), size[:-1]))
         least = torch.maximum(0.01 * after, size).clamp(min=_smallest(self.end))
-        # a state that was not finite to begin with has nothing to lose
+        # a state that was not finite is skipped
         return dict(zip(self.found, torch.where(least.isfinite(), off / least, 0.0).tolist(), strict=True))
 
 
 def judge(probes: Probes, layers: Layers, theta: Theta, dtype: torch.dtype, anchors: int | None) -> None:
     """Raise where a layer could not be undone; warn, once per field, where half of the digits are lost.
 
-    ``dtype`` is that of the state, or of autocast: a velocity of 16 bits that is evaluated at a state one rounding away
-    may itself differ by a rounding of 16 bits.
+    ``dtype`` is the dtype of the state, or of autocast: a 16-bit velocity evaluated at a state one rounding away may
+    differ by a 16-bit rounding.
     """
-    if probes.impurity.is_meta:  # shapes have no values, which could have drifted
+    if probes.impurity.is_meta:  # fake tensors have no values that could drift
         return
     field, errors = original(layers.field), probes.errors()
     if layers.arithmetic.exact:
@@ -113,14 +113,14 @@ def judge(probes: Probes, layers: Layers, theta: Theta, dtype: torch.dtype, anch
 
 
 def warn_once(field: VectorField, text: str) -> None:
-    """A `DriftWarning`, the first time that it is about this field."""
+    """Give a `DriftWarning`, once for each field."""
     if field not in _warned:
         _warned.add(field)
         warnings.warn(text, DriftWarning, stacklevel=3)
 
 
 def _bearable(errors: Mapping[int, float], layers: int, half: float, anchors: int | None) -> int:
-    """How far apart anchors may be: half of what the fastest growth seen takes from eps to sqrt(eps)."""
+    """The distance of anchors: half the layers in which the fastest observed growth takes eps to sqrt(eps)."""
     every = anchors or layers
     rate = 0.0
     seen = sorted(errors)
@@ -147,7 +147,7 @@ def _size(x: Tensor) -> Tensor:
 
 
 def _smallest(tensors: Sequence[Tensor]) -> float:
-    """The smallest number whose digits count: below it, roundings no longer shrink with what they round."""
+    """The smallest number with full precision: below it, roundings no longer shrink with the rounded number."""
     return max(torch.finfo(x.dtype).tiny if x.is_floating_point() else 1.0 for x in tensors)
 
 

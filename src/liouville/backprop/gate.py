@@ -1,8 +1,9 @@
-r"""The gate of a run: what the velocities of a field do beside being computed, looked at once for each kind of input.
+r"""The gate of a run: the side effects of a field's velocities, checked once for each kind of input.
 
-Schemes add velocities to states, hand one state to two of them, and evaluate them again. That is right only for a
-velocity shaped like what it moves, which leaves its input as it is. What no engine can run is refused here; what some
-can, such as random numbers, is told as a `Manner`, and engines that evaluate a layer twice ask for it.
+Schemes add velocities to states, pass one state to two velocities, and evaluate them again. This is right only for a
+velocity shaped like the part it moves, which does not change its input. Fields that no engine can run are refused here;
+behaviour that some engines allow, such as random draws, is reported as a `Manner`, which engines that evaluate a layer
+twice check.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 class Manner(NamedTuple):
     """How the velocities of a field behave.
 
-    draws: from torch's global random streams.
-    repeats: evaluated again, from the same streams, they are the same.
-    replays: likewise their gradients under `torch.utils.checkpoint`.
+    draws: whether they draw from torch's global random streams.
+    repeats: whether a second evaluation with the same streams gives the same result.
+    replays: whether this also holds for gradients under `torch.utils.checkpoint`.
     writes: the buffers that they change.
     """
 
@@ -44,8 +45,8 @@ class Manner(NamedTuple):
 
 
 _SOUND = Manner()
-_KNOWN = "_manners"  # of a field, by mode and kind of input
-_UNRUN = "_unrun"  # of a field: a copy of what it is beside its tensors, made before its first run
+_KNOWN = "_manners"  # by field, then by mode and kind of input
+_UNRUN = "_unrun"  # by field: a copy of it without its tensors, made before its first run
 
 
 def admit(field: VectorField, y: Tensor, theta_0: Theta) -> Manner:
@@ -53,27 +54,27 @@ def admit(field: VectorField, y: Tensor, theta_0: Theta) -> Manner:
 
     Raises:
         TypeError: if a velocity is no tensor.
-        ValueError: if the field has hooks, or a velocity has another shape or dtype than what it moves, changes its
-            input or its weights in place, or keeps something where the layers cannot keep it.
+        ValueError: if the field has hooks, or a velocity has another shape or dtype than the part it moves, changes its
+            input or its weights in place, or keeps state where the layers cannot keep it.
     """
     if torch.compiler.is_compiling():
         return _SOUND
     own = original(field)
     require_no_hooks(own)
     batch, *sample = y.shape
-    if own.has_effects or 0 in sample:  # images of no pixels have nothing to look at
+    if own.has_effects or 0 in sample:  # images without pixels have no values to check
         return _SOUND
     known = vars(own).setdefault(_KNOWN, {})
-    some = min(batch, 2)  # what is right for one sample may be broadcast for more
+    some = min(batch, 2)  # a shape that is right for one sample may be broadcast for more
     key = (own.training, some, *sample, y.dtype, y.device, is_autocast(y.device.type), *kind_of_call(field))
     try:
         return known[key]
     except KeyError:
         pass
-    except TypeError:  # a shape of symbols
+    except TypeError:  # a symbolic shape
         return _aside(field.at_layer(0), y, theta_0)
     if not isinstance(field, Given):
-        own.check_arguments((), {})  # there may be some that it needs
+        own.check_arguments((), {})  # the field may need some of them
     look = _look if _is_plain((y, *theta_0)) else _aside
     found = look(field.at_layer(0), y, theta_0)
     if not torch.jit.is_tracing():
@@ -82,14 +83,14 @@ def admit(field: VectorField, y: Tensor, theta_0: Theta) -> Manner:
 
 
 def observed(field: VectorField) -> Manner:
-    """What was seen of a field in its present mode, training or evaluation."""
+    """The observed behaviour of a field in its present mode, training or evaluation."""
     own = original(field)
     unsound = (m for key, m in vars(own).get(_KNOWN, {}).items() if key[0] == own.training and m != _SOUND)
     return next(unsound, _SOUND)
 
 
 def require_recomputable(field: VectorField) -> None:
-    """Raise where layers that are computed twice would not be the same twice."""
+    """Raise where a recomputed layer would give another result."""
     seen = observed(field)
     if seen.replays and not seen.writes:
         return
@@ -102,7 +103,7 @@ def require_recomputable(field: VectorField) -> None:
 
 
 def _is_plain(tensors: Sequence[Tensor]) -> bool:
-    """Whether what is computed now is computed at once, and seen by nobody else."""
+    """Whether operations run eagerly, and nothing records or transforms them."""
     if (
         torch.jit.is_tracing()
         or torch._C._len_torch_dispatch_stack()
@@ -114,7 +115,7 @@ def _is_plain(tensors: Sequence[Tensor]) -> bool:
 
 
 def _aside(field: Any, y: Tensor, theta_0: Theta) -> Manner:
-    """The same where tensors have no values, or operations are recorded or transformed: on other tensors like them."""
+    """The same on substitute tensors, where tensors have no values or operations are recorded or transformed."""
     bound: Any = torch._C
     tracing = bound._get_tracing_state()
     bound._set_tracing_state(None)
@@ -124,7 +125,7 @@ def _aside(field: Any, y: Tensor, theta_0: Theta) -> Manner:
             return _look(field, like[0], type(theta_0)(*like[1:]))
     except (TypeError, ValueError):
         raise
-    except Exception:  # these have no value that could be looked at
+    except Exception:  # these have no values to check
         return _SOUND
     finally:
         bound._set_tracing_state(tracing)
@@ -135,10 +136,10 @@ def _stand_in(t: Tensor) -> Tensor:
 
 
 def _look(field: Any, y: Tensor, theta_0: Theta) -> Manner:
-    """Evaluate the velocities of layer 0 twice, on copies, and leave no trace."""
+    """Evaluate the velocities of layer 0 twice, on copies, without side effects."""
     own, start = original(field), streams(y.device)
     unrun = _unrun(own)
-    grad = torch.is_grad_enabled()  # as the layers will run: what a field computes at its first call, it may keep
+    grad = torch.is_grad_enabled()  # run like the layers: a field may keep values that it computes at its first call
     with torch.inference_mode(False), torch.set_grad_enabled(grad):
         weights = type(theta_0)(*(w.detach().clone() for w in theta_0))
         velocities = list(_velocities(field, y.detach().clone()))
@@ -172,7 +173,7 @@ def _look(field: Any, y: Tensor, theta_0: Theta) -> Manner:
 
 
 _Velocity = tuple[str, Callable[[Tensor, Theta], Any], Tensor, Tensor]
-"""A name, the velocity, its argument, and what it moves."""
+"""A name, the velocity, its argument, and the part it moves."""
 
 
 def _velocities(field: Any, y: Tensor) -> Iterator[_Velocity]:
@@ -188,10 +189,10 @@ def _velocities(field: Any, y: Tensor) -> Iterator[_Velocity]:
 
 
 def _checked(own: VectorField, name: str, velocity: Any, x: Tensor, moved: Tensor, theta: Theta) -> Tensor:
-    """The velocity, which must be of the kind of what it moves."""
+    """The velocity, after a check that its kind fits the part it moves."""
     shape, v = moved.shape, velocity(x, theta)
     if not isinstance(v, Tensor):
-        raise TypeError(f"{name} of {kind_of(own)} must be a tensor, got {type(v).__name__}; return the velocity only.")
+        raise TypeError(f"{name} of {kind_of(own)} must be a tensor, got {type(v).__name__}; return only the velocity.")
     if v.layout is not torch.strided or v.is_nested:
         raise ValueError(f"{name} of {kind_of(own)} must be a dense tensor, got {v.layout}; return v.to_dense().")
     if v.shape != shape:
@@ -210,8 +211,8 @@ def _checked(own: VectorField, name: str, velocity: Any, x: Tensor, moved: Tenso
 def _require_untouched(own: VectorField, parts: _Witness, weights: Sequence[str]) -> None:
     for what in parts.changed() + [f"the weight {name}" for name in weights]:
         raise ValueError(
-            f"{kind_of(own)} changes {what} in place, which the next layer or the backward pass needs as it was; let "
-            "its first operation make a new tensor (inplace=False, x + 1 for x.add_(1))."
+            f"{kind_of(own)} changes {what} in place, but the next layer or the backward pass needs the old value; let "
+            "its first operation make a new tensor (inplace=False, x + 1 instead of x.add_(1))."
         )
 
 
@@ -242,7 +243,7 @@ def _unrun(own: VectorField) -> VectorField | None:
 def _require_no_memory(
     bound: Any, unrun: VectorField, velocities: Sequence[_Velocity], weights: Theta, buffers: _Witness
 ) -> None:
-    """Raise where a field that has run gives another velocity for other weights than one that has not."""
+    """Raise where a field that has run gives another velocity, for other weights, than a fresh copy."""
     own = original(bound)
     fixed = set(own.constants)
     other = {
@@ -258,26 +259,26 @@ def _require_no_memory(
         buffers.restore()
     if not all(map(_equal, *found)):
         raise ValueError(
-            f"{kind_of(own)} keeps what it computed of its weights from its first call on, and would use it for every "
-            "layer and after every step of training; compute it in each call (no caches of weights)."
+            f"{kind_of(own)} keeps values computed from its weights in its first call, and would use them for every "
+            "layer and after every step of training; compute them in each call (no caches of weights)."
         )
 
 
 def _require_own_memory(own: VectorField, first: Sequence[Tensor], versions: Sequence[int]) -> None:
     if any(v._version != version for v, version in zip(first, versions, strict=True)):
         raise ValueError(
-            f"{kind_of(own)} writes each velocity to the place of the one before, which a scheme still needs; let it "
-            "make a new tensor every time (no out=, no work in a buffer)."
+            f"{kind_of(own)} overwrites its previous velocity, which a scheme still needs; let it make a new tensor "
+            "every time (no out=, no work in a buffer)."
         )
 
 
 def unchanged(before: Any, after: Any) -> bool:
-    """Whether an attribute is what it was: the same object, or the same number or word."""
+    """Whether an attribute is unchanged: the same object, or the same number or string."""
     return before is after or (isinstance(after, bool | int | float | str | tuple) and before == after)
 
 
 class _Witness:
-    """Where tensors are held, by name, and what they are: to say which of them were changed or replaced."""
+    """The held tensors by name, with their values: it tells which were changed or replaced."""
 
     def __init__(self, places: Iterable[tuple[str, dict[str, Any], str]]) -> None:
         found = [(name, place, key, place[key]) for name, place, key in places if place[key] is not None]
@@ -310,7 +311,7 @@ def _version(t: Tensor) -> int:
 
 
 def _equal(a: Tensor, b: Tensor, exact: bool = False) -> bool:
-    """Whether they agree, NaN with NaN, up to half of the digits: some kernels of a GPU add in any order."""
+    """Whether they agree, NaN with NaN, to half of the digits: some GPU kernels add in any order."""
     if a.shape != b.shape or not a.numel() or a.is_meta:
         return a.shape == b.shape
     if exact or not a.is_floating_point():
@@ -331,7 +332,7 @@ def _replays(velocity: Any, x: Tensor, theta: Theta, start: Sequence[Tensor]) ->
         with torch.enable_grad():
             v = through(lambda x, *w: velocity(x, type(theta)(*w)), *inputs)
             if any("rrelu" in name.lower() for name in operations(v)):
-                return False  # torch may lose its noise, whether or not it does here
+                return False  # torch may fail to replay its noise, even if it does here
             weight = torch.linspace(0.5, 1.5, v.numel(), dtype=v.dtype, device=v.device).reshape(v.shape)
             found.append(torch.autograd.grad((v * weight).sum(), leaves, allow_unused=True))
     return all((a is None) == (b is None) and (a is None or _equal(a, b)) for a, b in zip(*found, strict=True))

@@ -1,4 +1,4 @@
-r"""One layer forwards, and backwards: undone and differentiated. `Shears` does both with one evaluation."""
+r"""One layer forwards and backwards: undone and differentiated. `Shears` does both with one evaluation."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from liouville.schemes.base import ReversibleScheme, Shear, ShearScheme, State
 
 
 class Sums:
-    """Where the gradients of the weights go: added to memory that there is."""
+    """The sums of the weights' gradients, accumulated in existing memory."""
 
     keeps = False
-    """Whether gradients are kept as they come."""
+    """Whether gradients are kept without summation."""
 
     def __init__(self, into: Sequence[Tensor]) -> None:
         self.into = into
 
     def add(self, gradients: Sequence[Tensor | None], factor: float) -> None:
-        """Add factor times these."""
+        """Add factor times these gradients."""
         for total, gradient in zip(self.into, gradients, strict=True):
             if gradient is not None:
                 advanced_(total, gradient, factor)
 
 
 class Layers(ABC):
-    """Layer j of a run; the state is carried as parts, which belong to the run and may be changed in place.
+    """Layer j of a run; the state is carried as parts, which the run owns and may change in place.
 
     Args:
-        scheme, field, h: the flow's.
-        arithmetic: how parts are kept.
-        traced: whether gradients will be asked for: layers are then checked, and evaluated as `backward` will.
+        scheme, field, h: scheme, field and step of the flow.
+        arithmetic: how parts are stored.
+        traced: whether gradients will be needed: layers are then checked, and evaluated as in `backward`.
         autocast: makes the context that every evaluation sees, forwards and backwards.
 
-    ``seen`` has samples of the velocities of the last layer that it went through, to be compared between the passes;
-    ``left`` is what a layer left behind on the way down, and is given back before it is undone.
+    ``seen`` has samples of the velocities of the last layer that was run, to be compared between the passes;
+    ``left`` holds the bits that a layer dropped in the forward pass; they are restored before the layer is undone.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Layers(ABC):
         return [self.arithmetic.enter(x) for x in state]
 
     def _close(self, inputs: Sequence[Tensor]) -> None:
-        """What a block keeps of an evaluation on the way back ends at its inputs; fields were seen to keep nothing."""
+        """Tensors that a block keeps in the backward pass have a graph that ends at its inputs; fields keep none."""
         if isinstance(self.field, Blocks):
             require_no_other_way(inputs)
 
@@ -79,22 +79,22 @@ class Layers(ABC):
         return tuple(self.arithmetic.value(part) for part in parts)
 
     def reach(self, state: State, theta: Theta) -> Reach:
-        """How far a run from this state goes."""
+        """The range of a run from this state."""
         with self.autocast():
             return reach(self.scheme, self.field, state, theta, self.h)
 
     @abstractmethod
     def forward(self, parts: list[Part], j: int, theta_j: Theta) -> list[Part]:
-        """The parts behind layer j."""
+        """The parts after layer j."""
 
     @abstractmethod
     def inverse(self, parts: list[Part], j: int, theta_j: Theta) -> list[Part]:
-        """The parts in front of layer j."""
+        """The parts before layer j."""
 
     @abstractmethod
     def backward(self, parts: list[Part], costate: list[Tensor], j: int, theta_j: Theta, sums: Sums) -> list[Part]:
-        """The parts in front of layer j. The costate is taken there too, in place, and the gradients of those weights
-        that require one are added to ``sums``, in their order."""
+        """The parts before layer j. The costate is taken there too, in place, and the gradients of the weights that
+        require one are added to ``sums``, in their order."""
 
 
 class Shears(Layers):
@@ -162,7 +162,7 @@ class Shears(Layers):
 
     def _see(self, velocity: Tensor, j: int) -> None:
         if self.traced and j == self.field.layers - 1:
-            self.seen.append(sample(velocity.contiguous()))  # another kernel may lay it out in another way
+            self.seen.append(sample(velocity.contiguous()))  # another kernel may use another memory layout
 
     def _shears(self, j: int, theta_j: Theta) -> tuple[Shear, ...]:
         return self.scheme.shears(self.field.at_layer(j), theta_j, self.h)
@@ -172,11 +172,11 @@ class Shears(Layers):
         if not self.traced:
             with self.autocast():
                 return velocity(x)
-        x = x.detach().requires_grad_(self.graph)  # torch may take other kernels where a gradient is due
+        x = x.detach().requires_grad_(self.graph)  # torch may choose other kernels where a gradient is needed
         with torch.enable_grad(), self.autocast():
             v = velocity(x)
         if not self.graph and not is_declared(v, theta_j):
-            self.graph = True  # a field that differentiates by itself may make a leaf of an x that is none
+            self.graph = True  # a field that differentiates by itself may make a leaf of x
             return self._velocity(velocity, part, j, theta_j)
         require_declared(v, (x, *theta_j), self.field, j)
         require_no_other_way((x,))
@@ -184,7 +184,7 @@ class Shears(Layers):
 
 
 class Inverses(Layers):
-    """Layers of any other `ReversibleScheme`: inverted, then differentiated at the state that this gave."""
+    """Layers of any other `ReversibleScheme`: inverted, then differentiated at the resulting state."""
 
     scheme: ReversibleScheme
 
@@ -221,10 +221,10 @@ class Inverses(Layers):
 def _gradients(
     outputs: Sequence[Tensor], inputs: Sequence[Tensor], costate: Sequence[Tensor]
 ) -> tuple[Tensor | None, ...]:
-    """Of a layer that was evaluated again, by the states in front of it, which are leaves, and what it reads.
+    """The gradients of a recomputed layer, by the states before it, which are leaves, and by the tensors it reads.
 
-    A user's parameters stand in their blocks, with hooks of their own; those are for the gradient that torch's own pass
-    brings them, which is the whole one, and only then.
+    A user's parameters are in their blocks and may have hooks; these must run once, on the whole gradient, in torch's
+    own backward pass.
     """
     hooks = [(held, dict(held)) for t in inputs if (held := t._backward_hooks)]
     for held, _ in hooks:
@@ -238,10 +238,10 @@ def _gradients(
 
 
 def _pull_back(v: Tensor, g: Tensor, step: float, inputs: Sequence[Tensor], costate: Tensor, sums: Sums) -> None:
-    """costate += step * (dv / dx)^T g, inputs = (x, *weights), and likewise the sums of the weights."""
-    if v.dtype != g.dtype:  # as autograd would: the costate of step * v, rounded to the velocity's own precision
+    """costate += step * (dv / dx)^T g, inputs = (x, *weights), and the same for the sums of the weights."""
+    if v.dtype != g.dtype:  # as in autograd: the costate of step * v, rounded to the velocity's precision
         g, step = (g * step).to(v.dtype), 1.0
-    elif sums.keeps:  # scaled once and not once for each weight; and never g itself, which changes in place
+    elif sums.keeps:  # scaled once, not for each weight; never g itself, which changes in place
         g, step = g * step, 1.0
     first, *others = _gradients((v,), inputs, (g,))
     if first is not None:

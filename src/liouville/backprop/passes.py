@@ -1,4 +1,4 @@
-r"""The passes of a reversible run: down through all layers, and back up, each layer undone and differentiated."""
+r"""The passes of a reversible run: forward through all layers, and back, with each layer undone and differentiated."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from liouville.fields.blocks import Rows
 from liouville.schemes.base import State
 
 Kept = dict[tuple[str, int], list[Tensor]]
-"""What a forward pass leaves, by kind and layer: the "end", the "anchor"s to start from again, the "probe"s, and what
-the layers themselves "left"."""
+"""The tensors kept by a forward pass, by kind and layer: the "end", the "anchor"s to restart from, the "probe"s, and
+the bits that the layers "left"."""
 
 
 class Run:
-    """The N layers of one run, down and up.
+    """The N layers of one run, forwards and backwards.
 
     Args:
-        layers: how one is gone through.
-        theta: puts the weights together of their tensors.
-        anchors: how far apart the stored states are.
-        returns: whether there will be a way back.
+        layers: how a layer is run.
+        theta: builds the weights from their tensors.
+        anchors: the number of layers between stored states.
+        returns: whether there will be a backward pass.
     """
 
     def __init__(self, layers: Layers, theta: Callable[..., Theta], anchors: int | None, returns: bool) -> None:
@@ -41,7 +41,7 @@ class Run:
         self.probed = drift.depths(self.depth) if returns else set()
 
     def forward(self, state: State, theta: Sequence[Tensor], needed: Sequence[bool]) -> tuple[State, Kept]:
-        """The last state, and what the way back will need."""
+        """The last state, and the tensors that the backward pass will need."""
         while True:
             found = self._down(state, theta, needed)
             if self.layers.arithmetic.in_range(lambda: self.layers.reach(state, self.theta(*theta))):
@@ -87,23 +87,23 @@ class Run:
         return costate, gradients
 
     def shield(self) -> contextlib.AbstractContextManager[Any]:
-        """Against an autocast region around the backward pass that was not there in the forward pass."""
+        """Switches off an autocast region around the backward pass that was absent in the forward pass."""
         if self.layers.autocast is contextlib.nullcontext and is_autocast(self.device):
             return torch.autocast(self.device, enabled=False)
         return contextlib.nullcontext()
 
     def fingerprints(self, parts: Sequence[Part]) -> list[Tensor]:
-        """A few numbers of each part that tell whether it was rebuilt."""
+        """A few numbers of each part, to check whether it was rebuilt."""
         return [self.layers.arithmetic.fingerprint(part) for part in parts]
 
     def precision(self, costate: Sequence[Tensor]) -> torch.dtype:
-        """The coarsest type that a state or a velocity of this run may have."""
+        """The dtype of lowest precision that a state or a velocity of this run may have."""
         with self.layers.autocast():
             cast = [torch.get_autocast_dtype(self.device)] if is_autocast(self.device) else []
         return max([x.dtype for x in costate] + cast, key=lambda dtype: torch.finfo(dtype).eps)
 
     def parts(self, flat: Sequence[Tensor], number: int) -> list[Part]:
-        """Copies, grouped by the parts that they belong to: going back changes them in place."""
+        """Copies, grouped by part: the backward pass changes them in place."""
         size = len(flat) // number
         return [tuple(x.clone() for x in flat[k * size : (k + 1) * size]) for k in range(number)]
 
@@ -119,7 +119,7 @@ class _Weights:
         return self.kind(*(w.detach().requires_grad_(n) for w, n in zip(rows, self.needed, strict=True)))
 
     def zeros(self) -> list[Tensor | None]:
-        """Where the gradients are summed up: made at once, since what is made layer by layer scatters the heap."""
+        """The sums of the gradients: allocated at once, since allocation layer by layer fragments the heap."""
         sizes = zip(self.theta, self.needed, strict=True)
         return [torch.zeros(w.shape, dtype=w.dtype, device=w.device) if n else None for w, n in sizes]
 

@@ -1,10 +1,11 @@
-r"""Which grid an exact run lies on: fine beside the input, and as wide as the run goes.
+r"""The grid of an exact run: fine compared with the input, and as wide as the run needs.
 
-The first grid is laid by the largest input entry, and made 8 times as coarse, twice at most, where the run leaves its
-range. An input that is small beside the biases leaves all three, though nothing grows: the biases carry it away. So
-the run is then done once in floating-point numbers, which says how far it goes and what the biases move by themselves
-(a state at rest, p = q = 0): up to 512 times the larger of the input and that, the grid is laid by how far the run
-goes. Beyond, the network grows, and the grid would lose digits that the growth then magnifies: that is refused.
+The first grid is set by the largest input entry, and made 8 times as coarse, at most twice, where the run leaves its
+range. An input that is small compared with the biases leaves all three grids without any growth: the biases carry it
+away. Then the run is repeated once in floating-point numbers, which gives its largest number and the movement by the
+biases only (from a state at rest, p = q = 0). Up to 512 times the larger of the input and that movement, the grid is
+set by the largest number of the run. Beyond it the network grows, and the growth would amplify the digits that the
+grid loses: such a run is refused.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from liouville.schemes.base import ShearScheme, State
 
 
 class Reach(NamedTuple):
-    """``furthest``: the largest number of a run, state or step; ``biases``: the steps of a state at rest, added up."""
+    """``furthest``: the largest number of a run, state or step; ``biases``: the sum of the steps of a state at rest."""
 
     furthest: float
     biases: float
@@ -32,7 +33,7 @@ class Reach(NamedTuple):
 
 @torch.no_grad()
 def reach(scheme: ShearScheme, field: VectorField, state: State, theta: Theta, h: float) -> Reach:
-    """How far a run goes, in floating-point numbers."""
+    """The range of a run, in floating-point numbers."""
     parts, rest = [x.detach() for x in state], [torch.zeros_like(x) for x in state]
     furthest, biases = _largest(*parts), 0 * _largest(*parts)
     for j in range(field.layers):
@@ -48,15 +49,15 @@ def reach(scheme: ShearScheme, field: VectorField, state: State, theta: Theta, h
 
 
 class Range:
-    """Spacing and limit of a grid, x = integer * spacing with |integer| < limit; `widen` lays the next one.
+    """Spacing and limit of a grid, x = integer * spacing with |integer| < limit; `widen` gives the next one.
 
     Args:
         state: the first state.
-        dtype: of the floating-point numbers that the grid stands for: 2^27 integers up to the largest input entry and
-            2^30 in all for float32, 2^57 and 2^62 for float64. The spacing is never below 4 times the smallest normal
-            number, so that its inverse is a number, too.
-        bits: other than 27 or 57: 40, with 2^62 in all, are finer than float32 and reach four million times as far as
-            the input.
+        dtype: the dtype of the run: for float32, 2^27 integers up to the largest input entry and 2^30 in all; for
+            float64, 2^57 and 2^62. The spacing is never below 4 times the smallest normal number, so that its inverse
+            is finite, too.
+        bits: a number other than 27 or 57: 40, with 2^62 integers in all, is finer than float32 and reaches four
+            million times the input.
 
     Raises:
         ArithmeticError: if an entry of the state is not finite.
@@ -67,14 +68,14 @@ class Range:
         bits = usual if bits is None else bits
         self.largest = max(float(x.detach().abs().max()) if x.numel() else 0.0 for x in state)
         if not math.isfinite(self.largest):
-            raise ArithmeticError("the input of an exactly reversible run must be finite, and an entry of it is not.")
+            raise ArithmeticError("the input of an exactly reversible run must be finite, but an entry of it is not.")
         self.finest, self.resolved = 4 * torch.finfo(dtype).tiny, bits - 7
         self.spacing = max(_power(self.largest) * 2.0**-bits if self.largest else 2.0**-bits, self.finest)
         self.coarsest, self.growth = 64 * self.spacing, 64 * self.limit * 2.0**-bits
         self.measured, self.settled = False, self.largest * 2.0**-self.resolved > self.finest
 
     def settle(self, found: Callable[[], Reach]) -> None:
-        """The grid where the input's size does not say it: zeros, and numbers near the smallest that there are.
+        """The grid where the size of the input does not determine it: zeros, and numbers near the smallest possible.
 
         Raises:
             ArithmeticError: if no number of the run is large enough for a grid of this precision.
@@ -88,14 +89,14 @@ class Range:
         if 0 < furthest < (least := self.finest * 2.0**self.resolved):
             raise ArithmeticError(
                 "the numbers of this run are too small for an exactly reversible one: the largest is "
-                f"{furthest:.3g}, and the grid needs {least:.3g}. Scale the input, or use Reversible(compensated=True)."
+                f"{furthest:.3g}, but the grid needs {least:.3g}. Scale the input, or use Reversible(compensated=True)."
             )
 
     def widen(self, found: Callable[[], Reach], finite: bool = True) -> None:
-        """The grid after this one, for a run that left it; ``finite``: whether all of its numbers were.
+        """The next grid, for a run that left this one; ``finite``: whether all numbers of the run were finite.
 
         Raises:
-            ArithmeticError: if there is none, with the reason.
+            ArithmeticError: if there is no next grid, with the reason.
         """
         if finite and self.spacing < self.coarsest:
             self.spacing *= 8
@@ -121,7 +122,7 @@ _ADVICE = (
 
 
 def _power(x: float) -> float:
-    """The power of two above x, at most that of the largest number."""
+    """The power of two above x, at most the largest representable one."""
     return math.ldexp(1.0, min(math.frexp(x)[1], 1023))
 
 

@@ -1,9 +1,9 @@
-r"""The reversible engine: the backward pass rebuilds every state from the one behind it instead of storing it.
+r"""The reversible engine: the backward pass rebuilds every state from the one after it instead of storing it.
 
 One `torch.autograd.Function` of the state and the stacked weights. Going back through a shear
 x' = x + step * v(y; theta_j), with y untouched, one evaluation of v serves twice: x = x' - step * v, and the costates
 get g_y += step * (dv/dy)^T g_x, g_theta += step * (dv/dtheta)^T g_x. Any other reversible scheme is inverted first and
-then differentiated from the state that this gave.
+then differentiated at the resulting state.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 __all__ = ["Reversible"]
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ from liouville.schemes.base import ReversibleScheme, Scheme, ShearScheme, State
 
 @dataclass(frozen=True, repr=False)
 class Reversible(Backprop):
-    r"""Keep the last state only and rebuild the others by inverting the layers: memory that does not grow with N.
+    r"""Keep only the last state and rebuild the others by inverting the layers: memory does not grow with N.
 
     Time: about a third more than `Stored` for schemes made of shears (`SymplecticEuler`, `Verlet`, `Yoshida4`,
     `LeapfrogMidpoint`), two thirds for the implicit ones. First derivatives only. The drift of the rebuilt states is
@@ -38,19 +39,19 @@ class Reversible(Backprop):
 
     Args:
         exact: keep the state on a fixed-point grid and round each increment to it, p += round(h f(q)): inversion then
-            restores every bit at any depth, which every backward pass verifies. The gradient is that of the real layer
-            maps at the grid states, the rounding passed straight through; that product of Jacobians is symplectic with
-            determinant 1 and obeys both bounds exactly as the unrounded network's does. Of the rounded map itself
-            nothing is claimed. Integers of 32 bits for float32, of 64 for float64; see `Grid`.
-        compensated: carry with every entry of the state what rounding took from it (Kahan), at twice the memory of a
+            restores every bit at any depth, which every backward pass verifies. The gradient belongs to the real
+            layer maps at the grid states, with straight-through rounding; that product of Jacobians is symplectic with
+            determinant 1 and obeys both bounds exactly as for the unrounded network. No claim is made about the rounded
+            map. Integers of 32 bits for float32, of 64 for float64; see `Grid`.
+        compensated: carry the rounding error with every entry of the state (Kahan), at twice the memory of a
             state: inversion errs by eps^2 instead of eps, and sums lose nothing, so that gradients are closer to
-            float64 than those of `Stored` where h is small. Not exact in principle. With exact: 64-bit integers also
-            for float32, which gives both.
-        anchors: store every ``anchors``-th state and start from it again on the way back; None stores none.
+            float64 than gradients of `Stored` where h is small. Not exact in principle. With exact: 64-bit integers
+            also for float32, which gives both.
+        anchors: store every ``anchors``-th state and restart from it in the backward pass; None stores none.
 
     Raises:
-        ValueError: if exact and anchors are combined; by a `Flow`, if the scheme has no inverse, or is not made of
-            shears for exact and compensated.
+        ValueError: if exact and anchors are combined; from a `Flow`, if the scheme has no inverse, or, for exact and
+            compensated, is not made of shears.
         RuntimeError: in the forward pass, if a layer reads a parameter that does not come through ``theta()``, draws
             from torch's global random stream or changes a buffer; in the backward pass, if a layer cannot be undone,
             or in exact mode if a bit differs; for second derivatives and under torch.func transforms.
@@ -88,8 +89,8 @@ class Reversible(Backprop):
             )
         if scheme.kept_bits and not self.exact:
             raise ValueError(
-                f"the inverse of {scheme!r} multiplies by {2**scheme.kept_bits}, and rounding errors with it, in every "
-                "layer; use Reversible(exact=True, compensated=True), which keeps the bits that its steps drop, "
+                f"the inverse of {scheme!r} multiplies rounding errors by {2**scheme.kept_bits} in every layer; use "
+                "Reversible(exact=True, compensated=True), which keeps the bits that its steps drop, "
                 "Stored() or Checkpointed()."
             )
 
@@ -100,7 +101,7 @@ class Reversible(Backprop):
         return self._run(scheme, field, state, theta, h)
 
     def layers(self, scheme: Scheme, field: VectorField, state: State, h: float, traced: bool = False) -> Layers:
-        """The layers of one run as this engine goes through them, forwards and backwards."""
+        """The layers of one run in this engine, forwards and backwards."""
         self.check(scheme, field)
         autocast = autocast_now(state[0].device.type)
         if not isinstance(scheme, ShearScheme):
@@ -124,10 +125,10 @@ class Reversible(Backprop):
 
 
 class _Inverted(torch.autograd.Function):
-    """(state, theta) -> the state behind the last layer, and their gradients by going back."""
+    """(state, theta) -> the state after the last layer, and their gradients by inversion."""
 
     @staticmethod
-    def forward(ctx, run: Run, parts: int, *tensors: Tensor) -> State:  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, run: Run, parts: int, *tensors: Tensor) -> State:
         state, theta = tensors[:parts], tensors[parts:]
         if not observed(run.layers.field).repeats:
             require_recomputable(run.layers.field)
@@ -139,7 +140,7 @@ class _Inverted(torch.autograd.Function):
         return final
 
     @staticmethod
-    def backward(ctx, *costate: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, *costate: Tensor) -> tuple[Tensor | None, ...]:
         require_plain_autograd(costate)  # a backward pass may be vmapped: is_grads_batched
         needed, parts = ctx.needs_input_grad[2:], len(ctx.dtypes)
         tensors = iter(ctx.saved_tensors)

@@ -1,4 +1,4 @@
-r"""What autograd keeps of one layer, measured on a copy of the state: for engines that choose by it."""
+r"""The memory that autograd keeps for one layer, measured on a copy of the state: for engines that choose by it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from liouville.fields.given import kind_of_call
 from liouville.fields.stochastic import original
 from liouville.schemes.base import Scheme, State
 
-_GUESS = 64.0  # states that a layer keeps where that cannot be measured: those of a block of a transformer
-_REMEMBERED = 256  # kinds of input per field, as sequences of every length are
+_GUESS = 64.0  # states that a layer keeps if that cannot be measured: the number for a transformer block
+_REMEMBERED = 256  # kinds of input per field, such as sequences of different lengths
 
 
 class Cost(NamedTuple):
-    """Bytes that one layer keeps, and why they are a guess, if they are."""
+    """Bytes that one layer keeps, and the reason if they are a guess."""
 
     size: float
     unmeasured: str = ""
@@ -36,12 +36,12 @@ _costs: weakref.WeakKeyDictionary[VectorField, dict[Any, Cost]] = weakref.WeakKe
 
 
 def bytes_per_layer(scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> Cost:
-    """What autograd keeps of one layer at this state: measured on a copy of it, once per kind of input.
+    """The memory that autograd keeps for one layer at this state: measured on a copy of it, once per kind of input.
 
-    The copy is the whole state. What a sample is, how many a module needs and how its memory grows with their number
-    or with the tokens need not be known.
+    The copy is the whole state, so the axes of a sample, the number that a module needs and the growth of memory with
+    samples or tokens need not be known.
     """
-    if is_watched() or state[0].is_meta:  # nothing of ours may be run where others look on
+    if is_watched() or state[0].is_meta:  # a trial must not run where operations are recorded or transformed
         return Cost(_GUESS * sum(x.numel() * x.dtype.itemsize for x in state), " (a guess)")
     costs = _costs.setdefault(original(field), {})
     like = state[0]
@@ -52,19 +52,19 @@ def bytes_per_layer(scheme: Scheme, field: VectorField, state: State, theta: The
             costs.clear()
         try:
             costs[key] = Cost(_kept(scheme, field, state, layer(theta, 0), h))
-        except Exception as error:  # torch.func inside a field forbids the hooks; what is wrong, a step shows itself
+        except Exception as error:  # torch.func inside a field forbids the hooks; a real error appears in the step
             costs[key] = Cost(_GUESS * sum(x.nbytes for x in state), f" (a guess: {type(error).__name__} in a trial)")
     return costs[key]
 
 
 def _kept(scheme: Scheme, field: VectorField, state: State, theta_0: Theta, h: float) -> float:
-    storages: dict[int, torch.UntypedStorage] = {}  # kept alive, so that no other takes their place
+    storages: dict[int, torch.UntypedStorage] = {}  # kept alive, so that no other storage reuses their memory
 
     def pack(x: Tensor) -> Tensor:
         storages[x.untyped_storage()._cdata] = x.untyped_storage()
         return x
 
-    if not isinstance(theta_0, Row):  # a block's parameters are its own
+    if not isinstance(theta_0, Row):  # the parameters of a block do not count
         theta_0 = type(theta_0)(*(w.detach().requires_grad_(w.is_floating_point()) for w in theta_0))
     with _left_alone(field, state[0].device), torch.enable_grad():
         state = tuple(x.detach().requires_grad_().clone() for x in state)  # no leaves: a module may work in place
@@ -76,7 +76,7 @@ def _kept(scheme: Scheme, field: VectorField, state: State, theta_0: Theta, h: f
 
 @contextlib.contextmanager
 def _left_alone(field: VectorField, device: torch.device) -> Iterator[None]:
-    """Buffers and torch's random streams are afterwards as they were."""
+    """Restores buffers and torch's random streams afterwards."""
     buffers = [(b, b._version, b.detach().clone()) for b in original(field).buffers()]
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):

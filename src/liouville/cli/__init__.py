@@ -52,9 +52,9 @@ def liouville(ctx: click.Context) -> None:
     papers' Hamiltonian ones never contracts every direction.
 
     Begin with `liouville train`, which trains a 64-layer Hamiltonian network on the Swiss roll, and
-    `liouville list`, which shows what there is. Exit codes: 0 done, 1 a training diverged or a check failed,
-    2 bad usage or input, 130 interrupted by Ctrl-C, 129 and 143 ended by a hangup or SIGTERM, 70 a defect of liouville,
-    which LIOUVILLE_DEBUG=1 shows in full.
+    `liouville list`, which shows models, data sets and more. Exit codes: 0 done, 1 a training diverged or a check
+    failed, 2 bad usage or input, 130 interrupted by Ctrl-C, 129 and 143 ended by a hangup or SIGTERM, 70 a defect of
+    liouville, which LIOUVILLE_DEBUG=1 shows in full.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

@@ -44,36 +44,44 @@ _NAMES = {
 }
 
 
-@click.command(cls=SectionedCommand, short_help="Train a network that is spread over the nodes of a graph.")
-@_graph("--graph", metavar="FILE", help="Who may talk to whom: GraphML, node pairs or a matrix.")
+@click.command(cls=SectionedCommand, short_help="Train a network distributed over the nodes of a graph.")
+@_graph("--graph", metavar="FILE", help="Communication graph: GraphML, node pairs or a matrix.")
 @_graph("--undirected", is_flag=True, help="Let every link of --graph and --mask carry messages both ways.")
 @_graph("--mask", metavar="FILE", help="Graph of the blocks of K.  [default: the largest that --graph admits]")
-@_graph("--protocol", default="owner-computes", metavar="owner-computes|replicated", help="Who holds a row of K.")
-@_graph("--consensus", default="gossip", metavar="gossip|all-reduce", help="How the head's sums are made.")
+@_graph(
+    "--protocol", default="owner-computes", metavar="owner-computes|replicated", help="Which nodes hold a row of K."
+)
+@_graph("--consensus", default="gossip", metavar="gossip|all-reduce", help="How the sums of the head are computed.")
 @_data("--data", default="swiss-roll", metavar="NAME", help="Data set of vectors and classes.", show_default=True)
 @_data("-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Option of the data set.")
 @_network("--model", default="h2", metavar="h1|h2", help="Network.", show_default=True)
 @_network("--sizes", type=INTEGERS, default=1, help="Features of p, and of q, per node; one number, or one each.")
-@_network("--layers", type=int, default=8, help="Depth.", show_default=True)
+@_network("--layers", type=int, default=8, help="Number of layers.", show_default=True)
 @_network("--T", "T", type=float, help="Final time.  [default: layers / 2]")
-@_network("--inputs", type=INTEGERS, help="Feature of y_0 that each input goes to.  [default: evenly apart]")
+@_network("--inputs", type=INTEGERS, help="Feature of y_0 for each input.  [default: evenly spaced]")
 @_training("--epochs", type=int, default=40, help="Passes over the data.", show_default=True)
 @_training(
     "--batch-size", "batch", former="--batch", type=int, default=125, help="Samples per step.", show_default=True
 )
-@_training("--lr", type=float, default=0.02, help="Highest learning rate.", show_default=True)
+@_training("--lr", type=float, default=0.02, help="Maximum learning rate.", show_default=True)
 @_machine(
-    "--nproc", type=click.IntRange(1), help="Processes to start.  [default: 1, a simulation; under torchrun, its own]"
+    "--nproc", type=click.IntRange(1), help="Number of processes.  [default: 1, a simulation; under torchrun, its own]"
 )
 @_machine("--force", is_flag=True, help="Start more processes than there are cores.")
 @_machine("--host", metavar="ADDRESS", help="Meet at this address.  [default: in a folder that only you can enter]")
 @_machine("--backend", default="gloo", metavar="gloo|nccl", help="Transport.", show_default=True)
 @_machine("--timeout", type=float, default=60.0, help="Seconds that a node may take to answer.", show_default=True)
-@_machine("--dtype", default="float32", metavar="float32|float64", help="Of weights and messages.", show_default=True)
-@_machine("--seed", type=int, default=0, help="Of weights and batches.", show_default=True)
+@_machine(
+    "--dtype",
+    default="float32",
+    metavar="float32|float64",
+    help="Number type of weights and messages.",
+    show_default=True,
+)
+@_machine("--seed", type=int, default=0, help="Seed of weights and batches.", show_default=True)
 @_output("--out", metavar="FOLDER", help="Folder of the nodes' checkpoints, one for each epoch.")
 @_output("--resume", metavar="FOLDER", help="Go on with what was trained into this --out.")
-@_output("--quiet", is_flag=True, help="Print the accuracy and nothing else.")
+@_output("--quiet", is_flag=True, help="Print only the accuracy.")
 def agents(
     nproc: int | None,
     force: bool,
@@ -89,8 +97,8 @@ def agents(
 ) -> int:
     """Train a network whose features and weights live on the nodes of a graph.
 
-    Every node talks to its neighbours only, forwards and backwards. The messages and bytes of a layer are printed
-    beside what a dense network would send. Start several processes with --nproc, or with torchrun.
+    Every node communicates only with its neighbours, forwards and backwards. The messages and bytes per layer are
+    printed, with the numbers of a dense network for comparison. Start several processes with --nproc or torchrun.
     """
     require_environment()
     if graph is None and resume is None:
@@ -251,7 +259,7 @@ def _train(asked: Spread, door: _Door, made: _Made, leader: bool) -> None:
     talk = leader and not door.quiet
     if talk:
         say(about(asked.graph, door.graph))
-        say(str(check(asked.graph, network.body, asked.protocol)))  # type: ignore[arg-type]
+        say(str(check(asked.graph, next(network.flows()), asked.protocol)))
 
     def on_start(found: Found) -> None:
         for path in found.damaged:  # each process says it of its own
@@ -339,7 +347,7 @@ def _require_fits(asked: Spread, made: _Made, door: _Door, processes: int) -> No
 
     network = made.network
     hosts_of(len(asked.graph), processes)
-    violations = check(asked.graph, network.body, asked.protocol).violations  # type: ignore[arg-type]
+    violations = check(asked.graph, next(network.flows()), asked.protocol).violations
     if violations:
         fewer = ", or use --protocol owner-computes" if asked.protocol == "replicated" else ""
         raise BadInput(

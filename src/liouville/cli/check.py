@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from liouville.runs import Run
 
 
-@click.command(short_help="What is guaranteed of a network, and what was measured; exit 1 if it is broken.")
+@click.command(short_help="Certify a network; exit 1 if a claim is broken.")
 @click.argument("run")
 @click.option(
     "--data",
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
 def check(run: str, data: str | None, data_options: tuple[str, ...], as_json: bool) -> None:
-    """Check the network of RUN, a run folder or a model file, and write certificate.json into the run folder, unless
-    it is measured over other data than the run's.
+    """Check the network of RUN, a run folder or a model file, and write certificate.json into the run folder, except
+    with other data than the run's.
 
     Each claim is proved from the weights, with the assumptions of the proof measured on them, and compared with the
     sensitivities of up to 256 training samples. Exit codes: 0 no claim is broken; 1 a claim is broken, by the weights,

@@ -26,31 +26,31 @@ if TYPE_CHECKING:
 @click.command(short_help="Apply a trained network to new inputs.")
 @click.argument("run")
 @click.argument("inputs", metavar="INPUT")
-@click.option("--out", metavar="FILE", help="Write the CSV there instead of to standard output.")
+@click.option("--out", metavar="FILE", help="Write the CSV to this file instead of standard output.")
 @click.option("--probabilities", is_flag=True, help="Add a column with the probability of every class.")
 @click.option(
     "--id",
     "ids",
     metavar="COLUMN",
     multiple=True,
-    help="Copy this column of the table beside the answers, by its name or number (from 1); may be given again.",
+    help="Copy this column of the table next to the answers, by name or number (from 1); may be repeated.",
 )
 @click.option(
     "--header",
     type=click.Choice(["auto", "yes", "no"]),
     default="auto",
     show_default=True,
-    help="Say whether the table's first row has the names of its columns.",
+    help="State whether the table's first row holds column names.",
 )
 def predict(run: str, inputs: str, out: str | None, probabilities: bool, ids: tuple[str, ...], header: str) -> None:
     """Apply the network of RUN, a run folder or a model file, to INPUT.
 
     INPUT is a table of text (CSV, with or without a header), a .npy array, or an IDX file of images, gzipped or not;
-    `-` reads standard input. Values are raw: they are scaled here as the training data was. For a network that was
-    trained on your table, INPUT is such a table, CSV or Parquet: its columns are found by name, and others, the label
-    among them, are left aside. The answer is a CSV with a
-    header and one row for each row of INPUT; what cannot be read is refused, never left out. Notes go to standard
-    error.
+    `-` reads standard input. Values are raw: they are scaled here like the training data. The answer is a CSV with a
+    header and one row for each row of INPUT; unreadable rows are refused, never left out. Notes go to standard error.
+
+    For a network that was trained on your table, INPUT is such a table, CSV or Parquet. Its columns are found by name;
+    others, the target among them, are left aside.
     """
     import torch
 

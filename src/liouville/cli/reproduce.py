@@ -28,22 +28,24 @@ if TYPE_CHECKING:
     from liouville.experiments.running import Failure, Job
 
 
-@click.command("reproduce", short_help="Run the papers' experiments; show ours beside theirs.")
+@click.command("reproduce", short_help="Run the papers' experiments; compare with their numbers.")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Every experiment (hours).")
+@click.option("--all", "everything", is_flag=True, help="Run every experiment (hours).")
 @click.option("--seeds", type=click.IntRange(1, 100), default=5, show_default=True, help="Runs of each case.")
-@click.option("--quick", is_flag=True, help="One small run of each kind of case, to see that all of it works.")
-@click.option("--jobs", type=click.IntRange(1), help="Processes at a time, of one thread each.  [default: the cores]")
+@click.option("--quick", is_flag=True, help="Make one small run of each kind of case, as a test.")
+@click.option(
+    "--jobs", type=click.IntRange(1), help="Number of processes at a time, of one thread each.  [default: the cores]"
+)
 @click.option(
     "--out",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("results"),
     show_default=True,
-    help="Where records, figures and the page are.",
+    help="Folder of the records, figures and the page.",
 )
-@click.option("--again", is_flag=True, help="Forget the records of these experiments and run them anew.")
-@click.option("--render", is_flag=True, help="Run nothing: tables, figures and page from the records that exist.")
+@click.option("--again", is_flag=True, help="Discard the records of these experiments and run them again.")
+@click.option("--render", is_flag=True, help="Run nothing; make tables, figures and page from existing records.")
 @click.option("--no-figures", is_flag=True, help="Draw no figures.")
 @click.option("--svg", is_flag=True, help="Draw every figure as SVG, too.")
 def reproduce(
@@ -58,11 +60,11 @@ def reproduce(
     no_figures: bool,
     svg: bool,
 ) -> int:
-    """Run the experiments called NAME (see `liouville list experiments`), or all of them.
+    """Run the experiments NAME (see `liouville list experiments`), or all of them.
 
-    Every case that ends is recorded in DIR/reproduce/NAME/records.jsonl, so a run that was interrupted goes on where it
-    was. The tables are printed and written, with the figures, to DIR/reproduce.md; with --quick to
-    DIR/reproduce-quick.md, beside records of their own. The exit code is 1 if a case failed.
+    Every finished case is recorded in DIR/reproduce/NAME/records.jsonl, so an interrupted run can continue. The tables
+    are printed and written, with the figures, to DIR/reproduce.md; with --quick to DIR/reproduce-quick.md, with
+    separate records. The exit code is 1 if a case failed.
     """
     experiments = _chosen(names, everything)
     folder = out / ("reproduce-quick" if quick else "reproduce")

@@ -21,23 +21,25 @@ if TYPE_CHECKING:
     from liouville.runs import Run
 
 
-@click.command(short_help="Norms by depth and Lyapunov spectrum of a network, measured.")
+@click.command(short_help="Measure a network's norms by depth and Lyapunov spectrum.")
 @click.argument("run")
 @click.option("--data", metavar="NAME", help="Measure over this data set.  [default: the run's own]")
 @click.option(
     "-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Option of the data set."
 )
-@click.option("--samples", type=click.IntRange(1, 256), default=50, show_default=True, help="Training samples.")
+@click.option(
+    "--samples", type=click.IntRange(1, 256), default=50, show_default=True, help="Number of training samples."
+)
 @click.option("--figure", metavar="FILE", type=click.Path(path_type=Path), help="Draw both into a .png or .svg file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers of every sample as JSON.")
 def sensitivities(
     run: str, data: str | None, data_options: tuple[str, ...], samples: int, figure: Path | None, as_json: bool
 ) -> None:
-    """Measure how the last state of the network of RUN, a run folder or a model file, moves with the states before it.
+    """Measure how the last state of the network of RUN, a run folder or a model file, depends on the states before it.
 
     The norms of dState_N/dState_j by the number of layers between, and the finite-time Lyapunov exponents: log of the
-    singular values of dState_N/dState_0, per unit of time, by QR over the layers. In float64. Nothing here is proved;
-    `liouville check` has what is.
+    singular values of dState_N/dState_0, per unit of time, by QR over the layers, in float64. These are measurements;
+    for proofs use `liouville check`.
     """
     import torch
 
@@ -118,4 +120,5 @@ def _show(flow: Flow, found: Tensor, spectrum: Tensor, name: str) -> None:
 
 
 def _range(values: Tensor) -> tuple[str, str, str]:
-    return tuple(f"{float(v) + 0.0:.4g}" for v in (values.amin(), values.median(), values.amax()))  # type: ignore[return-value]
+    least, median, largest = (f"{float(v) + 0.0:.4g}" for v in (values.amin(), values.median(), values.amax()))
+    return least, median, largest

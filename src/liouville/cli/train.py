@@ -80,34 +80,45 @@ _penalised = options(  # the former name of --head-decay is what Gauss-Newton's 
 @_data("--resume", metavar="RUN", help="Go on with a run that was ended, to the bits of one that was not.")
 @_network("--model", metavar="NAME", help="Network, see `liouville list models`.")
 @_network("--scheme", metavar="NAME", help="Replace the model's scheme, see `liouville list schemes`.")
-@_network("--features", type=INTEGERS, help="Width; for images several make several flows.")
-@_network("--layers", type=INTEGERS, help="Depth; one number, or one for each flow.")
+@_network("--features", type=INTEGERS, help="Width of the state; for images several widths give several flows.")
+@_network("--layers", type=INTEGERS, help="Number of layers; one number, or one for each flow.")
 @_network("--T", "T", type=float, help="Final time of each flow; the step is T / layers.")
 @_network("--J", "J", metavar="canonical|full", help="Structure matrix of h1.")
 @_network("--gamma", type=float, help="Damping of the antisymmetric networks.")
-@_network("--activation", metavar="NAME", help="See `liouville list activations`.")
-@_network("--lift", metavar="front|ends|p|q|linear", help="Where the lift puts the data; vectors only.")
+@_network("--activation", metavar="NAME", help="Activation, see `liouville list activations`.")
+@_network("--lift", metavar="front|ends|p|q|linear", help="Position of the data in the state; vectors only.")
 @_network("--init", metavar="smooth|normal", help="Initial weights: smooth in depth, or i.i.d. N(0, 1).")
-@_network("--shared/--no-shared", default=None, help="One weight for all layers.")
+@_network("--shared/--no-shared", default=None, help="Use one weight for all layers.")
 @_network("--budget", type=float, help="Rescale K so that no sensitivity dy_N/dy_j has a norm above this.")
 @_network("--dropout", type=float, help="Dropout of every layer's velocity, in [0, 1).")
 @_learned
 @_training("--stratified/--no-stratified", default=None, help="Hold out the same share of every class.")
 @_training(
-    "-g", "--solver-option", "solver", multiple=True, metavar="NAME=VALUE", help="Number of gauss-newton's solver."
+    "-g",
+    "--solver-option",
+    "solver",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a number of the Gauss-Newton solver.",
 )
 @_penalised
 @_training("--levels", type=int, help="Depths to go through, each twice the last, ending with --layers; 1 is off.")
 @_machine(
     "--engine",
     metavar="auto|fused|batch-last|stored|checkpointed|reversible",
-    help="How depth is run.  [default: auto]",
+    help="Engine: what the backward pass stores or recomputes.  [default: auto]",
 )
-@_machine("--dtype", metavar="float32|float64|bfloat16", help="bfloat16 is autocast.  [default: float32]")
-@_machine("--device", metavar="auto|cpu|cuda", help="auto: CUDA for images, if there, else the CPU.  [default: auto]")
-@_machine("--threads", type=int, help="Threads of torch.  [default: the recipe's, else torch's]")
-@_machine("--seed", type=int, help="Of weights and training; the data has -d seed=N.  [default: 0]")
-@_machine("--nproc", type=click.IntRange(1), help="Processes that share every batch.  [default: 1, or torchrun's]")
+@_machine("--dtype", metavar="float32|float64|bfloat16", help="Number type; bfloat16 is autocast.  [default: float32]")
+@_machine(
+    "--device",
+    metavar="auto|cpu|cuda",
+    help="Device; auto is CUDA, if there, for images, else the CPU.  [default: auto]",
+)
+@_machine("--threads", type=int, help="Number of torch threads.  [default: the recipe's, else torch's]")
+@_machine("--seed", type=int, help="Seed of weights and training; data: -d seed=N.  [default: 0]")
+@_machine(
+    "--nproc", type=click.IntRange(1), help="Number of processes that share every batch.  [default: 1, or torchrun's]"
+)
 @_output("--out", metavar="RUN", help="Run folder.  [default: runs/DATA-MODEL-K, the next free K]")
 @_output(
     "--checkpoint-every",
@@ -143,11 +154,11 @@ def train(
 ) -> int:
     """Train a network, evaluate it on held-out data, and write a run folder.
 
-    Without options: a 64-layer Hamiltonian network on the Swiss roll. With --data my.csv --target y: a network for
-    your table, whose columns of numbers and categories are prepared here, and again by `liouville predict`.
+    Without options it trains a 64-layer Hamiltonian network on the Swiss roll. With --data my.csv --target y it trains
+    a network for your table; columns of numbers and categories are prepared here, and again by `liouville predict`.
 
-    What is not given comes from the data set's recipe (or the preset, or the run named by --like), and config.json in
-    the run folder says what it was. Ctrl-C, SIGTERM and SIGHUP end a training after its step, with everything saved;
+    Other settings come from the data set's recipe (or the preset, or the run named by --like); config.json in the run
+    folder records all of them. Ctrl-C, SIGTERM and SIGHUP end a training after its step, with everything saved;
     --resume RUN goes on.
     """
     require_environment()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from liouville.verify import Record
 
 
-@click.command("verify", short_help="Check every statement of the papers that the library rests on.")
+@click.command("verify", short_help="Check the papers' statements that the library rests on.")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print the records as one JSON object.")
 @click.option(
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     help="Draw the pictures of the theory into DIR.",
 )
 def verify_command(names: tuple[str, ...], as_json: bool, figures: Path | None) -> int:
-    """Check the statements called NAME, those of a paper (p1, p2, p3), or all.
+    """Check the statements NAME, all of a paper (p1, p2, p3), or all.
 
-    A line for each: the verdict, its name, the source, the statement, and what was measured with what is expected. A
-    statement that is wrong as the paper prints it is shown to fail, beside the correction that holds; its verdict is
+    Each gets a line: the verdict, its name, the source, the statement, the measured and the expected numbers. A
+    statement that is wrong as printed in the paper is shown to fail, and a correction to hold; its verdict is
     "corrected". The exit code is 1 if a check fails.
     """
     from liouville.names import spelled

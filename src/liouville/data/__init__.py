@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from liouville.data import images, planar, tables
+from liouville.data.checks import check
 from liouville.data.own import TableFile
-from liouville.data.split import Holdout, Split, check
+from liouville.data.split import Holdout, Split
 from liouville.names import lookup, suggestion
 
 _COMMON = ("seed", "dtype", "root")

@@ -27,7 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liouville.data.split import Split, whole_number
+from liouville.data.numbers import whole_number
+from liouville.data.split import Split
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",

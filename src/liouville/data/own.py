@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from liouville.data.split import Split, real_number, whole_number
+from liouville.data.numbers import real_number, whole_number
+from liouville.data.split import Split
 
 if TYPE_CHECKING:
     from liouville.data.raw import Raw

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liouville.data.split import Split, real_number, whole_number
+from liouville.data.numbers import real_number, whole_number
+from liouville.data.split import Split
 from liouville.machine import require_memory
 from liouville.names import lookup
 

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liouville.data.split import Split, real_number, whole_number
+from liouville.data.numbers import real_number, whole_number
+from liouville.data.split import Split
 
 
 def digits(

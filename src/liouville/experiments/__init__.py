@@ -1,8 +1,8 @@
-"""The papers' tables and figures, and those that go beyond: one file for each, with its cases, a run and a rendering.
+"""The papers' tables and figures, and further experiments: one file for each, with its cases, a run and a rendering.
 
-The rooms are the papers, numbered as in `liouville.verify`: ``p1``, ``p2``, ``p3``, and ``beyond`` for what no paper
-has; each holds its experiments and their helpers, and what all of them use stays here. Nothing is imported before it
-is asked for: `EXPERIMENTS` names the modules, `load` imports one.
+The sub-packages are the papers, numbered as in `liouville.verify`: ``p1``, ``p2``, ``p3``, and ``beyond`` for
+experiments beyond the papers. Each holds its experiments and their helpers; common code is here. Modules are imported
+on demand: `EXPERIMENTS` names them, `load` imports one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def load(name: str) -> Experiment:
     """The experiment of this name.
 
     Raises:
-        ValueError: there is none; the nearest one is suggested.
+        ValueError: if there is none; the nearest name is suggested.
 
     Examples:
         >>> load("planar-table").source

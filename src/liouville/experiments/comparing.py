@@ -1,4 +1,4 @@
-"""Ours beside theirs: medians and ranges over seeds, and what a paper printed, with its source or not at all."""
+"""Comparison with published numbers: medians and ranges over seeds, and numbers printed in a paper."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from liouville.experiments.records import Record
 
 NOT_AVAILABLE = "not available"
 MET, EXCEEDED, MISSED = "met", "exceeded", "missed"
-_ROUNDING = 1e-9  # percents that are equal in print may differ by this
+_ROUNDING = 1e-9  # percentages that print equal may differ by this
 
 
 def percents(records: Sequence[Record], name: str) -> list[float]:
-    """A share of every record that has it, in percent; a training that diverged counts as zero.
+    """The fraction named ``key`` of every record that has it, in percent; a diverged training counts as zero.
 
     Examples:
         >>> percents([Record(None, {"accuracy": 0.5}, 1.0, {}), Record(None, {"diverged": "..."}, 1.0, {})], "accuracy")
@@ -52,14 +52,14 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 def verdict(values: Sequence[float], published: float, points: float, in_range: bool = True) -> str:
     """Whether our runs meet, exceed or miss a published number.
 
-    It is met if it is within the range of the runs, or at most ``points`` from their median; else exceeded if it is
-    below, and missed if it is above.
+    It is met if it is within the range of the runs, or at most ``points`` from their median; otherwise it is exceeded
+    if it is below, and missed if it is above.
 
     Args:
         values: one for each run, at least one; larger is better.
-        published: the paper's.
+        published: the paper's number.
         points: the tolerance.
-        in_range: whether a number within the range is met whatever the distance from the median.
+        in_range: whether a number within the range is met at any distance from the median.
 
     Examples:
         >>> [verdict([97.0, 98.0, 99.0], published, points=2) for published in (96.0, 95.9, 100.0, 100.1)]
@@ -94,8 +94,8 @@ def beside(
 def binomial_points(accuracies: Sequence[float], images: int) -> float:
     """Two binomial standard errors in percent, 200 sqrt(p (1 - p) / images): the largest over the accuracies 100 p.
 
-    So far may the accuracies of one and the same classifier on two draws of ``images`` images lie from its expectation
-    in 19 of 20 cases. Of a published number and ours the larger is taken: at 100 % it is 0.
+    In 19 of 20 cases the accuracy of a classifier on a draw of ``images`` images lies within this distance of its
+    expectation. The larger value for the published number and ours is taken: at 100 % it is 0.
 
     Examples:
         >>> round(binomial_points([98.05], 10_000), 3), binomial_points([100.0], 10_000)
@@ -107,8 +107,8 @@ def binomial_points(accuracies: Sequence[float], images: int) -> float:
 def chance(runs: int) -> str:
     """The probability that a further run of one procedure lies within the range of ``runs`` others, as a fraction.
 
-    The ranks of runs that are drawn alike are equally likely, so it is neither the lowest nor the highest of all
-    with probability (runs - 1)/(runs + 1); ties only raise it.
+    All ranks of identically distributed runs are equally likely, so it is neither the lowest nor the highest of all
+    with probability (runs - 1)/(runs + 1); ties only increase it.
 
     Examples:
         >>> chance(5), chance(3)

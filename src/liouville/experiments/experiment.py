@@ -1,7 +1,7 @@
-"""What an experiment is: cases that can be run one by one, and a rendering that reads their records.
+"""The class of experiments: cases that can be run one by one, and a rendering that reads their records.
 
-Running writes records, rendering reads them: a table or a figure never depends on what is in memory, so an experiment
-that was interrupted goes on where it was, and a page can be made again without running anything.
+Running writes records, rendering reads them. Tables and figures depend only on records, so an interrupted experiment
+can continue, and a page can be made again without running anything.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Record:
-    """One case, what came out of it, and how it was made.
+    """One case, its results and their origin.
 
     Args:
-        case: what was run.
-        values: what came out; ``{"diverged": sentence}`` where training diverged.
-        seconds: it took.
-        made: the commit of the code and the versions of what it stands on.
+        case: the settings of the run.
+        values: the results; ``{"diverged": sentence}`` where training diverged.
+        seconds: duration.
+        made: the commit of the code and the versions of its libraries.
     """
 
     case: Any
@@ -36,7 +36,7 @@ class Record:
 
     @property
     def diverged(self) -> bool:
-        """Whether training came to no end."""
+        """Whether training diverged."""
         return "diverged" in self.values
 
 
@@ -52,12 +52,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure and what it shows; drawn only when it is asked for.
+    """A figure and its caption; drawn on demand.
 
     Args:
         caption: one sentence.
-        draw: makes it; a figure becomes a PNG, and an SVG if asked, an animation a GIF.
-        frames_per_second: of an animation.
+        draw: draws it; a figure becomes a PNG, and an SVG if requested, an animation a GIF.
+        frames_per_second: speed of an animation.
     """
 
     caption: str
@@ -65,7 +65,7 @@ class Picture:
     frames_per_second: int = 12
 
     def write(self, stem: Path, *, svg: bool = False) -> list[Path]:
-        """Draw it into ``stem.png``, with ``stem.svg`` if asked, or ``stem.gif``, each whole or not at all."""
+        """Draw it into ``stem.png``, with ``stem.svg`` if requested, or ``stem.gif``, each whole or not at all."""
         from matplotlib.animation import Animation
 
         from liouville.files import atomic
@@ -84,14 +84,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Rendering:
-    """What an experiment shows.
+    """The text, tables and pictures of an experiment.
 
     Args:
         text: paragraphs in Markdown; every number in them comes from the records.
-        tables: in the order of the page.
-        pictures: by the name of the file.
-        verdicts: for each published number that ours stand beside whether it is met, exceeded or missed
-            (`liouville.experiments.comparing`): by the papers' own procedure, and by the one that was chosen on
+        tables: tables in the order of the page.
+        pictures: pictures by file name.
+        verdicts: for each published number whether it is met, exceeded or missed
+        (`liouville.experiments.comparing`): by the papers' own procedure, and by the one chosen on
             held-out points; None where that was not run.
     """
 
@@ -103,22 +103,22 @@ class Rendering:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table or figure of a paper, or one that goes beyond.
+    """A table or figure of a paper, or an experiment beyond the papers.
 
     Args:
-        name: for the command.
+        name: its name in the command.
         title: its heading.
-        source: the paper and the table or figure; ``"beyond the papers"`` else.
-        case: the type of its cases: a frozen dataclass of numbers, words, truth values and tuples of them, with a field
+        source: the paper and the table or figure, or ``"beyond the papers"``.
+        case: the type of its cases: a frozen dataclass of numbers, strings, booleans and tuples of them, with a field
             ``seed``.
         cases: all cases, from the number of seeds and whether it should be quick: every kind of case once, small
             enough that all experiments together take less than ten minutes on two cores.
-        run: runs one case; what it returns is JSON. The folder is the experiment's own, for models that a figure
-            needs. A training that diverges raises DivergenceError, and is recorded as such.
-        render: tables and pictures from any records that there are, even none.
-        cost: about how many seconds a case takes on one core.
-        alone: run a case with nothing beside it, on all cores, because it measures time.
-        values: what ``run`` returns, as an annotation for `liouville.documents.conform`.
+        run: runs one case and returns JSON. The folder belongs to the experiment, for models that a figure
+            needs. A training that diverges raises DivergenceError, and is recorded as diverged.
+        render: makes tables and pictures from the available records, even none.
+        cost: approximate seconds of a case on one core.
+        alone: whether a case runs without others, on all cores, because it measures time.
+        values: the type that ``run`` returns, as an annotation for `liouville.documents.conform`.
     """
 
     name: str
@@ -133,10 +133,10 @@ class Experiment:
     values: Any = Any
 
     def read_case(self, value: Mapping[str, Any]) -> Any:
-        """The case that was written as a JSON object.
+        """The case from its JSON object.
 
         Raises:
-            ValueError: it is a case of another experiment, or of another version of this one.
+            ValueError: if it is a case of another experiment, or of another version of this one.
         """
         names = {f.name for f in fields(self.case)}
         if value.keys() != names:

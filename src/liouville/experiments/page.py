@@ -1,4 +1,4 @@
-"""The page: every experiment's tables and pictures, made from the records and nothing else."""
+"""The page: every experiment's tables and pictures, made only from the records."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from liouville.experiments.records import Record, Store
 _HEAD = """# Reproduce
 
 {warning}Generated from records; nothing here is typed by hand. `{command}` makes it again: cases with a record are not
-run again, so an interrupted run goes on where it was. Numbers are medians over seeds, with the range in brackets. A
-number stands under "paper" only where the paper's own was at hand; else the cell says "not available". Weights are
-chosen on a held-out part of the training data, and the test part is read once at the end, except where a preset repeats
-what a script did otherwise, and says so in its name. 2104.13166 is the predecessor of 2105.13205 by the same authors.
+run again, so an interrupted run can continue. Numbers are medians over seeds, with the range in brackets. The column
+"paper" has published numbers; where none was at hand, the cell says "not available". Weights are chosen on a held-out
+part of the training data, and the test part is read once at the end, except where a preset repeats another procedure of
+a script and is named after it. 2104.13166 is the predecessor of 2105.13205 by the same authors.
 
 {headline}"""
-_QUICK = """**Made with `--quick`: every case is cut down to a few seconds. This page shows that all of it runs; no
-number or sentence on it says anything about a network.**
+_QUICK = """**Made with `--quick`: every case is cut down to a few seconds. This page only shows that everything runs;
+its numbers and sentences say nothing about networks.**
 
 """
-_HEADLINE = """**By the papers' own procedure {met} of {all} published numbers are met**{rest}. By the procedure that
-held-out points prefer, ours among them: {ours}. Missed by both: {neither}.
+_HEADLINE = """**By the papers' own procedure {met} of {all} published numbers are met**{rest}. By the
+procedure with the best held-out accuracy, including ours: {ours}. Missed by both: {neither}.
 
-*Met*: the published number lies within the range of our seeds, or no further from our median than the tolerance that
-its section states. *Exceeded*: ours is above it. *Missed*: ours is below. What another procedure exceeds has not been
-reproduced. A further run of one and the same procedure lies within the range of 5 others with probability {five}, of 3
-with {three}, whatever it is worth: a single number that is met proves little.
+*Met*: the published number lies within the range of our seeds, or no further from our median than the tolerance stated
+in its section. *Exceeded*: ours is above it. *Missed*: ours is below. A number exceeded by another procedure is not
+reproduced. A further run of the same procedure lies within the range of 5 others with probability {five}, of 3 with
+{three}, for any procedure: a single number that is met proves little.
 
-*Ahead* and *behind* are said where the exact sign test over pairs of one seed in one cell, all cells of a table pooled
-and ties left out, has a two-sided p of at most {level:g}; else two methods are "not told apart". "Higher" and "lower"
-are said of medians alone. No p is corrected for the number of tests, and cells that share seeds are not quite
+*Ahead* and *behind* mean that the exact sign test over pairs of one seed in one cell, with all cells of a table pooled
+and ties left out, has a two-sided p of at most {level:g}; otherwise two methods are "not told apart". "Higher" and
+"lower" refer only to medians. No p is corrected for the number of tests, and cells that share seeds are not quite
 independent, so that p is somewhat too small.
 """
 
 
 def page(experiments: Sequence[Experiment], folder: Path, quick: bool = False) -> str:
-    """The page in Markdown, of the experiments that have records.
+    """The page in Markdown, with the experiments that have records.
 
     Args:
-        experiments: in the order of the page.
-        folder: of all experiments, beside the page.
-        quick: whether the records are of quick cases.
+        experiments: experiments in the order of the page.
+        folder: folder of all experiments, next to the page.
+        quick: whether the records are from quick cases.
     """
     found = [(e, Store(e, folder / e.name).current(quick)) for e in experiments]
     found = [(experiment, records) for experiment, records in found if records]
@@ -59,7 +59,7 @@ def page(experiments: Sequence[Experiment], folder: Path, quick: bool = False) -
 
 
 def draw(rendering: Rendering, folder: Path, *, svg: bool = False) -> list[Path]:
-    """Draw the pictures of one experiment into its folder, as SVG beside PNG if asked."""
+    """Draw the pictures of one experiment into its folder, as PNG and, if requested, SVG."""
     return [path for name, picture in rendering.pictures.items() for path in picture.write(folder / name, svg=svg)]
 
 
@@ -75,12 +75,12 @@ def _overview(rendered: Sequence[tuple[Experiment, Sequence[Record], Rendering]]
     hours = sum(record.seconds for _, records, _ in rendered for record in records) / 3600
     note = f"All runs add up to {hours:.1f} hours of one core."
     head = ["experiment", "", "source", "runs", "time, added up", "published numbers", "by the papers' own procedure"]
-    head += ["by what held-out points prefer", "missed by both"]
+    head += ["by the held-out choice", "missed by both"]
     return _markdown(Table("", head, rows, note))
 
 
 def _headline(pairs: Sequence[tuple[str | None, str | None]]) -> str:
-    """The counts of all published numbers, and what the words mean."""
+    """The counts of all published numbers, and the definitions of the terms."""
     theirs, ours = ([pair[k] for pair in pairs] for k in (0, 1))
     counts = {"met": theirs.count(MET), "all": len(pairs), "ours": _tally(ours), "neither": _neither(pairs)}
     rest = "".join(f", {part}" for part in _tally(theirs).split(", ")[1:])
@@ -89,7 +89,7 @@ def _headline(pairs: Sequence[tuple[str | None, str | None]]) -> str:
 
 
 def _tally(found: Sequence[str | None]) -> str:
-    """How many are met, exceeded and missed, and how many were not run."""
+    """The counts of numbers met, exceeded, missed and not run."""
     said = ", ".join(f"{found.count(word)} {word}" for word in (MET, EXCEEDED, MISSED))
     return said + (f", {found.count(None)} not run" if None in found else "")
 
@@ -114,7 +114,7 @@ def _section(experiment: Experiment, records: Sequence[Record], rendering: Rende
 
 
 def _made(records: Sequence[Record]) -> str:
-    """Where the records come from, in a sentence."""
+    """The origin of the records, in a sentence."""
     of = {key: ", ".join(sorted({str(r.made.get(key)) for r in records})) for key in ("commit", "torch")}
     seeds = sorted({r.case.seed for r in records})
     which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"

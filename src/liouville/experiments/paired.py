@@ -1,7 +1,7 @@
 r"""Paired comparisons: two methods on the same seeds, all cells of a table pooled, by the exact sign test.
 
 Medians of three or five runs with overlapping ranges say little: with five pairs no two-sided sign test reaches 5 %. A
-pair is one seed in one cell (a data set, a depth, a size), so that what the seed draws is the same for both; ties are
+pair is one seed in one cell (a data set, a depth, a size), so that both methods have the same random draws; ties are
 left out. Under the hypothesis that either is ahead in a pair with probability 1/2, and that pairs are independent, the
 number w of wins of n is binomial, and
 
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from liouville.experiments.records import Record
 
-LEVEL = 0.05  # at most so large is the p of what is called ahead or behind
+LEVEL = 0.05  # maximum p for a verdict of ahead or behind
 
 
 def sign_test(wins: int, losses: int) -> float:
@@ -36,12 +36,12 @@ def sign_test(wins: int, losses: int) -> float:
 
 @dataclass(frozen=True)
 class Paired:
-    """How often one method is ahead of another, over pairs of one seed in one cell.
+    """The number of times one method is ahead of another, over pairs of one seed in one cell.
 
     Args:
         wins: pairs in which it is ahead.
         losses: pairs in which it is behind.
-        ties: all others.
+        ties: all other pairs.
     """
 
     wins: int
@@ -87,6 +87,6 @@ class Paired:
 def pairs(
     one: Iterable[Record], other: Iterable[Record], score: Callable[[Record], float]
 ) -> list[tuple[float, float]]:
-    """The scores of both for each seed that both have, in the order of the first."""
+    """The scores of both methods for each common seed, in the order of the first."""
     theirs = {r.case.seed: score(r) for r in other}
     return [(score(r), theirs[r.case.seed]) for r in one if r.case.seed in theirs]

@@ -1,7 +1,7 @@
-"""Records: one line of JSON for every case that was run, with all that is needed to run it again.
+"""Records: one line of JSON for every case that was run, with everything needed to run it again.
 
-A line is written when its case ends. A line that a killed process left half-written is passed over, so an interrupted
-experiment loses the cases that were under way and nothing else.
+A line is written when its case ends. A line left incomplete by a killed process is ignored, so an interrupted
+experiment loses only the cases that were running.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Store:
     """The records of one experiment in ``folder/records.jsonl``.
 
     Args:
-        experiment: whose.
-        folder: its own folder; it need not exist.
+        experiment: the experiment.
+        folder: its folder; it need not exist.
 
     Raises:
-        OSError: the folder cannot be made or read.
-        ValueError: a line is a record, but not one that this experiment writes.
+        OSError: if the folder cannot be made or read.
+        ValueError: if a line is a record that this experiment does not write.
     """
 
     def __init__(self, experiment: Experiment, folder: Path) -> None:
@@ -52,7 +52,7 @@ class Store:
         self.path = folder / "records.jsonl"
 
     def read(self) -> list[Record]:
-        """All records, one for a case: the last. Those of another version's cases are left aside."""
+        """All records, for each case only the last. Records of another version's cases are ignored."""
         found: dict[Any, Record] = {}
         lines = self.path.read_bytes().splitlines() if self.path.exists() else ()
         for k, line in enumerate(lines, 1):
@@ -62,7 +62,7 @@ class Store:
         return list(found.values())
 
     def _record(self, line: bytes, name: str) -> Record | None:
-        """The record in a line; None where it is torn, or of another version's cases."""
+        """The record in a line; None if it is incomplete, or from another version's cases."""
         try:
             value = parse(line, name)
         except ValueError:
@@ -81,14 +81,14 @@ class Store:
         return Record(case, values, value["seconds"], value["made"])
 
     def current(self, quick: bool) -> list[Record]:
-        """The records of cases that this version of the experiment runs, with whatever seeds there are."""
+        """The records of cases that this version of the experiment runs, with all their seeds."""
         records = self.read()
         seeds = 1 + max((record.case.seed for record in records), default=0)
         known = set(self.experiment.cases(seeds, quick))
         return [record for record in records if record.case in known]
 
     def append(self, record: Record) -> None:
-        """Add one record, on a line of its own whatever was left before it."""
+        """Add one record on a new line, even after an incomplete one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         line = json.dumps(without_nan(asdict(record)), ensure_ascii=False, allow_nan=False)
         with self.path.open("a+b") as file:
@@ -98,12 +98,12 @@ class Store:
             file.write(("\n" * torn + line + "\n").encode())
 
     def clear(self) -> None:
-        """Forget all records."""
+        """Delete all records."""
         self.path.unlink(missing_ok=True)
 
 
 def rounded(value: float) -> float:
-    """Four digits, which is what a record needs.
+    """The value with four significant digits, enough for a record.
 
     Examples:
         >>> rounded(2 / 3), rounded(123456.0)
@@ -114,5 +114,5 @@ def rounded(value: float) -> float:
 
 @functools.cache
 def provenance() -> dict[str, str]:
-    """The commit of the code, where it is a checkout, and the versions of what it stands on."""
+    """The commit of the code, in a checkout, and the versions of its libraries."""
     return {"commit": commit(), **versions()}

@@ -1,4 +1,4 @@
-"""Running cases: those without a record, several at a time in processes of their own, each recorded when it ends."""
+"""Runs the cases without a record, several at a time in separate processes, and records each when it ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Job = tuple[Experiment, Any]
 
 @dataclass(frozen=True)
 class Failure:
-    """A case that came to no record, and why."""
+    """A case without a record, and the reason."""
 
     experiment: Experiment
     case: Any
@@ -36,20 +36,20 @@ class Failure:
 
 
 class Reporter(Protocol):
-    """Is told what happens."""
+    """Receives the progress of the cases."""
 
     def start(self, jobs: Sequence[Job], processes: int) -> None:
-        """Before the first case."""
+        """Called before the first case."""
 
     def done(self, experiment: Experiment, record: Record) -> None:
-        """Behind every case that was recorded."""
+        """Called after every recorded case."""
 
     def failed(self, failure: Failure) -> None:
-        """Behind every other one."""
+        """Called after every other case."""
 
 
 def pending(experiments: Sequence[Experiment], folder: Path, seeds: int, quick: bool) -> list[Job]:
-    """The cases without a record, the longest first; those that run alone at the end."""
+    """The cases without a record, the longest first; cases that run alone come last."""
     jobs = []
     for experiment in experiments:
         known = {record.case for record in Store(experiment, folder / experiment.name).read()}
@@ -58,16 +58,17 @@ def pending(experiments: Sequence[Experiment], folder: Path, seeds: int, quick: 
 
 
 def run_all(jobs: Sequence[Job], folder: Path, processes: int, reporter: Reporter) -> list[Failure]:
-    """Run the cases and record each; return those that failed, which do not stop the others.
+    """Run the cases and record each; returns the failed ones, which do not stop the others.
 
     Args:
         jobs: from `pending`.
-        folder: of all experiments; each has its own in it, by its name.
-        processes: at a time, of one thread each; a case that runs ``alone`` has one process and as many threads.
-        reporter: is told.
+        folder: folder of all experiments; each has a sub-folder with its name.
+        processes: number of processes at a time, of one thread each; a case that runs ``alone`` has one process and as
+            many threads.
+        reporter: receives the progress.
 
     Raises:
-        KeyboardInterrupt: the processes are stopped; what was recorded stays.
+        KeyboardInterrupt: after the processes are stopped; records stay.
     """
     failures: list[Failure] = []
     reporter.start(jobs, processes)
@@ -107,7 +108,7 @@ def _results(
 
 @contextlib.contextmanager
 def _pool(processes: int, threads: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that end with this block, however it ends."""
+    """A pool of processes that end with this block, in any case."""
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=begin, initargs=(threads,))
     try:
@@ -122,7 +123,7 @@ def _pool(processes: int, threads: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def begin(threads: int) -> None:
-    """In a process of cases: its threads; no word of its own to Ctrl-C, which its parent answers; it ends with it."""
+    """Set up a process of cases: its threads; Ctrl-C is left to the parent, and the process ends with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Fields made of linear maps and one activation: the weights, their start and the bounds that they have in common."""
+"""Fields made of linear maps and one activation: their weights, initial weights and bounds."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from liouville.operators import Dense, Operator
 
 
 class ActivatedField(VectorField):
-    """A field made of one linear map family and one activation: what the papers' fields have in common.
+    """A field made of one family of linear maps and one activation: the base class of the papers' fields.
 
     Args:
         features: n.
         layers: N.
-        operator: which linear maps; `Dense` for vectors, `Conv` for signals and images.
+        operator: the family of linear maps; `Dense` for vectors, `Conv` for signals and images.
         activation: sigma, by name or as an `Activation`.
         shared: one weight for all layers (the papers' time-invariant networks).
         init: how initial weights are drawn.
@@ -45,12 +45,12 @@ class ActivatedField(VectorField):
         return self.operator.feature_axis
 
     def _where_monotone(self, spectrum: Spectrum) -> Spectrum:
-        """What D A has for every D = diag(sigma') >= 0, and only then."""
+        """``spectrum``, which D A has for every D = diag(sigma') >= 0, if sigma is monotone; else "any"."""
         return spectrum if self.activation.monotone else "any"
 
     @property
     def sample_ndim(self) -> int:  # type: ignore[override]
-        """1 for vectors, 1 + dims for signals, images and volumes: the operator knows."""
+        """1 for vectors, 1 + dims for signals, images and volumes, as the operator states."""
         return -self.feature_axis
 
     def energy_density(self, x: Tensor) -> Tensor:
@@ -58,9 +58,9 @@ class ActivatedField(VectorField):
         return self.activation.primitive(x).sum(tuple(range(-self.sample_ndim, 0)))
 
     def skewed(self, size: Tensor) -> Tensor:
-        """A bound of ||D A - A^T D|| / 2 for 0 <= D <= sigma' and ||s_max A|| <= size: centred at s_max/2, half of it.
+        """A bound of ||D A - A^T D|| / 2 for 0 <= D <= sigma' and ||s_max A|| <= size: it is size / 2.
 
-        Without sigma' >= 0 there is no such centre, and the bound is ``size`` itself.
+        D lies around its centre s_max/2. Without sigma' >= 0 there is no such centre, and the bound is ``size``.
         """
         return 0.5 * size if self.activation.monotone else size
 
@@ -79,7 +79,7 @@ class ActivatedField(VectorField):
         return self.operator.constrain(raw)
 
     def _mean(self, outputs: int, inputs: int) -> Tensor | None:
-        """The matrix that initial weights lie around; see `Smooth`."""
+        """The mean of the initial weights, a matrix; see `Smooth`."""
         return torch.eye(outputs, inputs)
 
     def _bias(self, outputs: int, generator: torch.Generator | None) -> nn.Parameter:

@@ -33,8 +33,8 @@ class AntisymmetricField(ActivatedField):
     Properties: D A has an imaginary spectrum for sigma' >= 0, so the ordinary differential equation neither grows
     nor decays to first order. Forward Euler leaves its stability region for gamma = 0, yet one step then has
     determinant >= 1; it is stable at D = I exactly if 2 gamma >= h (gamma^2 + mu^2) for every eigenvalue i mu of A.
-    `LeapfrogMidpoint` and `RK4` need no gamma, and the former bears none: it lets what is damped grow. With gamma > 0
-    the determinant can fall below 1 and no lower bound holds.
+    `LeapfrogMidpoint` and `RK4` need no gamma, and the former must not have one: it amplifies damped modes. With gamma
+    > 0 the determinant can fall below 1 and no lower bound holds.
 
     Reference: Haber & Ruthotto 2017 (1705.03341), eq. (4.12); there with a factor 1/2 (``factor``). MS2 of 2104.13166.
 
@@ -86,7 +86,7 @@ class AntisymmetricField(ActivatedField):
 
     @property
     def scaling(self) -> Scaling | None:  # type: ignore[override]
-        """A alone, which diffusion does not follow."""
+        """Only A is scaled; None with diffusion, which would not scale with it."""
         return None if self.gamma else Scaling(("A",), 1)
 
     def theta(self) -> AntisymmetricTheta:
@@ -118,7 +118,7 @@ class AntisymmetricField(ActivatedField):
         return (Factors((one,), A - diffusion, theta.b, A.detach().abs() + diffusion.abs()),)
 
     def _mean(self, outputs: int, inputs: int) -> Tensor:
-        """W - W^T = [[0, -I], [I, 0]], a quarter turn (of all but the middle feature where their number is odd)."""
+        """W - W^T = [[0, -I], [I, 0]], a quarter turn; an odd number of features leaves the middle one fixed."""
         half = inputs // 2
         return -torch.diag(torch.ones(half), inputs - half)[:outputs, :inputs]
 

@@ -1,4 +1,4 @@
-r"""The right-hand side of y' = f(y; theta_j): what every field is.
+r"""The right-hand side of y' = f(y; theta_j): the base class of every field.
 
 A field keeps *raw* parameters whose axis 0 counts the layers (or has length 1, when all layers share one weight).
 `VectorField.theta` applies every constraint once, vectorised over layers, by ordinary autograd; below it all
@@ -40,8 +40,8 @@ Theta = Any  # a NamedTuple of tensors; each field declares its own
 class Lipschitz(NamedTuple):
     """How fast the velocities of each layer can change with the state, whatever the state; tensors (N,) or (1,).
 
-    parts: upper bounds of ||d p_dot / dq|| and ||d q_dot / dp||, or of ||f'|| alone.
-    one_sided: an upper bound of the largest eigenvalue of (f' + f'^T) / 2, how fast two states can part.
+    parts: upper bounds of ||d p_dot / dq|| and ||d q_dot / dp||, or only of ||f'||.
+    one_sided: an upper bound of the largest eigenvalue of (f' + f'^T) / 2, the rate at which two states can separate.
     """
 
     parts: tuple[Tensor, ...]
@@ -49,14 +49,15 @@ class Lipschitz(NamedTuple):
 
     @property
     def whole(self) -> Tensor:
-        """L, of f' itself: the larger one of two halves that move each other."""
+        """L, a bound of ||f'||; with two halves, the larger of their bounds."""
         return functools.reduce(torch.maximum, self.parts)
 
 
 class Factors(NamedTuple):
-    """left_1 left_2 ... sigma(R y + b), a velocity of all layers: stacks (N or 1, ...) of matrices and of b.
+    """The factors of a velocity left_1 left_2 ... sigma(R y + b) in all layers: stacks (N or 1, ...) of matrices and b.
 
-    R_size: entrywise, the sum of the sizes of the terms that R is computed by; None: R is a weight, and |R| is it.
+    R_size: for each entry of R, the sum of the absolute values of the terms it is computed from; None where R is a
+    weight, whose sum is |R|.
     """
 
     left: tuple[Tensor, ...]
@@ -66,7 +67,7 @@ class Factors(NamedTuple):
 
 
 class Scaling(NamedTuple):
-    """The entries ``weights`` of theta times t^(1/power) have t times the Lipschitz constants."""
+    """Scaling the entries ``weights`` of theta by t^(1/power) scales the Lipschitz constants by t."""
 
     weights: tuple[str, ...]
     power: int
@@ -88,12 +89,12 @@ class VectorField(nn.Module, ABC):
     layers: int
     feature_axis: int = -1
     constants: Collection[str] = ()  # the entries of theta() that are buffers, and no weights
-    has_effects: bool = False  # whether a velocity does more than it returns, such as sending messages
+    has_effects: bool = False  # whether a velocity has side effects, such as sending messages
     scaling: Scaling | None = None  # which weights a budget rescales; None: see `scaled`
     sample_ndim: int | None = None
     """How many trailing axes of a state are one sample: 1 for vectors, 1 + dims for signals and images, 2 for sequences
-    (tokens, features). None where nobody has said so: then one leading axis is a batch, and several are not known to
-    be. A field may treat more axes alike than it states, but none that it states as a batch may be coupled."""
+    (tokens, features). None if unstated: then one leading axis is the batch, and more than one are ambiguous.
+    Samples along batch axes must not be coupled; sample axes may be."""
 
     def __init__(self, features: int, layers: int) -> None:
         super().__init__()
@@ -103,7 +104,7 @@ class VectorField(nn.Module, ABC):
         if features < 1:
             raise ValueError(f"features must be at least 1, got {features}.")
         if layers < 1:
-            raise ValueError(f"layers must be at least 1, got {layers}; a network of no layers is its head alone.")
+            raise ValueError(f"layers must be at least 1, got {layers}; a network without layers is only its head.")
         self.features = int(features)
         self.layers = int(layers)
 
@@ -121,24 +122,24 @@ class VectorField(nn.Module, ABC):
 
         ``"imaginary"``: on the imaginary axis, so that the equation turns and neither damps nor grows, and a scheme's
         ``stability_limit`` decides about its step; ``"damped"``: never to the right of it, and to the left of it in
-        general; ``"any"``: nothing is known. A field of one's own states its own.
+        general; ``"any"``: nothing is known. A user-defined field overrides it.
         """
         return "any"
 
     def batch_shape(self, y: Tensor) -> torch.Size:
-        """The axes of ``y`` in front of those of one sample: what an answer per sample has one entry for.
+        """The batch shape of ``y``: its axes before those of one sample. A result per sample has one entry for each.
 
         Raises:
-            ValueError: if ``y`` has fewer axes than a sample, or more than one in front and no `sample_ndim` is stated.
+            ValueError: if ``y`` has fewer axes than a sample, or several batch axes and no `sample_ndim` is stated.
         """
         own = -self.feature_axis if self.sample_ndim is None else self.sample_ndim
         if y.dim() < own:
             raise ValueError(f"one sample of this field has {own} axes, got an input of shape {tuple(y.shape)}.")
         if self.sample_ndim is None and y.dim() > own + 1:
             raise ValueError(
-                f"{type(self).__name__} does not say which axes of {tuple(y.shape)} are one sample, and the answer is "
-                f"one per sample; state sample_ndim, as in ShearField(..., sample_ndim={own + 1}): the number of "
-                f"trailing axes that belong together, {own} where every position is a sample of its own."
+                f"{type(self).__name__} does not state which axes of {tuple(y.shape)} are one sample, and the result "
+                f"has one entry per sample; state sample_ndim, as in ShearField(..., sample_ndim={own + 1}): the "
+                f"number of trailing axes that form one sample, {own} where every position is a sample of its own."
             )
         return y.shape[: y.dim() - own]
 
@@ -161,8 +162,8 @@ class VectorField(nn.Module, ABC):
         )
 
     def scaled(self, theta: Theta, factor: Tensor) -> Theta:
-        """Other weights, whose Lipschitz constants are at most ``factor``, in (0, 1], times those of ``theta``;
-        differentiable in both. What a budget needs of a field of your own, beside `lipschitz`.
+        """Rescaled weights, with Lipschitz constants at most ``factor`` times the Lipschitz constants of ``theta``;
+        differentiable in both, ``factor`` in (0, 1]. A user-defined field needs it and `lipschitz` for a budget.
         """
         if self.scaling is None:
             raise NotImplementedError(
@@ -173,18 +174,18 @@ class VectorField(nn.Module, ABC):
         return theta._replace(**{name: root.to(w) * w for name in self.scaling.weights for w in [getattr(theta, name)]})
 
     def structure(self, theta: Theta) -> Tensor | None:
-        """J, skew, of f = J grad H, H the `energy`; None where the field states none, or no H.
+        """The skew matrix J of f = J grad H, H the `energy`; None where the field states no J or no H.
 
-        (n, n) where one J serves all layers, else stacked as the entries of ``theta`` are, (N, n, n) or, of one layer,
-        (n, n). n counts the numbers of the state at one position, p before q.
+        Its shape is (n, n) where all layers share one J, else (N, n, n), stacked as in ``theta``, and (n, n) for one
+        layer. n is the number of features at one position, p before q.
         """
         return None
 
     def energy(self, state: Tensor | tuple[Tensor, ...], theta_j: Theta) -> Tensor:
-        """H(state; theta_j), which a frozen layer keeps, <grad H, f> = 0: one number per sample, shaped like the batch.
+        """H(state; theta_j), conserved by a frozen layer, <grad H, f> = 0: one number per sample, in the batch's shape.
 
         Args:
-            state: y, (*batch, n, ...); of a `PartitionedField` its halves (p, q) too, as splitting schemes carry them.
+            state: y, (*batch, n, ...), or the halves (p, q) of a `PartitionedField`, as splitting schemes carry them.
             theta_j: the weights of one layer.
 
         Raises:
@@ -196,38 +197,38 @@ class VectorField(nn.Module, ABC):
         )
 
     def factors(self, theta: Theta) -> tuple[Factors, ...] | None:
-        """The velocities, p_dot and q_dot or one of y, as matrices around sigma; None where they are not of this form.
+        """The velocities (p_dot and q_dot, or one y_dot) as matrices around sigma; None where they have another form.
 
-        ``theta`` may be in any dtype, and what is returned is in it. Read for dense weights and graphs only, and of the
-        library's own classes: a proof is about what is known to run (`liouville.multipliers.steps`).
+        ``theta`` may have any dtype; the result has the same. Only dense weights and graphs, and only the library's own
+        classes, are read: a proof concerns code that is known to run (`liouville.multipliers.steps`).
         """
         return None
 
     def jacobian(self, y: Tensor, theta: Theta) -> Tensor | None:
         """df/dy in closed form, (..., B, n, n), at y (..., B, n), weights of one layer or stacked; None without one.
 
-        A class that changes what ``forward`` computes gives its own, or returns None: `liouville.analysis` then
+        A subclass that changes ``forward`` overrides this too, or returns None: `liouville.analysis` then
         differentiates ``forward``.
         """
         return None
 
     def check_scheme(self, scheme: Any) -> None:
-        """Raise a `ValueError` that says what to use instead where a `liouville.Scheme` does not fit this field.
+        """Raise a `ValueError`, with an alternative, where a `liouville.Scheme` does not fit this field.
 
-        `Scheme.check` asks it; a field that fits every scheme for its kind leaves it as it is.
+        `Scheme.check` calls it; a field that fits every scheme of its kind does not override it.
         """
 
     def check_arguments(self, args: Sequence[Any], context: Mapping[str, Any]) -> None:
-        """Raise a `TypeError` unless the velocities take these arguments of a run beside y and theta_j.
+        """Raise a `TypeError` unless the velocities take these arguments of a run in addition to y and theta_j.
 
-        A field of one's own takes them as parameters: ``forward(self, y, theta_j, mask=None)``, or ``p_dot`` and
-        ``q_dot``, which both get all of them; ``flow(y, mask=mask)`` then gives them to every layer.
+        A user-defined field takes them as parameters: ``forward(self, y, theta_j, mask=None)``, or ``p_dot`` and
+        ``q_dot``, which both get all of them; ``flow(y, mask=mask)`` then passes them to every layer.
         """
         own = [Signature.of(velocity, self._taken_first) for velocity in self._velocities()]
         if not all(each.takes(args, context) for each in own):
             raise TypeError(
                 f"{type(self).__name__} takes {_said(own)} beside its input, got {named(args, context)}; a field of "
-                "your own takes what its velocities have parameters for, behind y and theta_j."
+                "your own takes the arguments that its velocities have parameters for, after y and theta_j."
             )
         missing = [name for each in own for name in each.missing(args, context)]
         if missing:
@@ -239,14 +240,14 @@ class VectorField(nn.Module, ABC):
     _taken_first = 2  # parameters of a velocity that are no arguments of a run: y and theta_j
 
     def _velocities(self) -> tuple[Callable[..., Tensor], ...]:
-        """What engines evaluate."""
+        """The velocities that engines evaluate."""
         return (self.forward,)
 
     def check_writes(self, buffers: Sequence[str]) -> None:
-        """Raise a `ValueError` if a run must not change one of these, which its layers were seen to change."""
+        """Raise a `ValueError` if the layers of a run were seen to change a tensor that they must not change."""
 
     def plain_state(self) -> dict[str, Any]:
-        """What the layers may keep beside parameters and buffers; nothing, for a field that is a function."""
+        """State that the layers may keep beside parameters and buffers; empty for a field that is a pure function."""
         return {}
 
     def in_run(self, seed: int | None = None) -> VectorField:
@@ -257,7 +258,7 @@ class VectorField(nn.Module, ABC):
         return self
 
     def at_layer(self, j: int) -> VectorField:
-        """The deterministic field of layer j, for a field that a run has fixed; only a `StochasticField` reads j."""
+        """The deterministic field of layer j, once a run has fixed the field; only a `StochasticField` reads j."""
         return self
 
     def refined(self, how: str = "constant") -> Self:
@@ -279,7 +280,7 @@ class VectorField(nn.Module, ABC):
                 module.layers *= 2
 
     def _prolong(self, how: str) -> None:
-        """Double what counts the layers beside parameters."""
+        """Double every count of layers that is not a parameter."""
 
     def extra_repr(self) -> str:
         return f"features={self.features}, layers={self.layers}"
@@ -294,7 +295,7 @@ _VELOCITIES = ("forward", "p_dot", "q_dot", "gradient", "_velocity")
 
 
 def is_closed(thing: object, name: str, changed_by: Collection[str] = _VELOCITIES) -> bool:
-    """Whether no subclass has changed what ``thing`` computes since ``name``, a fact about it, was written down."""
+    """Whether ``thing`` still computes what its fact ``name`` describes: no subclass has overridden the computation."""
     for cls in type(thing).__mro__:
         if name in vars(cls):
             return True
@@ -304,17 +305,17 @@ def is_closed(thing: object, name: str, changed_by: Collection[str] = _VELOCITIE
 
 
 def spectrum_of(field: VectorField) -> Spectrum:
-    """What the field states, unless a subclass has changed what it computes since that was stated."""
+    """The field's stated spectrum, unless a subclass has changed the computation that it describes."""
     return field.spectrum if is_closed(field, "spectrum") else "any"
 
 
 def require_sample_ndim(value: Any, feature_axis: int) -> int | None:
-    """``value`` itself, known to count the features' axis in."""
+    """``value``, after a check that it includes the feature axis."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, Integral) or value < -feature_axis:
         raise ValueError(
-            f"sample_ndim must be a whole number of at least {-feature_axis}, the axes that the features' one "
-            f"({feature_axis}) is the first of, got {value!r}; 2 is for (tokens, features)."
+            f"sample_ndim must be a whole number of at least {-feature_axis}, to include the feature axis "
+            f"({feature_axis}), got {value!r}; 2 is for (tokens, features)."
         )
     return int(value)

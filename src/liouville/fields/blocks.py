@@ -1,8 +1,8 @@
-r"""Residual blocks as they are, in the place of a field: layer j moves x by f_j(x) = block_j(x) - x.
+r"""Unchanged residual blocks, used as a field: layer j moves x by f_j(x) = block_j(x) - x.
 
-The parameters stay in the blocks, which may differ, share some, or have frozen ones; so there is no stacked theta but
-`Rows`: every tensor once, and for each layer those which it reads. A block reads its own parameters, which its row only
-declares to the engine; the arguments of the run are taken from the row.
+The parameters stay in the blocks, which may differ, share parameters, or freeze some. So theta is not stacked but held
+in `Rows`: every tensor once, and for each layer the tensors that it reads. A block reads its own parameters, which its
+row only declares to the engine; the arguments of the run are taken from the row.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from liouville.randomness import seeded
 
 
 class Row(tuple[Tensor, ...]):
-    """theta_j of layers that differ: the tensors that layer j reads, its block's own first."""
+    """theta_j of layers that differ: the tensors that layer j reads, first the parameters of its block."""
 
 
 class Rows(tuple[Tensor, ...]):
-    """The weights of layers that differ, in the place of a stacked theta: every tensor once.
+    """The weights of layers that differ, used as theta: every tensor once.
 
-    ``places`` has for each layer the numbers of those that it reads; the first ``held`` belong to the blocks.
+    ``places`` holds, for each layer, the indices of the tensors that it reads; the first ``held`` belong to the blocks.
     """
 
     places: Sequence[Sequence[int]]
@@ -39,7 +39,7 @@ class Rows(tuple[Tensor, ...]):
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[Tensor]], held: int) -> Rows:
-        """From the tensors of each layer, of which those that come up first are the blocks'."""
+        """From the tensors of each layer, first the parameters of the blocks."""
         numbers: dict[int, int] = {}
         tensors: list[Tensor] = []
         for t in (t for row in rows for t in row):
@@ -49,7 +49,7 @@ class Rows(tuple[Tensor, ...]):
         return cls(tensors).laid_out([[numbers[id(t)] for t in row] for row in rows], held)
 
     def laid_out(self, places: Sequence[Sequence[int]], held: int) -> Rows:
-        """Itself, with these places."""
+        """The same tensors, with these places."""
         self.places, self.held = places, held
         return self
 
@@ -58,17 +58,17 @@ class Rows(tuple[Tensor, ...]):
         return Row(self[i] for i in self.places[j])
 
     def again(self, *tensors: Tensor) -> Rows:
-        """The same of other tensors."""
+        """The same places, with other tensors."""
         return Rows(tensors).laid_out(self.places, self.held)
 
     def leaves(self, needed: Sequence[bool]) -> Rows:
-        """The same with arguments that are leaves, and need a gradient where it says so; a block's own stay its own."""
+        """The same, with the arguments as leaves that need a gradient where stated; parameters of blocks stay."""
         own, given = self[: self.held], zip(self[self.held :], needed[self.held :], strict=True)
         return self.again(*own, *(t.detach().requires_grad_(n) for t, n in given))
 
 
 class _Call(NamedTuple):
-    """The arguments of one layer: those that are tensors stand in its row, behind ``first`` of the block's own."""
+    """The arguments of one layer; tensors among them are in its row, after the ``first`` parameters of the block."""
 
     first: int
     leaves: Sequence[Any]
@@ -79,7 +79,7 @@ class _Call(NamedTuple):
         return tree_unflatten([next(tensors) if x is _TENSOR else x for x in self.leaves], self.spec)
 
     def contents(self, filled: tuple[Sequence[Any], Mapping[str, Any]]) -> tuple[list[Any], Any] | None:
-        """What stands in the lists and dicts among the arguments; None without any."""
+        """The contents of the lists and dicts among the arguments; None without any."""
         args, context = filled
         inner = [x for x in (*args, *context.values()) if isinstance(x, list | dict | tuple)]
         return tree_flatten(inner) if inner else None
@@ -87,17 +87,17 @@ class _Call(NamedTuple):
 
 _TENSOR = object()
 STATE = object()
-"""Among the keywords of a call, in the place of x: blocks may take it by name."""
+"""Stands for x among the keywords of a call: blocks may take it by name."""
 
 
 class Blocks(Bound):
-    """One run of the blocks with its arguments: what schemes and engines need of a field.
+    """One run of the blocks with its arguments, as the field that schemes and engines need.
 
     Args:
-        owner: the module that holds the blocks, to be named in errors.
+        owner: the module that holds the blocks, named in errors.
         blocks: the blocks that run, in order.
-        calls: for each of them the arguments, (args, kwargs).
-        seed: of the noise of blocks in training; block j draws from (seed, j), whenever it is evaluated.
+        calls: the arguments of each block, (args, kwargs).
+        seed: seed of the noise of blocks in training; block j draws from (seed, j), whenever it is evaluated.
     """
 
     has_effects = False
@@ -123,19 +123,19 @@ class Blocks(Bound):
         return self.weights
 
     def at_layer(self, j: int) -> Blocks:
-        """What layer j evaluates."""
+        """The step that layer j evaluates."""
         other = object.__new__(Blocks)
         other.__dict__.update(self.__dict__)
         other.j = j
         return other
 
     def in_run(self, seed: int | None = None) -> Blocks:
-        """Itself: the run has begun."""
+        """This field: the run has begun."""
         return self
 
     def rate(self, theta: Theta) -> Tensor:
-        """Not known of a user's blocks."""
-        raise NotImplementedError("blocks of a user's state no rate.")
+        """Unknown for a user's blocks."""
+        raise NotImplementedError("user-defined blocks state no rate.")
 
     def own(self, j: int) -> tuple[Tensor, ...]:
         """The parameters that block j reads now."""
@@ -151,9 +151,9 @@ class Blocks(Bound):
             out = block(*args, **{**context, name: given}) if name else block(given, *args, **context)
         if held and not _alike(held, self.calls[self.j].contents(filled)):
             raise ValueError(
-                f"block {self.j}, {type(block).__name__}, changes a list or dict among its arguments, of which each "
-                "layer has a copy of its own; let it keep such a thing on itself (self.loss = ...) and use Stored() or "
-                "Checkpointed(), or lv.unwrap the stack."
+                f"block {self.j}, {type(block).__name__}, changes a list or dict among its arguments, and each layer "
+                "has its own copy; let the block store the result as an attribute (self.loss = ...) and use Stored() "
+                "or Checkpointed(), or lv.unwrap the stack."
             )
         return self._moved(out, x) - x
 
@@ -183,7 +183,7 @@ class Blocks(Bound):
     @contextlib.contextmanager
     def _unharmed(self, x: Tensor) -> Iterator[Tensor]:
         """x for a block that must not change it in place."""
-        if x.is_inference():  # it has no version to tell by
+        if x.is_inference():  # it has no version counter to compare
             yield x.clone()
             return
         given, version = x.view_as(x), x._version
@@ -198,12 +198,12 @@ class Blocks(Bound):
 
     def _in_place(self) -> str:
         return (
-            f"block {self.j}, {type(self.blocks[self.j]).__name__}, changes its input in place, which its inverse "
-            "needs; let its first operation make a new tensor (x = x + f(x) for x += f(x))."
+            f"block {self.j}, {type(self.blocks[self.j]).__name__}, changes its input in place, but its inverse needs "
+            "the input; let its first operation make a new tensor (x = x + f(x) instead of x += f(x))."
         )
 
     def _moved(self, out: Any, x: Tensor) -> Tensor:
-        """The hidden states among what the block returns."""
+        """The hidden states in the output of the block."""
         if isinstance(out, tuple | list) and out and all(more is None for more in out[1:]):
             out = out[0]
         name = f"block {self.j}, {type(self.blocks[self.j]).__name__},"
@@ -215,21 +215,21 @@ class Blocks(Bound):
         if out.shape != x.shape:
             raise ValueError(
                 f"{name} must keep the shape of its input, {tuple(x.shape)}, since it is x + f(x); got "
-                f"{tuple(out.shape)}. Leave it out of the stack, and make one stack of those before and one of those "
-                "after it."
+                f"{tuple(out.shape)}. Leave it out of the stack, and make one stack of the blocks before it and one of "
+                "the blocks after it."
             )
         return out
 
 
 def _alike(before: tuple[list[Any], Any], after: tuple[list[Any], Any] | None) -> bool:
-    """Whether the same things stand in the same places."""
+    """Whether both hold the same objects in the same places."""
     if after is None or before[1] != after[1]:
         return False
     return all(a is b for a, b in zip(before[0], after[0], strict=True))
 
 
 def _places(block: nn.Module) -> list[tuple[Mapping[str, Any], str]]:
-    """Where the parameters of a block stand: found once, and quickly read again."""
+    """Where the parameters of a block are held: found once, then quick to read."""
     parts = [part._parameters for part in block.modules()]
     return [(held, name) for held in parts for name, p in held.items() if p is not None]
 
@@ -241,12 +241,12 @@ def _said(out: Any) -> str:
 
 
 def _flat(call: tuple[Any, Any], j: int, layers: int) -> tuple[list[Any], list[Tensor], Any]:
-    """Of the arguments of layer j: the leaves, with marks for tensors; the tensors; how they hang together."""
+    """The arguments of layer j as leaves, with marks for tensors; as the tensors; and as the tree structure."""
     leaves, spec = tree_flatten(call, is_leaf=lambda x: isinstance(x, PerLayer))
     for i, x in enumerate(leaves):
         if isinstance(x, PerLayer):
             if len(x.values) != layers:
-                raise ValueError(f"an argument per layer has {len(x.values)} values, and there are {layers} layers.")
+                raise ValueError(f"an argument per layer has {len(x.values)} values, but there are {layers} layers.")
             leaves[i] = x.values[j]
     tensors = [x for x in leaves if isinstance(x, Tensor)]
     return [_TENSOR if isinstance(x, Tensor) else x for x in leaves], tensors, spec

@@ -1,4 +1,4 @@
-"""A field that something of a run is bound to, its noise or its arguments, and the field itself."""
+"""A field with the noise or the arguments of a run bound to it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Bound:
-    """What a run puts in place of a field: ``original`` is the field, and whatever else is asked is its own."""
+    """Stands for a field during a run: ``original`` is the field, and any other attribute is read from it."""
 
     original: Any
 

@@ -18,11 +18,11 @@ from liouville.fields.wrapped import Wrapped
 
 
 def dropout(field: VectorField, probability: float) -> StochasticField:
-    """The field with dropout, split into (p, q) where ``field`` is.
+    """The field with dropout; partitioned into (p, q) if ``field`` is.
 
     Args:
         field: any deterministic field.
-        probability: the share of the velocity's entries that a layer sets to 0, in [0, 1); the others are divided by
+        probability: the fraction of the velocity's entries that a layer sets to 0, in [0, 1); the others are divided by
             1 - probability.
 
     Raises:
@@ -51,17 +51,17 @@ class DropoutField(Wrapped, StochasticField):
 
     @property
     def is_plain(self) -> bool:
-        """In evaluation mode."""
+        """True in evaluation mode."""
         return not self.training
 
     spectrum = Wrapped.spectrum  # in evaluation mode
 
     def rate(self, theta: Theta) -> Tensor:
-        """The field's own, over 1 - probability."""
+        """The rate of the field, divided by 1 - probability."""
         return self.field.rate(theta) / (1 - self.probability)
 
     def lipschitz(self, theta: Theta) -> Lipschitz:
-        """The field's own, in evaluation mode; a mask in training scales every part, and keeps no symmetry."""
+        """The bounds of the field in evaluation mode; in training a mask scales every part and breaks any symmetry."""
         own: Lipschitz = self.field.lipschitz(theta)
         if self.is_plain:
             return own

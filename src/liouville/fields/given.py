@@ -1,8 +1,8 @@
-r"""Arguments of a run beside the state: masks, rotary tables, embeddings, conditioning, one for all layers or each.
+r"""Arguments of a run beside the state: masks, rotary tables, embeddings, conditioning; for all layers or per layer.
 
 ``flow(y, mask)`` binds them to the field for the run, as noise is bound: layer j evaluates f(y; theta_j, mask). A
-tensor among them is to an engine a weight that all layers share (axis 0 of length 1), or has one row per layer: it
-travels in theta, and so gets its gradient wherever weights get theirs. Whatever is no tensor stays with the field.
+tensor among them is, to an engine, a weight that all layers share (axis 0 of length 1), or has one row per layer. It
+travels in theta, so it gets a gradient wherever weights do. Arguments that are not tensors stay with the field.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def _stacked(values: list[Any]) -> Any:
         return values
     if tensors < len(values) or len({(v.shape, v.dtype, v.device) for v in values}) > 1:
         raise ValueError(
-            "the tensors that a PerLayer is made of must have one shape, dtype and device, and none may be missing; "
-            "pad them, or stand a neutral value in where a layer needs none."
+            "the tensors of a PerLayer must have one shape, dtype and device, and none may be missing; pad them, or "
+            "give a neutral value where a layer needs none."
         )
     return torch.stack(values)
 
 
 class Call:
-    """The arguments of one run: how they are put together of the tensors in theta_j and of what is no tensor."""
+    """The arguments of one run, and how to build them from the tensors in theta_j and the other values."""
 
     def __init__(self, leaves: Sequence[Any], spec: Any, weights: int) -> None:
         self.leaves, self.spec, self.weights = leaves, spec, weights
@@ -76,11 +76,11 @@ class Given(Bound):
         self.original = original(run)
 
     def at_layer(self, j: int) -> Given:
-        """Layer j of the run, with its own arguments where there is one for each layer."""
+        """Layer j of the run, with its own value of each argument given per layer."""
         return Given(self.run.at_layer(j), self.call, self.kind, j)
 
     def in_run(self, seed: int | None = None) -> Given:
-        """Itself: it is bound to its run already."""
+        """This field: it is bound to its run already."""
         return self
 
     def __call__(self, y: Tensor, theta_j: Theta) -> Tensor:
@@ -102,13 +102,13 @@ def bind(run: Any, theta: Theta, args: Sequence[Any], context: Mapping[str, Any]
     """The field of a run with these arguments, and theta with those that are tensors.
 
     Raises:
-        ValueError: if an argument per layer is not one for each of the layers.
+        ValueError: if an argument per layer does not have one value for each layer.
     """
     leaves, spec = tree_flatten((tuple(args), dict(context)), is_leaf=lambda x: isinstance(x, PerLayer))
     tensors, places = [], []
     for x in leaves:
         if isinstance(x, PerLayer) and len(x.values) != layers:
-            raise ValueError(f"an argument per layer has {len(x.values)} values, and there are {layers} layers.")
+            raise ValueError(f"an argument per layer has {len(x.values)} values, but there are {layers} layers.")
         held = x.values if isinstance(x, PerLayer) else x
         if isinstance(held, Tensor):
             tensors.append(held if isinstance(x, PerLayer) else held.unsqueeze(0))
@@ -124,7 +124,7 @@ def like(field: VectorField, bound: Any, seed: int = 0) -> Any:
 
 
 def kind_of_call(field: Any) -> tuple[Any, ...]:
-    """What tells one kind of arguments from another: their names and which of them are tensors; () without any."""
+    """A key for this kind of arguments: their names and which of them are tensors; () without any."""
     return field.call.kind if isinstance(field, Given) else ()
 
 

@@ -1,4 +1,4 @@
-r"""Hamiltonian fields y' = J grad H(y; theta): the class that contains every network of both papers.
+r"""Hamiltonian fields y' = J grad H(y; theta): the family that contains every network of both papers.
 
 H(y; theta) = 1^T sigma_int(K y + b), so grad H = K^T sigma(K y + b). With J skew, <grad H, y'> = 0: a frozen layer
 keeps its energy. With K block-diagonal and J off-diagonal the energy separates, and the symplectic schemes are
@@ -96,7 +96,7 @@ class HamiltonianField(ActivatedField):
         activation: sigma.
         shared: one K, b for all layers.
         init: initial weights, smooth in depth by default.
-        generator: source of the initial weights; torch's default stream if None.
+        generator: random generator of the initial weights; torch's default stream if None.
 
     Raises:
         ValueError: if J is not skew, not (n, n) or (N, n, n), or n is odd for the canonical J.
@@ -258,11 +258,11 @@ class SeparableHamiltonianField(PartitionedField, ActivatedField):
 
     @property
     def spectrum(self) -> Spectrum:
-        """As for the general field."""
+        """Imaginary, as for the general field."""
         return self._where_monotone("imaginary")
 
     def theta(self) -> SeparableTheta:
-        """The weights as they are; a `Graph` masks K_p and K_q."""
+        """The raw weights; a `Graph` masks K_p and K_q."""
         return SeparableTheta(self._constrained(self.K_p), self._constrained(self.K_q), self.b_p, self.b_q)
 
     def p_dot(self, q: Tensor, theta_j: SeparableTheta) -> Tensor:
@@ -296,7 +296,7 @@ class SeparableHamiltonianField(PartitionedField, ActivatedField):
         return weighted(self.sign * left, self.slope(K, p, theta.b_p), K)
 
     def factors(self, theta: SeparableTheta) -> tuple[Factors, ...]:
-        """-X^T, K_q^T and K_q; X, K_p^T and K_p. X = I and X = -I are signs alone, as in the velocities."""
+        """-X^T, K_q^T and K_q; X, K_p^T and K_p. X = I and X = -I are only signs, as in the velocities."""
         left: list[tuple[Tensor, ...]]
         if self.X is None and abs(self.sign) == 1.0:
             left = [(-self.sign * theta.K_q.mT,), (self.sign * theta.K_p.mT,)]
@@ -343,7 +343,7 @@ def _times(c: float, x: Tensor) -> Tensor:
 
 
 def _copy(constant: Tensor, weight: Tensor) -> Tensor:
-    """A constant of the caller's as a buffer: its own memory, the weights' dtype, no gradient."""
+    """The caller's constant as a buffer: a copy in the weights' dtype, without a gradient."""
     return constant.detach().to(weight.dtype, copy=True)
 
 
@@ -359,7 +359,7 @@ def _require_structure(operator: Operator, matrix: Tensor, name: str) -> None:
 
 
 def _skew(J: Tensor, features: int, layers: int) -> Tensor:
-    """J itself, in floating point, once it is known to be skew and of the right shape."""
+    """J in floating point, after a check that it is skew and of the right shape."""
     if J.shape not in ((features, features), (layers, features, features)):
         raise ValueError(
             f"J must have shape ({features}, {features}), or ({layers}, {features}, {features}) for one per layer; "

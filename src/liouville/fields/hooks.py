@@ -1,4 +1,4 @@
-"""Hooks on the parts of a field: engines ask for velocities, not for a module's call, and would pass them by."""
+"""Hooks on the parts of a field: engines evaluate velocities, not the module's call, and would skip the hooks."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def require_no_hooks(field: nn.Module) -> None:
         found = hook_of(field)
         if found:
             raise ValueError(
-                f"{type(field).__name__} has the {found}, which no engine runs, since it asks a field for velocities; "
-                "use torch.nn.utils.parametrizations or parametrize.register_parametrization in its place "
+                f"{type(field).__name__} has the {found}, which no engine runs, since engines only evaluate "
+                "velocities; use torch.nn.utils.parametrizations or parametrize.register_parametrization instead "
                 "(prune.remove makes pruning permanent), or put the hook on the flow."
             )
     for part in d["_modules"].values():

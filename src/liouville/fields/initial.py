@@ -27,14 +27,14 @@ class Initial(ABC):
     def weight(
         self, layers: int, shape: tuple[int, ...], mean: Tensor | None, generator: torch.Generator | None
     ) -> Tensor:
-        """K: (layers, outputs, inputs, ...); ``mean`` is the matrix (outputs, inputs) a field likes to start around."""
+        """K: (layers, outputs, inputs, ...); ``mean`` is the field's mean of initial weights, (outputs, inputs)."""
 
     @abstractmethod
     def bias(self, layers: int, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
         """b: (layers, outputs)."""
 
     def require_memory(self, layers: int, shape: tuple[int, ...]) -> None:
-        """Raise a `ValueError` where the weights of all layers, and the draw that makes them, do not fit in memory."""
+        """Raise a `ValueError` if the weights of all layers, and the numbers drawn for them, do not fit in memory."""
         if torch.get_default_device().type != "cpu":
             return
         size = torch.get_default_dtype().itemsize
@@ -42,7 +42,7 @@ class Initial(ABC):
         require_memory(needed, f"the weights of {layers} layers, {shape} each,", "take fewer layers or features")
 
     def drawn(self, layers: int, shape: tuple[int, ...]) -> int:
-        """How many numbers are drawn on the way."""
+        """How many numbers are drawn to make them."""
         return 0
 
 

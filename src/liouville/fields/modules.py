@@ -1,7 +1,7 @@
-r"""What `ShearField` takes of a user's modules: one gate, copies with fresh weights, and which layers share a tensor.
+r"""A user's modules for `ShearField`: the checks, copies with fresh weights, and which layers share a tensor.
 
-A `Slot` is a place that holds a parameter or a buffer: one module object and one name of its own, whatever the number
-of paths that lead to it. Two slots that hold the same tensor are tied, inside a module, between layers or between F and
+A `Slot` is a place that holds a parameter or a buffer: one module object and one attribute name, however many paths
+lead to it. Two slots that hold the same tensor are tied, inside a module, between layers or between F and
 G alike; a `Pool` is a set of tied tensors, stored once.
 """
 
@@ -36,7 +36,7 @@ from torch.nn.utils import parametrize
 
 from liouville.fields.hooks import hook_of
 
-_POWER_STEPS = 15  # of the singular vectors that a spectral norm keeps: what torch takes at registration
+_POWER_STEPS = 15  # iterations for the singular vectors of a spectral norm: torch's number at registration
 
 
 class Slot(NamedTuple):
@@ -58,7 +58,7 @@ class Slot(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """Tensors that hang together, each once, and for every slot which of them its layers read."""
+    """A group of tied tensors, each once, and for every slot which of them its layers read."""
 
     tensors: list[Tensor]
     rows: dict[tuple[int, ...], list[Slot]]
@@ -84,7 +84,7 @@ def modules_of(given: nn.Module | Iterable[nn.Module], layers: int, key: str) ->
 
 
 def _plain(given: Any) -> Any:
-    """What torch.compile wrapped: the layers of a flow are compiled as its part."""
+    """The module that torch.compile wrapped: the layers are compiled as part of the flow."""
     return given._orig_mod if type(given).__name__ == "OptimizedModule" else given
 
 
@@ -101,7 +101,7 @@ def slots(modules: Sequence[nn.Module], key: str, kind: str) -> list[Slot]:
 
 
 def sharing(held: Sequence[Slot], layers: int) -> dict[str, dict[str, list[int]]] | None:
-    """For every slot the numbers of its tensors, equal where they are one; None where nothing is shared."""
+    """For every slot the numbers of its tensors, equal where they are the same tensor; None where nothing is shared."""
     numbers: dict[int, int] = {}
     found: dict[str, dict[str, list[int]]] = {"F": {}, "G": {}}
     for slot in held:
@@ -112,7 +112,7 @@ def sharing(held: Sequence[Slot], layers: int) -> dict[str, dict[str, list[int]]
 def tied(
     module: nn.Module, layers: int, numbers: dict[str, list[int]], known: dict[int, nn.Parameter]
 ) -> list[nn.Module]:
-    """N copies that share as `sharing` says, those of another key with the same ``known``."""
+    """N copies that share tensors as `sharing` says; copies for another key share through the same ``known``."""
     modules = [copy.deepcopy(module) for _ in range(layers)]
     for path, row in numbers.items():
         prefix, _, name = path.rpartition(".")
@@ -123,7 +123,7 @@ def tied(
 
 
 def skeleton_of(module: nn.Module, key: str) -> nn.Module:
-    """A copy without memory for its tensors, to be called with those of a layer."""
+    """A copy without memory for its tensors, to be called with the tensors of a layer."""
     return _copied(module, key).to("meta")
 
 
@@ -155,7 +155,7 @@ def require_alike(modules: Sequence[nn.Module], key: str) -> None:
     for j, other in enumerate(modules[1:], start=1):
         if other is not modules[0] and not _alike(other, modules[0]):
             raise ValueError(
-                f"the modules of {key} may differ in the values of their parameters and buffers only, since all layers "
+                f"the modules of {key} may differ only in the values of their parameters and buffers, since all layers "
                 f"run one structure; module {j} has other parts, settings, dtypes or requires_grad than module 0."
             )
 
@@ -165,7 +165,7 @@ def _named(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def _admit(block: nn.Module, key: str) -> None:
-    """Raise unless the block has weights and is a function of them and of its input alone."""
+    """Raise unless the block has weights and is a function only of them and its input."""
     first = next(block.parameters(), None)
     if first is None:
         raise ValueError(f"{key} must have parameters, got {block}.")
@@ -173,8 +173,8 @@ def _admit(block: nn.Module, key: str) -> None:
         name = type(module).__name__
         if isinstance(module, torch.jit.ScriptModule | nn.DataParallel | nn.parallel.DistributedDataParallel):
             raise ValueError(
-                f"{key} must be modules that can be called with the weights of any layer, got {name}; give the module "
-                "that it was made from, and trace, compile or distribute the flow."
+                f"{key} must be modules that can be called with the weights of any layer, got {name}; give the "
+                "original module, and trace, compile or distribute the flow."
             )
         if any(t is not None and is_lazy(t) for t in (*module._parameters.values(), *module._buffers.values())):
             raise ValueError(
@@ -205,7 +205,7 @@ def _admit(block: nn.Module, key: str) -> None:
 
 
 def _require_called(block: nn.Module, key: str) -> None:
-    """Raise unless ``block(x)``, or that with more arguments, is a call that the block knows."""
+    """Raise unless the block can be called as ``block(x)``, or with more arguments."""
     name = type(block).__name__
     if getattr(block.forward, "__name__", "") == "_forward_unimplemented":
         raise ValueError(f"{key} must be a module that can be called, got {name}, which has no forward.")
@@ -217,7 +217,7 @@ def _require_called(block: nn.Module, key: str) -> None:
 
 @contextlib.contextmanager
 def uncached() -> Iterator[None]:
-    """Outside of `torch.nn.utils.parametrize.cached`, whose memory tells neither layers nor weights apart."""
+    """Outside of `torch.nn.utils.parametrize.cached`, whose cache distinguishes neither layers nor weights."""
     outside, parametrize._cache_enabled = parametrize._cache_enabled, 0
     try:
         yield
@@ -226,7 +226,7 @@ def uncached() -> Iterator[None]:
 
 
 def _drops(module: nn.Module) -> float:
-    """With what probability a module of torch's drops entries: `Dropout` and its kin, attention, recurrent layers."""
+    """The probability of dropping an entry in one of torch's modules: dropout, attention, recurrent layers."""
     p = module.p if isinstance(module, _DropoutNd) else getattr(module, "dropout", 0.0)
     return p if isinstance(p, int | float) else 0.0
 
@@ -241,7 +241,7 @@ def _copied(module: nn.Module, key: str) -> nn.Module:
 def _fresh(module: nn.Module) -> nn.Module:
     """The module, its weights drawn again by its parts' own ``reset_parameters``."""
     for part in module.modules():
-        for name in ("reset_parameters", "_reset_parameters"):  # the second is that of `MultiheadAttention`
+        for name in ("reset_parameters", "_reset_parameters"):  # the second is the name in `MultiheadAttention`
             reset: Any = getattr(part, name, None)
             if callable(reset):
                 _redraw(part, reset) if parametrize.is_parametrized(part) else reset()
@@ -249,14 +249,14 @@ def _fresh(module: nn.Module) -> nn.Module:
 
 
 def _redraw(part: nn.Module, reset: Any) -> None:
-    """The same where parametrisations compute the weights: what is drawn goes through their inverse."""
-    with parametrize.cached():  # in which what `reset` writes to is kept
+    """The same where parametrisations compute the weights: the drawn weights go through their inverse."""
+    with parametrize.cached():  # keeps the tensors that `reset` writes to
         reset()
         drawn = {name: getattr(part, name).detach().clone() for name in part.parametrizations}  # type: ignore[union-attr]
     for name, value in drawn.items():
         try:
             setattr(part, name, value)
-        except (NotImplementedError, RuntimeError):  # none that can be inverted
+        except (NotImplementedError, RuntimeError):  # it has no inverse
             _overwrite(part.parametrizations[name], value)  # type: ignore[index]
     training = part.training
     part.train()
@@ -305,7 +305,7 @@ def _same_kind(a: Tensor | None, b: Tensor | None) -> bool:
 
 
 def settings(part: nn.Module) -> dict[str, Any]:
-    """The plain attributes, which a repr need not show; ``training`` is the field's to set."""
+    """The plain attributes, which a repr may omit; the field sets ``training``."""
     return {name: value for name, value in vars(part).items() if name not in _INTERNALS}
 
 
@@ -313,7 +313,7 @@ _INTERNALS = {*vars(nn.Module()), "_flat_weight_refs", "__orig_class__"}  # the 
 
 
 def _same(a: Any, b: Any, known: set[tuple[int, int]]) -> bool:
-    """Whether two attributes are equal, those of the attributes in turn; pairs in ``known`` correspond."""
+    """Whether two attributes are equal, including their own attributes; pairs in ``known`` correspond."""
     if a is b or (id(a), id(b)) in known:
         return True
     if type(a) is not type(b):

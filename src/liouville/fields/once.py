@@ -1,7 +1,7 @@
-r"""What is computed once for all who read it in one step of training: theta(), above all.
+r"""Values computed once per training step and shared by all readers, chiefly theta().
 
-A step reads the constrained weights several times (the forward pass, penalties in depth, bounds), and they may be dear:
-a budget solves for its rescaling in ``theta()``. Readers call `theta_of`, and a step goes on inside `one_step`.
+A step reads the constrained weights several times (the forward pass, penalties in depth, bounds), and they may be
+expensive: a budget solves for its rescaling in ``theta()``. Readers call `theta_of`, and a step runs inside `one_step`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import torch
 from liouville.fields.base import Theta, VectorField
 
 T = TypeVar("T")
-_KNOWN: ContextVar[dict[Any, Any] | None] = ContextVar("what the present step has computed", default=None)
+_KNOWN: ContextVar[dict[Any, Any] | None] = ContextVar("values of the present step", default=None)
 
 
 @contextlib.contextmanager
 def one_step() -> Iterator[None]:
-    """Inside, `once` and `theta_of` compute each thing once; no weight may change before it is left.
+    """Inside the block, `once` and `theta_of` compute each value once; no weight may change before the block ends.
 
     Examples:
         >>> import liouville as lv
@@ -42,11 +42,11 @@ def one_step() -> Iterator[None]:
 
 
 def once(key: Any, made: Callable[[], T]) -> T:
-    """``made()``; inside `one_step` what was made under this key before.
+    """``made()``; inside `one_step` the value already made under this key.
 
-    What is differentiated and what is not, and what is computed under autocast, is kept apart.
+    Values with and without gradients, and values under autocast, are stored separately.
     """
-    if torch.compiler.is_compiling():  # it traces once, and follows no dictionary of tensors
+    if torch.compiler.is_compiling():  # a compiler traces once, and cannot follow a dictionary of tensors
         return made()
     known = _KNOWN.get()
     if known is None:
@@ -59,5 +59,5 @@ def once(key: Any, made: Callable[[], T]) -> T:
 
 
 def theta_of(field: VectorField) -> Theta:
-    """``field.theta()``, the one of this step inside `one_step`."""
+    """``field.theta()``; inside `one_step` it is computed once."""
     return once(field, field.theta)

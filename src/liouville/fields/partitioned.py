@@ -16,7 +16,7 @@ from liouville.fields.base import Lipschitz, Theta, VectorField
 
 
 class PartitionedField(VectorField):
-    """y = (p, q) with p' = p_dot(q) and q' = q_dot(p): each half moves by the other alone, so every step is a shear.
+    """y = (p, q) with p' = p_dot(q) and q' = q_dot(p): each velocity reads only the other half; each step is a shear.
 
     Shears have determinant 1 and invert exactly, whatever the weights: the splitting schemes need no more than this.
 
@@ -42,11 +42,11 @@ class PartitionedField(VectorField):
 
     @abstractmethod
     def p_dot(self, q: Tensor, theta_j: Theta) -> Tensor:
-        """p', a function of q alone."""
+        """p', a function of only q."""
 
     @abstractmethod
     def q_dot(self, p: Tensor, theta_j: Theta) -> Tensor:
-        """q', a function of p alone."""
+        """q', a function of only p."""
 
     def p_jacobian(self, q: Tensor, theta: Theta) -> Tensor | None:
         """d p_dot / dq in closed form, like `VectorField.jacobian`."""
@@ -74,7 +74,7 @@ class PartitionedField(VectorField):
         return p, q
 
     def halves(self, state: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """(p, q) of y, (y,) or (p, q) itself: what an `energy` is written in."""
+        """(p, q) from y, (y,) or (p, q): the arguments of an `energy`."""
         if isinstance(state, Tensor):
             return self.split(state)
         return state if len(state) > 1 else self.split(state[0])
@@ -84,15 +84,15 @@ class PartitionedField(VectorField):
         return torch.cat((p, q), dim=self.feature_axis)
 
     def enter(self, y: Tensor, p_dot: Callable[[Tensor], Tensor], h: float) -> tuple[Tensor, Tensor]:
-        """The initial (p, q) of an input y; ``p_dot`` is layer 0's, noise and all, a function of q."""
+        """The initial (p, q) of an input y; ``p_dot`` is the velocity of layer 0 with its noise, a function of q."""
         return self.split(y)
 
     def entry(self, lipschitz: Lipschitz, h: float) -> Tensor:
-        """An upper bound of how much `enter` and `leave` together can lengthen a difference, as `Scheme.entry`."""
+        """An upper bound of the factor by which `enter` and `leave` together amplify a difference: `Scheme.entry`."""
         return torch.ones_like(lipschitz.one_sided)
 
     def leave(self, p: Tensor, q: Tensor) -> Tensor:
-        """What the network reads of the final (p, q)."""
+        """The output of the network, from the final (p, q)."""
         return self.join(p, q)
 
     def forward(self, y: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:

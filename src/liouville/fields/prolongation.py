@@ -1,4 +1,4 @@
-"""Twice the layers: weights (N, ...) -> (2N, ...), by how they are read between the layers."""
+"""Twice the layers: weights (N, ...) -> (2N, ...), by a rule of interpolation in depth."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _linear(theta: Tensor) -> Tensor:
 
 
 def _linear_left(theta: Tensor) -> Tensor:
-    """Nodes at the left ends: theta_j, then the mean of theta_j and theta_{j+1}; the last one is repeated."""
+    """Nodes at the left ends: theta_j, then the mean of theta_j and theta_{j+1}; the last layer is repeated."""
     after = torch.cat((theta[1:], theta[-1:]))
     return torch.stack((theta, 0.5 * (theta + after)), dim=1).flatten(0, 1)
 

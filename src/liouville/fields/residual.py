@@ -31,7 +31,7 @@ class SemidefiniteTheta(NamedTuple):
 
 
 class ResidualField(ActivatedField):
-    r"""y' = sigma(K y + b): the residual network as an ordinary differential equation. It promises nothing.
+    r"""y' = sigma(K y + b): the residual network as an ordinary differential equation. Nothing is guaranteed.
 
     Reference: Haber & Ruthotto 2017 (1705.03341), eq. (2.1) and (3.5).
 

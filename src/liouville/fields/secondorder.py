@@ -28,13 +28,13 @@ class SecondOrderField(PartitionedField):
     Reference: Haber & Ruthotto 2017 (1705.03341), sec. 4.2 and 4.3; Chang et al. 2018 (1709.03698).
 
     Args:
-        force: the field f, with `SymmetricField` and `SemidefiniteField` the two of the papers.
+        force: the field f; the papers use `SymmetricField` and `SemidefiniteField`.
         start: the initial velocity. ``"rest"``: p_0 = 0, right for `Verlet`, and the authors' code for leapfrog
             (order 1 there). ``"half"``: p_0 = -h f(q_0)/2, the velocity half a step before the start, which makes
             symplectic Euler of order 2 in q; for no other scheme.
 
     Raises:
-        ValueError: if ``start`` is neither; by a `Flow`, if the scheme does not carry (p, q) or the start is not its.
+        ValueError: if ``start`` is neither; from a `Flow`, if the scheme does not carry (p, q) or fit the start.
 
     Examples:
         >>> from liouville.fields import SymmetricField
@@ -61,7 +61,7 @@ class SecondOrderField(PartitionedField):
 
     @property
     def sample_ndim(self) -> int | None:  # type: ignore[override]
-        """The force's own."""
+        """The bound of the force."""
         return self.force.sample_ndim
 
     def theta(self) -> Theta:
@@ -88,16 +88,16 @@ class SecondOrderField(PartitionedField):
         return torch.eye(p.shape[-1]).to(p).expand(*p.shape, -1) if self.feature_axis == -1 else None
 
     def check_scheme(self, scheme: Any) -> None:
-        """Stages of p and q are needed, and for the start "half" those of symplectic Euler."""
+        """The scheme must carry p and q; the start "half" needs symplectic Euler."""
         stages = getattr(scheme, "stages", None)
         if stages is None:
             raise ValueError(
-                "a second-order field needs a splitting scheme, which carries (p, q), since its output is q alone; "
+                "a second-order field needs a splitting scheme, which carries (p, q), since its output is only q; "
                 f"got {type(scheme).__name__}. Use SymplecticEuler, Verlet or Yoshida4."
             )
         if self.start == "half" and stages != (("p", 1.0), ("q", 1.0)):
             raise ValueError(
-                'start="half" gives the velocity half a step before the start, which SymplecticEuler alone expects; '
+                'start="half" gives the velocity half a step before the start, which only SymplecticEuler expects; '
                 f'got {type(scheme).__name__}. Use start="rest" with it.'
             )
 
@@ -108,7 +108,7 @@ class SecondOrderField(PartitionedField):
         return -0.5 * h * p_dot(y), y
 
     def entry(self, lipschitz: Lipschitz, h: float) -> Tensor:
-        """(1 + (h L/2)^2)^(1/2) of the start "half", (-h f(y)/2, y)."""
+        """(1 + (h L/2)^2)^(1/2) for the start "half", (-h f(y)/2, y)."""
         if self.start == "rest":
             return super().entry(lipschitz, h)
         return (1 + (0.5 * h * lipschitz.parts[0]).square()).sqrt()
@@ -119,7 +119,7 @@ class SecondOrderField(PartitionedField):
 
     def split(self, y: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(
-            "the output of a second-order network is q alone, which does not determine the velocity p; "
+            "the output of a second-order network is only q, which does not determine the velocity p; "
             "use flow.final_state and flow.inverse_state, which carry (p, q)."
         )
 
@@ -128,7 +128,7 @@ class SecondOrderField(PartitionedField):
         return canonical(2 * self.features).to(theta[0]) if hasattr(self.force, "potential") else None
 
     def energy(self, state: Tensor | tuple[Tensor, ...], theta_j: Theta) -> Tensor:
-        """H = |p|^2/2 + V(q) of (p, q), one number per sample; needs a force with a potential, `SymmetricField`'s."""
+        """H = |p|^2/2 + V(q) of (p, q), one number per sample; needs a force with a potential (`SymmetricField`)."""
         if not hasattr(self.force, "potential"):
             raise NotImplementedError(f"no energy: {type(self.force).__name__} has no potential; use SymmetricField.")
         p, q = self.halves(state)

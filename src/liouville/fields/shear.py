@@ -1,4 +1,4 @@
-r"""Shears of arbitrary modules: any user's block, made invertible with determinant 1."""
+r"""Shears of arbitrary modules: any block, made invertible with determinant 1."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class _Entry(NamedTuple):
 
 
 class ShearField(PartitionedField):
-    r"""p' = -G(q), q' = F(p) for any two modules F and G, with weights of their own in every layer.
+    r"""p' = -G(q), q' = F(p) for any two modules F and G, with separate weights in every layer.
 
-    Properties: each half moves by a function of the other alone, so every splitting scheme inverts exactly and has
+    Properties: each half moves by a function of only the other, so every splitting scheme inverts exactly and has
     determinant 1, whatever F and G are. It is symplectic only if they are gradients.
 
-    The modules are *copied*: the field owns the stacked weights, and training it leaves the given modules as they
-    are. What they share stays shared: a parameter under two names, a part that is used twice, and in a list one module
-    that stands for several layers, or for F and G alike. ``[block] * N`` has the weights of one block.
+    The modules are *copied*: the field owns the stacked weights, and training it does not change the given modules.
+    Shared tensors stay shared: a parameter under two names, a part that is used twice, and in a list one module
+    given for several layers, or for both F and G. ``[block] * N`` has the weights of one block.
 
     Args:
         F: a module from n_p to n_q features; a template, copied for every layer, with weights drawn afresh by
@@ -57,22 +57,22 @@ class ShearField(PartitionedField):
         features: n = n_p + n_q.
         p_features: n_p; half by default.
         feature_axis: axis of the features, counted from the end; -1 for vectors, -3 for images.
-        sample_ndim: how many trailing axes are one sample, 2 for sequences (batch, tokens, features); only answers per
-            sample ask for it, and they refuse inputs with more than one axis in front where it is not stated.
+        sample_ndim: how many trailing axes are one sample, 2 for sequences (batch, tokens, features). Only results per
+            sample need it; without it they refuse inputs with more than one batch axis.
 
     Masks, tables, embeddings: ``flow(y, mask=mask)`` hands every layer's F and G the arguments by keyword that their
     ``forward`` names, and all those by position, if it takes so many. Tensors among them get their gradients.
 
-    Parameters that need no gradient stay so, and all N modules must agree on it. Buffers that differ between the layers
-    are kept for each.
+    Frozen parameters stay frozen, and all N modules must agree on which are. Buffers that differ between layers are
+    kept per layer.
 
     Raises:
-        TypeError: if F or G is no module and no sequence of modules.
+        TypeError: if F or G is neither a module nor a sequence of modules.
         ValueError: if a module has no parameters, parameters without a shape, hooks (old ``weight_norm``, ``prune``),
-            keeps running statistics (batch norm), drops out, or the N modules differ in more than the values of their
-            parameters and buffers; if ``sample_ndim`` leaves the features out; when it first runs, if a module changes
-            its input in place, keeps something from one call to the next, or returns another shape or dtype than that
-            of the half that it moves.
+            keeps running statistics (batch norm) or drops out; if the N modules differ in more than the values of their
+            parameters and buffers; if ``sample_ndim`` leaves the features out; in the first run, if a module changes
+            its input in place, keeps something from one call to the next, or returns another shape or dtype than the
+            half that it moves.
 
     Examples:
         >>> block = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2))
@@ -102,7 +102,7 @@ class ShearField(PartitionedField):
         self.skeletons: dict[str, nn.Module] = {}
         self._entries: list[_Entry] = []
         self.merged: set[str] = set()  # buffers that were equal in several modules, and are kept once
-        # what is lent to the paths of a module: entries of theta, and buffers that all layers read
+        # the tensors given to the paths of a module: entries of theta, and buffers that all layers read
         self._lent: dict[str, list[tuple[str, str]]] = {"F": [], "G": []}
         self._fixed: dict[str, list[tuple[str, str]]] = {"F": [], "G": []}
         self._watched: dict[str, list[str]] = {"F": [], "G": []}  # the paths of all buffers
@@ -121,7 +121,7 @@ class ShearField(PartitionedField):
         self.theta()  # its type is known before a compiler looks
 
     def _stack(self, pool: Pool) -> set[str]:
-        """One parameter for all that is tied; its name, where its axis 0 does not count the layers."""
+        """One parameter for each group of tied tensors; its name, where its axis 0 does not count the layers."""
         weights = torch.stack([t.detach() for t in pool.tensors])
         source = self._unused(next(iter(pool.rows.values()))[0].name)
         self.stacked[source] = nn.Parameter(weights, requires_grad=pool.tensors[0].requires_grad)
@@ -136,7 +136,7 @@ class ShearField(PartitionedField):
         return set() if plain and len(weights) == self.layers else {source}
 
     def _keep_buffers(self, held: Sequence[Slot]) -> None:
-        """Buffers that are equal in all layers once, those of a part with others for each layer."""
+        """Buffers equal in all layers, once; for a part where any differ, one copy per layer."""
         varying = {slot.part for slot in held if any(not torch.equal(t, slot.tensors[0]) for t in slot.tensors)}
         known: dict[tuple[int, ...], str] = {}
         for slot in held:
@@ -153,7 +153,7 @@ class ShearField(PartitionedField):
             self._watched[slot.key].append(slot.path)
 
     def _unused(self, name: str) -> str:
-        """``name``, or one like it that is not taken."""
+        """``name``, or a similar name that is free."""
         taken = {entry.name for entry in self._entries} | vars(self)["_buffers"].keys()
         while name in taken:
             name += "_"
@@ -206,16 +206,16 @@ class ShearField(PartitionedField):
             args, context = self._takes[key].chosen(args, context)
         skeleton, tensors = self.skeletons[key], self._tensors(key, theta_j)
         buffers = {path: tensors[path] for path in self._watched[key]}
-        if torch.compiler.is_compiling():  # where nothing is seen of work in place; a spare copy is compiled away
+        if torch.compiler.is_compiling():  # a compiler does not show work in place, and removes a needless copy
             x = x.clone()
-        if torch.jit.is_tracing():  # which functional_call refuses
+        if torch.jit.is_tracing():  # functional_call refuses it
             with _reparametrize_module(skeleton, tensors):
                 velocity = skeleton(x, *args, **context)
         else:  # tied tensors are given under each of their names
             velocity = functional_call(skeleton, tensors, (x, *args), context, tie_weights=False)
         if any(tensors[path] is not buffer for path, buffer in buffers.items()):
             raise ValueError(
-                f"{key} puts a new tensor in the place of a buffer, which no layer of ShearField can keep; let forward "
+                f"{key} replaces a buffer by a new tensor, which no layer of ShearField can keep; let forward "
                 "be a function of its input and weights."
             )
         if isinstance(velocity, Tensor) and velocity.shape != x.shape:
@@ -232,7 +232,7 @@ class ShearField(PartitionedField):
             )
 
     def _tensors(self, key: str, theta_j: Theta) -> dict[str, Tensor]:
-        """What F or G computes with in one layer, by the paths in the module."""
+        """The tensors that F or G reads in one layer, by their paths in the module."""
         tensors = {path: getattr(theta_j, name) for path, name in self._lent[key]}
         return tensors | {path: getattr(self, name) for path, name in self._fixed[key]}
 
@@ -244,8 +244,8 @@ class ShearField(PartitionedField):
         for name in buffers:
             if name in self.merged:
                 raise ValueError(
-                    f"{name[0]} changes the buffer {name.partition('_buffer__')[2]}, of which ShearField keeps one for "
-                    "all layers, since it began with one value in all of them; let forward leave buffers as they are."
+                    f"{name[0]} changes the buffer {name.partition('_buffer__')[2]}, which ShearField keeps once for "
+                    "all layers, since it was equal in all of them at first; let forward leave buffers unchanged."
                 )
 
     def plain_state(self) -> dict[str, Any]:
@@ -257,7 +257,7 @@ class ShearField(PartitionedField):
         }
 
     def _prolong(self, how: str) -> None:
-        """Buffers of the layers, and who shares what: twice each."""
+        """Double the buffers of the layers, and the record of which layers share them."""
         for entry in self._entries:
             if entry.rows and how != "constant":
                 raise ValueError(
@@ -269,14 +269,14 @@ class ShearField(PartitionedField):
 
 
 def _frozen(value: Any) -> Any:
-    """A container by what it holds now, anything else by itself."""
+    """A copy of a container's present contents; any other value unchanged."""
     if isinstance(value, dict):
         value = [*value, *value.values()]
     return tuple(map(_frozen, value)) if isinstance(value, list | tuple | set) else value
 
 
 def _theta_type(names: tuple[str, ...]) -> Any:
-    if names not in _THETA_TYPES:  # no functools.cache, which torch.compile warns of
+    if names not in _THETA_TYPES:  # not functools.cache: torch.compile warns about it
         _THETA_TYPES[names] = namedtuple("ShearTheta", names)
     return _THETA_TYPES[names]
 

@@ -1,4 +1,4 @@
-"""Which arguments a function takes beside the state, and which of those of a run it is therefore given."""
+"""Which arguments a function takes beside the state, and which arguments of a run it therefore gets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 
 class Signature(NamedTuple):
-    """The parameters behind the first ones: ``order`` by position, ``names`` by keyword, ``required`` without default.
+    """The parameters after the first ones: ``order`` by position, ``names`` by keyword, ``required`` without default.
 
     Examples:
         >>> Signature.of(lambda x, mask=None: x).takes((), {"mask": 1})
@@ -30,7 +30,7 @@ class Signature(NamedTuple):
 
     @classmethod
     def of(cls, function: Callable[..., Any], skip: int = 1) -> Signature:
-        """That of ``function`` behind its first ``skip`` parameters; none, where Python cannot tell."""
+        """The signature of ``function`` after its first ``skip`` parameters; empty where Python cannot tell."""
         try:
             parameters = list(inspect.signature(function).parameters.values())
         except (TypeError, ValueError):
@@ -45,21 +45,21 @@ class Signature(NamedTuple):
         return cls(order, len(order) + more, names, any_name, required)
 
     def chosen(self, args: Sequence[Any], context: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Those that are for this function: all by position if it takes so many, and those by keyword that it names."""
+        """The arguments for this function: all by position if it takes so many, and the keywords that it names."""
         own = tuple(args) if len(args) <= self.places else ()
         return own, {k: v for k, v in context.items() if self.any_name or k in self.names}
 
     def takes(self, args: Sequence[Any], context: Mapping[str, Any]) -> bool:
-        """Whether all of them are for this function."""
+        """Whether this function takes all of them."""
         return self.chosen(args, context) == (tuple(args), dict(context))
 
     def missing(self, args: Sequence[Any], context: Mapping[str, Any]) -> list[str]:
-        """The required ones that are not among them."""
+        """The required parameters that are not among them."""
         known = {*self.order[: len(args)], *context}
         return [name for name in self.required if name not in known]
 
 
 def named(args: Sequence[Any], context: Mapping[str, Any]) -> str:
-    """What to call the arguments of a run in a sentence."""
+    """The arguments of a run, named for a sentence."""
     by_place = [f"{len(args)} by position"] if args else []
     return " and ".join([*by_place, *context])

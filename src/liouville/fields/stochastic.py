@@ -16,13 +16,13 @@ from liouville.fields.bound import Bound, original
 
 
 class StochasticField(VectorField):
-    """A field that draws random numbers from the generator it is handed: dropout and the like.
+    """A field that draws random numbers from a given generator, such as dropout.
 
-    A run draws one seed from torch's global stream; layer j draws from (seed, j), and from nothing else. So noise is
-    frozen over a layer: every evaluation of layer j in one run, at the start, first, repeated or backward, sees the
-    same draw. The run fixes the field once, ``run = field.in_run()``, and asks it for ``run.at_layer(j)``. In
+    A run draws one seed from torch's global stream; layer j draws only from (seed, j). So noise is
+    frozen over a layer: every evaluation of layer j in one run (initial, first, repeated or backward) has the same
+    noise. The run fixes the field once, ``run = field.in_run()``, and evaluates ``run.at_layer(j)``. In
     ``eval()`` the generator is None and the field is deterministic. A partitioned field takes the generator in
-    ``p_dot`` and ``q_dot`` too. Arguments of a run, where it takes any, stand behind the generator.
+    ``p_dot`` and ``q_dot`` too. Arguments of a run, if any, come after the generator.
     """
 
     _taken_first = 3  # the generator too
@@ -36,8 +36,8 @@ class StochasticField(VectorField):
             return _Drawn(self, None)  # type: ignore[return-value]
         if seed is None and is_recorded():
             raise NotImplementedError(
-                f"{type(self).__name__} draws new noise in every run, and a recording would repeat that of its example "
-                "for ever; call network.eval() first."
+                f"{type(self).__name__} draws new noise in every run, but a recording would always repeat the noise of "
+                "its example; call network.eval() first."
             )
         return _Drawn(self, int(torch.randint(2**31, ())) if seed is None else seed)  # type: ignore[return-value]
 

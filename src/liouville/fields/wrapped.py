@@ -1,7 +1,7 @@
-r"""A field around another: it changes one thing of it, and whatever else is asked is the inner field's own.
+r"""A field around another: it changes one property, and takes all others from the inner field.
 
-Dropout changes the velocities while it trains, a budget the weights. What is stated of the inner field (`energy`,
-`structure`, `jacobian`) is stated of this one too wherever the velocities of both are one function of y and theta.
+Dropout changes the velocities in training; a budget changes the weights. Facts of the inner field (`energy`,
+`structure`, `jacobian`) hold for this one wherever both velocities are the same function of y and theta.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from liouville.fields.partitioned import PartitionedField
 
 
 class Wrapped(VectorField):
-    """y' = f(y; theta_j), f and theta the inner field's, ``field``, but for what a subclass changes.
+    """y' = f(y; theta_j) with f and theta of the inner field ``field``, except where a subclass changes them.
 
-    Beside `theta`, a subclass changes velocities in ``_velocity``, once for f and for the halves p_dot and q_dot.
-    Around a `PartitionedField` it is one itself, by ``class MyHalves(Mine, PartitionedField)`` without a body: schemes
-    and engines go by this type.
+    A subclass may change `theta`, and the velocities in ``_velocity``, which serves f and the halves p_dot and q_dot.
+    Around a `PartitionedField` it must be one too, by ``class MyHalves(Mine, PartitionedField)`` without a body:
+    schemes and engines check this type.
 
     Args:
         field: the inner field.
@@ -39,14 +39,14 @@ class Wrapped(VectorField):
 
     @property
     def is_plain(self) -> bool:
-        """Whether the velocities are now those of the inner field, as a function of y and theta."""
+        """Whether the velocities now equal the velocities of the inner field, as functions of y and theta."""
         return True
 
     def _velocity(self, inner: Callable[..., Tensor], x: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
         return inner(x, theta_j, *args, **context)
 
     def theta(self) -> Theta:
-        """The field's own weights."""
+        """The weights of the inner field."""
         return self.field.theta()
 
     def forward(self, y: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
@@ -54,36 +54,36 @@ class Wrapped(VectorField):
         return self._velocity(self.field, y, theta_j, *args, **context)
 
     def p_dot(self, q: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
-        """p', of a field of halves."""
+        """p', for a partitioned field."""
         return self._velocity(self.field.p_dot, q, theta_j, *args, **context)
 
     def q_dot(self, p: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
-        """q', of a field of halves."""
+        """q', for a partitioned field."""
         return self._velocity(self.field.q_dot, p, theta_j, *args, **context)
 
     def jacobian(self, y: Tensor, theta: Theta) -> Tensor | None:
-        """The field's own, where the velocities are."""
+        """As for the inner field, if the velocities are equal."""
         return self.field.jacobian(y, theta) if self.is_plain else None
 
     def p_jacobian(self, q: Tensor, theta: Theta) -> Tensor | None:
-        """The field's own, where the velocities are."""
+        """As for the inner field, if the velocities are equal."""
         return self.field.p_jacobian(q, theta) if self.is_plain else None
 
     def q_jacobian(self, p: Tensor, theta: Theta) -> Tensor | None:
-        """The field's own, where the velocities are."""
+        """As for the inner field, if the velocities are equal."""
         return self.field.q_jacobian(p, theta) if self.is_plain else None
 
     def structure(self, theta: Theta) -> Tensor | None:
-        """The field's own, where the velocities are."""
+        """As for the inner field, if the velocities are equal."""
         return self.field.structure(theta) if self.is_plain else None
 
     def energy(self, state: Tensor | tuple[Tensor, ...], theta_j: Theta) -> Tensor:
-        """The field's own, where the velocities are."""
+        """As for the inner field, if the velocities are equal."""
         return self.field.energy(state, theta_j) if self.is_plain else super().energy(state, theta_j)
 
     @property
     def spectrum(self) -> Spectrum:
-        """The field's own."""
+        """As for the inner field."""
         return spectrum_of(self.field)
 
     def rate(self, theta: Theta) -> Tensor:
@@ -98,7 +98,7 @@ class Wrapped(VectorField):
 
     @property
     def sample_ndim(self) -> int | None:  # type: ignore[override]
-        """The field's own."""
+        """As for the inner field."""
         return self.field.sample_ndim
 
     @property
@@ -106,23 +106,23 @@ class Wrapped(VectorField):
         return self.field.constants
 
     def split(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The field's own."""
+        """As for the inner field."""
         return self.field.split(y)
 
     def join(self, p: Tensor, q: Tensor) -> Tensor:
-        """The field's own."""
+        """As for the inner field."""
         return self.field.join(p, q)
 
     def enter(self, y: Tensor, p_dot: Callable[[Tensor], Tensor], h: float) -> tuple[Tensor, Tensor]:
-        """The field's own."""
+        """As for the inner field."""
         return self.field.enter(y, p_dot, h)
 
     def entry(self, lipschitz: Lipschitz, h: float) -> Tensor:
-        """The field's own."""
+        """As for the inner field."""
         return self.field.entry(lipschitz, h)
 
     def leave(self, p: Tensor, q: Tensor) -> Tensor:
-        """The field's own."""
+        """As for the inner field."""
         return self.field.leave(p, q)
 
     def check_scheme(self, scheme: Any) -> None:
@@ -139,7 +139,7 @@ class Wrapped(VectorField):
 
 
 def wrapping(field: VectorField) -> Iterator[VectorField]:
-    """The field, the one inside, and so on; the last is the one that computes the velocities."""
+    """The field, the field inside it, and so on; the last computes the velocities."""
     yield field
     while isinstance(field, Wrapped):
         field = field.field
@@ -147,7 +147,7 @@ def wrapping(field: VectorField) -> Iterator[VectorField]:
 
 
 def unwrapped(field: VectorField) -> VectorField:
-    """The field inside of budgets and dropout: what computes the velocities, in evaluation mode.
+    """The field inside budgets and dropout: it computes the velocities in evaluation mode.
 
     Examples:
         >>> from liouville.fields import PairField, dropout

@@ -1,4 +1,4 @@
-"""Graphs: who may receive from whom, from whatever form somebody else's graph comes in."""
+"""Communication graphs, which node may receive from which, read from many formats."""
 
 from liouville.graphs.pattern import Pattern, as_pattern, distances
 from liouville.graphs.sources import adjacency

@@ -1,7 +1,7 @@
-"""Graphs in GraphML, as yEd, Gephi and networkx write it.
+"""Graphs in GraphML, as written by yEd, Gephi and networkx.
 
-Read with the XML parser of the standard library, one pass, in memory for the graph alone. A file of several graphs, of
-graphs within nodes, or with hyperedges is refused: there is no one reading of it as a pattern.
+They are read in one pass with the XML parser of the standard library, with memory only for the graph. A file of several
+graphs, of graphs within nodes, or with hyperedges is refused, since it has no unique pattern.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LABELS = ("label", "name")
 
 
 def read(path: Path) -> Pattern:
-    """The graph in a GraphML file; nodes are called by their labels where every node has one of its own.
+    """The graph in a GraphML file; nodes are named by their labels if every node has a different one.
 
     Raises:
         ValueError: if it is not well-formed, not GraphML, or not one graph of declared nodes; the line is named.
@@ -33,12 +33,12 @@ def read(path: Path) -> Pattern:
         except Fault as fault:
             where = f"{path}, {fault.place}:" if fault.place else path
             raise ValueError(f"{where} {fault.what}.") from None
-        except (expat.ExpatError, LookupError, ValueError) as error:  # an encoding that the parser does not know
+        except (expat.ExpatError, LookupError, ValueError) as error:  # an encoding that the parser does not support
             raise ValueError(f"{path} is not a GraphML file: it is not well-formed XML ({error}).") from None
 
 
 class _Reader:
-    """What the parser has met so far."""
+    """The elements that the parser has read so far."""
 
     def __init__(self) -> None:
         self.open = list[str]()
@@ -55,13 +55,13 @@ class _Reader:
         self.parser.EntityDeclHandler = self._entity
 
     def pattern(self) -> Pattern:
-        """The graph, when all is read."""
+        """The graph, after the whole file is read."""
         if not self.nodes:
             self._refuse("has no graph with nodes", line=False)
         for (u, v), line in self.links.items():
             if u not in self.nodes or v not in self.nodes:
                 odd = v if u in self.nodes else u
-                raise Fault(f"line {line}", f"an edge ends at {odd!r}, which is no node of the file")
+                raise Fault(f"line {line}", f"an edge ends at {odd!r}, which is not a node of the file")
         ids = list(self.nodes)
         labels = [self.labels.get(name, "") for name in ids]
         names = labels if all(labels) and len(set(labels)) == len(labels) else ids

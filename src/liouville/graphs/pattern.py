@@ -1,4 +1,4 @@
-"""A graph as nested tuples of booleans, `S[i][k]`: node i may receive from node k; and what its nodes are called."""
+"""A graph as nested tuples of booleans, `S[i][k]`: node i may receive from node k; and the names of its nodes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LARGEST = 4096  # nodes: beyond it the matrix of a typing error would fill the memory
+LARGEST = 4096  # maximum number of nodes: beyond it the matrix of a typing error could fill the memory
 
 
 class Pattern(tuple[tuple[bool, ...], ...]):
-    """A square boolean pattern as nested tuples, which compare and hash as such; names do not count.
+    """A square boolean pattern as nested tuples, with their comparison and hash; names do not count.
 
     Args:
         rows: `S[i][k]`, whether node i may receive from node k.
-        names: of the nodes, in their order; empty where nodes are called by their numbers 0 ... M - 1.
-        notes: what reading the graph took for granted, sentences for people.
+        names: names of the nodes, in order; empty if nodes are numbered 0 ... M - 1.
+        notes: assumptions made in reading the graph, as sentences.
 
     Examples:
         >>> S = Pattern([(True, False), (True, True)], ("tank", "pump"))
@@ -39,24 +39,24 @@ class Pattern(tuple[tuple[bool, ...], ...]):
         return pattern
 
     def label(self, node: int) -> str:
-        """What to call a node: its name, or its number."""
+        """A label of a node: its name, or its number."""
         return f"node {self.names[node] if self.names else node}"
 
     def one_way(self) -> list[tuple[int, int]]:
-        """The links that lack their way back, as (sender, receiver)."""
+        """The links without a reverse link, as (sender, receiver)."""
         S = torch.tensor(self)
         return [(k, i) for i, k in (S & ~S.mT).nonzero().tolist()]
 
     def alone(self) -> list[int]:
-        """The nodes that have no link at all."""
+        """The nodes without any link."""
         S = torch.tensor(self)
         return ((S | S.mT).sum(0) <= S.diagonal()).nonzero().flatten().tolist()
 
     def in_order_of(self, other: Pattern) -> Pattern:
-        """The same graph with its nodes in another one's order, where both have the same names.
+        """The same graph with its nodes in the order of another graph, if both have the same names.
 
         Raises:
-            ValueError: if both have names, and not the same ones.
+            ValueError: if both have names that differ.
         """
         if not (self.names and other.names) or self.names == other.names:
             return self
@@ -80,10 +80,10 @@ def linked(
     order: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> Pattern:
-    """The graph of named nodes in which ``links``, (sender, receiver) by position, carry messages.
+    """The graph of named nodes with ``links``, (sender, receiver) by position.
 
-    Nodes whose names are 0 ... M - 1 or 1 ... M come in the order of these numbers, others as they are; where the names
-    say nothing, ``order`` may: other names of the same nodes.
+    Nodes named 0 ... M - 1 or 1 ... M are sorted by these numbers, others keep their order. If the names give no order,
+    ``order``, other names of the same nodes, may.
     """
     require_size(len(names))
     rank = next((ranks for ranks in map(_ranks, (order, names)) if ranks), list(range(len(names))))
@@ -96,8 +96,8 @@ def linked(
 
 
 def numbered(links: Sequence[tuple[int, int]], notes: Sequence[str] = ()) -> Pattern:
-    """The graph of links between numbers, each carrying messages from the first to the second: nodes 0 ... highest,
-    or, where the numbers are exactly 1 ... M, M nodes with these names.
+    """The graph of links between numbers, each from the first to the second: nodes 0 ... highest, or, if the numbers
+    are exactly 1 ... M, M nodes with these names.
 
     Raises:
         ValueError: for a number below 0 or above 4095.
@@ -107,7 +107,7 @@ def numbered(links: Sequence[tuple[int, int]], notes: Sequence[str] = ()) -> Pat
     if low < 0 or high > LARGEST:
         odd = low if low < 0 else min(high, 10**12)
         raise ValueError(
-            f"the nodes of a link are numbered 0 to {LARGEST - 1}, got {odd}; give other nodes names, no numbers."
+            f"the nodes of a link are numbered 0 to {LARGEST - 1}, got {odd}; give other nodes names, not numbers."
         )
     if low == 1 and len(nodes) == high > 1:
         names, links = [str(i) for i in range(1, high + 1)], [(i - 1, k - 1) for i, k in links]
@@ -116,13 +116,13 @@ def numbered(links: Sequence[tuple[int, int]], notes: Sequence[str] = ()) -> Pat
 
 
 def require_size(nodes: int) -> None:
-    """Raise a `ValueError` unless a graph may have so many nodes."""
+    """Raise a `ValueError` unless a graph may have this number of nodes."""
     if not 0 < nodes <= LARGEST:
         raise ValueError(f"a graph has 1 to {LARGEST} nodes, got {nodes}.")
 
 
 def _ranks(names: Sequence[str]) -> list[int]:
-    """The place of each node, if the names are 0 ... M - 1 or 1 ... M in any order."""
+    """The position of each node, if the names are 0 ... M - 1 or 1 ... M in any order."""
     if not names or not all(re.fullmatch("[0-9]{1,9}", name) for name in names):
         return []
     numbers = [int(name) for name in names]
@@ -135,12 +135,12 @@ def _range(first: int, size: int) -> list[int]:
 
 
 def _plain(name: str) -> str:
-    """A name in one line."""
+    """A name on one line."""
     return " ".join("".join(c if c.isprintable() else " " for c in name).split()) or repr(name)
 
 
 def distances(pattern: Any) -> Tensor:
-    """Hops from node k to node i, `[i][k]`, along links that carry messages; -1 where no path leads.
+    """Hops from node k to node i, `[i][k]`, along the links; -1 without a path.
 
     Examples:
         >>> from liouville.graphs import adjacency

@@ -1,7 +1,7 @@
-r"""What a table of text says: links or an adjacency matrix.
+r"""Readings of a table of text: links or an adjacency matrix.
 
-A table is tried as everything that its shape admits: links with or without a header and a third column of weights, a
-matrix with or without names of its rows and columns. Readings that differ are refused, with what would tell them apart.
+A table is read in every way that its shape admits: links with or without a header and a third column of weights, a
+matrix with or without names of its rows and columns. If the readings differ it is refused, with advice how to decide.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from liouville.graphs.pattern import LARGEST, Pattern, linked
 from liouville.graphs.tables import MISSING, Edge, Fault, ends_of, number, of_edges, same_names, two_by_two
 
 _WORDS = {"true": 1.0, "false": 0.0}
-_NODES = {"id", "node", "name", "vertex", "index"}  # first in the header of a table of nodes
+_NODES = {"id", "node", "name", "vertex", "index"}  # first column in the header of a table of nodes
 
 
 class Row(NamedTuple):
@@ -28,7 +28,7 @@ class Row(NamedTuple):
 
 
 def pattern_of(rows: Sequence[Row]) -> Pattern:
-    """The one reading of a table, or the first of several that are the same."""
+    """The only reading of a table, or the first of several equal ones."""
     width, header = len(rows[0].cells), rows[0].cells
     ends = ends_of(header)
     links = _READINGS_OF_LINKS if width in (2, 3) else []
@@ -59,7 +59,7 @@ def pattern_of(rows: Sequence[Row]) -> Pattern:
 
 
 class _NotSo(Exception):
-    """A table that has not the shape of a reading."""
+    """A table without the shape of a reading."""
 
 
 # --- links
@@ -140,7 +140,7 @@ def _links_with_header(rows: Sequence[Row]) -> Pattern:
     if rows[0].cells[0].lower() in _NODES and rows[0].cells[1].lower() not in _NODES:
         raise Fault(
             f"line {rows[0].line}",
-            f"the header ({', '.join(rows[0].cells)}) is that of a table of nodes; links begin with a line "
+            f"the header ({', '.join(rows[0].cells)}) belongs to a table of nodes; links begin with a line "
             "source,target",
         )
     pattern = _plain_links(rows[1:]) if len(rows[0].cells) == 3 else _links(rows[1:], (0, 1))
@@ -163,7 +163,7 @@ def _matrix(rows: Sequence[Row]) -> Pattern:
 
 
 def _like_a_matrix(rows: Sequence[Row]) -> bool:
-    """Whether 3 x 3 numbers are symmetric, or have one number on the diagonal, or else make no sensible links."""
+    """Whether 3 x 3 numbers are symmetric, have one number on the diagonal, or make no sensible links."""
     A = [[_entry(cell) for cell in row.cells] for row in rows]
     transposed = [list(column) for column in zip(*A, strict=True)]
     if len(transposed) != 3 or transposed == A or len({A[i][i] for i in range(3)}) == 1:
@@ -198,7 +198,7 @@ def _matrix_with_both(rows: Sequence[Row]) -> Pattern:
     if sorted(columns) != sorted(names) or _entry(corner) is not None:
         raise _NotSo
     pattern = _square(rows, 1, 1, same_names(columns, names))
-    if len(names) == 2 and _counted(names):  # numbered rows and columns, as pandas writes them, of two links perhaps
+    if len(names) == 2 and _counted(names):  # numbered rows and columns as from pandas, possibly two links
         inner = [[_entry(cell) or 0 for cell in row.cells[1:]] for row in rows[1:]]
         if all(_whole(value) for row in inner for value in row) and _two_lines(inner) != pattern:
             raise Fault("", "two numbered lines may be links or a matrix; begin links with a line source,target")
@@ -246,12 +246,12 @@ def _whole(value: float | None) -> bool:
 
 
 def _counted(names: Sequence[str]) -> bool:
-    """0, 1, 2, ... or 1, 2, 3, ..., as programs name columns."""
+    """Whether the names are 0, 1, 2, ... or 1, 2, 3, ..., the default column names of programs."""
     return any(list(names) == [str(first + i) for i in range(len(names))] for first in (0, 1))
 
 
 def values(cells: Sequence[str]) -> str:
-    """How many cells there are, in words."""
+    """The number of cells, in words."""
     return _count(len(cells), "value")
 
 

@@ -1,4 +1,4 @@
-"""Whatever somebody calls a graph, as a `Pattern`: Python objects here, files in `text` and `graphml`."""
+"""Graphs in many forms, read as a `Pattern`: Python objects here, files in `text` and `graphml`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
 
 def adjacency(source: Any, *, undirected: bool = False) -> Pattern:
-    r"""Who may receive from whom: `S[i][k]`, i from k, with ones on the diagonal.
+    r"""Which node may receive from which: `S[i][k]`, i from k, with ones on the diagonal.
 
-    What a source is, is decided by its type, its shape and its entries, in this order:
+    The type, the shape and the entries of a source decide its reading, in this order:
 
     ======================================================  ===========================================================
     networkx or igraph graph                                an edge u -> v of a directed one lets v receive from u
@@ -38,10 +38,10 @@ def adjacency(source: Any, *, undirected: bool = False) -> Pattern:
     ======================================================  ===========================================================
 
     Two links have the shape of a 2 x 2 matrix. A list of *tuples* is links, an array of 0 and 1 or of fractions is a
-    matrix, whole numbers of which one is above 1 are links; where that leaves two readings that differ, it is refused.
+    matrix, and whole numbers with one above 1 are links; if two different readings remain, it is refused.
 
-    Numbers count nodes 0 ... highest, so a number that no link has is a node without links; but links between exactly
-    1 ... M are M nodes. Nodes that have names keep them (`Pattern.names`), in the order of first appearance.
+    Numbers count nodes 0 ... highest, so a number without a link is a node without links; but links between exactly
+    1 ... M are M nodes. Named nodes keep their names (`Pattern.names`), in the order of first appearance.
 
     Args:
         source: the graph.
@@ -49,8 +49,8 @@ def adjacency(source: Any, *, undirected: bool = False) -> Pattern:
 
     Raises:
         ValueError: if it is none of these, ambiguous, not square, empty, of more than 4096 nodes, or has NaN, infinite
-            or non-numerical entries; of a file, the line is named.
-        FileNotFoundError: there is no such file.
+            or non-numerical entries; for a file, the line is named.
+        FileNotFoundError: if there is no such file.
 
     Examples:
         >>> adjacency([(0, 1), (1, 2)])
@@ -96,10 +96,10 @@ def _read(source: Any) -> Pattern:
 
 
 def _of_file(path: Path) -> Pattern:
-    from liouville.graphs import graphml, text  # readers that few networks need
+    from liouville.graphs import graphml, text  # readers that are rarely needed
 
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; expected the file of a graph in it.")
+        raise ValueError(f"{path} is a folder; expected a graph file in it.")
     if not path.exists():
         raise FileNotFoundError(f"there is no graph file {path}.")
     try:
@@ -174,7 +174,7 @@ def _of_array(source: Any) -> Pattern:
 
 def _of_tensor(tensor: Tensor) -> Pattern:
     if tensor.is_nested or tensor.is_quantized or tensor.is_meta:
-        raise ValueError("a nested, quantized or meta tensor is no graph; give its matrix as an ordinary tensor.")
+        raise ValueError("a nested, quantized or meta tensor is not a graph; give its matrix as an ordinary tensor.")
     if tensor.layout != torch.strided:
         _require_square(tensor.shape)
         wide = torch.complex128 if tensor.is_complex() else torch.float64  # sums of small integers may wrap to 0
@@ -188,7 +188,7 @@ def _of_tensor(tensor: Tensor) -> Pattern:
 
 
 def _of_four(tensor: Tensor) -> Pattern:
-    """A 2 x 2 array: a matrix, unless whole numbers above 1 say that it is two links."""
+    """A 2 x 2 array: a matrix, unless whole numbers above 1 show that it is two links."""
     if tensor.is_complex() or not bool(tensor.isfinite().all()):
         return _of_matrix(tensor)
     rows = tensor.tolist()
@@ -256,7 +256,7 @@ def _of_matrix(matrix: Tensor, names: Iterable[str] = ()) -> Pattern:
 
 
 def _tensor(array: Any) -> Tensor:
-    """NumPy's numbers, in whatever order, type and byte order they are kept."""
+    """NumPy's numbers, in any memory order, type and byte order."""
     import numpy
 
     kinds = {"b": numpy.bool_, "i": numpy.int64, "u": numpy.int64, "f": numpy.float64, "c": numpy.complex128}
@@ -264,12 +264,12 @@ def _tensor(array: Any) -> Tensor:
     if array.dtype.kind not in kinds:
         return _numbers(array.tolist())
     if array.dtype.kind == "u":
-        array = numpy.minimum(array.astype(numpy.uint64), numpy.uint64(2**62))  # beyond int64: no node, and not 0
+        array = numpy.minimum(array.astype(numpy.uint64), numpy.uint64(2**62))  # beyond int64: not a node, and not 0
     return torch.from_numpy(numpy.array(array, dtype=kinds[array.dtype.kind], order="C"))
 
 
 def _plain(row: Any) -> Any:
-    """A row with Python's own numbers and words for those of NumPy and torch."""
+    """A row with numbers and strings of Python instead of NumPy or torch."""
     if isinstance(row, (list, tuple)):
         cells = [cell.tolist() if hasattr(cell, "tolist") else cell for cell in row]
         return tuple(cells) if isinstance(row, tuple) else cells

@@ -1,4 +1,4 @@
-"""What tables of links have in common, in a file or in a DataFrame: columns, names and numbers, two readings."""
+"""Common code for tables of links, in a file or a DataFrame: columns, names and numbers, two readings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MISSING = {"", "nan", "na", "n/a", "null", "none", "<na>"}
 
 
 class Edge(NamedTuple):
-    """One link of a table: where it stands, its ends, and whether it leads one way only."""
+    """One link of a table: its place, its ends, and whether it has only one direction."""
 
     place: str
     source: str
@@ -39,7 +39,7 @@ class Edge(NamedTuple):
 
 
 class Fault(ValueError):
-    """Something that is wrong at one place of a table."""
+    """An error at one place of a table."""
 
     def __init__(self, place: str, what: str) -> None:
         super().__init__(what)
@@ -58,15 +58,15 @@ def ends_of(header: Sequence[str]) -> tuple[int, int] | None:
 
 @functools.lru_cache(1 << 16)
 def number(cell: str) -> float | None:
-    """The number that a cell holds, in ASCII digits; None for a word."""
+    """The number in a cell, in ASCII digits; None for a word."""
     return float(cell) if _NUMBER.fullmatch(cell) else None
 
 
 def of_edges(edges: Sequence[Edge], place: str, notes: Sequence[str] = ()) -> Pattern:
-    """The graph of these links, whose nodes are all numbers or all names; both ways unless a link says otherwise.
+    """The graph of these links, with nodes all numbers or all names; undirected unless a link states otherwise.
 
     Raises:
-        Fault: at a missing end, a number that is no node's, or where numbers and names are mixed.
+        Fault: at a missing end, a number that is not a node, or where numbers and names are mixed.
     """
     if not edges:
         raise Fault("", "there are no links")
@@ -86,7 +86,7 @@ def of_edges(edges: Sequence[Edge], place: str, notes: Sequence[str] = ()) -> Pa
             if value is not None and value > LARGEST:
                 raise Fault(
                     f"{place} {edge.place}",
-                    f"nodes are numbered 0 to {LARGEST - 1}, got {cell}; give them names that are no numbers",
+                    f"nodes are numbered 0 to {LARGEST - 1}, got {cell}; give them names that are not numbers",
                 )
     if first is None:
         names = list(dict.fromkeys(end for edge in edges for end in edge[1:3]))
@@ -101,10 +101,10 @@ def _ways(edges: Sequence[Edge]) -> list[tuple[str, str]]:
 
 
 def same_names(columns: Sequence[str], rows: Sequence[str]) -> Sequence[str]:
-    """The names of a matrix, which its rows and columns have in one order.
+    """The names of a matrix, in the same order for rows and columns.
 
     Raises:
-        Fault: if they differ, or a name stands twice.
+        Fault: if they differ, or a name is repeated.
     """
     if len(set(columns)) < len(columns):
         raise Fault("", f"two nodes are called {next(name for name in columns if list(columns).count(name) > 1)!r}")
@@ -115,14 +115,14 @@ def same_names(columns: Sequence[str], rows: Sequence[str]) -> Sequence[str]:
 
 
 def two_by_two(rows: Sequence[Sequence[int]], rows_only: bool) -> Pattern:
-    """Four whole numbers that are two links or a 2 x 2 matrix: what they are if only one reading makes sense.
+    """The reading of four whole numbers, two links or a 2 x 2 matrix, if only one makes sense.
 
     Args:
         rows: the numbers.
-        rows_only: a link is a row; else it may also be a column.
+        rows_only: whether links are rows; else they may also be columns.
 
     Raises:
-        ValueError: for two readings that differ.
+        ValueError: for two different readings.
     """
     (a, b), (c, d) = rows
     both = [(a, b), (b, a), (c, d), (d, c)]

@@ -1,4 +1,4 @@
-"""Graphs in text files: what is text, which lines count, and what separates the cells of a line."""
+"""Graphs in text files: detection of text, relevant lines, and separators of cells."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from liouville.graphs.pattern import LARGEST, Pattern
 from liouville.graphs.readings import Row, pattern_of, values
 from liouville.graphs.tables import Fault
 
-_LARGEST_FILE = 40_000_000  # bytes, a matrix of 4096 nodes: the table in memory takes up to a hundred times as much
+_LARGEST_FILE = 40_000_000  # bytes for a matrix of 4096 nodes: the table in memory takes up to a hundred times as much
 _ACCEPTED = "graphs are read from GraphML, and from text with two nodes a line or an adjacency matrix"
 _OTHERS = {".gml", ".gexf", ".net", ".paj", ".json", ".dot", ".gv", ".mtx", ".npy", ".npz", ".xlsx", ".pkl", ".pt"}
 PACKED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ")
@@ -27,7 +27,7 @@ def read(path: Path) -> Pattern:
     """The graph in a text file.
 
     Raises:
-        ValueError: if it is of another format or encoding, too large, empty, or broken; the line is named.
+        ValueError: if it has another format or encoding, or is too large, empty or broken; the line is named.
         OSError: if it cannot be read.
     """
     try:
@@ -61,20 +61,20 @@ def _text(path: Path) -> str:
         raise Fault("", f"the file is binary; {_ACCEPTED}")
     if _SIGNS.match(text.lstrip()):
         raise Fault("", f"the file is in a format that is not read; {_ACCEPTED} (networkx writes them)")
-    if re.search(r"(?m)^%\s*bip\b", text):  # of KONECT
+    if re.search(r"(?m)^%\s*bip\b", text):  # a KONECT file
         raise Fault("", "the graph is bipartite (% bip), and node 1 of either kind is another; give all nodes names")
     return text
 
 
 def _lines(text: str) -> list[tuple[int, str]]:
-    """The lines that hold something, with their numbers: no comments, and without networkx's data of an edge."""
+    """The lines with content, with their numbers, without comments and networkx's edge data."""
     numbered = enumerate(re.split(r"\r\n|\r|\n", text), start=1)
     lines = [(n, line.strip(" ")) for n, line in numbered if line.strip() and line.strip()[0] not in "#%"]
     return [(n, _DATA.sub("", re.sub(r"^([-+0-9.eE,;\s]*?)\s*#.*", r"\1", line))) for n, line in lines]
 
 
 def _rows(lines: list[tuple[int, str]]) -> list[Row]:
-    """Cells, by the separator that every line has; blanks separate where no other does."""
+    """Cells, by the separator that every line has; otherwise blanks separate."""
     if not lines:
         raise Fault("", "the file is empty; expected two nodes a line")
     bare = [re.sub(r'"[^"]*"', "", line) for _, line in lines]
@@ -91,7 +91,7 @@ def _rows(lines: list[tuple[int, str]]) -> list[Row]:
         raise Fault(f"line {colon.line}", "lists of neighbours after a colon are not read; write two nodes a line")
     comma = next((row for row in rows if any(_DECIMAL.fullmatch(cell) for cell in row.cells)), None)
     if comma:
-        raise Fault(f"line {comma.line}", "decimal commas are not read; write 0.5 for 0,5")
+        raise Fault(f"line {comma.line}", "decimal commas are not read; write 0.5 instead of 0,5")
     widths = {len(row.cells) for row in rows[1:]}
     if widths == {len(rows)} and len(rows[0].cells) == len(rows) - 1 > 1:  # a matrix as R writes it: no corner
         rows[0] = Row(rows[0].line, ["", *rows[0].cells])
@@ -121,5 +121,5 @@ def _cells(n: int, line: str, separator: str) -> list[str]:
 
 
 def _unbalanced(cell: str) -> bool:
-    """Whether a bracket is opened in one cell and closed in another."""
+    """Whether a bracket opens in one cell and closes in another."""
     return any(cell.count(a) != cell.count(b) for a, b in ("()", "[]", "{}"))

@@ -1,4 +1,4 @@
-r"""Native kernels for whole runs, the engine that uses them, and the one that chooses among all engines."""
+r"""Native kernels for whole runs, the engine that uses them, and the engine that chooses among all engines."""
 
 from liouville.backprop import Backprop, Checkpointed, Reversible, Stored
 from liouville.kernels.auto import Auto

@@ -1,4 +1,4 @@
-r"""The engine that chooses an engine, and says which and why."""
+r"""The engine that chooses an engine, and states which and why."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from liouville.schemes.base import ReversibleScheme, Scheme, ShearScheme, State
 
 
 class Choice(NamedTuple):
-    """An engine, and why it."""
+    """An engine, and the reason for its choice."""
 
     engine: Backprop
     reason: str
@@ -35,18 +35,18 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Auto(Backprop):
-    r"""The native kernel where there is one, else `Stored` while it fits into ``memory``, else what needs less.
+    r"""Use the native kernel where there is one, else `Stored` while it fits into ``memory``, else an engine with less.
 
     `Fused` for a pair of scheme and field that has a kernel, on the CPU in float32 or float64: it is the fastest, and
     its memory does not grow with the depth; 3 x 3 convolutions of more than 16 channels are left to torch. Where the
-    kernel was not built, `BatchLast` for 64 samples or more of at most 32 features. Otherwise `Stored` while what it
-    keeps fits into ``memory``; then `Reversible` where the scheme inverts, or `Checkpointed`.
+    kernel was not built, `BatchLast` for 64 samples or more of at most 32 features. Otherwise `Stored` while its
+    memory fits into ``memory``; then `Reversible` where the scheme inverts, or `Checkpointed`.
 
-    Where the states have to be rebuilt through more layers than their precision bears, 64 in float32 and 1,024 in
-    float64, the kernel runs on the exact grid if it inverts; `Reversible` stores anchors as densely as half of
-    ``memory`` allows, or is compensated if they would still be too far apart, and for states of 16 bits always exact.
+    Where the states must be rebuilt through more layers than their precision allows (64 in float32, 1,024 in
+    float64), the kernel runs on the exact grid if it inverts. `Reversible` then stores anchors as densely as half of
+    ``memory`` allows, is compensated if they would still be too far apart, and is always exact for states of 16 bits.
     The choice depends on shapes, dtypes, scheme, ``memory`` and on whether the kernel was built, so that a run can be
-    repeated; its repr shows the last one for training.
+    repeated; the repr shows the last choice for training.
 
     Args:
         memory: bytes that the states kept for the backward pass may take, 1 GiB by default.
@@ -66,7 +66,7 @@ class Auto(Backprop):
     def __post_init__(self) -> None:
         if self.memory < 1:
             raise ValueError(f"memory must be at least 1 byte, got {self.memory}.")
-        is_built()  # looks for the library now: a compiler could not follow
+        is_built()  # looks for the library now: a compiler could not trace it
 
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
         tensors = (*state, *theta)
@@ -76,15 +76,15 @@ class Auto(Backprop):
             plan = _plan(scheme, field, state, theta)
             choice = self._choose(plan, scheme, field, state, theta, h, traced)
         else:
-            choice = Choice(Stored(), "torch.func and forward mode go through the plain loop")
+            choice = Choice(Stored(), "torch.func and forward mode need the plain loop")
         if not is_watched() and (traced or not hasattr(self, "_last")):
-            object.__setattr__(self, "_last", choice)  # to be read by people; no setting, and not compared
+            object.__setattr__(self, "_last", choice)  # for display; not a setting, and not compared
         if plan and isinstance(choice.engine, Fused):
             return choice.engine.run_plan(plan, scheme, field, state, theta, h)
         return choice.engine.run(scheme, field, state, theta, h)
 
     def choose(self, scheme: Scheme, field: VectorField, y: Tensor) -> Choice:
-        """The engine that a training step on the input ``y`` gets, and why."""
+        """The engine for a training step on the input ``y``, and why."""
         run, theta = field.in_run(0), field.theta()
         with torch.no_grad():
             state = scheme.init(run.at_layer(0), y, layer(theta, 0), 1.0)
@@ -110,16 +110,16 @@ class Auto(Backprop):
         safe = 64 if digits > 1e-10 else 1024
         shears = isinstance(scheme, ShearScheme)
         if plan and is_built() and not _is_wide_stencil(plan, field):
-            exact = traced and safe < N and shears  # what is not rebuilt cannot drift
+            exact = traced and safe < N and shears  # states that are not rebuilt cannot drift
             return Choice(Fused(exact=exact), "there is a native kernel for this scheme and field")
         if not traced:
-            return Choice(Stored(), "no gradient is asked for")
+            return Choice(Stored(), "no gradient is needed")
         if observed(field) != Manner():
-            return Choice(Stored(), "its layers draw random numbers or change buffers, and are best run once")
+            return Choice(Stored(), "its layers draw random numbers or change buffers, so they are best run once")
         batch = state[0].shape[: field.feature_axis].numel()
         vectors = isinstance(plan, ShearPlan) and not plan.taps
         if vectors and not is_built() and safe >= N and batch >= 64 and field.features <= 32:
-            return Choice(BatchLast(), "the native kernel was not built, and samples of few features run faster so")
+            return Choice(BatchLast(), "the native kernel was not built, and this engine is fast for few features")
         size, unmeasured = bytes_per_layer(scheme, field, state, theta, h)
         stored = N * size
         fits = f"{N} layers keep about {_amount(stored)}{unmeasured}"
@@ -127,7 +127,7 @@ class Auto(Backprop):
             return Choice(Stored(), f"{fits}, within {_amount(self.memory)}")
         fits = f"{fits}, more than {_amount(self.memory)}"
         if not isinstance(scheme, ReversibleScheme):
-            return Choice(Checkpointed(), f"{fits}, and {type(scheme).__name__} has no inverse")
+            return Choice(Checkpointed(), f"{fits}, but {type(scheme).__name__} has no inverse")
         if scheme.kept_bits:
             return Choice(Reversible(exact=True, compensated=True), f"{fits}; the bits that its steps drop are kept")
         if digits > 1e-4:
@@ -143,7 +143,7 @@ class Auto(Backprop):
 
 
 def _plan(scheme: Scheme, field: VectorField, state: State, theta: Theta) -> ShearPlan | EulerPlan | None:
-    """What `Fused` would run, if it can here and now."""
+    """The plan that `Fused` would run, if it can run here."""
     tensors = (*state, *theta)
     dtype = state[0].dtype
     if dtype not in (torch.float32, torch.float64) or any(t.dtype is not dtype or not t.is_cpu for t in tensors):
@@ -157,11 +157,11 @@ def _plan(scheme: Scheme, field: VectorField, state: State, theta: Theta) -> She
 
 
 def _is_wide_stencil(plan: ShearPlan | EulerPlan, field: VectorField) -> bool:
-    """Whether torch's own convolutions are as fast: beyond 16 channels their time is that of multiplications."""
+    """Whether torch's convolutions are as fast: beyond 16 channels multiplications dominate the time."""
     return isinstance(plan, ShearPlan) and plan.taps > 1 and field.features > 16
 
 
 def _amount(size: float) -> str:
-    if torch.compiler.is_compiling():  # written out, it would be compiled for this batch size only
+    if torch.compiler.is_compiling():  # a formatted number would be compiled for this batch size only
         return "some"
     return f"{size / 2**20:,.0f} MiB" if size >= 2**20 else f"{size / 2**10:,.0f} KiB"

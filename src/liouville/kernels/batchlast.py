@@ -1,11 +1,11 @@
-r"""The fused kernel's walk through the layers in torch operations, where the kernel itself cannot be built.
+r"""The algorithm of the fused kernel in torch operations, for machines where the kernel cannot be built.
 
-The state is kept as (features, batch): a half of 2 features is then two long rows, not thousands of pairs, and every
-operation writes into memory that the run takes once. A shear y += step v(x), with W = K or K^T, is
+The state is stored as (features, batch): a half of 2 features is then two long rows, not thousands of pairs, and every
+operation writes into memory that the run allocates once. A shear y += step v(x), with W = K or K^T, is
 
     a = sigma(W x + b),    v = W^T a  or  a
 
-and on the way back one evaluation of a undoes and differentiates it (`docs/theory/kernel.md`):
+and in the backward pass one evaluation of a undoes and differentiates it (`docs/theory/kernel.md`):
 
     d = (W g_y  or  g_y) sigma'(W x + b),    g_x += step W^T d,    g_W += step (d x^T + a g_y^T  or  d x^T),
     g_b += step d 1
@@ -39,15 +39,15 @@ from liouville.schemes.base import Scheme, State
 
 @dataclass(frozen=True, repr=False)
 class BatchLast(Backprop):
-    r"""Pure torch with the batch innermost: for dense splitting networks of few features where `Fused` is not built.
+    r"""Run in torch with the batch innermost: for dense splitting networks of few features where `Fused` is not built.
 
-    Equal to `Stored` in value and gradient, to rounding. Like `Reversible` it keeps the first and the last state only,
-    rebuilds the others by inverting the shears, and warns where rounding spoils that. It runs the pairs of scheme and
-    field that `Fused` inverts, on any device. First derivatives only.
+    Equal to `Stored` in value and gradient, to rounding. Like `Reversible` it keeps only the first and the last state,
+    rebuilds the others by inverting the shears, and warns if rounding makes them inaccurate. It runs the pairs of
+    scheme and field that `Fused` inverts, on any device. It has only first derivatives.
 
     Raises:
-        NoKernelError: (a `ValueError`) by a `Flow`, if there is no kernel for its scheme and field.
-        ValueError: by a `Flow` for forward Euler, which has no inverse, and for fields on images; under autocast, for
+        NoKernelError: (a `ValueError`) from a `Flow`, if there is no kernel for its scheme and field.
+        ValueError: from a `Flow` for forward Euler, which has no inverse, and for fields on images; under autocast, for
             weights and states of different dtypes, and under torch.func transforms.
         RuntimeError: for second derivatives.
 
@@ -66,11 +66,11 @@ class BatchLast(Backprop):
         plan = kernel_for(scheme, field)
         if not isinstance(plan, ShearPlan):
             raise ValueError(
-                f"BatchLast() goes back by the inverse of every step, and {type(scheme).__name__} has none; use "
+                f"BatchLast() inverts every step in the backward pass, but {type(scheme).__name__} has no inverse; use "
                 "Stored(), Checkpointed() or Fused()."
             )
         if plan.taps:
-            raise ValueError("BatchLast() takes vectors, and this field is on images; use Fused() or Stored().")
+            raise ValueError("BatchLast() takes vectors, but this field is on images; use Fused() or Stored().")
         return plan
 
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
@@ -108,7 +108,7 @@ class _Walk(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *costate: Tensor) -> tuple[Tensor | None, ...]:
         require_plain_autograd(costate)
-        saved = ctx.saved_tensors  # once: torch.utils.checkpoint hands them out a single time
+        saved = ctx.saved_tensors  # read once: torch.utils.checkpoint gives them out only once
         start, final, theta = saved[:2], saved[2:4], saved[4:]
         gradients = _back(ctx.run, start, final, costate, theta, ctx.needs_input_grad[1:])
         return None, *differentiable_once(gradients, (*costate, *final, *theta))
@@ -139,7 +139,7 @@ def _back(
 
 
 class _Memory:
-    """What a run computes with: the weights of each layer, and for each velocity a, W g_y and d, (hidden, batch)."""
+    """The tensors of a run: the weights of each layer, and for each velocity a, W g_y and d, (hidden, batch)."""
 
     def __init__(self, plan: ShearPlan, theta: Sequence[Tensor], parts: Sequence[Tensor]) -> None:
         self.tanh = plan.activation == TANH
@@ -156,14 +156,14 @@ class _Memory:
         a.tanh_() if self.tanh else a.relu_()
 
     def shift(self, k: int, j: int, y: Tensor, step: float) -> None:
-        """y += step v, once a is there."""
+        """y += step v, after a."""
         if self.gradient[k]:
             y.addmm_(_layer(self.V[k], j), self.a[k], alpha=step)
         else:
             y.add_(self.a[k], alpha=step)
 
     def differentiate(self, k: int, j: int, g_y: Tensor) -> None:
-        """d, once a is there."""
+        """d, after a."""
         w = torch.mm(_layer(self.W[k], j), g_y, out=self.w[k]) if self.gradient[k] else g_y
         if self.tanh:
             torch.ops.aten.tanh_backward.grad_input(w, self.a[k], grad_input=self.d[k])
@@ -176,7 +176,7 @@ class _Memory:
 
 
 class _Sums:
-    """Where the gradients of the weights are summed up, None where they are not wanted."""
+    """The sums of the weights' gradients, None where they are not needed."""
 
     def __init__(self, plan: ShearPlan, sums: Sequence[Tensor | None]) -> None:
         self.W: list[Sequence[Tensor] | None] = []
@@ -187,7 +187,7 @@ class _Sums:
             self.b.append(None if g_b is None else g_b.unbind(0))
 
     def add(self, k: int, j: int, x: Tensor, g_y: Tensor, memory: _Memory, step: float) -> None:
-        """The part of one shear, once a and d are there."""
+        """The contribution of one shear, after a and d."""
         W, b = self.W[k], self.b[k]
         if W is not None:
             g_W = _layer(W, j).addmm_(memory.d[k], x.mT, alpha=step)
@@ -202,12 +202,12 @@ def _layer(stack: Sequence[Tensor], j: int) -> Tensor:
 
 
 def _turned(x: Tensor) -> Tensor:
-    """(batch, features) -> (features, batch), in memory of its own."""
+    """(batch, features) -> (features, batch), in new memory."""
     return x.detach().mT.clone(memory_format=torch.contiguous_format)
 
 
 def _judge(parts: Sequence[Tensor], start: Sequence[Tensor], field: VectorField) -> None:
-    """Warn where the rebuilt first state has lost half of its digits; one that is not finite has nothing to lose."""
+    """Warn where the rebuilt first state has lost half of its digits; a state that is not finite is skipped."""
     if not start[0].numel():
         return
     off = max(float((x.mT - y).abs().max()) for x, y in zip(parts, start, strict=True))
@@ -229,4 +229,4 @@ def _require_supported(state: State, theta: Theta) -> None:
         found = ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in tensors}))
         raise ValueError(f"BatchLast() takes one dtype throughout, got {found}; {STORED}.")
     if not torch.compiler.is_compiling() and not is_plain_autograd(tensors):
-        raise ValueError(f"BatchLast() gives reverse-mode gradients only, not torch.func transforms; {STORED}.")
+        raise ValueError(f"BatchLast() gives only reverse-mode gradients, not torch.func transforms; {STORED}.")

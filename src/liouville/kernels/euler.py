@@ -1,6 +1,6 @@
 r"""Forward Euler in one native call: from tensors to ``lv_euler_run`` of ``native/problem.h`` and back.
 
-A step of forward Euler has no inverse: every `SEGMENT`-th state is kept, and the way back computes those between again.
+A step of forward Euler has no inverse: every `SEGMENT`-th state is kept, and the backward pass recomputes the others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SEGMENT = 16
 
 
 def states_kept(layers: int) -> int:
-    """How many states a run keeps beside the first: the one behind every SEGMENT layers, but not the last."""
+    """How many states a run keeps besides the first: one after every SEGMENT layers, except the last."""
     return (layers - 1) // SEGMENT
 
 

@@ -35,24 +35,24 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 @dataclass(frozen=True, repr=False)
 class Fused(Backprop):
-    r"""A native CPU kernel: a block of samples goes through all layers, and back, without leaving the cache.
+    r"""Run a native CPU kernel: a block of samples passes through all layers, and back, without leaving the cache.
 
-    Equal to `Stored` in value and gradient, to rounding. For splitting schemes it keeps the last state only, like
+    Equal to `Stored` in value and gradient, to rounding. For splitting schemes it keeps only the last state, like
     `Reversible`, and rebuilds the others by inverting the shears, so its memory does not grow with N beyond the
-    weights' gradients; how far the rebuilt first state is off is measured in every backward pass. For forward Euler,
-    which has no inverse, it keeps every 16th state and computes those between again. Threads follow
+    weights' gradients; the error of the rebuilt first state is measured in every backward pass. For forward Euler,
+    which has no inverse, it keeps every 16th state and recomputes the states between. Threads follow
     `torch.get_num_threads()`, and the bits are the same for a fixed number of them. First derivatives of float32 and
     float64 only.
 
     Args:
         exact: keep the state on the fixed-point grid of ``Reversible(exact=True)``: inversion then restores every bit
-            at any depth, which every backward pass verifies. Splitting schemes only.
+            at any depth, which every backward pass verifies. Only for splitting schemes.
 
     Raises:
-        NoKernelError: (a `ValueError`) by a `Flow`, if there is no kernel for its scheme and field; it lists those
-            that there are.
+        NoKernelError: (a `ValueError`) from a `Flow`, if there is no kernel for its scheme and field; it lists the
+            available pairs.
         RuntimeError: if the package was installed without its native library; for second derivatives.
-        ValueError: for another dtype or device, under autocast, and under torch.func transforms; by a `Flow` for
+        ValueError: for another dtype or device, under autocast, and under torch.func transforms; from a `Flow` for
             ``exact=True`` with forward Euler.
         ArithmeticError: in exact mode, if the state leaves the range of the coarsest grid, as for `Reversible`.
 
@@ -71,8 +71,8 @@ class Fused(Backprop):
         plan = kernel_for(scheme, field)
         if self.exact and isinstance(plan, EulerPlan):
             raise ValueError(
-                f"Fused(exact=True) goes back by the inverse of every step, and {type(scheme).__name__} has none; use "
-                "Fused(), which computes its states again from some that it keeps, Stored() or Checkpointed()."
+                f"Fused(exact=True) inverts every step in the backward pass, but {type(scheme).__name__} has no "
+                "inverse; use Fused(), which recomputes its states from some that it keeps, Stored() or Checkpointed()."
             )
         return plan
 
@@ -87,7 +87,7 @@ class Fused(Backprop):
     def run_plan(
         self, plan: ShearPlan | EulerPlan, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float
     ) -> State:
-        """The same where the plan of the pair is known already."""
+        """The same, with a given plan of the pair."""
         require_depth(theta, field.layers)
         _require_supported(state, theta)
         axis = field.feature_axis
@@ -96,9 +96,9 @@ class Fused(Backprop):
         if isinstance(plan, EulerPlan):
             final: Sequence[Tensor] = (_euler(plan, h, field.layers, parts[0], theta),)
         elif self.exact:
-            if not torch.compiler.is_compiling() and _needs_dispatcher((*parts, *theta)):  # it is no operator
+            if not torch.compiler.is_compiling() and _needs_dispatcher((*parts, *theta)):  # it is not an operator
                 return Stored().run(scheme, field, state, theta, h)
-            # a declared graph break where it is compiled: what it keeps between the passes is no operator's output
+            # a declared graph break under a compiler: the tensors kept between the passes are not an operator's output
             exactly = torch.compiler.disable(_exactly) if torch.compiler.is_compiling() else _exactly
             final = exactly(plan, scheme, field, h, parts, theta)
         else:
@@ -107,14 +107,14 @@ class Fused(Backprop):
 
 
 class Exactly(NamedTuple):
-    """The grid of an exact run, and what tells how far the run goes."""
+    """The grid of an exact run, and the function that gives the range of the run."""
 
     range: Range
     found: Callable[[], Reach]
 
 
 class _Run(NamedTuple):
-    """What a run of shears is beside its tensors."""
+    """A run of shears without its tensors."""
 
     plan: ShearPlan
     h: float
@@ -124,7 +124,7 @@ class _Run(NamedTuple):
 
 
 def _shears(plan: ShearPlan, field: VectorField, h: float, parts: State, theta: Theta) -> Sequence[Tensor]:
-    """The run through the door that fits: torch's dispatcher, autograd alone, or neither."""
+    """The run through torch's dispatcher, only through autograd, or through neither."""
     if _needs_dispatcher(tensors := (*parts, *theta)):
         return ops.shear_flow(plan, h, field.layers, parts, theta)
     if _needs_gradient(tensors):
@@ -158,12 +158,12 @@ def _exactly(plan: ShearPlan, scheme: Any, field: VectorField, h: float, state: 
 
 
 def _known() -> Reach:
-    """In place of what told how far a run goes, once it is known to stay within its grid."""
+    """Stands for the range function once the run is known to stay within its grid."""
     return Reach(0.0, 0.0)
 
 
 class _Direct(torch.autograd.Function):
-    """The operator of `liouville.kernels.ops` without torch's dispatcher, which would cost more than a short run."""
+    """The operator of `liouville.kernels.ops` without torch's dispatcher, which would take longer than a short run."""
 
     @staticmethod
     def forward(ctx: Any, run: _Run, p: Tensor, q: Tensor, *theta: Tensor) -> Any:
@@ -222,7 +222,7 @@ def _warn(field: VectorField, drift: float, dtype: torch.dtype) -> None:
 
 
 def _require_supported(state: State, theta: Theta) -> None:
-    """Raise a `ValueError` that names `Stored` where the kernel would compute something else, or nothing."""
+    """Raise a `ValueError` that names `Stored` where the kernel would compute something else or cannot run."""
     tensors = (*state, *theta)
     dtype = state[0].dtype
     if is_autocast(state[0].device.type):
@@ -233,8 +233,8 @@ def _require_supported(state: State, theta: Theta) -> None:
     if not all(t.is_cpu for t in tensors):
         found = ", ".join(sorted({t.device.type for t in tensors}))
         raise ValueError(f"the fused kernel runs on the CPU, got tensors on {found}; {STORED}.")
-    if torch.compiler.is_compiling():  # the operator will look for its library when it runs
+    if torch.compiler.is_compiling():  # the operator looks for its library when it runs
         return
     library()
     if not is_plain_autograd(tensors):
-        raise ValueError(f"the fused kernel gives reverse-mode gradients only, not torch.func transforms; {STORED}.")
+        raise ValueError(f"the fused kernel gives only reverse-mode gradients, not torch.func transforms; {STORED}.")

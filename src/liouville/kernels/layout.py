@@ -1,4 +1,4 @@
-r"""How a state lies in memory, as the kernel is told: vectors in rows, or images, their channels inside or outside."""
+r"""The memory layout of a state for the kernel: vectors in rows, or images with channels innermost or outermost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from liouville.kernels.library import Array, Image
 
 
 class Layout(ABC):
-    """What the kernel needs to know of the memory of a state's parts."""
+    """The memory layout of a state's parts, for the kernel."""
 
     @abstractmethod
     def arranged(self, x: Tensor) -> Tensor:
@@ -28,11 +28,11 @@ class Layout(ABC):
 
     @abstractmethod
     def lay(self, to: Array, x: Tensor, out: Tensor | None = None) -> None:
-        """Write into ``to`` that a part comes from x, arranged, and goes to ``out``."""
+        """Write into ``to`` that a part is read from x, arranged, and written to ``out``."""
 
     @abstractmethod
     def samples(self, shape: torch.Size) -> int:
-        """How many there are in a part of this shape."""
+        """The number of samples in a part of this shape."""
 
     @abstractmethod
     def image(self, shape: torch.Size) -> Image:
@@ -40,7 +40,7 @@ class Layout(ABC):
 
 
 class Vectors(Layout):
-    """Parts (batch, width), one sample per row; the rows may lie apart."""
+    """Parts (batch, width), one sample per row; the rows need not be contiguous."""
 
     def arranged(self, x: Tensor) -> Tensor:
         return rows(x)
@@ -60,7 +60,7 @@ class Vectors(Layout):
 
 @dataclass(frozen=True)
 class Images(Layout):
-    """Parts (batch, channels, ...); a sample is a pixel. What one part has in its memory, all get."""
+    """Parts (batch, channels, ...); a sample is a pixel. All parts get the same layout."""
 
     taps: int
     planes: bool  # (batch, channels, ...) in memory, else (batch, ..., channels)
@@ -100,22 +100,22 @@ def layout_of(taps: int, x: Tensor) -> Layout:
 
 
 def array(x: Tensor, out: Tensor | None = None) -> Array:
-    """``lv_array`` of vectors that come from x and go to ``out``."""
+    """``lv_array`` of vectors read from x and written to ``out``."""
     return Array(x.data_ptr(), x.stride(0), pointer(out))
 
 
 def pointer(x: Tensor | None) -> int | None:
-    """The address of x, null where there is none."""
+    """The address of x, null for None."""
     return None if x is None else x.data_ptr()
 
 
 def rows(x: Tensor) -> Tensor:
-    """x with dense rows, which may lie apart: a half of a state is used where it is."""
+    """x with dense rows, which need not be contiguous: a half of a state is used in place."""
     return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()
 
 
 def _image_stride(x: Tensor) -> int | None:
-    """From image to image, where each is dense with its channels outermost."""
+    """The stride from image to image, where each is dense with its channels outermost."""
     dense = 1
     for size, stride in zip(reversed(x.shape[1:]), reversed(x.stride()[1:]), strict=True):
         if size != 1 and stride != dense:
@@ -125,7 +125,7 @@ def _image_stride(x: Tensor) -> int | None:
 
 
 def _pixel_stride(x: Tensor) -> int | None:
-    """From pixel to pixel, where the channels lie together and pixels at one distance, images included."""
+    """The stride from pixel to pixel, where channels are contiguous and all pixels of all images evenly spaced."""
     if x.shape[1] != 1 and x.stride(1) != 1:
         return None
     axes = [(x.shape[k], x.stride(k)) for k in (*range(x.dim() - 1, 1, -1), 0) if x.shape[k] != 1]

@@ -1,4 +1,4 @@
-r"""The native library: found, loaded by ctypes, and described as ``native/problem.h`` lays it out."""
+r"""The native library: found, loaded by ctypes, and declared as in ``native/problem.h``."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import torch
 
 _VERSION = 4
 _MISSING = (
-    "the native kernel is not there: liouville was installed without a C++ compiler, or runs from a source tree where "
-    "it was not built; with GCC or Clang run `pip install` again, or `make kernel` in the tree; every engine but "
+    "the native kernel is missing: liouville was installed without a C++ compiler, or runs from a source tree where "
+    "it was not built; with GCC or Clang run `pip install` again, or `make kernel` in the tree; every engine except "
     "lv.Fused() works without it."
 )
 
@@ -86,7 +86,7 @@ class EulerRun(Structure):
 
 
 def is_built() -> bool:
-    """Whether the native library is there."""
+    """Whether the native library is available."""
     return _path() is not None
 
 
@@ -95,7 +95,7 @@ def library() -> ctypes.CDLL:
     """The loaded library.
 
     Raises:
-        RuntimeError: if it is not there, or belongs to another version of the package.
+        RuntimeError: if it is missing, or belongs to another version of the package.
     """
     path = _path()
     if path is None:
@@ -125,7 +125,7 @@ def library() -> ctypes.CDLL:
 
 
 def _torchs_threads() -> int | None:
-    """The address of GOMP_parallel in the OpenMP runtime that torch has loaded: GNU's, LLVM's and Intel's have it."""
+    """The address of GOMP_parallel in the OpenMP runtime that torch has loaded, from GNU, LLVM or Intel."""
     try:
         loaded = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
         return ctypes.cast(loaded.GOMP_parallel, c_void_p).value
@@ -134,12 +134,12 @@ def _torchs_threads() -> int | None:
 
 
 def isa() -> str:
-    """Which instruction set the kernel runs on here: ``"avx512"``, ``"avx2"`` or ``"portable"``."""
+    """The instruction set that the kernel uses here: ``"avx512"``, ``"avx2"`` or ``"portable"``."""
     return library().lv_isa().decode()
 
 
 def _path() -> Path | None:
-    """Where the library is; looked for once, in a list rather than by functools.cache, which torch.compile warns of."""
+    """The path of the library; found once, kept in a list since torch.compile warns about functools.cache."""
     if not _found:
         _found.append(_look_for_it())
     return _found[0]
@@ -149,7 +149,7 @@ _found: list[Path | None] = []
 
 
 def _look_for_it() -> Path | None:
-    """Under any folder of this package: an editable install has the sources in one and what was built in another.
+    """Search any folder of this package: an editable install has sources and build products in different folders.
 
     The folder that the environment variable LIOUVILLE_KERNEL names comes first: a build with sanitizers, for example.
     """

@@ -34,7 +34,7 @@ _SHEARS, _SHEARS_BACKWARD, _EULER, _EULER_BACKWARD = (
 def shear_flow(
     plan: ShearPlan, h: float, layers: int, state: Sequence[Tensor], theta: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """The state behind ``layers`` layers, through the operator ``liouville::shears``."""
+    """The state after ``layers`` layers, through the operator ``liouville::shears``."""
     code, factors = _encoded(plan, h, layers)
     return _shears(state[0], state[1], list(theta), code, factors)
 
@@ -119,7 +119,7 @@ _shears_backward.register_autograd(_only_once)
 
 
 def euler_flow(activation: int, h: float, layers: int, y: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """The state behind ``layers`` layers of forward Euler, through the operator ``liouville::euler``."""
+    """The state after ``layers`` layers of forward Euler, through the operator ``liouville::euler``."""
     return _euler(y, list(weights), activation, layers, h)[0]
 
 
@@ -183,7 +183,7 @@ _euler_backward.register_autograd(_only_once)
 
 @register_flop_formula(torch.ops.liouville.shears)
 def _shear_flops(p: Sequence[int], q: Any, theta: Any, code: Any, factors: Any, **more: Any) -> int:
-    """Twice the products: K x, and K^T a where the field has it. Shapes stand for tensors."""
+    """Twice the number of products: K x, and K^T a where the field has it. Shapes stand for tensors."""
     plan, _, layers = _decoded(code, factors)
     samples = p[0] * math.prod(p[2:])
     products = (plan.velocities[moved] for moved, _ in plan.stages)
@@ -194,13 +194,13 @@ def _shear_flops(p: Sequence[int], q: Any, theta: Any, code: Any, factors: Any, 
 def _shear_backward_flops(
     p: Any, q: Any, g_p: Any, g_q: Any, theta: Any, needed: Sequence[bool], code: Any, factors: Any, **more: Any
 ) -> int:
-    """What the plain loop counts: the costates' products, and the weights'. What is computed again does not count."""
+    """The count of the plain loop: products for costates and weights. Recomputation does not count."""
     return _shear_flops(p, q, theta, code, factors) * (1 + any(needed[2:]))
 
 
 @register_flop_formula(torch.ops.liouville.euler)
 def _euler_flops(y: Sequence[int], weights: Any, activation: int, layers: int, h: float, **more: Any) -> int:
-    """Twice the products: K y, and G^T a where there is a G."""
+    """Twice the number of products: K y, and G^T a where there is a G."""
     return 2 * y[0] * layers * sum(math.prod(w[1:]) for w in weights if len(w) > 2)
 
 

@@ -29,8 +29,8 @@ def forward(
     theta: Sequence[Tensor],
     exact: Range | None = None,
 ) -> tuple[list[Tensor], int, bool]:
-    """The last state, parts (batch, width) or images; in an exact run its integers too, the sum of the first state's,
-    and whether the run left its grid, so that all of it means nothing."""
+    """The last state, parts (batch, width) or images; in an exact run also its integers, the sum of the first state's
+    integers, and whether the run left its grid, which makes the result invalid."""
     layout = layout_of(plan.taps, state[0])
     state, theta = [layout.arranged(x) for x in state], [w.contiguous() for w in theta]
     out = [layout.empty(x) for x in state]
@@ -60,8 +60,8 @@ def backward(
 ) -> tuple[list[Tensor | None], float, int]:
     """The gradients of the first state's parts and of theta where they are needed, the relative drift, the checksum.
 
-    The drift is how far the rebuilt first state is from ``start``, over its largest entry; an exact run goes back from
-    ``integers`` and has a checksum instead, the sum of the integers that it arrived at.
+    The drift is the distance of the rebuilt first state from ``start``, over its largest entry; an exact run goes back
+    from ``integers`` and has a checksum instead, the sum of the rebuilt integers.
     """
     layout = layout_of(plan.taps, final[0])
     final, costate, start = ([layout.arranged(x) for x in parts] for parts in (final, costate, start))
@@ -115,7 +115,7 @@ def _template(
     q: torch.Size,
     theta: tuple[torch.Size, ...],
 ) -> ShearRun:
-    """A run without its pointers: what does not change from one training step to the next is laid out once."""
+    """A run without its pointers: everything that is the same in all training steps is filled in once."""
     stages = (Stage * len(plan.stages))(*(Stage(moved, c * h) for moved, c in plan.stages))
     run = ShearRun(
         type=TYPES[dtype],

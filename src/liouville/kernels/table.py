@@ -1,4 +1,4 @@
-r"""Which pairs of scheme and field have a kernel, and what the kernel is told of them."""
+r"""Which pairs of scheme and field have a kernel, and their description for the kernel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from liouville.schemes.euler import ForwardEuler
 
 TANH, RELU = 0, 1
 GRADIENT, PLAIN, TRANSPOSED = 0, 1, 2
-_COMPUTED = frozenset(("forward", "p_dot", "q_dot", "gradient"))  # what a kernel computes in place of a field
+_COMPUTED = frozenset(("forward", "p_dot", "q_dot", "gradient"))  # methods of a field that a kernel replaces
 
 
 class NoKernelError(ValueError):
@@ -33,7 +33,7 @@ class NoKernelError(ValueError):
 
 
 class ShearPlan(NamedTuple):
-    """A run of shears, as the kernel sees it; ``theta`` is the field's, by position.
+    """A run of shears, as the kernel sees it; ``theta`` is the theta of the field, by position.
 
     velocities[k] = (kind, K, b) moves part k: which formula, and which entries of theta are its weights.
     stages = (part, c) in order: part += h c velocity.
@@ -165,7 +165,7 @@ def _no_kernel(what: str) -> NoKernelError:
 
 
 _Key = tuple[type[Scheme], type[VectorField], str]
-# the third key is the kind of device: a GPU kernel is a line ("cuda") beside each of these
+# the third key is the kind of device: a GPU kernel would be another line ("cuda") for each of these
 _TABLE: dict[_Key, Callable[..., ShearPlan | EulerPlan]] = {
     **{(scheme, SeparableHamiltonianField, "cpu"): _separable for scheme in SPLITTINGS},
     **{(scheme, PairField, "cpu"): _pair for scheme in SPLITTINGS},

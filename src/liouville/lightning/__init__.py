@@ -1,4 +1,4 @@
-"""Callbacks for Lightning, and data parallel training on its Fabric; ``pip install liouville[lightning]``."""
+"""Callbacks for Lightning, and data-parallel training on its Fabric; ``pip install liouville[lightning]``."""
 
 try:
     import lightning.pytorch  # noqa: F401

@@ -14,10 +14,10 @@ from liouville.train.monitor import GradientMonitor
 
 
 class LightningGradientMonitor(Callback):
-    """Watches a `LightningModule` by a `GradientMonitor` and logs ``gradient_ratio``, its first norm over its last.
+    """Watch a `LightningModule` by a `GradientMonitor` and log ``gradient_ratio``, the first norm over the last.
 
     Args:
-        layers: the modules to watch, or a function that gives them for the LightningModule; its flows by default.
+        layers: the modules to watch, or a function from the LightningModule to them; its flows by default.
         **settings: ``threshold``, ``samples`` and ``cost`` of `GradientMonitor`.
 
     ``monitor`` is the `GradientMonitor`, with its records and flags.

@@ -17,17 +17,17 @@ from liouville.train import refine
 
 
 class DepthRefinement(Callback):
-    """Double the layers of a module's flows where the monitored metric reaches a target or stops improving.
+    """Double the layers of a module's flows when the monitored metric reaches a target or stops improving.
 
-    What `liouville.train.multilevel` does, inside a Trainer: the optimisers' states are carried across as by
-    `liouville.train.refine`, and the rates of SGD's schedulers are doubled. Give the flows' weights a parameter group
-    of their own wherever there is a learning-rate scheduler. The averages of the weights that Lightning's
-    `EMAWeightAveraging`, `WeightAveraging` and `StochasticWeightAveraging` keep are doubled too. One process only.
+    This is `liouville.train.multilevel` inside a Trainer: the optimisers' states are carried over as in
+    `liouville.train.refine`, and the rates of SGD's schedulers are doubled. With a learning-rate scheduler, give the
+    flows' weights a separate parameter group. The weight averages of Lightning's `EMAWeightAveraging`,
+    `WeightAveraging` and `StochasticWeightAveraging` are refined too. One process only.
 
     Args:
-        levels: how many depths, the module's own among them.
-        monitor: a metric that the module logs, once an epoch.
-        mode: ``"min"`` or ``"max"``: which way it improves.
+        levels: number of depths, including the module's present one.
+        monitor: a metric that the module logs once per epoch.
+        mode: ``"min"`` or ``"max"``, the direction of improvement.
         target: leave a level as soon as the metric is at least as good as this; None waits for a stall.
         patience: epochs without improvement that end a level.
         how: as for `liouville.Flow.refined`.
@@ -61,14 +61,14 @@ class DepthRefinement(Callback):
         self.level, self.best, self.waited = 1, math.inf, 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse what could not be refined later."""
+        """Refuse a module that could not be refined later."""
         layered = {w for flow in flows_of(pl_module) for w in flow.field.parameters()}
         if not layered:
             raise ValueError("the module has no flow to refine.")
         if trainer.world_size > 1:
             raise ValueError(f"DepthRefinement replaces weights and runs in one process, got {trainer.world_size}.")
         if any(isinstance(callback, StochasticWeightAveraging) for callback in _callbacks(trainer)):
-            driven = list(trainer.optimizers)  # it brings a scheduler of its own
+            driven = list(trainer.optimizers)  # it adds its own scheduler
         else:
             driven = [config.scheduler.optimizer for config in trainer.lr_scheduler_configs]
         for optimizer in (o for o in trainer.optimizers if o in driven):
@@ -76,11 +76,11 @@ class DepthRefinement(Callback):
                 if 0 < sum(w in layered for w in group["params"]) < len(group["params"]):
                     raise ValueError(
                         "a scheduler drives a parameter group that mixes the weights of flows with others; give the "
-                        "flows' weights a group of their own."
+                        "flows' weights a separate group."
                     )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Behind the validation of an epoch: double, or wait."""
+        """Double or wait, after the validation of an epoch."""
         if self.level == self.levels:
             return
         if self.monitor not in trainer.callback_metrics:
@@ -96,7 +96,7 @@ class DepthRefinement(Callback):
         if more:
             raise ValueError(f"DepthRefinement carries one optimiser, got {1 + len(more)}.")
         before = [group["lr"] for group in first.param_groups]
-        for average in _averages(trainer):  # before it: an average of doubled weights is the doubled average
+        for average in _averages(trainer):  # before the module: an average of refined weights is the refined average
             refine(average, None, self.how)
         refine(pl_module, first, self.how)
         for config in trainer.lr_scheduler_configs:
@@ -106,11 +106,11 @@ class DepthRefinement(Callback):
         self.level, self.best, self.waited = self.level + 1, math.inf, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The level, and how long it has waited."""
+        """The level, and the number of epochs waited."""
         return {"level": self.level, "best": self.best, "waited": self.waited}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Where a checkpoint was; a module must be as deep as it by then: `refine` it before fitting goes on."""
+        """Restore a checkpoint's state; `refine` the module to the same depth before fitting continues."""
         self.level, self.best, self.waited = state_dict["level"], state_dict["best"], state_dict["waited"]
 
 
@@ -119,6 +119,6 @@ def _callbacks(trainer: Any) -> list[Callback]:
 
 
 def _averages(trainer: Trainer) -> list[nn.Module]:
-    """The averaged weights that other callbacks keep: `WeightAveraging`, `StochasticWeightAveraging` and their kin."""
+    """The averaged weights of other callbacks, such as `WeightAveraging` and `StochasticWeightAveraging`."""
     kept = [value for callback in _callbacks(trainer) for value in vars(callback).items()]
     return [m for name, m in kept if isinstance(m, AveragedModel) or (name == "_average_model" and m is not None)]

@@ -1,1 +1,1 @@
-"""Bounds by diagonal multipliers: the largest product of layers over all slopes of the activation, by one recursion."""
+"""Bounds by diagonal multipliers: the largest product of layers over all slopes of the activation."""

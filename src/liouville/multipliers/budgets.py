@@ -1,4 +1,4 @@
-"""Multipliers of a field whose weights are rescaled to keep a budget, and the scale that follows from them."""
+"""Multipliers of a field whose weights are rescaled to keep a budget, and the resulting scale."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from liouville.multipliers.sectors import Sectors, sectors_of
 from liouville.schemes.base import Scheme, SplittingScheme
 
 _FAR = 60.0  # no multiplier is further than this from its unit, in logarithms
-_PUSH = 1 + 3e-5  # beyond an estimate that is from below by about as little
+_PUSH = 1 + 3e-5  # margin above an estimate, which is too small by about as much
 _FIT = 60  # steps of the search for an untrained field; training goes on from there
 
 
 class Budget(NamedTuple):
-    """What is kept: U <= C of ``scheme`` with the step h; ``names`` of theta are rescaled by t^(1/power)."""
+    """The budget U <= C of ``scheme`` with the step h; ``names`` of theta are rescaled by t^(1/power)."""
 
     scheme: Scheme
     h: float
@@ -34,7 +34,7 @@ class Budget(NamedTuple):
 
 
 def needs_inverse(field: VectorField, scheme: Scheme) -> bool:
-    """Whether the steps backwards need a bound of their own for all singular values to lie in [1/C, C].
+    """Whether the backward steps need a separate bound for all singular values to lie in [1/C, C].
 
     For X = c Q, Q orthogonal, A^-1 = J^-1 A^T J with J = [[0, -X^T], [X, 0]] has the norm of A.
     """
@@ -52,7 +52,7 @@ def needs_inverse(field: VectorField, scheme: Scheme) -> bool:
 
 
 def seen(field: VectorField, budget: Budget, theta: Theta) -> list[Sectors]:
-    """The steps, and where they need their own bound those backwards."""
+    """The forward steps, and the backward steps where they need a separate bound."""
     forwards = sectors_of(field, budget.scheme, theta, budget.h)
     return [forwards, forwards.inverse()] if needs_inverse(field, budget.scheme) else [forwards]
 
@@ -67,7 +67,7 @@ def factors(relative: Tensor) -> list[Tensor]:
 
 @torch.no_grad()
 def fitted(field: VectorField, budget: Budget, theta: Theta, scale: float) -> Tensor:
-    """Relative multipliers, (N, runs, activations of a layer), for the weights as they are, rescaled by ``scale``."""
+    """Relative multipliers, (N, runs, activations of a layer), for the present weights, rescaled by ``scale``."""
     runs = seen(field, budget, _rounded(theta, theta, budget, scale ** (1 / budget.power)))
     logs = []
     for k, run in enumerate(runs):
@@ -77,15 +77,15 @@ def fitted(field: VectorField, budget: Budget, theta: Theta, scale: float) -> Te
 
 
 def rescaled(field: VectorField, budget: Budget, theta: Theta, relative: Tensor) -> Theta:
-    """theta, its K within the budget; differentiable. Weights that keep it, or are no numbers, are left as they are.
+    """theta with its K within the budget; differentiable. Weights that keep it, or are not finite, are unchanged.
 
-    Those that are returned, with their own rounding, are those of which U <= C was seen, whatever the multipliers are.
+    U <= C is verified for the returned weights, with their rounding, whatever the multipliers are.
     """
     weights = [getattr(theta, name) for name in budget.names]
     size = max(float(w.detach().abs().max()) for w in weights)
     if not 0 < size < math.inf:
         return _reached(theta, budget, relative)
-    unit = 2.0 ** math.frexp(size)[1]  # of K / unit all products are numbers
+    unit = 2.0 ** math.frexp(size)[1]  # all products of K / unit are finite
     raw = theta._replace(**{n: w.to("cpu", torch.float64) / unit for n, w in zip(budget.names, weights, strict=True)})
     runs = seen(field, budget, raw)
     relatives = factors(relative)
@@ -97,7 +97,7 @@ def rescaled(field: VectorField, budget: Budget, theta: Theta, relative: Tensor)
     t, at = found
     root = torch.tensor(t ** (1 / budget.power), dtype=torch.float64)
     if torch.is_grad_enabled():
-        w = at.w * (root if budget.power == 2 else 1.0)  # of the weights before they are rescaled
+        w = at.w * (root if budget.power == 2 else 1.0)  # for the weights before they are rescaled
         energy = runs[at.run].energy(at.x, w, multipliers[at.run], t)
         log_t = -energy / (2 * at.weight)  # by the implicit function theorem, up to a constant
         root = root * ((log_t - log_t.detach()) / budget.power).exp()
@@ -105,7 +105,7 @@ def rescaled(field: VectorField, budget: Budget, theta: Theta, relative: Tensor)
 
 
 def _reached(theta: Theta, budget: Budget, relative: Tensor) -> Theta:
-    """The same numbers; multipliers that decide nothing have the gradient 0, and not none, which DDP would wait for."""
+    """The same numbers; multipliers that decide nothing get the gradient 0, not None, since DDP would wait for it."""
     if not (torch.is_grad_enabled() and relative.requires_grad):
         return theta
     name = budget.names[0]
@@ -126,8 +126,8 @@ def _solved(
     multipliers: list[Tensor],
     relatives: list[Tensor],
 ) -> tuple[float, Worst] | None:
-    """t for K / unit and its worst case; None where K itself keeps the budget."""
-    limit = budget.C ** (1 - 1e-6)  # what a proof with all roundings adds, and rounding it to float32, is less
+    """t for K / unit and its worst case; None where K already keeps the budget."""
+    limit = budget.C ** (1 - 1e-6)  # more than a proof with all roundings adds, and than rounding to float32
 
     def of(weights: Theta) -> Worst | None:
         found: Worst | None = None
@@ -139,7 +139,7 @@ def _solved(
         return found
 
     guess = max(estimate(run, m, limit) for run, m in zip(runs, multipliers, strict=True))
-    itself = 2 * unit**-budget.power if unit < 1e100 else 0.0  # z of K as it is
+    itself = 2 * unit**-budget.power if unit < 1e100 else 0.0  # z for the unscaled K
     if guess < 1.05 * itself:
         whole = of(theta)
         if whole is not None and whole.squared <= limit**2:

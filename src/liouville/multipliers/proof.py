@@ -5,16 +5,16 @@ For given float64 numbers Lambda and a chain P_N = I, ..., P_0 the bound holds i
     F = [[P - P', V], [V^T, T]] >= 0,        V, T as in `liouville.multipliers.recursion`,
 
 for then |y|^2_P - |y + B w|^2_{P'} - 2 w^T Lambda (s R y - w) = (y, -w)^T F (y, -w) >= 0. P may be any float64 matrix,
-so it is what the recursion computed and a little more. F is computed, and with it F_size, the same sums of the absolute
-values of all terms. A number on the way is a sum of at most n terms (of products with X, J, P or between R and B), and
+so it is the P of the recursion, slightly enlarged. F is computed, and with it F_size, the same sums with the absolute
+values of all terms. Each intermediate is a sum of at most n terms (of products with X, J, P or between R and B), and
 no term is a product of more than four such sums; so, with u = 2^-53,
 
     |F - fl(F)| <= g F_size,        g = k u / (1 - k u),        k = 4 (n + p) + 32,
 
-entry by entry, in whatever order sums are taken. After scaling rows and columns to a diagonal near 1 the spectral norm
-of the difference is at most its largest row sum. That fl(F) - c I = C C^T + E with a small remainder E is not believed
-of a Cholesky factor C but seen: E is computed too, with a rounding of at most g ||C||_F^2 in the Frobenius norm,
-whatever C is. So fl(F) >= (c - ||E||_F) I minus roundings, and F >= 0 if c exceeds all of them. Assumed is that
+entry by entry, for any order of the sums. After scaling rows and columns to a diagonal near 1 the spectral norm
+of the difference is at most its largest row sum. The Cholesky factor C is not trusted to give fl(F) - c I = C C^T + E
+with a small remainder E: E is computed too, with a rounding of at most g ||C||_F^2 in the Frobenius norm,
+whatever C is. So fl(F) >= (c - ||E||_F) I minus roundings, and F >= 0 if c exceeds all of them. It is assumed that
 products of float64 matrices are sums of products, computed in any order with or without fused operations, and that
 nothing underflows.
 """
@@ -33,12 +33,12 @@ from liouville.multipliers.recursion import Window, terms, windows
 from liouville.multipliers.sectors import Sectors
 
 _U = 2.0**-53
-_ROOM = (1e-10, 1e-8, 1e-6, 1e-4)  # by how much, relative to P, each window's P is enlarged: the first that is proved
+_ROOM = (1e-10, 1e-8, 1e-6, 1e-4)  # relative enlargements of each window's P; the first that gives a proof is taken
 
 
 @torch.no_grad()
 def proved_log_bound(sectors: Sectors, multipliers: Tensor) -> float | None:
-    """log U, proved with all roundings: a bound of log ||dState_N/dState_j||_2 for every j; None where the check fails.
+    """log U, proved with all roundings: a bound of log ||dState_N/dState_j||_2 for every j; None if the check fails.
 
     Examples:
         >>> from liouville.fields import HamiltonianField
@@ -69,9 +69,9 @@ def proved_log_bound(sectors: Sectors, multipliers: Tensor) -> float | None:
 
 
 def is_positive(M: Tensor, size: float | Tensor) -> bool:
-    """Whether the symmetric matrix of which ``M`` is a rounding, off by g ``size`` at most, is known to be >= 0.
+    """Whether a symmetric matrix is known to be >= 0, given its rounding ``M``, off by g ``size`` at most.
 
-    ``size`` is a number or a matrix, a bound of the sums of absolute values behind each entry of M.
+    ``size`` is a number or a matrix, a bound of the sums of absolute values from which each entry of M is computed.
     """
     scale = M.diagonal()
     if not bool(M.isfinite().all()) or not bool((scale > 0).all()):
@@ -111,7 +111,7 @@ def _enlarged(window: Window, sizes: Window, P: Tensor, multipliers: Tensor, slo
 
 
 def _term_sizes(sizes: Window, P: Tensor, multipliers: Tensor, slope: float) -> tuple[Tensor, Tensor]:
-    """V and T with sizes in place of numbers, and a plus for every minus."""
+    """V and T with sizes instead of numbers, and a plus for every minus."""
     B, R, L, _ = sizes
     PB = P.abs() @ B
     coupled = (slope * multipliers)[:, None] * L
@@ -120,5 +120,5 @@ def _term_sizes(sizes: Window, P: Tensor, multipliers: Tensor, slope: float) -> 
 
 
 def _growth(terms: int) -> float:
-    """k u / (1 - k u), and a little for computing it."""
+    """k u / (1 - k u), with a margin for its own rounding."""
     return terms * _U / (1 - terms * _U) * (1 + 1e-6)

@@ -10,14 +10,14 @@ and where T > 0 the largest value over all w is |y|^2_P with
 
     P = P' + V T^-1 V^T,        attained at w = T^-1 V^T y.
 
-From P = I behind the last step to the first one: ||dState_N/dState_0||_2^2 <= lambda_max(P_0). As P only grows on the
-way, the same number bounds dState_N/dState_j for every j, and every product of consecutive layers: with fewer steps
-behind it P' is smaller, and so, by the first form, is P.
+The recursion goes from P = I after the last step to the first: ||dState_N/dState_0||_2^2 <= lambda_max(P_0). As P only
+grows on the way, the same number bounds dState_N/dState_j for every j, and every product of consecutive layers: with
+fewer steps after it P' is smaller, and so, by the first form, is P.
 
 Several steps at once, a *window*, are one step with B = [B_1, B_2, ...], R below one another, and
-w_i (s (R y + L w)_i - w_i) >= 0, L_ij = r_i b_j for an activation j of an earlier step than i's, which adds
--s (Lambda L + L^T Lambda) to T. It gives what its steps give one by one (a block elimination of T), in fewer and larger
-products.
+w_i (s (R y + L w)_i - w_i) >= 0, L_ij = r_i b_j where activation j belongs to an earlier step than i, which adds
+-s (Lambda L + L^T Lambda) to T. It gives the same as its steps one by one (a block elimination of T), in fewer and
+larger products.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from liouville.multipliers.sectors import Sectors
 
 
 class Window(NamedTuple):
-    """Some consecutive steps; ``columns`` says which activations they are."""
+    """Some consecutive steps; ``columns`` are their activations."""
 
     B: Tensor
     R: Tensor
@@ -51,7 +51,7 @@ def _window(B: Tensor, R: Tensor, later: Tensor, columns: slice) -> Window:
 
 
 def terms(window: Window, P: Tensor, multipliers: Tensor, slope: float) -> tuple[Tensor, Tensor]:
-    """V and T of a window in front of P."""
+    """V and T of a window, from P after it."""
     B, R, L, _ = window
     PB = P @ B
     steep = (slope * multipliers)[:, None]
@@ -62,7 +62,7 @@ def terms(window: Window, P: Tensor, multipliers: Tensor, slope: float) -> tuple
 
 
 def recursion(parts: list[Window], multipliers: Tensor, slope: float) -> tuple[Tensor, list[Tensor]] | None:
-    """P_0, and of every window the gain T^-1 V^T; None where some T is not positive definite."""
+    """P_0, and the gain T^-1 V^T of every window; None where some T is not positive definite."""
     P, gains = torch.eye(len(parts[0].B), dtype=torch.float64), []
     for window in reversed(parts):
         V, T = terms(window, P, multipliers[window.columns], slope)
@@ -78,9 +78,9 @@ def recursion(parts: list[Window], multipliers: Tensor, slope: float) -> tuple[T
 def gradient(
     parts: list[Window], gains: list[Tensor], x: Tensor, multipliers: Tensor, slope: float
 ) -> tuple[Tensor, Tensor]:
-    """Of every column of x (n, k): the worst w, (p, k), and the derivative of sum |x|^2_{P_0} by log lambda_i, (p,).
+    """For every column of x (n, k) the worst w, (p, k); and the derivative of sum |x|^2_{P_0} by log lambda_i, (p,).
 
-    By the envelope theorem the latter is 2 lambda_i w_i (s (R y)_i - w_i): w is at its best.
+    By the envelope theorem the latter is 2 lambda_i w_i (s (R y)_i - w_i), since w is optimal.
     """
     worst, slack = [], []
     for (B, R, L, _), gain in zip(parts, gains, strict=True):

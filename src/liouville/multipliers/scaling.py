@@ -1,11 +1,11 @@
 r"""The largest scale of weights within a budget, for given multipliers.
 
-Let all slopes shrink by t, to [0, t s], which is what rescaled weights do: B -> t^a B, R -> t^b R with a + b = 1. With
+Rescaled weights, B -> t^a B, R -> t^b R with a + b = 1, shrink all slopes by t, to [0, t s]. With
 multipliers M / t for the unscaled B and R, U^2 = lambda_max(I + V T^-1 V^T) has
 
     V = B + s R^T M,        T = z M - G,        z = 2 / t,        G = s (M L + L^T M) + B^T B,
 
-for all steps as one window: t stands in z alone. So U falls as z grows, whatever M is, and U <= C is the linear matrix
+for all steps as one window: t appears only in z. So U falls as z grows, whatever M is, and U <= C is the linear matrix
 inequality z M >= G + V^T V / (C^2 - 1): the smallest z is a largest eigenvalue. 1/(U^2 - 1) is concave in z along every
 direction, so Newton's method for it finds z in two or three steps.
 """
@@ -24,14 +24,14 @@ from torch import Tensor
 from liouville.multipliers.recursion import gradient, recursion, windows
 from liouville.multipliers.sectors import Sectors
 
-_LANCZOS = 20  # with so many the first try is usually kept: U changes a hundred times faster than z
-_DENSE = 1024  # activations up to which they are taken together
+_LANCZOS = 20  # with so many iterations the first try is usually kept: U changes a hundred times faster than z
+_DENSE = 1024  # maximum number of activations that are taken together
 _TRIES = 40
-_TOLERANCE = 4e-3  # of U^2 - 1, from below
+_TOLERANCE = 4e-3  # relative tolerance of U^2 - 1, from below
 
 
 class Worst(NamedTuple):
-    """U^2, the x and w that attain it, sum lambda_i w_i^2, and in which run: 0 is forwards, 1 backwards."""
+    """U^2, the x and w that attain it, sum lambda_i w_i^2, and the run: 0 is forwards, 1 backwards."""
 
     squared: float
     x: Tensor
@@ -41,7 +41,7 @@ class Worst(NamedTuple):
 
 
 def worst(sectors: Sectors, multipliers: Tensor, run: int = 0) -> Worst | None:
-    """None where the multipliers give no bound."""
+    """The worst case; None where the multipliers give no bound."""
     parts = windows(sectors)
     found = recursion(parts, multipliers, sectors.slope)
     if found is None:
@@ -55,7 +55,7 @@ def worst(sectors: Sectors, multipliers: Tensor, run: int = 0) -> Worst | None:
 def estimate(sectors: Sectors, multipliers: Tensor, budget: float) -> float:
     """z by a few steps of Lanczos' method on M^-1/2 (G + V^T V / (C^2 - 1)) M^-1/2, from below.
 
-    Where that matrix would be large, of its blocks on the diagonal, which are further below.
+    Where that matrix would be large, its diagonal blocks are used, which give a smaller value.
     """
     whole = (slice(0, len(multipliers)),) if len(multipliers) <= _DENSE else sectors.layout.windows
     return max(_largest(sectors, columns, multipliers[columns], budget) for columns in whole)
@@ -68,10 +68,10 @@ def _largest(sectors: Sectors, columns: slice, multipliers: Tensor, budget: floa
     half = ((R @ B) * sectors.layout.later(columns)) * (s * multipliers)[:, None]
     half = torch.addmm(torch.addmm(half, B.mT, B, alpha=0.5), V.mT, V, alpha=0.5 * excess) * root * root[:, None]
     A = half + half.mT
-    before, v = None, torch.cos(torch.arange(len(root), dtype=torch.float64))  # any fixed vector without symmetry
+    before, v = None, torch.cos(torch.arange(len(root), dtype=torch.float64))  # any fixed vector without symmetries
     v, off = v / v.norm(), 0.0
     diagonal, beside = [], []
-    for _ in range(min(_LANCZOS, len(root))):  # orthogonal to the last two: what is lost to rounding is found again
+    for _ in range(min(_LANCZOS, len(root))):  # orthogonal to the last two only: directions lost to rounding reappear
         w = torch.mv(A, v)
         diagonal.append(float(w.dot(v)))
         w.add_(v, alpha=-diagonal[-1])
@@ -88,13 +88,13 @@ def _largest(sectors: Sectors, columns: slice, multipliers: Tensor, budget: floa
 
 
 def solved(z: float, at: Callable[[float], Worst | None], budget: float) -> tuple[float, Worst] | None:
-    """z, to a small fraction the smallest, at which ``at`` was seen to have U <= budget, and what was seen.
+    """A z close to the smallest at which ``at`` verifies U <= budget, and the result there.
 
-    None if there is none among the tries, as for weights that are no numbers.
+    None if no try keeps the budget, as for weights that are not finite.
     """
     limit = budget**2 - 1
     kept: tuple[float, Worst] | None = None
-    low, high = 0.0, float("inf")  # z at which the budget is exceeded, and kept
+    low, high = 0.0, float("inf")  # z at which the budget is exceeded, and at which it is kept
     for _ in range(_TRIES):
         found = at(z)
         growth = 0.0 if found is None else found.squared - 1

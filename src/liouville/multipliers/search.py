@@ -1,4 +1,4 @@
-"""Multipliers: a start in closed form, and better ones by Adam; every iterate gives a bound."""
+"""Multipliers: a start in closed form, improved by Adam; every iterate gives a bound."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor
 from liouville.multipliers.recursion import gradient, recursion, windows
 from liouville.multipliers.sectors import Sectors
 
-_DOMINANCE = 0.5 * (1 + 1e-8)  # where rounding would eat up what is beyond a half
-_RATE = 0.2  # of Adam in log lambda, falling to 0
-_DECAY = 0.9  # of both its averages
+_DOMINANCE = 0.5 * (1 + 1e-8)  # beyond this, rounding would hide the excess over a half
+_RATE = 0.2  # learning rate of Adam in log lambda, falling to 0
+_DECAY = 0.9  # decay of both averages
 _SHARP = 30.0  # directions whose norm is within a few per cent of the largest share the gradient
 
 
@@ -30,7 +30,7 @@ class Found(NamedTuple):
 def start(sectors: Sectors) -> Tensor:
     """lambda_i = |P b_i| / (s |r_i|) + sum_j |H_ij| / 2, H = B^T P B, step by step from the last: T > 0 by its rows.
 
-    The first part balances the two parts of V; Gershgorin's circles say the rest.
+    The first part balances the two parts of V; the rest follows from Gershgorin's circles.
     """
     P, found = torch.eye(len(sectors.B), dtype=torch.float64), []
     rows = sectors.R.norm(dim=1)
@@ -43,13 +43,13 @@ def start(sectors: Sectors) -> Tensor:
         size = size.clamp(min=1e-6 * float(size.max()) + 1e-150)
         found.append(size / rows[step] + _DOMINANCE * H.abs().sum(1))
         V = PB + (R * (sectors.slope * found[-1])[:, None]).mT
-        P = P + V @ torch.linalg.solve_ex(torch.diag(2 * found[-1]) - H, V.mT)[0]  # no number: there is no bound
+        P = P + V @ torch.linalg.solve_ex(torch.diag(2 * found[-1]) - H, V.mT)[0]  # not finite: there is no bound
     return torch.cat(found[::-1])
 
 
 @torch.no_grad()
 def search(sectors: Sectors, first: Tensor, steps: int) -> Found:
-    """The best of ``steps`` multipliers that Adam finds from ``first``, which are the first of them.
+    """The best of ``steps`` multipliers that Adam finds, starting from and including ``first``.
 
     It goes back to the best, with half the rate, where a step leaves the set in which T > 0.
     """

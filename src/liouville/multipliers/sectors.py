@@ -1,4 +1,4 @@
-r"""A flow as steps whose activations are replaced by what is known of their slopes.
+r"""A flow as steps whose activations are replaced by bounds of their slopes.
 
 Two states of a run, and so their difference y, obey exactly
 
@@ -6,7 +6,7 @@ Two states of a run, and so their difference y, obey exactly
 
 for a step y += h V sigma(K y + b) with B_k = h V, R_k = K: every quotient (sigma(u + r) - sigma(u)) / r of an
 activation with 0 <= sigma' <= s lies in [0, s], kinks included. Every Jacobian has this form too. Nothing else of the
-states is kept, so what follows from it holds for every input and every bias. `liouville.multipliers.steps` has V, K, h.
+states is kept, so the results hold for every input and every bias. `liouville.multipliers.steps` has V, K, h.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from liouville.fields.base import Theta
 from liouville.multipliers.steps import steps_of
 from liouville.schemes import Scheme
 
-_ACTIVATIONS = (tanh, relu, softplus, logistic)  # 0 <= sigma' <= s is proved of these functions
-_WINDOW = 128  # a Cholesky factor of so many rows costs as much as the calls around it
+_ACTIVATIONS = (tanh, relu, softplus, logistic)  # 0 <= sigma' <= s is proved for these functions
+_WINDOW = 128  # at this number of rows a Cholesky factorisation costs as much as the calls around it
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which activations belong to which step; the same for all weights, and so made once.
+    """Which activations belong to which step; it does not depend on the weights, so it is made once.
 
     Args:
         widths: how many activations each step has, in order.
@@ -44,12 +44,12 @@ class Layout:
 
     @cached_property
     def first(self) -> Tensor:
-        """(p,): the first activation of each one's step."""
+        """(p,): for each activation, the first one of its step."""
         return self.last - torch.tensor(self.widths).repeat_interleave(torch.tensor(self.widths))
 
     @cached_property
     def last(self) -> Tensor:
-        """(p,): one behind the last activation of each one's step."""
+        """(p,): for each activation, one past the last one of its step."""
         widths = torch.tensor(self.widths)
         return widths.cumsum(0).repeat_interleave(widths)
 
@@ -61,7 +61,7 @@ class Layout:
 
     @cached_property
     def windows(self) -> tuple[slice, ...]:
-        """Some consecutive steps each: at most `_WINDOW` activations, and one step at least."""
+        """Windows of consecutive steps: at most `_WINDOW` activations, and at least one step."""
         found = [self.steps[0]]
         for step in self.steps[1:]:
             if step.stop - found[-1].start > _WINDOW:
@@ -71,7 +71,7 @@ class Layout:
         return tuple(found)
 
     def later(self, columns: slice) -> Tensor:
-        """(w, w), 1 where i's step is later than j's, else 0."""
+        """(w, w), 1 where the step of i is later than the step of j, else 0."""
         key = (columns.start, columns.stop)
         if key not in self._masks:
             of = self.first[columns]
@@ -97,7 +97,7 @@ class Sectors:
         R: (p, n).
         slope: s.
         layout: of the p activations.
-        sizes: entrywise bounds of the sums of absolute values that B and R are computed by, if asked for.
+        sizes: entrywise bounds of the sums of absolute values from which B and R are computed, if requested.
     """
 
     B: Tensor
@@ -107,14 +107,14 @@ class Sectors:
     sizes: tuple[Tensor, Tensor] | None = None
 
     def inverse(self) -> Sectors:
-        """The steps of the inverse of a composition of shears: the same ones backwards, with the other sign."""
+        """The steps of the inverse of a composition of shears: the same shears in reverse order, with opposite sign."""
         sizes = None if self.sizes is None else (self.sizes[0].flip(1), self.sizes[1].flip(0))
         return Sectors(-self.B.flip(1), self.R.flip(0), self.slope, _layout(self.layout.widths[::-1]), sizes)
 
     def ratio(self) -> Tensor:
-        """|b_i| / (s |r_i|), columns of B and rows of R: the unit that multipliers are measured in; differentiable."""
+        """|b_i| / (s |r_i|), columns of B and rows of R: the unit of the multipliers; differentiable."""
         b, r = self.B.square().sum(0), self.R.square().sum(1)
-        least = 1e-12 * torch.stack((b.detach(), r.detach())).amax(1) + 1e-300  # a root has no derivative at 0
+        least = 1e-12 * torch.stack((b.detach(), r.detach())).amax(1) + 1e-300  # a square root has no derivative at 0
         return (b.clamp(min=least[0]) / r.clamp(min=least[1])).sqrt() / self.slope
 
     def energy(self, x: Tensor, w: Tensor, multipliers: Tensor, shrink: float = 1.0) -> Tensor:
@@ -126,16 +126,16 @@ class Sectors:
 
 
 def sectors_of(field: VectorField, scheme: Scheme, theta: Theta, h: float, sized: bool = False) -> Sectors:
-    """What is known of the steps of ``scheme`` through ``field`` with the weights ``theta``; differentiable in them.
+    """The sectors of the steps of ``scheme`` through ``field`` with the weights ``theta``; differentiable in them.
 
     Args:
-        field, scheme: what runs.
-        theta: the field's weights, or others of these shapes.
+        field, scheme: the field and the scheme of the flow.
+        theta: the field's weights, or others of the same shapes.
         h: the step.
         sized: whether to compute `Sectors.sizes`.
 
     Raises:
-        NotImplementedError: unless the field, its operator and activation and the scheme are exactly ones of these.
+        NotImplementedError: unless the classes of field, operator, activation and scheme are exactly known ones.
 
     Examples:
         >>> from liouville.fields import SeparableHamiltonianField
@@ -144,11 +144,11 @@ def sectors_of(field: VectorField, scheme: Scheme, theta: Theta, h: float, sized
         >>> sectors_of(field, SymplecticEuler(), field.theta(), 0.1).B.shape
         torch.Size([4, 12])
     """
-    wide = type(theta)(*(w.to("cpu", torch.float64) if w.dim() > 2 else w for w in theta))  # all but biases
+    wide = type(theta)(*(w.to("cpu", torch.float64) if w.dim() > 2 else w for w in theta))  # all except biases
     parts, at_once = steps_of(field, scheme, wide, h)
     sigma: Activation = field.activation  # type: ignore[assignment]
     if sigma not in _ACTIVATIONS:
-        raise NotImplementedError(f"no bounds of the slopes are proved of {sigma}.")
+        raise NotImplementedError(f"no bounds of the slopes of {sigma} are proved.")
     widths = tuple(part.factors.R.shape[-2] for part in parts)
     B = _beside(field, [(part.length * _product(part.factors.left), part.to) for part in parts])
     R = _beside(field, [(part.factors.R.mT, part.of) for part in parts]).mT
@@ -166,7 +166,7 @@ def sectors_of(field: VectorField, scheme: Scheme, theta: Theta, h: float, sized
 
 
 def _beside(field: VectorField, stacks: list[tuple[Tensor, slice]]) -> Tensor:
-    """(n, p) from stacks (N or 1, features of a half, m): layer after layer, and in each the parts in order."""
+    """(n, p) from stacks (N or 1, features of a half, m): layer by layer, with the parts of each in order."""
     placed = [F.pad(stack, (0, 0, rows.start, field.features - rows.stop)) for stack, rows in stacks]
     wide = placed[0] if len(placed) == 1 else torch.cat(placed, 2)
     return wide.expand(field.layers, -1, -1).permute(1, 0, 2).reshape(field.features, -1)

@@ -1,4 +1,4 @@
-r"""The steps of a scheme through a field, where what runs is known to be
+r"""The steps of a scheme through a field, where they are known to be
 
     y[to] += length left_1 left_2 ... sigma(R y[of] + b),
 
@@ -36,7 +36,7 @@ class Part(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """The parts of every layer, in order; ``at_once``: all of them read the state in front of the layer."""
+    """The parts of every layer, in order; ``at_once``: all of them read the state before the layer."""
 
     parts: tuple[Part, ...]
     at_once: bool
@@ -46,7 +46,7 @@ def steps_of(field: VectorField, scheme: Scheme, theta: Theta, h: float) -> Step
     """The steps of ``scheme`` through ``field`` with the weights ``theta``, of length h, differentiable in them.
 
     Raises:
-        NotImplementedError: unless the field, its operator and the scheme are exactly ones of these.
+        NotImplementedError: unless the classes of the field, its operator and the scheme are exactly known ones.
 
     Examples:
         >>> from liouville.schemes import Verlet
@@ -56,7 +56,7 @@ def steps_of(field: VectorField, scheme: Scheme, theta: Theta, h: float) -> Step
     """
     known: Any = field
     if type(field) not in FIELDS or type(known.operator) not in (Dense, Graph):
-        raise NotImplementedError(f"no steps are known of {type(field).__name__}{_operator(field)}.")
+        raise NotImplementedError(f"the steps of {type(field).__name__}{_operator(field)} are not known.")
     velocities, n = known.factors(theta), field.features
     if len(velocities) == 1:
         halves = {"y": (slice(0, n), slice(0, n), velocities[0])}
@@ -69,7 +69,7 @@ def steps_of(field: VectorField, scheme: Scheme, theta: Theta, h: float) -> Step
     elif type(scheme) is ForwardEuler:
         taken = [(half, h) for half in halves]
     else:
-        raise NotImplementedError(f"no steps are known of {type(scheme).__name__} through {type(field).__name__}.")
+        raise NotImplementedError(f"the steps of {type(scheme).__name__} through {type(field).__name__} are not known.")
     parts = [Part(*halves[half][:2], length, halves[half][2]) for half, length in taken]
     return Steps(tuple(parts), at_once=type(scheme) is ForwardEuler)
 

@@ -1,4 +1,4 @@
-"""Figures of runs and of the theory. matplotlib is imported with the first one; its global state stays as it is."""
+"""Figures of runs and of the theory. matplotlib is imported with the first figure; its global state is unchanged."""
 
 from liouville.report.figures import draw_all
 from liouville.report.images import hardest_mistakes

@@ -1,4 +1,4 @@
-"""Networks on points of the plane beside each other: the plane that each divides, and its features on their way."""
+"""Several networks on points of the plane, side by side: their decision regions, and features by depth."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _SHOWN = 500  # points drawn
 
 @torch.no_grad()
 def planes_beside(networks: Mapping[str, Network], x: Tensor, y: Tensor, task: Task, title: str) -> Figure:
-    """What each network decides where, with the points on top; one panel each, named and with its share of right ones.
+    """The decision regions of each network, with the points on top; one panel each, with its name and its accuracy.
 
     Args:
-        networks: by name, each with two inputs.
+        networks: networks by name, each with two inputs.
         x, y: points of the plane, (samples, 2), and their labels.
         task: turns scores into probabilities.
-        title: what is seen.
+        title: the title of the figure.
     """
     low, high = x.amin(0), x.amax(0)
     pad = 0.06 * float((high - low).max())
@@ -62,16 +62,16 @@ def planes_beside(networks: Mapping[str, Network], x: Tensor, y: Tensor, task: T
 def features_beside(
     networks: Mapping[str, Network], x: Tensor, y: Tensor, task: Task, title: str, panels: int = 5
 ) -> Figure:
-    """The features of the points behind some layers, one row for each network, from its lift to its head.
+    """The features of the points after some layers, one row for each network, from its lift to its head.
 
-    Each row is one projection for all its panels. For two classes its horizontal axis is the normal of the head's
-    plane, which is dashed, and the vertical one the first principal component orthogonal to it behind the last layer;
+    Each row uses one projection for all its panels. For two classes its horizontal axis is the normal of the head's
+    plane, which is dashed, and the vertical one the first principal component orthogonal to it after the last layer;
     for more classes they are the first two components.
 
     Args:
-        networks: by name, each of one flow.
+        networks: networks by name, each with one flow.
         x, y, task, title: as for `planes_beside`.
-        panels: depths to show, the lift's output among them.
+        panels: number of depths to show, including the lift's output.
     """
     with styled():
         figure = canvas(1.75 * panels + 0.4, 1.9 * len(networks) + 0.6)
@@ -95,14 +95,14 @@ def features_beside(
 
 
 def _read(network: Network, features: Tensor) -> Tensor:
-    """What the head's last layer reads."""
+    """The input of the head's last layer."""
     for module in linear_head(network)[0]:
         features = module(features)
     return features
 
 
 def _basis(network: Network, features: Tensor) -> tuple[Tensor, float | None]:
-    """Two orthonormal directions, (n, 2), and where the head's plane crosses the first, if it has one score."""
+    """Two orthonormal directions, (n, 2), and where the head's plane crosses the first one, given one score."""
     linear = linear_head(network)[1]
     spread = features - features.mean(0)
     if linear.out_features > 1:

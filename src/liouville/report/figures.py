@@ -1,4 +1,4 @@
-"""Which figures suit a run: the training curves always, the others by the kind of data."""
+"""The figures of a run: always the training curves, others by the kind of data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def draw_all(
     network: Network, split: Split, history: History, folder: str | os.PathLike[str], *, svg: bool = False
 ) -> list[Path]:
-    """Draw every figure that suits the data into ``folder``.
+    """Draw every figure that fits the data into ``folder``.
 
     Returns:
         The files, training curves first.

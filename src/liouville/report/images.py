@@ -1,4 +1,4 @@
-"""Networks on images: the test images that they get wrong, the surest mistakes first."""
+"""Networks on images: misclassified test images, the most confident mistakes first."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def hardest_mistakes(
     columns: int = 10,
     rows: int = 4,
 ) -> Figure:
-    """A sheet of test images: those that are wrong, by falling probability of the wrong answer.
+    """A sheet of misclassified test images, by decreasing probability of the wrong answer.
 
-    Where none is wrong, it shows the images that the network is least sure of.
+    Without mistakes, it shows the images with the least certain answers.
 
     Args:
-        network: with images (samples, channels, height, width) as inputs.
-        x: images.
+        network: a network on images (samples, channels, height, width).
+        x: the images.
         y: their labels.
         task: turns scores into probabilities.
         label_names: one for each class; their numbers if None.
-        columns, rows: of the sheet.
+        columns, rows: size of the sheet.
     """
     names = label_names or [str(k) for k in range(task.classes)]
     p = torch.cat([task.probabilities(network(part).float()).cpu() for part in x.split(1000)])

@@ -1,4 +1,4 @@
-"""Training from level to level: validation accuracy by iteration, each depth in its own colour."""
+"""Multilevel training: validation accuracy by iteration, each depth in its own colour."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def convergence_by_level(runs: Mapping[str, Sequence[Curve]], title: str) -> Fig
     """One panel for each network: score by iteration, counted through the levels.
 
     Args:
-        runs: by network, for every level its layers and the scores on arrival and behind each iteration, in [0, 1].
-        title: what is seen.
+        runs: by network, for every level its layers and the scores at its start and after each iteration, in [0, 1].
+        title: the title of the figure.
 
     Raises:
         ValueError: if there is no run.
@@ -52,7 +52,7 @@ def convergence_by_level(runs: Mapping[str, Sequence[Curve]], title: str) -> Fig
 
 
 def _draw(axes: Axes, levels: Sequence[Curve], shades: Mapping[int, str]) -> None:
-    """A dot on arrival; a level starts at the iteration where the one before ended."""
+    """A dot at the start; a level starts at the iteration where the previous one ended."""
     begin = 0
     for layers, scores in levels:
         percents = [100 * score for score in scores]

@@ -1,4 +1,4 @@
-"""Networks in motion: how the features of held-out points move from layer to layer, as an animation."""
+"""An animation of the features of held-out points from layer to layer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
     from matplotlib.axes import Axes
 
-_HELD = 10  # frames that the last layer stays
+_HELD = 10  # frames for the last layer
 
 
 @torch.no_grad()
@@ -36,18 +36,19 @@ def features_in_motion(
 ) -> FuncAnimation:
     """The features of held-out points, layer by layer, in one orthonormal basis and one window for all frames.
 
-    Across is the normal of the head's dividing plane; up, and in a second panel across and up, are the principal
-    components orthogonal to it of the features behind all layers together. With four features the panels show all.
+    The horizontal axis is the normal of the head's dividing plane. The vertical axis, and both axes of a second panel,
+    are principal components orthogonal to it, of the features after all layers together. Four features are shown
+    completely.
 
     Args:
         network: a classifier of two classes, with one flow as its body and at least two features.
         x: held-out points.
         y: their labels.
-        task: says which of them the head gets right.
+        task: decides which of them the head gets right.
         label_names: one for each class; their numbers if None.
-        title: in front of the layer.
-        points: drawn; the share that is right is of all.
-        frames: at most; the last layer stays for ten of them.
+        title: text before the layer number.
+        points: number of points drawn; the accuracy is over all points.
+        frames: maximum number of frames; the last layer stays for ten of them.
 
     Raises:
         ValueError: if the network's body is not one flow, or there are more than two classes.
@@ -105,7 +106,7 @@ def _animate(
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=2, handletextpad=0.2)
         title = heading(figure, titles[0])
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # what was laid out stays where it is in every frame
+        figure.set_layout_engine("none")  # keep the layout in every frame
 
     def draw(j: int) -> list[object]:
         for shown, window in zip(dots, windows, strict=True):

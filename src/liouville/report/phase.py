@@ -1,4 +1,4 @@
-r"""Phase planes: how the layers of a network with two features move a few points, over the arrows of its field."""
+r"""Phase planes: trajectories of a few points through a network with two features, over the arrows of its field."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _ARROWS = 13
 
 @torch.no_grad()
 def phase_planes(flows: Mapping[str, Flow], inputs: Tensor, title: str = "", side: float | None = None) -> Figure:
-    """The trajectories of the inputs, a dot for each layer, one panel for each flow; arrows are layer 0's field.
+    """The trajectories of the inputs, a dot for each layer, one panel for each flow; arrows show the field of layer 0.
 
     Args:
-        flows: by the name over the panel; two features each.
+        flows: flows by the title of their panel; two features each.
         inputs: (points, 2).
-        title: of the figure.
-        side: the panels show [-side, side]^2; by default what holds all trajectories.
+        title: the title of the figure.
+        side: the panels show [-side, side]^2; by default large enough for all trajectories.
 
     Raises:
         ValueError: if there is no flow, or the inputs do not lie in the plane.

@@ -1,4 +1,4 @@
-"""Networks on points of the plane: what they decide where, and how the features move through the layers."""
+"""Networks on points of the plane: their decision regions, and how the features move through the layers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SHOWN = 2000  # points drawn; more hide each other
+_SHOWN = 2000  # points drawn; more would hide each other
 _CELLS = 8_000_000  # grid points times layers, which bounds the time of the shading
 
 
@@ -29,7 +29,7 @@ def decision_regions(
     """The predicted probability of every class over the plane, with held-out points on top, the wrong ones marked.
 
     Args:
-        network: with two inputs.
+        network: a network with two inputs.
         x: points, (samples, 2).
         y: their labels.
         task: turns scores into probabilities.
@@ -82,11 +82,11 @@ def features_at_depths(
     label_names: Sequence[str] | None = None,
     panels: int = 6,
 ) -> Figure:
-    """The features of held-out points behind some layers, from the lift to the head, each panel a projection.
+    """The features of held-out points after some layers, from the lift to the head, each panel a projection.
 
     For two classes the horizontal axis is the normal of the head's dividing plane, in all panels, and the vertical one
     the panel's first principal component orthogonal to it; for more classes they are its first two components.
-    Each panel says how many points the trained head would get right if it read that layer.
+    Each panel states the fraction of points that the trained head would get right if it read that layer.
 
     Raises:
         ValueError: if the network's body is not one flow.
@@ -119,18 +119,18 @@ def features_at_depths(
         handles = grid[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower left", ncols=6, handletextpad=0.2, columnspacing=1.2)
         axis = "normal of its plane (dashed)" if task.kind == "logistic" else "first principal component"
-        note = f"%: what the final head gets right there; across: {axis}, up: next principal component"
+        note = f"%: accuracy of the final head there; across: {axis}, up: next principal component"
         start, share = (percent(task.score(network.head(features[j].to(x.dtype)), y)) for j in (0, flow.layers))
-        heading(figure, f"The head gets {share} of the test points right behind {flow.layers} layers, {start} before")
+        heading(figure, f"The head gets {share} of the test points right after {flow.layers} layers, {start} before")
         figure.text(0.988, 0.012, note, ha="right", va="bottom", fontsize=8, color=GREY)
     return figure
 
 
 def head_plane(network: Network, features: Tensor) -> tuple[Tensor, float]:
-    """The unit normal of the head's dividing plane, towards class 1, at the features' mean, and where it crosses it.
+    """The unit normal of the head's dividing plane, towards class 1, at the features' mean, and the crossing point.
 
     Args:
-        network: with one score.
+        network: a network with one score.
         features: (samples, n), the head's inputs.
     """
     centre = features.mean(0).double()
@@ -144,7 +144,7 @@ def head_plane(network: Network, features: Tensor) -> tuple[Tensor, float]:
 
 
 def _basis(network: Network, features: Tensor, task: Task) -> tuple[Tensor, float | None]:
-    """Two orthonormal directions, (n, 2), and where the head's plane crosses the first, if it has one."""
+    """Two orthonormal directions, (n, 2), and the point where the head's plane crosses the first, if it has one."""
     centre = features.mean(0)
     spread = features - centre
     if task.kind != "logistic":
@@ -160,13 +160,13 @@ def _scores(network: Network, x: Tensor) -> Tensor:
 
 
 def _points(axes: Axes, points: Tensor, y: Tensor, names: Sequence[str], size: float) -> None:
-    """A random mixture of the classes, so that none lies on top; one legend entry for each."""
+    """The points in random order, so that no class lies on top; one legend entry for each."""
     points, y = points[:_SHOWN].cpu(), y[:_SHOWN].cpu()
     palette = colours(len(names))
     order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))
     shades = [palette[int(k)] for k in y[order]]
     across, up = points[order].unbind(1)
-    axes.scatter(across, up, s=size, c=shades, linewidths=0, alpha=0.85, zorder=2, rasterized=True)  # a small SVG
+    axes.scatter(across, up, s=size, c=shades, linewidths=0, alpha=0.85, zorder=2, rasterized=True)  # for a small SVG
     for name, colour in zip(names, palette, strict=True):
         axes.scatter([], [], s=22, c=colour, linewidths=0, label=name)
 

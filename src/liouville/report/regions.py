@@ -25,11 +25,11 @@ _SHOWN = 4000  # eigenvalues drawn; more hide each other
 def spectra_over_regions(spectra: Mapping[str, tuple[Scheme, Tensor]]) -> Figure:
     """h times the eigenvalues of f', one panel for each network; shaded where a mode does not grow from step to step.
 
-    The region is one of frozen, linear layers: eigenvalues inside are advice, not proof, and for partitioned and
-    two-step schemes it is a piece of the imaginary axis.
+    The region is for frozen, linear layers: eigenvalues inside are advice, not proof. For partitioned and two-step
+    schemes it is an interval of the imaginary axis.
 
     Args:
-        spectra: by network, its scheme and (..., n) complex values h lambda, as ``analysis.layer_spectra`` gives them.
+        spectra: by network, its scheme and (..., n) complex values h lambda, from ``analysis.layer_spectra``.
 
     Raises:
         ValueError: if there is no network.
@@ -56,15 +56,13 @@ def spectra_over_regions(spectra: Mapping[str, tuple[Scheme, Tensor]]) -> Figure
             axes.set_title(f"{name}: growth ≤ {float(growth):.3g} a step", fontsize=9.5)
             axes.set_xlabel(r"Re $h\lambda$")
         panels[0].set_ylabel(r"Im $h\lambda$")
-        note = (
-            "shaded: where the scheme does not amplify a frozen, linear layer; a bar where that is a piece of the axis"
-        )
+        note = "shaded: the scheme does not amplify a frozen, linear layer; a bar if that is an interval of the axis"
         heading(figure, "Eigenvalues of the layers' Jacobians, times h, over the stable region of the scheme", note)
     return figure
 
 
 def _region(axes: Axes, scheme: Scheme, reach: float) -> None:
-    """The region; a bar along what of the imaginary axis is stable where that is all of it."""
+    """The region, or a bar where it is only an interval of the imaginary axis."""
     ticks = torch.linspace(-reach, reach, 400, dtype=torch.float64)
     x, y = torch.meshgrid(ticks, ticks, indexing="xy")
     stable = amplification(scheme, torch.complex(x, y)) <= 1

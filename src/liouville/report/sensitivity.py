@@ -1,7 +1,7 @@
-r"""How far the last layer still feels the first: norms and singular values of dState_N/dState_j by depth.
+r"""How strongly the last state depends on earlier ones: norms and singular values of dState_N/dState_j by depth.
 
-Every sample counts by itself: lines are medians, bands reach from the least to the largest sample. The lower bound 1 is
-one of single samples; the mean of their matrices obeys none.
+Every sample is measured separately: lines are medians, bands reach from the least to the largest sample. The lower
+bound 1 holds for single samples, not for the mean of their matrices.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DASHES: Any = (0, (4, 3))
-_FLOOR = 1e-30  # what is smaller, or 0, is drawn here
+_FLOOR = 1e-30  # smaller values and 0 are drawn here
 
 
 def sensitivity_by_depth(norms: Mapping[str, Tensor]) -> Figure:
-    """||dState_N/dState_j|| over the number of layers N - j between, one panel for each network, on one log scale.
+    """||dState_N/dState_j|| over the number of layers N - j between them, a panel for each network, on one log scale.
 
     Args:
-        norms: by network, (N + 1, *batch) with j = 0 ... N, as ``analysis.norms(analysis.backward_sensitivity(flow,
-            y)).two`` gives them.
+        norms: by network, (N + 1, *batch) with j = 0 ... N, from
+            ``analysis.norms(analysis.backward_sensitivity(flow, y)).two``.
 
     Raises:
-        ValueError: if there is no network, or one of no layers.
+        ValueError: if there is no network, or a network without layers.
 
     Examples:
         >>> import liouville as lv
@@ -61,12 +61,12 @@ def sensitivity_by_depth(norms: Mapping[str, Tensor]) -> Figure:
 
 
 def sensitivity_by_iteration(iterations: Sequence[int], norms: Mapping[str, Tensor], lines: int = 6) -> Figure:
-    """||dState_N/dState_j|| over the training iterations, a colour for each of some depths.
+    """||dState_N/dState_j|| over the training iterations, for some depths, one colour each.
 
     Args:
-        iterations: at which the norms were taken, (I,).
+        iterations: iterations of the measured norms, (I,).
         norms: by network, (I, N + 1, *batch).
-        lines: how many depths are drawn, from the first layer to the last but one.
+        lines: number of depths drawn, from the first layer to the last but one.
 
     Raises:
         ValueError: if there is no network, or the iterations do not match.
@@ -94,10 +94,10 @@ def sensitivity_by_iteration(iterations: Sequence[int], norms: Mapping[str, Tens
 
 
 def singular_values_by_depth(spectra: Mapping[str, Tensor]) -> Figure:
-    """All singular values of dState_N/dState_j over N - j: what grows, what shrinks, and whether they pair as (s, 1/s).
+    """All singular values of dState_N/dState_j over N - j: growing and shrinking directions, and pairs (s, 1/s).
 
     Args:
-        spectra: by network, (N + 1, *batch, n), largest first, as ``analysis.singular_spectra`` gives them.
+        spectra: by network, (N + 1, *batch, n), largest first, from ``analysis.singular_spectra``.
 
     Raises:
         ValueError: if there is no network, or one of no layers.
@@ -113,21 +113,21 @@ def singular_values_by_depth(spectra: Mapping[str, Tensor]) -> Figure:
         panels[0].set_ylabel(r"singular values of $\partial y_N / \partial y_{N-l}$")
         name, values = next(iter(curves.items()))
         title = (
-            f"{name}: behind {values.shape[1]} layers the largest singular value is {_number(values[0, -1].median())}"
+            f"{name}: after {values.shape[1]} layers the largest singular value is {_number(values[0, -1].median())}"
         )
         heading(figure, f"{title}, the smallest {_number(values[-1, -1].median())} (medians)", _PAIRS)
     return figure
 
 
 def lyapunov_spectra(norms: Mapping[str, Tensor], exponents: Mapping[str, Tensor]) -> Figure:
-    """Two panels for each network: the norms by depth, and beneath them its Lyapunov spectrum, the largest first.
+    """Two panels for each network: the norms by depth, and below them its Lyapunov spectrum, largest first.
 
     Args:
         norms: as for `sensitivity_by_depth`.
-        exponents: by network, (*batch, n), as ``analysis.lyapunov_spectrum`` gives them.
+        exponents: by network, (*batch, n), from ``analysis.lyapunov_spectrum``.
 
     Raises:
-        ValueError: if there is no network, one of no layers, or the two are not of the same networks.
+        ValueError: if there is no network, a network without layers, or the two have different networks.
     """
     curves = {name: _by_distance(values) for name, values in _named(norms)}
     spectra = {name: values.detach().double().cpu().flatten(0, -2) for name, values in _named(exponents)}
@@ -160,12 +160,12 @@ def lyapunov_spectra(norms: Mapping[str, Tensor], exponents: Mapping[str, Tensor
 
 
 def growth_over_time(times: Tensor, norms: Mapping[str, Tensor], slope: float) -> Figure:
-    """Norms over time, both on log scales, beside a straight line of slope 1.
+    """Norms over time, both on log scales, with a straight line of slope 1.
 
     Args:
         times: (M,), positive.
         norms: by curve, (M,).
-        slope: the measured one, for the title.
+        slope: the measured slope, for the title.
     """
     with styled():
         figure = canvas(6.4, 4.2)
@@ -184,8 +184,8 @@ def growth_over_time(times: Tensor, norms: Mapping[str, Tensor], slope: float) -
 
 _SAMPLES = "line: median of the samples; band: least to largest sample; "
 _NOTE = f"{_SAMPLES}dashed: the lower bound 1 of Hamiltonian networks"
-_EXPONENTS = "line, dot: median of samples; band, bar: least to largest; dashed: 1, and 0, where a length is kept"
-_PAIRS = f"{_SAMPLES}dashed: 1, about which those of a symplectic network with X = I lie in pairs (s, 1/s)"
+_EXPONENTS = "line, dot: median of samples; band, bar: least to largest; dashed: 1, and 0, where lengths are constant"
+_PAIRS = f"{_SAMPLES}dashed: 1; a symplectic network with X = I has pairs (s, 1/s) around it"
 
 
 def _named(curves: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor]]:
@@ -195,10 +195,10 @@ def _named(curves: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor]]:
 
 
 def _by_distance(values: Tensor, axis: int = 0) -> Tensor:
-    """(N + 1, *batch) over j -> (N, samples) over l = N - j = 1 ... N; further axes in front stay."""
+    """(N + 1, *batch) over j -> (N, samples) over l = N - j = 1 ... N; further leading axes stay."""
     values = values.detach().double().cpu()
     if values.shape[axis] < 2:
-        raise ValueError(f"expected N + 1 >= 2 matrices, got {values.shape[axis]}; give those of all j = 0 ... N.")
+        raise ValueError(f"expected N + 1 >= 2 matrices, got {values.shape[axis]}; give one for each j = 0 ... N.")
     return values.flip(axis).narrow(axis, 1, values.shape[axis] - 1).flatten(axis + 1).clamp(min=_FLOOR)
 
 
@@ -226,7 +226,7 @@ def _bound(axes: Axes) -> None:
 
 
 def _shades(number: int) -> list[Any]:
-    """Light to dark along one scale, for what has an order."""
+    """Colours from light to dark, for ordered values."""
     import matplotlib
 
     return [matplotlib.colormaps["viridis"](0.9 - 0.85 * k / max(1, number - 1)) for k in range(number)]

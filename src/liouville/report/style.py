@@ -1,4 +1,4 @@
-"""One look for all figures: colours that colour-blind readers tell apart, thin axes, no frame that says nothing."""
+"""One style for all figures: colours that colour-blind readers can distinguish, thin axes, no needless frames."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
-# Okabe and Ito's palette, which most colour-blind readers tell apart; for more classes Paul Tol's muted one.
+# Okabe and Ito's palette, which most colour-blind readers can distinguish; for more classes Paul Tol's muted palette.
 _FEW = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MANY = ("#332288", "#CC6677", "#DDCC77", "#117733", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499", "#777777")
 DARK, GREY = "#222222", "#8A8A8A"
-_SHAPES = 300  # points that an SVG draws one by one
+_SHAPES = 300  # maximum number of points that an SVG draws one by one
 
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -54,13 +54,13 @@ _STYLE: Any = {
     "savefig.facecolor": "white",
     "image.cmap": "gray",
     "svg.fonttype": "path",
-    "svg.hashsalt": "liouville",  # the same picture is the same file
+    "svg.hashsalt": "liouville",  # makes equal pictures equal files
 }
 
 
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
-    """matplotlib's settings inside the block; whatever they were comes back behind it.
+    """Use this library's matplotlib settings inside the block, and restore the previous ones afterwards.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -74,7 +74,7 @@ def styled() -> Iterator[None]:
 
 
 def canvas(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, drawn by Agg; pyplot does not know of it."""
+    """An empty figure of this size in inches, drawn by Agg and not registered in pyplot."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -84,7 +84,7 @@ def canvas(width: float, height: float) -> Figure:
 
 
 def heading(figure: Figure, title: str, below: str = "") -> Text:
-    """What is seen, in one sentence, and how it was made in smaller print; returns the sentence."""
+    """Write the title sentence, and a note in smaller print; returns the sentence."""
     text = figure.suptitle(title, x=0.012, ha="left", fontsize=11.5, fontweight="bold", wrap=True)
     if below:
         figure.supxlabel(below, x=0.012, ha="left", fontsize=8, color=GREY, wrap=True)
@@ -98,7 +98,7 @@ def colours(number: int) -> tuple[str, ...]:
 
 
 def blend(probabilities: Tensor) -> Tensor:
-    """(..., classes) -> (..., 3): the classes' colours mixed by probability; the less certain, the paler."""
+    """(..., classes) -> (..., 3): the classes' colours mixed by probability; uncertain points are paler."""
     classes = probabilities.shape[-1]
     rgb = torch.tensor([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in colours(classes)])
     certainty = (probabilities.amax(-1, keepdim=True) - 1 / classes) / (1 - 1 / classes)
@@ -106,7 +106,7 @@ def blend(probabilities: Tensor) -> Tensor:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage that is 100 % only where it is all of it.
+    """A fraction as a percentage that is 100 % only if it is complete.
 
     Examples:
         >>> percent(1.0), percent(0.99999), percent(0.9975)
@@ -118,9 +118,9 @@ def percent(share: float) -> str:
 
 
 def save(figure: Figure, path: str | os.PathLike[str], *, svg: bool = False) -> list[Path]:
-    """Write ``path`` as a PNG with 150 dots per inch, and an SVG beside it if asked; whole or not at all.
+    """Write ``path`` as a PNG with 150 dots per inch, and an SVG if requested; whole or not at all.
 
-    In the SVG a cloud of more than a few hundred points is one picture: as shapes it would take megabytes.
+    In the SVG more than a few hundred points are one embedded image: as shapes they would take megabytes.
     """
     path = Path(path)
     for axes in figure.axes:

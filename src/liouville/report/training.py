@@ -1,4 +1,4 @@
-"""How training went: loss, score and gradient norm over the epochs; for regression, predictions against targets."""
+"""Training curves: loss, score and gradient norm over the epochs; for regression, predictions against targets."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def training_curves(records: Sequence[Mapping[str, Any]], score_name: str = "acc
     """Loss on a logarithmic axis, score, and gradient norm, epoch by epoch.
 
     Args:
-        records: as `liouville.train.History.records` gives them.
+        records: records from `liouville.train.History.records`.
         score_name: ``accuracy`` or ``r2``.
-        best_epoch: is marked; 0 marks none. Where ``layers`` changes, a line says so.
+        best_epoch: epoch to mark; 0 marks none. A line marks each change of ``layers``.
 
     Raises:
         ValueError: if there is no record.
@@ -68,7 +68,7 @@ def predictions(predicted: Tensor, targets: Tensor, r2: float) -> Figure:
 
     Args:
         predicted, targets: (samples,) or (samples, outputs).
-        r2: the share of the variance explained, for the title.
+        r2: the fraction of the variance explained, for the title.
     """
     x, y = targets.detach().cpu().flatten().tolist(), predicted.detach().cpu().flatten().tolist()
     with styled():
@@ -99,12 +99,12 @@ def _pair(
 
 
 def _doublings(records: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The first epoch at every depth but the first."""
+    """The first epoch at every depth except the first."""
     return [b["epoch"] for a, b in itertools.pairwise(records) if a.get("layers") != b.get("layers")]
 
 
 def _name_levels(axes: Axes, records: Sequence[Mapping[str, Any]]) -> None:
-    """The number of layers at the foot of each level, where there are several."""
+    """The number of layers at the bottom of each level, if there are several."""
     starts = _doublings(records)
     for epoch in [records[0]["epoch"], *starts] if starts else ():
         layers = next(r["layers"] for r in records if r["epoch"] == epoch)
@@ -125,7 +125,7 @@ def _line(axes: Axes, epochs: list[int], values: list[float], colour: str, label
 
 
 def _plain_log(axes: Axes) -> None:
-    """Powers of ten where there are several; else plain numbers on the ticks between."""
+    """Powers of ten if there are several; otherwise plain numbers on the ticks between."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
     low, high = axes.get_ylim()

@@ -24,13 +24,14 @@ from liouville.names import lookup
 from liouville.network import Network
 from liouville.renamed import current_names
 from liouville.runs.choices import DEVICES, DTYPES, INITS, LIFTS, engine, model_options, require_option
-from liouville.runs.words import flow_in_words, training_in_words
-from liouville.runs.written import conforming
+from liouville.runs.parsing import conforming
+from liouville.runs.summary import flow_in_words, training_in_words
 from liouville.schemes import FORMER_NAMES, SCHEMES
 from liouville.train import GaussNewton, Penalty, Settings
 from liouville.train.settings import OPTIMIZERS
 from liouville.version import __version__
 from liouville.zoo import MODELS, Images, classifier, regressor
+from liouville.zoo.networks import LiftChoice
 
 RECIPES: dict[str, Callable[[Any], Plan]] = {}
 """By preset, the function from the name of a data set to its plan, or, the default one, from a table in a file.
@@ -81,7 +82,7 @@ class Plan:
     levels: int = 1
     scheme: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    lift: str | None = None
+    lift: LiftChoice = None
     conv: Images | None = None
     dropout: float = 0.0
     budget: float | None = None
@@ -237,7 +238,7 @@ class Plan:
             layers,
             self.T,
             scheme=None if self.scheme is None else SCHEMES[self.scheme](),
-            lift=self.lift,  # type: ignore[arg-type]
+            lift=self.lift,
             conv=(self.conv or Images()) if len(shape) == 3 else None,
             dropout_rate=self.dropout,
             budget=self.budget,

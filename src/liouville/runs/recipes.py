@@ -15,6 +15,7 @@ from liouville.fields import Normal, Smooth
 from liouville.runs.plan import RECIPES, Plan
 from liouville.train import Penalty, Settings
 from liouville.zoo import Images
+from liouville.zoo.networks import LiftChoice
 
 _TANH = {"activation": "tanh"}
 _PENALTY = Penalty(smoothness=1e-5, decay=1e-3)
@@ -125,7 +126,7 @@ def recipe(data: str, preset: str = "default") -> Plan:
     return Plan.of(data, preset)
 
 
-def _hdnn(data: str, settings: Settings, lift: str | None, preset: str) -> Plan:
+def _hdnn(data: str, settings: Settings, lift: LiftChoice, preset: str) -> Plan:
     base = _DEFAULT[data]
     if data not in ("swiss-roll", "double-moons", "double-circles", "ellipses", "peaks"):
         raise ValueError(f"the preset {preset!r} is for planar data, got {data!r}; leave --preset out.")

@@ -76,7 +76,7 @@ class Spread:
         lookup(dict.fromkeys(("float32", "float64")), self.plan.dtype, "dtype")
         if not isinstance(self.plan.settings, Settings):
             raise ValueError(f"agents train with Adam, got the optimizer {self.plan.settings.optimizer!r}.")
-        if self.plan.features != 2 * sum(self.operator.sizes):  # type: ignore[arg-type]
+        if self.plan.features != 2 * self.operator.total:
             raise ValueError(f"features must be 2 for each of the sizes {self.sizes}, got {self.plan.features}.")
 
     @classmethod
@@ -91,7 +91,7 @@ class Spread:
         inputs: int | tuple[int, ...] | None = None,
     ) -> Spread:
         """As the class, for a plan whose features are as many as the nodes have together."""
-        features = 2 * sum(Graph(mask, sizes).sizes)  # type: ignore[arg-type]
+        features = 2 * Graph(mask, sizes).total
         return cls(replace(plan, features=features), graph, mask, protocol, consensus, sizes, inputs)
 
     @functools.cached_property
@@ -117,7 +117,7 @@ class Spread:
             ValueError: the data are not vectors with classes, or have more inputs than there are features.
         """
         plan, width = self.plan, facts.shape[0]
-        n = 2 * sum(self.operator.sizes)  # type: ignore[arg-type]
+        n = 2 * self.operator.total
         if len(facts.shape) != 1 or not facts.classes or width > n:
             raise ValueError(
                 f"agents need vectors of at most {n} inputs and classes; {facts.name} has inputs of shape "

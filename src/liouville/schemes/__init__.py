@@ -35,12 +35,12 @@ SCHEMES: dict[str, type[Scheme]] = {
     )
 }
 SPLITTINGS = tuple(kind for kind in SCHEMES.values() if issubclass(kind, SplittingScheme))
-"""Those whose steps are their ``stages`` and nothing else: proofs and kernels read them, by exact type."""
+"""The schemes whose step is exactly their ``stages``: proofs and kernels read them, by exact type."""
 
 
 def named(kind: type) -> str:
-    """The names of the library's schemes of this kind, for sentences that say what to use: without `Momentum`, whose
-    inverse needs an engine of integers.
+    """The names of the library's schemes of this kind, for advice in error messages; without `Momentum`, whose inverse
+    needs an engine of integers.
 
     Examples:
         >>> named(SplittingScheme)
@@ -51,7 +51,7 @@ def named(kind: type) -> str:
 
 
 FORMER_NAMES = {"Midpoint": "LeapfrogMidpoint"}
-"""Names that plans and files of earlier versions have, and the names of the same schemes now."""
+"""Names of schemes in plans and files of earlier versions, and their present names."""
 
 __all__ = [
     "RK4",

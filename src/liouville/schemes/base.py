@@ -1,8 +1,8 @@
 r"""Numerical flows Phi_h: one step of a scheme carries a state through one layer.
 
 A scheme is a frozen dataclass of hyper-parameters; the state is a tuple of tensors, so that no layer concatenates
-or splits. What a scheme *can do* is its type: `ReversibleScheme` inverts, `ShearScheme` is a sequence of shears of a
-state of two parts, `SplittingScheme` states them as data, `SymmetricScheme` inverts by stepping with -h.
+or splits. The type of a scheme states its abilities: `ReversibleScheme` inverts, `ShearScheme` is a sequence of shears
+of a state of two parts, `SplittingScheme` states them as data, `SymmetricScheme` inverts by stepping with -h.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ State = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Scheme(ABC):
-    """One step of a numerical integrator; ``order`` is what its order test measures, with weights constant in time.
+    """One step of a numerical integrator; ``order`` is its measured order, with weights constant in time.
 
-    ``order_in_depth`` is the order where weights jump from layer to layer, as they do in a refined network: the same
-    for a step that knows nothing of the layer before.
+    ``order_in_depth`` is the order where weights jump from layer to layer, as in a refined network: the same for a step
+    that does not read the layer before.
 
     ``stability_limit``: the h omega below which a mode of a frozen layer of y' = i omega y does not grow, to nine
-    decimals: 0 for a scheme that makes every oscillation grow, infinite for one that makes none, NaN where that is not
-    known. It is found by running the step on an oscillator, once for equal schemes, so a scheme of your own has one
-    too. It is a fact about imaginary rates only.
+    decimals: 0 for a scheme that amplifies every oscillation, infinite for one that amplifies none, NaN if unknown.
+    It is found by running the step on an oscillator, once for equal schemes, so a scheme of your own has one too.
+    It concerns only imaginary rates.
     """
 
     order: ClassVar[int]
     carries: ClassVar[str] = ""
-    """What the state is where it is more than y, whose parts, joined, it is otherwise: "(y, v)", say."""
+    """A description of a state that is more than y, such as "(y, v)"; else the parts of the state, joined, are y."""
     stability_limit: ClassVar[float] = StabilityLimit()  # type: ignore[assignment]
 
     @property
     def order_in_depth(self) -> int:
-        """The order in h where every layer has a weight of its own."""
+        """The order in h where every layer has its own weight."""
         return self.order
 
     def check(self, field: VectorField) -> None:
-        """Raise a `ValueError` that says what to use instead where this scheme and ``field`` do not fit."""
+        """Raise a `ValueError`, with an alternative, where this scheme and ``field`` do not fit."""
         field.check_scheme(self)
 
     def init(self, field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
-        """y_0 -> the first state; ``field`` is layer 0's."""
+        """y_0 -> the first state; ``field`` is the field at layer 0."""
         return (y,)
 
     @abstractmethod
@@ -66,9 +66,9 @@ class Scheme(ABC):
         return state[0]
 
     def entry(self, field: VectorField, lipschitz: Lipschitz, h: float) -> Tensor:
-        """An upper bound of how much y_0 -> State_0 and then State_N -> y_N can lengthen a difference, together.
+        """An upper bound of the factor by which y_0 -> State_0 and State_N -> y_N together amplify a difference.
 
-        ``lipschitz`` is that of layer 0. 1 where y_0 enters as it is and y_N is read as it is, or a part of it.
+        ``lipschitz`` holds the constants of layer 0. It is 1 if State_0 is y_0 and y_N is State_N or a part of it.
         """
         return torch.ones_like(lipschitz.one_sided)
 
@@ -76,8 +76,8 @@ class Scheme(ABC):
         """An upper bound of log ||A_j||_2, A_j the Jacobian of one step of length h, at every state.
 
         Shaped like the constants in ``lipschitz`` and differentiable in them; the rows of `liouville.schemes.growth`.
-        A scheme of your own states its own and gets upper bounds and budgets by it; `liouville.testing.check_scheme`
-        compares it with the step.
+        A scheme of your own overrides it to get upper bounds and budgets; `liouville.testing.check_scheme` compares it
+        with the step.
 
         Raises:
             NotImplementedError: if the scheme states none.
@@ -96,7 +96,7 @@ class Scheme(ABC):
             NotImplementedError: if the scheme states none.
         """
         raise NotImplementedError(
-            f"the stability region of {type(self).__name__} is not known; override amplification(z) to have one."
+            f"the stability region of {type(self).__name__} is not known; override amplification(z) to state it."
         )
 
 
@@ -106,28 +106,28 @@ class ReversibleScheme(Scheme):
 
     @property
     def kept_bits(self) -> int:
-        """How many bits of each entry a layer drops that its inverse needs: those of all halvings of its shears."""
+        """How many bits of each entry a layer drops that its inverse needs: the sum of the halvings of its shears."""
         return 0
 
     @abstractmethod
     def inverse(self, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
-        """The state before one layer, from the state behind it."""
+        """The state before one layer, from the state after it."""
 
     def terminal(self, field: VectorField, y: Tensor) -> State:
-        """The final state that y_N determines; raises a `ValueError` where y_N alone does not."""
+        """The final state that y_N determines; raises a `ValueError` where y_N is not enough."""
         if self.carries:
             raise ValueError(
-                f"{type(self).__name__} carries {self.carries}, and y_N alone does not determine y_0; use "
+                f"{type(self).__name__} carries {self.carries}, so y_N does not determine y_0; use "
                 "flow.final_state and flow.inverse_state."
             )
         return (y,)
 
 
 class Shear(NamedTuple):
-    """state[moved] += step * velocity(state[1 - moved]): one part of a state of two is moved by the other alone.
+    """state[moved] += step * velocity(state[1 - moved]): one of two parts moves by a function of only the other.
 
     ``velocity`` None stands for the other part itself. A shear of ``halvings`` k or a ``sign`` -1 first multiplies
-    state[moved] by sign * 2^-k; what integers lose by that, an engine that inverts keeps.
+    state[moved] by sign * 2^-k; an engine that inverts keeps the bits that integers lose by this.
     """
 
     moved: int
@@ -138,17 +138,17 @@ class Shear(NamedTuple):
 
     @property
     def damps(self) -> bool:
-        """Whether the part that it moves is multiplied first."""
+        """Whether the moved part is multiplied first."""
         return self.halvings > 0 or self.sign < 0
 
 
 @dataclass(frozen=True)
 class ShearScheme(ReversibleScheme):
-    """A scheme whose step is a few shears of a state of two parts, which may then change places.
+    """A scheme whose step is a few shears of a state of two parts, which may then be swapped.
 
-    The inverse is the same shears in the opposite order with the opposite sign. Since a shear leaves alone what its
-    velocity was evaluated at, one evaluation serves both to undo it and to differentiate it, and a rounded velocity
-    is undone as exactly as it was added: `liouville.Reversible` rests on these two facts.
+    The inverse is the same shears in the opposite order with the opposite sign. A shear does not change the part that
+    its velocity reads. So one evaluation serves both to undo it and to differentiate it, and a rounded velocity
+    is undone as exactly as it was added. `liouville.Reversible` rests on these two facts.
     """
 
     swaps: ClassVar[bool] = False
@@ -179,7 +179,7 @@ class ShearScheme(ReversibleScheme):
 
 @dataclass(frozen=True)
 class SplittingScheme(ShearScheme):
-    """Alternate shears of p and q: the stages are data, and everything else is written once.
+    """Alternate shears of p and q: the stages are data, and all else follows from them.
 
     Each stage ("p", c) is p += c h p_dot(q), each stage ("q", c) is q += c h q_dot(p): determinant 1, explicit,
     invertible.
@@ -190,30 +190,29 @@ class SplittingScheme(ShearScheme):
     def check(self, field: VectorField) -> None:
         if not isinstance(field, PartitionedField):
             raise ValueError(
-                f"{type(self).__name__} needs a field that splits into (p, q), each moved by the other alone; "
+                f"{type(self).__name__} needs a field that splits into (p, q), each moved only by the other; "
                 f"got {type(field).__name__}. Use ForwardEuler, LeapfrogMidpoint, RK4 or ImplicitMidpoint, or a "
                 f"PartitionedField such as SeparableHamiltonianField."
             )
         super().check(field)
 
     def init(self, field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
-        return field.enter(y, lambda q: field.p_dot(q, theta_0), h)  # type: ignore[operator]
+        halves = _halves(field)
+        return halves.enter(y, lambda q: halves.p_dot(q, theta_0), h)
 
     def entry(self, field: VectorField, lipschitz: Lipschitz, h: float) -> Tensor:
-        return field.entry(lipschitz, h)  # type: ignore[operator]
+        return _halves(field).entry(lipschitz, h)
 
     def shears(self, field: VectorField, theta_j: Theta, h: float) -> tuple[Shear, ...]:
-        velocity = {
-            "p": lambda q: field.p_dot(q, theta_j),  # type: ignore[operator]
-            "q": lambda p: field.q_dot(p, theta_j),  # type: ignore[operator]
-        }
+        halves = _halves(field)
+        velocity = {"p": lambda q: halves.p_dot(q, theta_j), "q": lambda p: halves.q_dot(p, theta_j)}
         return tuple(Shear("pq".index(half), velocity[half], c * h) for half, c in self.stages)
 
     def final(self, field: VectorField, state: State) -> Tensor:
-        return field.leave(*state)  # type: ignore[operator]
+        return _halves(field).leave(*state)
 
     def terminal(self, field: VectorField, y: Tensor) -> State:
-        return field.split(y)  # type: ignore[operator]
+        return _halves(field).split(y)
 
     def log_growth(self, lipschitz: Lipschitz, h: float) -> Tensor:
         """The product of the norms of the shears."""
@@ -243,3 +242,8 @@ class SymmetricScheme(ReversibleScheme):
 def larger_root(a: Tensor, root: Tensor) -> Tensor:
     """The larger of |a + root| and |a - root|."""
     return torch.maximum((a + root).abs(), (a - root).abs())
+
+
+def _halves(field: VectorField) -> PartitionedField:
+    """The field, as `SplittingScheme.check` let it through; in a run, what has its methods and stands in its place."""
+    return field  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-r"""Forward Euler: the residual network's own scheme."""
+r"""Forward Euler: the scheme of residual networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""How much a step can stretch: log ||A_j||_2 of every layer, bounded by the Lipschitz constants of the velocities.
+r"""How much a step can amplify: log ||A_j||_2 of every layer, bounded by the Lipschitz constants of the velocities.
 
 With L, L_p, L_q bounds of ||f'||, ||p_dot'||, ||q_dot'||, z = h L = h max(L_p, L_q) and mu a bound of the largest
 eigenvalue of (f' + f'^T)/2:
@@ -15,8 +15,8 @@ eigenvalue of (f' + f'^T)/2:
 | implicit midpoint | (1 + h mu / 2) / (1 - h mu / 2) for h mu < 2 |
 
 For skew structures and sigma' >= 0, mu is L/2 and not L: the exponents of symplectic and forward Euler and of implicit
-midpoint are then about half of what norms alone give. The bounds of shears and of symplectic Euler hold for the inverse
-of the step too. Each scheme states its own row, `Scheme.log_growth`.
+midpoint are then about half of the values by norms. The bounds of shears and of symplectic Euler hold for the
+inverse of the step too. Each scheme states its own row, `Scheme.log_growth`.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from liouville.schemes.base import Scheme
 
 STEPS = ("step", "shears")
-"""What computes a step: a class that changes one of them has to state again what depends on it."""
+"""The methods that compute a step: a class that overrides one must state the dependent facts again."""
 
 
 def log_growth(scheme: Scheme, lipschitz: Lipschitz, h: float) -> Tensor:
-    r"""What the scheme states, `Scheme.log_growth`, unless a subclass has changed the step since that was stated.
+    r"""The scheme's `Scheme.log_growth`, unless a subclass has changed the step that it describes.
 
     Raises:
         NotImplementedError: if the scheme states none.
@@ -52,14 +52,14 @@ def log_growth(scheme: Scheme, lipschitz: Lipschitz, h: float) -> Tensor:
     """
     if not is_closed(scheme, "log_growth", STEPS):
         raise NotImplementedError(
-            f"{type(scheme).__name__} has a step of its own and states no bound of it; override "
+            f"{type(scheme).__name__} has its own step and states no bound of it; override "
             "log_growth(lipschitz, h) to get upper bounds and budgets."
         )
     return scheme.log_growth(lipschitz, h)
 
 
 def of_shears(stages: Iterable[tuple[int, float]], parts: tuple[Tensor, ...], h: float) -> Tensor:
-    """log of the product of the norms of shears [[1, c h L], [0, 1]], the stages (part whose L it is, c)."""
+    """log of the product of the norms of shears [[1, c h L], [0, 1]]; a stage is (part that states L, c)."""
     return torch.stack([torch.asinh(0.5 * abs(c) * h * parts[k]) for k, c in stages]).sum(0)
 
 

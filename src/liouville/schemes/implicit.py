@@ -2,11 +2,11 @@ r"""Implicit schemes: symplectic for every Hamiltonian field, at the price of a 
 
 Both solve z = a + h phi(z), one equation per sample. Where h Lip(phi) < 1 the solution is unique and fixed-point
 iteration finds it; otherwise Newton's method does, and the solution is accepted only if I - h phi'(z) has a positive
-determinant and is far from singular: else it does not continue the solution at small h, and another one exists
+determinant and is far from singular; otherwise it does not continue the solution at small h, and another one exists
 (p = 2 tanh p has three). Iteration stops when every sample is within 10 eps of its own size, since symplecticity
-holds to the solver's residual; a sample that is not finite stays so and has no say. Autocast is switched off for
-the step, and a state of lower precision taken to the weights' own. Gradients come from the implicit function theorem:
-one linear solve per layer, nothing of the iteration is stored; so do forward-mode derivatives.
+holds to the solver's residual; a sample that is not finite stays so and is ignored. Autocast is off for the step, and
+a state of lower precision is cast to the precision of the weights. Gradients and forward-mode derivatives come from
+the implicit function theorem: one linear solve per layer, and no iterate is stored.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Step = Callable[[Any, VectorField, State, Theta, float], State]
 
 
 def _full_precision(step: Step) -> Step:
-    """The step with autocast off, and the state in the dtype of the weights where that is the wider one."""
+    """The step with autocast off, and the state in the dtype of the weights if that is wider."""
 
     @functools.wraps(step)
     def run(scheme: Any, field: VectorField, state: State, theta_j: Theta, h: float) -> State:
@@ -53,19 +53,19 @@ class ImplicitMidpoint(SymmetricScheme):
     r"""y_{j+1} = y_j + h f((y_j + y_{j+1})/2; theta_j).
 
     Properties: order 2, symmetric, reversible where the equation of the inverse has one solution (always for small
-    h), A-stable; symplectic for every field J grad H with a constant J, singular or of odd size included. Dense fields
-    only.
+    h), A-stable; symplectic for every field J grad H with a constant J, including singular ones and odd sizes. Only for
+    dense fields.
 
     Reference: Hairer, Lubich & Wanner, sec. VI.4.
 
     Args:
-        iterations: most fixed-point iterations, and most Newton iterations after them.
+        iterations: maximum number of fixed-point iterations, and of Newton iterations after them.
 
     Raises:
         ValueError: for a field that is not dense.
-        ArithmeticError: where Newton's method was needed and its root is seen not to continue the one at small h: a
-            real eigenvalue of I - h/2 f' is not positive. That test is necessary, not sufficient; Hamiltonian and
-            antisymmetric fields with sigma' >= 0 have one solution only.
+        ArithmeticError: if Newton's method was needed and its root does not continue the solution at small h: a real
+            eigenvalue of I - h/2 f' is not positive. That test is necessary, not sufficient; Hamiltonian and
+            antisymmetric fields with sigma' >= 0 have only one solution.
 
     Examples:
         >>> ImplicitMidpoint().order
@@ -81,7 +81,7 @@ class ImplicitMidpoint(SymmetricScheme):
         super().check(field)
 
     def init(self, field: VectorField, y: Tensor, theta_0: Theta, h: float) -> State:
-        field.batch_shape(y)  # the equation is one per sample, so what one is has to be known
+        field.batch_shape(y)  # the equation is solved per sample, so the axes of a sample must be known
         return (y,)
 
     @_full_precision
@@ -111,12 +111,12 @@ class ImplicitSymplecticEuler(ReversibleScheme):
     Properties: order 1, reversible (the inverse is implicit in q), symplectic: A J A^T = J. The equation for p' has
     one solution, found by iteration, where h s_max ||X|| ||K_p|| ||K_q|| < 1; otherwise Newton's method is used.
     A frozen layer is stable while h s_max ||J|| ||K||^2 < 2, the margin of `liouville.analysis.margin`; its eigenvalues
-    alone do not decide. Dense fields with a constant J only.
+    do not decide. Only for dense fields with a constant J.
 
     Reference: Galimberti et al. 2023 (2105.13205), semi-implicit Euler; Hairer, Lubich & Wanner, sec. VI.3.
 
     Args:
-        iterations: most fixed-point iterations, and most Newton iterations after them.
+        iterations: maximum number of fixed-point iterations, and of Newton iterations after them.
 
     Raises:
         ValueError: for any other field.
@@ -128,8 +128,8 @@ class ImplicitSymplecticEuler(ReversibleScheme):
     """
 
     order: ClassVar[int] = 1
-    # a multiplier -1 means h S (p', q) = -2 (q, p') with S = K^T D K, so that h ||S|| >= 2, and no other collision is
-    # possible: all multipliers of a half circle have one signature
+    # a multiplier -1 means h S (p', q) = -2 (q, p') with S = K^T D K, so that h ||S|| >= 2; no other collision is
+    # possible, since all multipliers of a half circle have one signature
     stability_limit: ClassVar[float] = 2.0
     iterations: int = 50
 
@@ -143,7 +143,7 @@ class ImplicitSymplecticEuler(ReversibleScheme):
         m = field.features // 2
         if field.features % 2 or field.J[:m, :m].any() or field.J[m:, m:].any():
             raise ValueError(
-                "ImplicitSymplecticEuler needs J = [[0, -X^T], [X, 0]] with halves of equal size, and this J has "
+                "ImplicitSymplecticEuler needs J = [[0, -X^T], [X, 0]] with halves of equal size, but this J has "
                 'entries in its diagonal blocks; use J="canonical", or ImplicitMidpoint, which takes any J.'
             )
         super().check(field)
@@ -210,10 +210,10 @@ def _check_dense(scheme: Scheme, field: VectorField) -> None:
 
 
 def _solve(phi: Map, a: Tensor, h: float, lipschitz: float | None, iterations: int) -> Tensor:
-    """The z with z = a + h phi(z), differentiable in a and in whatever phi reads, backwards and in forward mode."""
+    """The z with z = a + h phi(z), differentiable in a and all inputs of phi, in reverse and forward mode."""
     if is_recorded():
         raise NotImplementedError(
-            "an implicit layer iterates until every sample has converged, and a recording would fix the number of "
+            "an implicit layer iterates until every sample has converged, but a recording would fix the number of "
             "iterations of its example; run the network eagerly or by torch.compile, or record one with an explicit "
             "scheme."
         )
@@ -232,7 +232,7 @@ def _solve(phi: Map, a: Tensor, h: float, lipschitz: float | None, iterations: i
 
 
 def _dual_solve(phi: Map, a: Tensor, h: float, lipschitz: float | None, iterations: int) -> Tensor:
-    """The same in forward mode: dz = M^-1 (da + h dphi), the implicit function theorem, in place of the iteration's."""
+    """The derivative in forward mode by the implicit function theorem, dz = M^-1 (da + h dphi)."""
     z = _fixed_point(lambda x: unpack_dual(phi(x)).primal, a.detach(), h, lipschitz, iterations)
     if z is None:
         raise ArithmeticError(
@@ -253,11 +253,11 @@ def _has_tangent(x: Tensor) -> bool:
 
 
 def _fixed_point(phi: Map, a: Tensor, h: float, lipschitz: float | None, iterations: int) -> Tensor | None:
-    """z <- a + h phi(z) until it stands still; None where it does not contract fast enough to be worth it."""
+    """z <- a + h phi(z) until it converges; None where it contracts too slowly to be worth it."""
     if lipschitz is not None and abs(h) * lipschitz >= 1:
         return None
-    # From a itself an unstable solution can look like a limit (p = 2 tanh p at p = 0), so where no Lipschitz constant
-    # promises contraction the iteration starts beside it, along a direction that is orthogonal to none.
+    # Started at a, an unstable solution can look like a limit (p = 2 tanh p at p = 0). So where no Lipschitz constant
+    # promises contraction the iteration starts near a, displaced in a generic direction.
     z = a if lipschitz is not None else a + _tolerance(a).sqrt() * torch.arange(1, a.shape[-1] + 1).to(a).cos()
     change = torch.full_like(a[..., :1], torch.inf)
     for _ in range(iterations):
@@ -329,7 +329,7 @@ def _require_continuation(matrix: Tensor, h: float) -> None:
 
 def _matrix(phi: Map, z: Tensor, h: float) -> Tensor:
     """I - h phi'(z) of every sample, (*batch, n, n), by n forward derivatives over the whole batch."""
-    if torch.compiler.is_compiling():  # which has no forward mode for a batch of any size
+    if torch.compiler.is_compiling():  # it has no forward mode for a batch of any size
         return torch.compiler.disable(_derived)(phi, z, h)
     return _derived(phi, z, h)
 
@@ -353,7 +353,7 @@ def _tolerance(z: Tensor) -> Tensor:
 
 
 def _within(error: Tensor, z: Tensor) -> Tensor:
-    """Which samples have an error within their own tolerance; one that is not finite has no say in the others'."""
+    """Which samples have an error within their own tolerance; samples that are not finite are ignored."""
     return (error <= _tolerance(z)) | ~error.isfinite()
 
 
@@ -361,12 +361,12 @@ class _LinearSolve(torch.autograd.Function):
     """M^-1 r with M held fixed: exact first derivatives of the implicit function, and an error for second ones."""
 
     @staticmethod
-    def forward(ctx, matrix: Tensor, residual: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, matrix: Tensor, residual: Tensor) -> Tensor:
         ctx.save_for_backward(matrix)
         return solve(matrix, residual.unsqueeze(-1)).squeeze(-1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         (matrix,) = ctx.saved_tensors
         return None, solve(matrix.mT, grad.unsqueeze(-1)).squeeze(-1)

@@ -1,8 +1,8 @@
-r"""How fast an oscillation may be for a step: measured on the scheme's own step, so that it holds for a user's too.
+r"""The fastest oscillation that a step keeps stable, measured on the scheme's step, so that it serves any scheme.
 
-A step of length h multiplies the modes of y' = i omega y by the eigenvalues of a matrix that depends on h omega alone.
-The limit is the first h omega at which one of them leaves the unit circle. That is all it says: where the rates of a
-layer have real parts, or change from layer to layer, another number decides (`liouville.analysis.step_margin`).
+A step of length h multiplies the modes of y' = i omega y by the eigenvalues of a matrix that depends only on h omega.
+The limit is the first h omega at which one of them leaves the unit circle. It says no more: where the rates of a layer
+have real parts, or change from layer to layer, another number decides (`liouville.analysis.step_margin`).
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from liouville.schemes.base import Scheme
 
 _NEAR = (0.025, 0.05, 0.1)  # a scheme that amplifies all three has no stable step; power laws are far above rounding
-_ROUNDING = 1e-12  # of a growth factor there
-_GROWS = 1e-11  # a growth factor beyond 1 elsewhere; two roots that meet leave the circle much faster
+_ROUNDING = 1e-12  # tolerance of a growth factor there
+_GROWS = 1e-11  # tolerance of a growth factor beyond 1 elsewhere; two roots that meet leave the circle much faster
 _DIGITS = 9
 
 
 class StabilityWarning(UserWarning):
-    """A scheme makes modes grow that the field damps."""
+    """A scheme amplifies modes that the field damps."""
 
 
 def warn(text: str) -> None:
-    """A `StabilityWarning` at the line outside this library that asked for it."""
+    """Give a `StabilityWarning` at the calling line outside this library."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "liouville":
         frame, level = frame.f_back, level + 1
@@ -43,7 +43,7 @@ def warn(text: str) -> None:
 
 
 class StabilityLimit:
-    """The attribute `Scheme.stability_limit`, of a scheme or of a class that needs no settings; computed once."""
+    """The attribute `Scheme.stability_limit`, of a scheme or of a class without required settings; computed once."""
 
     def __get__(self, scheme: Scheme | None, kind: type[Scheme]) -> float:
         if scheme is None:
@@ -61,7 +61,7 @@ class StabilityLimit:
 def _limit(scheme: Scheme) -> float:
     try:
         return _first_unstable(scheme)
-    except Exception:  # somebody else's step, on a field that it may not be made for: then nothing is known
+    except Exception:  # a user's step may not be made for this field: then nothing is known
         return math.nan
 
 
@@ -101,7 +101,7 @@ def _step_matrices(scheme: Scheme, frequency: Tensor) -> Tensor:
     state = scheme.init(field, torch.zeros(1, 2, dtype=torch.float64), _Frequency(one), 1.0)
     sizes = [part.numel() for part in state]
     n = sum(sizes)
-    mixed = torch.arange(1, n + 1, dtype=torch.float64).cos()  # a combination of all: is the step linear?
+    mixed = torch.arange(1, n + 1, dtype=torch.float64).cos()  # a combination of all tests that the step is linear
     vectors = torch.cat((torch.zeros(1, n, dtype=mixed.dtype), torch.eye(n, dtype=mixed.dtype), mixed[None]))
     rows = vectors.repeat(len(frequency), 1)
     parts = tuple(x.reshape(len(rows), *part.shape[1:]) for x, part in zip(rows.split(sizes, 1), state, strict=True))

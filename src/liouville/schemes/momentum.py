@@ -1,4 +1,4 @@
-r"""Momentum: a residual network's own step, damped into one that can be undone with a few stored bits."""
+r"""Momentum: the step of a residual network, damped so that a few stored bits can undo it."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from torch import Tensor
 from liouville.fields.base import Lipschitz, Theta, VectorField
 from liouville.schemes.base import Shear, ShearScheme, State, larger_root
 
-_BITS = (1, 2, 4, 8)  # so many fill bytes
+_BITS = (1, 2, 4, 8)  # these numbers of bits fill bytes
 
 
 @dataclass(frozen=True)
 class Momentum(ShearScheme):
     r"""v_{j+1} = gamma v_j + (1 - gamma) h f(y_j; theta_j), then y_{j+1} = y_j + v_{j+1}; gamma = 2^-bits, v_0 = 0.
 
-    Properties: order 1, for every field; the more bits, the closer to forward Euler, y + h f(y), which a residual
-    network is with h = 1: a trained one keeps its function but for a part gamma of each step that comes a layer late.
+    Properties: order 1, for every field; the more bits, the closer to forward Euler, y + h f(y), which is a residual
+    network for h = 1. A trained one keeps its function, except that a part gamma of each step comes a layer later.
     The step is a bijection of (y, v), but its inverse multiplies by 2^bits: rounding errors grow by that factor in
-    every layer. Engines that invert run it on a grid of integers only, where v / 2^bits is a shift and the ``bits``
-    bits of each entry that it drops are kept: the inverse is then exact. Determinant gamma^n: no lower bound on
-    gradients holds; like forward Euler it lets every oscillation grow.
+    every layer. Engines that invert run it only on a grid of integers: v / 2^bits is a shift there, and the ``bits``
+    dropped bits of each entry are kept, so the inverse is exact. Determinant gamma^n: no lower bound on gradients
+    holds; like forward Euler it amplifies every oscillation.
 
     ``sign=-1`` takes gamma = -2^-bits, BDIA with a fixed gamma: y_{j+1} = |gamma| y_{j-1} + (1 - |gamma|) y_j +
     (1 + |gamma|) h f(y_j), between forward Euler and the midpoint rule (|gamma| = 1).
 
     Reference: Sander et al. 2021 (2102.07870), momentum residual networks; Maclaurin et al. 2015 (1502.03492) for the
-    bits that are kept; Zhang et al. 2024 (2407.09093), BDIA.
+    stored bits; Zhang et al. 2024 (2407.09093), BDIA.
 
     Args:
         bits: 1, 2, 4 or 8.
         sign: 1, or -1 for BDIA.
 
     Raises:
-        ValueError: for other numbers; by a `Flow`, for an engine that inverts without the grid.
+        ValueError: for other numbers; from a `Flow`, for an engine that inverts without the grid.
 
     Examples:
         >>> Momentum(bits=4).kept_bits, Momentum(2, -1).gamma
@@ -74,7 +74,7 @@ class Momentum(ShearScheme):
         return kick, Shear(0, None, 1.0)
 
     def log_growth(self, lipschitz: Lipschitz, h: float) -> Tensor:
-        """Of v' = gamma v + (1 - gamma) h f(y), by its largest singular value, times the shear y' = y + v'."""
+        """The largest singular value of v' = gamma v + (1 - gamma) h f(y), times the norm of the shear y' = y + v'."""
         z, c = h * lipschitz.whole, self.gamma**2
         size = 1 + ((1 - self.gamma) * z).square() + c
         return math.asinh(0.5) + 0.5 * torch.log(0.5 * (size + (size.square() - 4 * c).sqrt()))

@@ -1,4 +1,4 @@
-r"""Explicit Runge-Kutta: accurate, and stable on a piece of the imaginary axis, but not reversible."""
+r"""Explicit Runge-Kutta: accurate, and stable on an interval of the imaginary axis, but not reversible."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from liouville.schemes.base import Scheme, State
 
 @dataclass(frozen=True)
 class RK4(Scheme):
-    r"""The classical Runge-Kutta scheme of four evaluations, the weight of a layer frozen over its step.
+    r"""The classical Runge-Kutta scheme of four evaluations, with the weight of a layer frozen over its step.
 
     Properties: order 4; stable for a frozen imaginary rate i omega while h omega <= 2 sqrt 2; neither reversible nor
     symplectic, and its determinant can fall below 1: no lower bound on gradients holds.
@@ -42,5 +42,5 @@ class RK4(Scheme):
         return (z * (1 + z / 2 * (1 + z / 3 * (1 + z / 4)))).log1p()
 
     def amplification(self, z: Tensor) -> Tensor:
-        """The exponential's first five terms."""
+        """The modulus of the exponential's first five terms."""
         return (1 + z * (1 + z / 2 * (1 + z / 3 * (1 + z / 4)))).abs()

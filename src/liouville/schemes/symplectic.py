@@ -34,9 +34,9 @@ class SymplecticEuler(SplittingScheme):
     stages: ClassVar = (("p", 1.0), ("q", 1.0))
 
     def log_growth(self, lipschitz: Lipschitz, h: float) -> Tensor:
-        """The smaller of the two shears' product and the bound that knows how fast two states can part."""
+        """The smaller of the product of the two shears and the bound by the rate at which two states can separate."""
         shears = super().log_growth(lipschitz, h)
-        if self.stages != SymplecticEuler.stages:  # a subclass with others
+        if self.stages != SymplecticEuler.stages:  # a subclass with other stages
             return shears
         z = h * torch.maximum(*lipschitz.parts)
         return torch.minimum(shears, of_symplectic_euler(z, lipschitz.one_sided, h))
@@ -46,7 +46,7 @@ class SymplecticEuler(SplittingScheme):
 class Verlet(SplittingScheme):
     r"""Stoermer-Verlet: half a step of p, a step of q, half a step of p.
 
-    Properties: order 2, symmetric, reversible; two evaluations of p_dot and one of q_dot, the weight of a layer being
+    Properties: order 2, symmetric, reversible; two evaluations of p_dot and one of q_dot, with the weight of a layer
     frozen over its step. Stable for a frozen oscillator of frequency omega while h omega < 2.
 
     Reference: Hairer, Lubich & Wanner, sec. I.1.4.
@@ -68,8 +68,8 @@ _W0 = 1.0 - 2.0 * _W1
 class Yoshida4(SplittingScheme):
     r"""Three Verlet steps of lengths w h, (1 - 2 w) h, w h with w = 1/(2 - 2^(1/3)).
 
-    Properties: order 4, symmetric, reversible; the middle step goes backwards in time. Worth its four evaluations
-    of p_dot and three of q_dot where few layers have to follow one ordinary differential equation closely.
+    Properties: order 4, symmetric, reversible; the middle step goes backwards in time. Its four evaluations of
+    p_dot and three of q_dot pay where few layers must follow an ordinary differential equation closely.
 
     Reference: Yoshida, Phys. Lett. A 150 (1990) 262.
 

@@ -1,4 +1,4 @@
-r"""Two-step schemes, and the midpoint one: reversible for any field, stable on a piece of the imaginary axis."""
+r"""Two-step schemes and the leapfrog: reversible for any field, stable on an interval of the imaginary axis."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from liouville.schemes.limits import warn
 class TwoStep(ShearScheme):
     """(a, b) -> (b, a + gain h f(b; theta_j)): a layer moves the older of two states by a function of the newer one.
 
-    Subclasses say how the two start, which of them is the output, and in ``carries`` what they are.
+    Subclasses define the start of the two, which of them is the output, and in ``carries`` their description.
     """
 
     order: ClassVar[int] = 2
@@ -40,7 +40,7 @@ class TwoStep(ShearScheme):
         return (Shear(0, lambda y: field(y, theta_j), self.gain * h),)
 
     def log_growth(self, lipschitz: Lipschitz, h: float) -> Tensor:
-        """asinh(gain h L / 2), of one shear by gain h f."""
+        """asinh(gain h L / 2), for one shear by gain h f."""
         return of_shears([(0, self.gain)], (lipschitz.whole,), h)
 
     def amplification(self, z: Tensor) -> Tensor:
@@ -53,17 +53,17 @@ class TwoStep(ShearScheme):
 class LeapfrogMidpoint(TwoStep):
     r"""y_{j+1} = y_{j-1} + 2 h f(y_j; theta_j), started by one forward Euler step (the leapfrog in time).
 
-    Diffrax has it under this name, too. The explicit midpoint method of Runge and Kutta, which other libraries call
-    midpoint, is another scheme. ``Midpoint`` is the name that earlier versions had, and stays.
+    Diffrax uses this name, too. The explicit midpoint method of Runge and Kutta, which other libraries call midpoint,
+    is another scheme. ``Midpoint``, the name in earlier versions, still works.
 
-    The state is the pair (y_{j-1}, y_j), 2n numbers per sample: dy_{j+1}/dy_j alone is not a step of anything. With
+    The state is the pair (y_{j-1}, y_j), 2n numbers per sample: dy_{j+1}/dy_j is not the Jacobian of a step. With
     y_{-1} = y_0 - h f(y_0; theta_0) the first step is y_1 = y_0 + h f(y_0; theta_0).
 
     Properties: explicit, reversible for every field; order 2 where the weight is one smooth function of time or the
     same in all layers, order 1 where it jumps between layers, as in a network refined by ``"constant"``: y_{j-1} then
     belongs to another equation than y_j. Stable for a frozen imaginary rate i omega while h omega < 1, and for no other
-    rate: a mode exp(lambda t) is joined by one that grows like (-1)^j exp(-lambda t), so whatever the equation damps,
-    Re lambda < 0, this scheme lets grow at every step size. It fits the antisymmetric field with gamma = 0, which
+    rate: every mode exp(lambda t) has a parasitic one that grows like (-1)^j exp(-lambda t), so modes that the
+    equation damps, Re lambda < 0, grow at every step size. It suits the antisymmetric field with gamma = 0, which
     forward Euler does not; on a field that is not known to have imaginary rates it warns.
 
     Reference: Chang et al. 2018 (1709.03698).
@@ -86,7 +86,7 @@ class LeapfrogMidpoint(TwoStep):
         return state[1]
 
     def entry(self, field: VectorField, lipschitz: Lipschitz, h: float) -> Tensor:
-        """(1 + (1 + h L)^2)^(1/2), of (y - h f(y), y)."""
+        """(1 + (1 + h L)^2)^(1/2), for (y - h f(y), y)."""
         return (1 + (1 + h * lipschitz.whole).square()).sqrt()
 
 
@@ -94,15 +94,15 @@ Midpoint = LeapfrogMidpoint
 
 
 def _warn_of_damping(scheme: str, field: VectorField) -> None:
-    """A `StabilityWarning` unless the field is known to have imaginary rates."""
+    """Give a `StabilityWarning` unless the field is known to have imaginary rates."""
     spectrum = spectrum_of(field)
     if spectrum == "imaginary":
         return
     name = type(field).__name__
     damps = f"{name} damps"
     if spectrum == "any":
-        damps = f'nothing says that {name} damps nothing (a field of your own can: spectrum = "imaginary")'
+        damps = f'{name} is not known to damp nothing (a field of your own can state spectrum = "imaginary")'
     warn(
-        f"the two-step {scheme} scheme lets whatever a field damps grow, at any step size, and {damps}; use "
+        f"the two-step {scheme} scheme amplifies the modes that a field damps, at any step size, and {damps}; use "
         "ForwardEuler, RK4 or ImplicitMidpoint, or AntisymmetricField with gamma = 0."
     )

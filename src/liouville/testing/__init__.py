@@ -1,8 +1,8 @@
-r"""The laws, for your own classes: is this a field, a scheme, an engine that the rest of the library can trust?
+r"""Checks for your own classes: is this a field, a scheme, an engine that the rest of the library can trust?
 
-Each function measures, in float64 and on a copy, what its class has promised, and raises an ``AssertionError`` that
-names the law, what was measured, what was allowed, and where to look. Run them once in your own tests. Tolerances
-count roundings (a factor times eps times the number of terms), they are not fitted.
+Each function measures the contract of its class, in float64 and on a copy, and raises an ``AssertionError`` with
+the law, the measured and the allowed number, and a hint. Run them once in your own tests. Tolerances count roundings
+(a factor times eps times the number of terms); they are not fitted.
 """
 
 from liouville.testing.engines import check_engine

@@ -1,4 +1,4 @@
-"""What a field and a scheme state of bounds, against Jacobians of what they compute."""
+"""The stated bounds of a field and a scheme, compared with their Jacobians."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from liouville.schemes import Scheme, SplittingScheme, StabilityWarning, State
 from liouville.schemes.growth import log_growth
 from liouville.testing.measure import CANCELLATION, EPS, fail, jacobian, near, velocity
 
-_SIZES = (0.0, 1.0, 3.0)  # of the states: slopes of most activations are largest at 0
+_SIZES = (0.0, 1.0, 3.0)  # scales of the states: slopes of most activations are largest at 0
 
 
 def check_rate_and_lipschitz(field: VectorField, state: State, theta: Theta, layers: list[Theta]) -> None:
-    """``rate`` bounds the spectral radius of each layer's Jacobian, ``lipschitz`` its norms, where they are stated."""
+    """Check that ``rate``, if stated, bounds the spectral radius of each layer's Jacobian, ``lipschitz`` its norms."""
     rate, constants = _stated(field, "rate", theta), _stated(field, "lipschitz", theta)
     if rate is not None:
         _require_per_layer(field, rate, "rate")
@@ -68,7 +68,7 @@ def _require_per_layer(field: VectorField, bound: Tensor, what: str) -> None:
 
 def _check_rate(A: Tensor, bound: float) -> None:
     radius = torch.linalg.eigvals(A).abs().max()
-    # a double eigenvalue moves by the square root of a rounding of A
+    # rounding of A moves a double eigenvalue by its square root
     slack = math.sqrt(EPS) * float(torch.linalg.matrix_norm(A, ord=2))
     near(
         "rate bounds the spectral radius of the Jacobian",
@@ -98,7 +98,7 @@ def _check_lipschitz(A: Tensor, constants: Lipschitz, j: int, layers: int, sizes
 
 
 def check_growth(scheme: Scheme, field: VectorField, A: Tensor, theta_0: Theta, h: float) -> None:
-    """``log_growth`` bounds log ||A||_2 of a step, where the scheme and the field state what it needs."""
+    """Check that ``log_growth`` bounds log ||A||_2 of a step, where scheme and field state the necessary facts."""
     try:
         bound = float(log_growth(scheme, field.lipschitz(theta_0), h).detach().max())
     except NotImplementedError:
@@ -113,12 +113,12 @@ def check_growth(scheme: Scheme, field: VectorField, A: Tensor, theta_0: Theta, 
 
 
 def check_amplification(scheme: Scheme) -> None:
-    """``amplification`` is the largest modulus of an eigenvalue of a step on linear fields, where it is stated."""
+    """Check that ``amplification``, if stated, is the largest modulus of an eigenvalue of a step on linear fields."""
     halves = isinstance(scheme, SplittingScheme)
     for z in (0.7j, 1.9j, 0.3 + 0.0j, -0.4 + 0.0j, *(() if halves else (-0.5 + 0.8j, 0.2 - 1.1j))):
         field = _Mode(z, halves)
         try:
-            with warnings.catch_warnings():  # of what a scheme does to modes that are damped, which is measured here
+            with warnings.catch_warnings():  # silence the warning about damped modes, which are measured here
                 warnings.simplefilter("ignore", StabilityWarning)
                 scheme.check(field)
             stated = float(scheme.amplification(torch.tensor(z, dtype=torch.complex128)))
@@ -131,7 +131,7 @@ def check_amplification(scheme: Scheme) -> None:
         near(
             "amplification is the largest eigenvalue of a step",
             largest - stated,
-            1e-6 * max(1.0, stated),  # two that nearly meet move by the square root of a rounding
+            1e-6 * max(1.0, stated),  # rounding moves two nearly equal eigenvalues by its square root
             f"measured {float(largest):.6g} at h lambda = {z}, stated {stated:.6g}",
         )
 

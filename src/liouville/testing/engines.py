@@ -1,4 +1,4 @@
-"""`check_engine`: an engine computes the map and the gradient of `Stored`, measured."""
+"""`check_engine`: measures that an engine computes the map and the gradient of `Stored`."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from liouville.testing.measure import EPS, fail, jacobian, near, rounding
 
 
 def check_engine(engine: Backprop, pairs: Sequence[tuple[Scheme, VectorField]] | None = None, *, seed: int = 0) -> None:
-    """Check that ``engine`` computes the map and the gradient of `Stored`, and draws from the global stream as it does.
+    """Check that ``engine`` computes the map and the gradient of `Stored`, with the same draws from the global stream.
 
-    Examined: the final state, the gradient with respect to the input and to every parameter, an input that needs no
-    gradient, two forward passes before one backward pass, and the state of the global random generator.
+    The check covers the final state, and the gradient with respect to the input and every parameter. It also covers an
+    input without a gradient, two forward passes before one backward pass, and the state of the global random generator.
 
     Args:
         engine: the engine.
-        pairs: schemes and fields to compare on; by default one pair of every kind, of which those that the engine
-            refuses (`ValueError`) are left out.
-        seed: of the random inputs.
+        pairs: schemes and fields to compare on; by default one pair of every kind, except pairs that the engine refuses
+            (`ValueError`).
+        seed: seed of the random inputs.
 
     Raises:
-        AssertionError: naming the pair, the law, what was measured, and a hint; also if the engine refuses all pairs.
+        AssertionError: with the pair, the law, the measured number and a hint; also if the engine refuses all pairs.
 
     Examples:
         >>> from liouville.backprop import Checkpointed
@@ -64,7 +64,7 @@ def check_engine(engine: Backprop, pairs: Sequence[tuple[Scheme, VectorField]] |
         ran = True
         _compare(engine, flow, y, seed)
     if not ran:
-        fail("an engine runs some pair", f"{engine!r} refused all", "give `pairs` that it is made for")
+        fail("an engine runs some pair", f"{engine!r} refused all", "give `pairs` that it accepts")
 
 
 def _pairs(g: torch.Generator) -> Iterator[tuple[Scheme, VectorField]]:
@@ -80,7 +80,7 @@ def _pairs(g: torch.Generator) -> Iterator[tuple[Scheme, VectorField]]:
 
 def _compare(engine: Backprop, flow: Flow, y: Tensor, seed: int) -> None:
     def results(backprop: Backprop, needs_gradient: bool) -> tuple[list[Tensor], Tensor]:
-        """Final states of two passes, the gradients of one loss of both, and the generator's state behind."""
+        """Final states of two passes, the gradients of one loss of both, and the generator's state afterwards."""
         x = y.clone().requires_grad_(needs_gradient)
         run = flow.with_backprop(backprop)
         with torch.random.fork_rng(devices=[]):
@@ -92,7 +92,7 @@ def _compare(engine: Backprop, flow: Flow, y: Tensor, seed: int) -> None:
         return [*(s.detach() for s in states), *torch.autograd.grad(loss, inputs)], stream
 
     name = f"{type(flow.scheme).__name__} on {type(flow.field).__name__}"
-    # a rounding made on the way down is carried up, and its gradient down again: growth squared, N layers
+    # a rounding of the forward pass is amplified, and again in the backward pass: growth squared, N layers
     growth = _growth(flow, y)
     for needs_gradient in (True, False):
         expected, stream = results(Stored(), needs_gradient)

@@ -1,4 +1,4 @@
-"""`check_field`: the contract of a vector field, measured."""
+"""`check_field`: measures the contract of a vector field."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ from liouville.testing.measure import (
 def check_field(
     field: VectorField, y: Tensor | None = None, *, seed: int = 0, arguments: Mapping[str, Any] | None = None
 ) -> None:
-    """Check that ``field`` keeps the contract of `VectorField`, and of the energy, structure and rate that it states.
+    """Check that ``field`` keeps the contract of `VectorField`, and has the energy, structure and rate that it states.
 
-    ``theta()`` is a NamedTuple of tensors with axis 0 of N or 1, and the only way by which a parameter reaches a layer;
-    ``forward`` is deterministic, changes nothing, treats samples one by one and has the right gradient, and
-    ``jacobian``, where given, is its derivative;
-    a partitioned field is (p_dot(q), q_dot(p)); with an ``energy`` H, <grad H, f> = 0, and f = J grad H where the field
-    states its ``structure`` J, which is skew and follows theta; ``rate``, where stated, bounds the spectral radius of
-    the Jacobian, and ``lipschitz`` the norms of its blocks and its symmetric part, at random states and at 0.
+    ``theta()`` is a NamedTuple of tensors with axis 0 of N or 1, and parameters reach a layer only through it.
+    ``forward`` is deterministic, has no side effects, treats samples independently and has the right gradient, and
+    ``jacobian``, where given, is its derivative. A partitioned field is (p_dot(q), q_dot(p)). With an ``energy`` H,
+    <grad H, f> = 0, and f = J grad H where the field states its ``structure`` J, which is skew and follows theta.
+    ``rate``, where stated, bounds the spectral radius of the Jacobian, and ``lipschitz`` the norms of its blocks and
+    its symmetric part, at random states and at 0.
 
     Args:
         field: the field; a copy is examined.
-        y: an input to examine it at; by default three random vectors, or two random images or sequences of width 4.
-        seed: of the random states.
-        arguments: by name, those of a run, for a field that takes some, in float64; its velocities must then be
+        y: an input for the check; by default three random vectors, or two random images or sequences of width 4.
+        seed: seed of the random states.
+        arguments: arguments of a run by name, in float64, for a field that takes some; its velocities must then be
             functions of these too, with right gradients.
 
     Raises:
-        AssertionError: naming the law that fails, what was measured, and a hint.
+        AssertionError: with the law that fails, the measured number and a hint.
 
     Examples:
         >>> from liouville.fields import SeparableHamiltonianField
@@ -111,12 +111,12 @@ def _check_attributes(field: VectorField) -> None:
                 fail(
                     "constants are buffers",
                     f"the tensor {f'{name}.{key}'.lstrip('.')} is a plain attribute",
-                    "use register_buffer; a plain attribute stays behind on .to(device)",
+                    "use register_buffer; a plain attribute does not follow .to(device)",
                 )
 
 
 def _check_theta(field: VectorField, generator: torch.Generator) -> Theta:
-    """The weights, detached from the parameters, once their form is right and every parameter has reached them."""
+    """The weights, detached from the parameters, after checks of their form and that every parameter reaches them."""
     theta = field.theta()
     if not (isinstance(theta, tuple) and hasattr(theta, "_fields")):
         fail("theta() is a NamedTuple", f"it is a {type(theta).__name__}", "declare class Theta(NamedTuple)")
@@ -125,7 +125,7 @@ def _check_theta(field: VectorField, generator: torch.Generator) -> Theta:
             shape = tuple(w.shape) if isinstance(w, Tensor) else type(w).__name__
             fail(f"axis 0 of theta().{name} is N = {field.layers} or 1", f"got {shape}", "stack over layers")
     if any(not torch.equal(a, b) for a, b in zip(theta, field.theta(), strict=True)):
-        fail("theta() is deterministic", "two calls differ", "draw random numbers at construction only")
+        fail("theta() is deterministic", "two calls differ", "draw random numbers only at construction")
     named = [(name, p) for name, p in field.named_parameters() if p.requires_grad]
     weighed = [(w * torch.randn(w.shape, generator=generator, dtype=w.dtype)).sum() for w in theta if w.requires_grad]
     grads: Sequence[Tensor | None] = [None] * len(named)
@@ -136,7 +136,7 @@ def _check_theta(field: VectorField, generator: torch.Generator) -> Theta:
             fail(
                 f"every parameter reaches theta(), {name!r} too",
                 "d theta / d parameter is 0",
-                "return it from theta(), which is the only way by which weights may reach a layer",
+                "return it from theta(): weights may reach a layer only through it",
             )
     return type(theta)(*(w.detach().clone() for w in theta))
 
@@ -166,18 +166,18 @@ def _check_values(field: VectorField, state: State, theta_j: Theta) -> None:
 
 
 def _check_sample(field: VectorField, y: Tensor) -> None:
-    """A sample has the axes that the field states; where it states none, one axis in front is the batch."""
+    """Check that a sample has the axes that the field states; where it states none, one leading axis is the batch."""
     own = field.sample_ndim
     if own is not None and own < -field.feature_axis:
-        fail("sample_ndim counts the features' axis in", f"{own} for axis {field.feature_axis}", "1 for vectors")
+        fail("sample_ndim includes the feature axis", f"{own} for axis {field.feature_axis}", "1 for vectors")
     try:
         field.batch_shape(y)
     except ValueError as error:
-        fail("a field says what one sample is", str(error), "give sample_ndim, an attribute of the class")
+        fail("a field states the axes of one sample", str(error), "give sample_ndim, an attribute of the class")
 
 
 def _check_independence(field: VectorField, state: State, theta_j: Theta) -> None:
-    """No sample is changed by any other, before it or after it; further leading axes are batch axes, of vectors."""
+    """Check that no sample changes another, before or after it; for vectors all other leading axes are batch axes."""
     if not field.batch_shape(state[0]):
         state = tuple(s[None] for s in state)
     if len(state[0]) == 1:
@@ -209,7 +209,7 @@ def _check_draws(field: VectorField, state: State, theta_0: Theta) -> None:
     stream = torch.get_rng_state()
     draws = [velocity(like(original(field), field, 7).at_layer(0), state, theta_0) for _ in range(2)]
     if not same(draws[0], draws[1]):
-        fail("one layer of one run has one draw", "two evaluations differ", "draw from `generator` only")
+        fail("one layer of one run has one draw", "two evaluations differ", "draw only from `generator`")
     if not torch.equal(stream, torch.get_rng_state()):
         fail("noise comes from the generator", "the global stream moved", "hand `generator` to every random call")
 
@@ -221,7 +221,7 @@ def _check_side_doors(field: VectorField, y: Tensor, state: State, theta_j: Thet
     hint = "return it from theta() and read it from theta_j; an engine would lose its gradient otherwise"
     values = outputs()
     if any(v.requires_grad for v in values):
-        fail("weights reach a layer through theta() alone", "the layer depends on a tensor beside it", hint)
+        fail("weights reach a layer only through theta()", "the layer depends on another tensor", hint)
     for name, parameter in field.named_parameters():
         kept = parameter.detach().clone()
         with torch.no_grad():
@@ -229,7 +229,7 @@ def _check_side_doors(field: VectorField, y: Tensor, state: State, theta_j: Thet
             moved = outputs()
             parameter.copy_(kept)
         if not same(values, moved):
-            fail(f"weights reach a layer through theta() alone, {name!r} too", "it moves f at fixed theta", hint)
+            fail(f"weights reach a layer only through theta(), {name!r} too", "it changes f at fixed theta", hint)
 
 
 def _check_gradient(field: VectorField, state: State, theta_j: Theta) -> None:
@@ -266,12 +266,12 @@ def _check_partition(field: Any, state: State, theta_j: Theta) -> None:
     try:
         again = field.split(field.join(p, q))
     except ValueError:
-        return  # the output alone does not determine the state: there is no split, and no forward
+        return  # the output does not determine the state: there is no split, and no forward
     if not same(again, state):
         fail("split undoes join", "split(join(p, q)) differs from (p, q)", "p comes first, p_features wide")
     y = field.join(p, q)
     f, g = field(y, theta_j), field.join(*velocity(field, state, theta_j))
-    hint = "p' may depend on q alone, and q' on p alone"
+    hint = "p' may depend only on q, and q' only on p"
     near("forward is (p_dot(q), q_dot(p))", f - g, rounding(g), hint)
 
 
@@ -305,7 +305,7 @@ _SKEW = "build it as B - B^T"
 
 
 def _check_structure(field: VectorField, theta: Theta, layers: Sequence[Theta]) -> None:
-    """J is skew, and what is said of all layers is said of each: one matrix, or a stack that follows theta."""
+    """Check that J is skew and consistent over the layers: one matrix, or a stack that follows theta."""
     whole = field.structure(theta)
     for j, theta_j in enumerate(layers):
         J = field.structure(theta_j)

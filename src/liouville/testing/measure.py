@@ -1,4 +1,4 @@
-"""What the checks measure with: velocities of (p, q) or (y,), Jacobians, the size of rounding, and how a law fails."""
+"""Tools of the checks: velocities of (p, q) or (y,), Jacobians, the size of rounding, and errors that name a law."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from liouville.fields.bound import original
 from liouville.schemes import State
 
 EPS = torch.finfo(torch.float64).eps
-# Two evaluations of one formula in another order differ by at most `terms` roundings, each of a term that may exceed
-# the result by cancellation: a factor of 100 is granted for that.
+# Two evaluations of one formula in different order differ by at most `terms` roundings, each of a term that may exceed
+# the result by cancellation: a factor of 100 allows for that.
 CANCELLATION = 100.0
 
 
@@ -29,7 +29,7 @@ def velocity(field: Any, state: State, theta_j: Theta) -> State:
 
 
 def start(field: Any, y: Tensor, theta_0: Theta, h: float) -> State:
-    """The (p, q) that an input y enters as, or (y,)."""
+    """The initial (p, q) of an input y, or (y,)."""
     if isinstance(original(field), PartitionedField):
         return field.enter(y, lambda q: field.p_dot(q, theta_0), h)
     return (y,)
@@ -43,7 +43,7 @@ def jacobian(f: Callable[..., State], state: State) -> Tensor:
 
 
 def rounding(x: Tensor) -> float:
-    """How far apart two evaluations of x may be: one rounding per entry of a sample, with room for cancellation."""
+    """The allowed difference of two evaluations of x: one rounding per entry of a sample, and cancellation."""
     per_sample = x[0].numel() if x.dim() > 1 else x.numel()
     return CANCELLATION * max(1, per_sample) * EPS * max(1.0, float(x.detach().abs().max()))
 
@@ -54,12 +54,12 @@ def same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
 
 
 def near(law: str, difference: Tensor, allowed: float, hint: str) -> None:
-    """Raise unless the largest entry of ``difference`` is at most ``allowed``; NaN is not."""
+    """Raise unless the largest entry of ``difference`` is at most ``allowed``; NaN fails."""
     measured = float(difference.detach().abs().max())
     if not measured <= allowed:
         raise AssertionError(f"{law}: measured a difference of {measured:.3g}, allowed {allowed:.3g}; {hint}.")
 
 
 def fail(law: str, found: str, hint: str) -> NoReturn:
-    """Raise the `AssertionError` that names the law, what was found and where to look."""
+    """Raise the `AssertionError` with the law, the finding and a hint."""
     raise AssertionError(f"{law}: {found}; {hint}.")

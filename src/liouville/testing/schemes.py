@@ -1,4 +1,4 @@
-"""`check_scheme`: order, inverse, symmetry, determinant and symplecticity of one scheme, measured."""
+"""`check_scheme`: measures order, inverse, symmetry, determinant and symplecticity of one scheme."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ _T = 2.0
 def check_scheme(
     scheme: Scheme, field: VectorField | None = None, *, symplectic: bool | None = None, seed: int = 0
 ) -> None:
-    """Check that ``scheme`` has the order it states, and the inverse, symmetry and determinant of its type.
+    """Check that ``scheme`` has its stated order, and the inverse, symmetry and determinant of its type.
 
-    The order is the slope of the error at T = 2 under halving of h, within 0.1 of ``scheme.order``, weights constant in
-    time; the reference is RK4 with 2048 steps. The inverse of a `ReversibleScheme` undoes a step; a `SymmetricScheme`
-    undoes it by -h; a `SplittingScheme` has determinant 1. Where stated, ``log_growth`` bounds the norm of a step, and
-    ``amplification`` is its largest eigenvalue on linear fields.
+    The order is the slope of the error at T = 2 under halving of h, within 0.1 of ``scheme.order``, with weights
+    constant in time; the reference is RK4 with 2048 steps. The inverse of a `ReversibleScheme` undoes a step; a
+    `SymmetricScheme` undoes it by -h; a `SplittingScheme` has determinant 1. Where stated, ``log_growth`` bounds the
+    norm of a step, and ``amplification`` is its largest eigenvalue on linear fields.
 
     Args:
         scheme: the scheme.
-        field: a field to measure it on, smooth and with constant weights; by default the first of a separable
+        field: a field for the measurement, smooth and with constant weights; by default the first of a separable
             Hamiltonian, a general Hamiltonian and an antisymmetric field that ``scheme.check`` accepts.
-        symplectic: whether to require A J A^T = J of one step, A in numerator layout; by default of every splitting
+        symplectic: whether to require A J A^T = J of one step, A in numerator layout; by default for every splitting
             scheme on a field with a ``structure`` J.
-        seed: of the random states.
+        seed: seed of the random states.
 
     Raises:
-        AssertionError: naming the law that fails, what was measured, and a hint.
+        AssertionError: with the law that fails, the measured number and a hint.
 
     Examples:
         >>> from liouville.schemes import SymplecticEuler
@@ -88,7 +88,7 @@ def check_scheme(
         symplectic = isinstance(scheme, SplittingScheme) and J is not None
     if symplectic:
         if J is None:
-            raise ValueError(f"{type(field).__name__} states no structure J to be symplectic with.")
+            raise ValueError(f"{type(field).__name__} states no structure J; leave out symplectic=True.")
         near(
             "one step is symplectic, A J A^T = J",
             A @ J @ A.mT - J,
@@ -151,10 +151,10 @@ def _check_order(scheme: Scheme, field: VectorField, y: Tensor, theta_0: Theta) 
 
     exact = _reference(field, y, theta_0)
     errors = [error(8)]
-    while errors[-1] > 1e-8 and len(errors) < 7:  # the reference itself is good to about 1e-12
+    while errors[-1] > 1e-8 and len(errors) < 7:  # the reference is accurate to about 1e-12
         errors.append(error(8 << len(errors)))
     if len(errors) < 3:
-        raise ValueError(f"{8 * len(errors)} steps err by {errors[-1]:.1g} only; give a field that moves more.")
+        raise ValueError(f"{8 * len(errors)} steps have an error of only {errors[-1]:.1g}; give a faster field.")
     order = math.log2(errors[-2] / errors[-1])
     if not abs(order - scheme.order) <= 0.1:
         fail(

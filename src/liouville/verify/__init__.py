@@ -1,9 +1,9 @@
-r"""Every statement of the papers that the library rests on, as a check that runs.
+r"""Every statement of the papers that the library rests on, as an executable check.
 
 P1 is Haber & Ruthotto 2017 (1705.03341), P2 Galimberti et al. 2023 (2105.13205), P3 its predecessor (2104.13166), P4
-Chang et al. 2018 (1709.03698); what certificates claim beyond them is called proved. Each check measures numbers in
-float64 and compares them with the interval that the statement allows; a statement that fails as printed is shown to
-fail, beside the correction that holds.
+Chang et al. 2018 (1709.03698); claims of certificates beyond them are called proved. Each check measures numbers in
+float64 and compares them with the interval that the statement allows. A statement that fails as printed is shown to
+fail, and its correction to hold.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["STATEMENTS", "Finding", "Number", "Record", "Statement", "select", "
 from collections.abc import Iterable, Iterator
 
 from liouville.names import suggestion
-from liouville.verify import (  # noqa: F401 (they enter their statements)
+from liouville.verify import (  # noqa: F401 (they register their statements)
     learning,
     p1_propagation,
     p1_schemes,
@@ -27,7 +27,8 @@ from liouville.verify.statements import STATEMENTS, Finding, Number, Record, Sta
 
 
 def select(names: Iterable[str] = ()) -> list[Statement]:
-    """The statements of these names, in the order of the papers; a paper's name stands for all of its; all if none.
+    """The statements of these names, in the order of the papers; a paper's name selects all of its statements; no name
+    selects all.
 
     Raises:
         ValueError: for an unknown name, with the nearest right one.
@@ -42,8 +43,8 @@ def select(names: Iterable[str] = ()) -> list[Statement]:
         whole = [known for known in STATEMENTS if known.startswith(f"{name}-")] if name in papers else []
         if not whole and name not in STATEMENTS:
             raise ValueError(
-                f"unknown statement {name!r}; {suggestion(name, STATEMENTS)}{', '.join(sorted(papers))} stand for "
-                "all of a paper's; liouville verify without a name checks, and names, every one."
+                f"unknown statement {name!r}; {suggestion(name, STATEMENTS)}{', '.join(sorted(papers))} select "
+                "all of a paper; liouville verify without a name checks and lists all."
             )
         chosen.update(whole or [name])
     ordered = sorted(STATEMENTS.values(), key=lambda s: s.name.split("-")[0])
@@ -51,7 +52,7 @@ def select(names: Iterable[str] = ()) -> list[Statement]:
 
 
 def verify(names: Iterable[str] = ()) -> Iterator[Record]:
-    """Check these statements, or all, one after the other.
+    """Check these statements, or all, in turn.
 
     Examples:
         >>> [record.holds for record in verify(["p1-3.7"])]

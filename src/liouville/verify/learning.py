@@ -1,4 +1,4 @@
-r"""P1 and P3, the learning problem: what the classifier says, and the penalty that makes layers a function of time."""
+r"""P1 and P3, the learning problem: the classifier, and the penalty that makes layers a function of time."""
 
 from __future__ import annotations
 

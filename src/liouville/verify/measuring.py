@@ -1,4 +1,4 @@
-"""What the checks share: random numbers of their own, chosen weights, Jacobians of a field, a step and a flow."""
+"""Common tools of the checks: separate random numbers, given weights, Jacobians of a field, a step and a flow."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LINEAR = Activation("linear", lambda x: x, lambda x: 0.5 * x.square(), torch.one
 
 @contextlib.contextmanager
 def float64() -> Iterator[None]:
-    """float64 as torch's default inside; behind it the default is what it was."""
+    """Use float64 as torch's default inside the block, and restore the default afterwards."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -46,13 +46,13 @@ def float64() -> Iterator[None]:
 
 
 def generator(seed: int = 0) -> torch.Generator:
-    """Random numbers of one check."""
+    """A random generator for one check."""
     return torch.Generator().manual_seed(seed)
 
 
 @torch.no_grad()
 def fill(field: VectorField, **weights: Tensor | float) -> VectorField:
-    """The field with some of its parameters set, zero biases unless given."""
+    """The field with the given parameters, and zero biases unless given."""
     for name, raw in field.named_parameters():
         if name in weights:
             raw.copy_(torch.as_tensor(weights[name]).expand_as(raw))
@@ -68,7 +68,7 @@ def field_matrix(field: VectorField, y: Tensor, j: int = 0) -> Tensor:
 
 
 def step_matrix(scheme: Scheme, field: VectorField, y: Tensor, h: float, j: int = 0) -> Tensor:
-    """dstate_{j+1}/dstate_j of layer j, at the state that one point y (n,) enters as."""
+    """dstate_{j+1}/dstate_j of layer j, at the initial state of one point y (n,)."""
     theta_j = layer(field.theta(), j)
     with torch.no_grad():
         state = scheme.init(field, y[None], theta_j, h)
@@ -96,5 +96,5 @@ def largest_real_part(A: Tensor) -> Tensor:
 
 
 def order(error: Callable[[int], float], layers: int) -> float:
-    """The measured order: by which power of two the error falls when the layers are doubled."""
+    """The measured order: the power of two by which the error falls when the layers are doubled."""
     return math.log2(error(layers) / error(2 * layers))

@@ -1,7 +1,7 @@
 r"""P1, Haber & Ruthotto 2017 (1705.03341): well-posed forward propagation, and the schemes that keep it.
 
-The paper asks of y' = sigma(K^T y + b) that neither small perturbations grow nor different inputs collapse, and reads
-both off the eigenvalues of its Jacobian. Eigenvalues of frozen layers are necessary knowledge and not a proof: three
+The paper asks of y' = sigma(K^T y + b) that neither small perturbations grow nor different inputs collapse, and judges
+both by the eigenvalues of its Jacobian. Eigenvalues of frozen layers are necessary knowledge, not a proof: three
 statements below need an assumption that the paper leaves to the context, and are shown with it.
 """
 
@@ -67,7 +67,7 @@ def _frozen() -> tuple[Number, ...]:
 
     return (
         at_most("growth exponent, spectrum {-1, -1}, turning at 0.05", growth(0.05), 0.0),
-        at_least("the same turning at 5, which is not slow", growth(5.0), 1.0),
+        at_least("the same turning at 5, not slow", growth(5.0), 1.0),
     )
 
 
@@ -127,7 +127,7 @@ def _lemma_1() -> Finding:
 
 
 def _distances(name: str) -> Tensor:
-    """By which factor ten layers of Example 1 change the distance of each pair of inputs."""
+    """The factor by which ten layers of Example 1 change the distance of each pair of inputs."""
     y = torch.tensor(EXAMPLE_1_INPUTS)
     return torch.pdist(example_1(name)(y)) / torch.pdist(y)
 
@@ -144,7 +144,7 @@ def _collapse() -> Number:
 
 @statement("p1-example-1-rotation", "P1 (3.10), Example 1", "K0 (lambda = +-i): features turn and keep their size")
 def _rotation() -> tuple[Number, ...]:
-    """A layer turns and stretches by (1 + h^2)^(1/2); |<y, tanh(K0 y)>| <= |y|^4 / 12 adds at most |y|^2 h / 12."""
+    """A layer rotates and scales by (1 + h^2)^(1/2); |<y, tanh(K0 y)>| <= |y|^4 / 12 adds at most |y|^2 h / 12."""
     y = torch.tensor(EXAMPLE_1_INPUTS)
     flow = example_1("rotation").requires_grad_(False)
     ratio = flow(y).norm(dim=-1) / y.norm(dim=-1)

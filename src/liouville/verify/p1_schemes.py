@@ -1,13 +1,15 @@
-r"""P1, secs. 4.1 to 4.3, and P4's midpoint: how large a step of each scheme may be.
+r"""P1, secs. 4.1 to 4.3, and P4's midpoint: the largest stable step of each scheme.
 
-The linearised mode of frequency omega goes round the imaginary axis. A scheme is stable on it up to a limit of
-h omega: below it all powers of one step are bounded, above it they grow exponentially. Where two eigenvalues meet at
+A linearised mode of frequency omega has the eigenvalue i omega. A scheme is stable for it up to a limit of h omega:
+below the limit all powers of one step are bounded, above it they grow exponentially. Where two eigenvalues meet at
 the limit, it is excluded: a Jordan block grows linearly there.
 """
 
 from __future__ import annotations
 
 __all__: list[str] = []
+
+from typing import Literal
 
 import torch
 
@@ -44,7 +46,7 @@ def _spring() -> VectorField:
 
 
 def _limit(scheme: Scheme, field: VectorField, limit: float, grows_at_limit: bool) -> tuple[Number, ...]:
-    """What is beside the limit, 0.1 % below and above, and what 1000 layers do at it."""
+    """The spectral radius 0.1 % below and above the limit, and the norm of 1000 layers at it."""
     origin = torch.zeros(field.features)
     below, at, above = (step_matrix(scheme, field, origin, share * limit) for share in (0.999, 1.0, 1.001))
     powers = torch.linalg.matrix_norm(torch.linalg.matrix_power(at, 1000))
@@ -142,13 +144,13 @@ def _gamma() -> tuple[Number, ...]:
 def _leapfrog_start() -> Finding:
     y, T = torch.randn(5, 3, generator=generator(1)), 2.0
 
-    def field(N: int, start: str = "rest") -> SecondOrderField:
+    def field(N: int, start: Literal["rest", "half"] = "rest") -> SecondOrderField:
         force = SemidefiniteField(3, N, shared=True, init=Normal(0.7), generator=generator())
-        return SecondOrderField(force, start=start)  # type: ignore[arg-type]
+        return SecondOrderField(force, start=start)
 
     exact = Flow(field(500), Yoshida4(), T)(y).detach()
 
-    def error(start: str, N: int) -> float:
+    def error(start: Literal["rest", "half"], N: int) -> float:
         flow = Flow(field(N, start), SymplecticEuler(), T)
         return float((flow(y).detach() - exact).abs().max())
 
@@ -175,5 +177,5 @@ def _reverse() -> Number:
     y = torch.randn(20, 4, generator=generator(1))
     state = flow.final_state(y)
     back = torch.cat(flow.inverse_state(state), -1)
-    # the last rounding is amplified by the inverse's growth, here below 1e4
-    return at_most("error behind 200 layers and back", (back - y).abs().max(), 1e4 * 200 * EPS)
+    # the growth of the inverse, here below 1e4, amplifies the last rounding
+    return at_most("error after 200 layers and back", (back - y).abs().max(), 1e4 * 200 * EPS)

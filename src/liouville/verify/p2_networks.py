@@ -1,7 +1,7 @@
-r"""P2 and P3: the networks as Hamiltonian systems, written out; what a layer of each has to learn.
+r"""P2 and P3: the networks written as Hamiltonian systems, and the number of parameters of their layers.
 
-Every older network is y' = J K^T sigma(K y + b) for a J and a K of its own. The embeddings are checked by running the
-general field with those matrices against each network's own update.
+Every older network is y' = J K^T sigma(K y + b) for some J and K. The embeddings are checked by comparing the general
+field with these matrices with each network's own update.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _blocks(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _staggered(field: VectorField, y: Tensor) -> Tensor:
-    """y + h J K^T sigma(K (p_{j+1}, q_j) + b), layer by layer: the new p is read where q moves."""
+    """y + h J K^T sigma(K (p_{j+1}, q_j) + b), layer by layer: the update of q reads the new p."""
     p, q = y.chunk(2, dim=-1)
     for j in range(field.layers):
         theta_j = layer(field.theta(), j)
@@ -48,7 +48,7 @@ def _staggered(field: VectorField, y: Tensor) -> Tensor:
 
 
 def _difference(flow: Flow, other: Tensor, y: Tensor, condition: Tensor | float = 1.0) -> Number:
-    """Rounding, amplified by the inverse that J K^T = I asks for."""
+    """Rounding, amplified by the inverse in J K^T = I."""
     return at_most("difference", (flow(y) - other).abs().max(), CANCELLATION * _n * _N * EPS * float(condition))
 
 
@@ -109,7 +109,7 @@ def _ms3() -> Number:
 
 
 def _free(flow: Flow) -> int:
-    """How many numbers of one layer are free: the rank of d theta / d raw parameters."""
+    """The number of free parameters of one layer: the rank of d theta / d raw parameters."""
     raw = list(flow.field.parameters())
     rows = []
     for entry in torch.cat([w.reshape(-1) for w in flow.field.theta()]):
@@ -138,7 +138,7 @@ def _p1_parameters() -> Number:
     "MS1 n^2/4 + n, MS2 (n^2 + n)/2, MS3 n^2/2 + n, H1 and H2 (its J2) n^2 + n",
 )
 def _p3_parameters() -> tuple[Number, ...]:
-    counts = {4: (8, 10, 12, 20, 20)}  # the paper's own row
+    counts = {4: (8, 10, 12, 20, 20)}  # the paper's row
     for n in (2, 6):
         counts[n] = (n * n // 4 + n, (n * n + n) // 2, n * n // 2 + n, n * n + n, n * n + n)
     wrong = 0

@@ -1,8 +1,8 @@
 r"""P2, Galimberti et al. 2023 (2105.13205): gradients of Hamiltonian networks do not vanish, and may explode.
 
-The theorems bound the backward sensitivity matrix dy_N/dy_j of the full state, for each sample, from below by 1. The
-papers get there by symplecticity, A J A^T = J in numerator layout. A determinant of at least 1 in every layer gives the
-same bound in any sub-multiplicative norm, for more networks; what is said there of it goes beyond the papers.
+By the theorems the backward sensitivity matrix dy_N/dy_j of the full state, for each sample, has a norm of at least 1.
+The papers prove it by symplecticity, A J A^T = J in numerator layout. A determinant of at least 1 in every layer gives
+the same bound in any sub-multiplicative norm, for more networks; statements about it go beyond the papers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from liouville.verify.measuring import four_norms, generator
 from liouville.verify.statements import Number, at_least, at_most, statement
 from liouville.zoo.examples import appendix_iii
 
-_BOUND = 1 - 1e-9  # the lower bound 1, with the rounding of a product of up to 1024 layers
+_BOUND = 1 - 1e-9  # the lower bound 1, less the rounding of a product of up to 1024 layers
 _DEPTHS = (4, 64, 1024)
 
 
@@ -37,7 +37,7 @@ def _skew(n: int, seed: int = 0) -> Tensor:
 
 
 def _least(flow: Flow, y: Tensor) -> float:
-    """The smallest of the four norms over all samples and all j < N; at j = N it is the identity's."""
+    """The smallest of the four norms over all samples and all j < N; at j = N it is the norm of the identity."""
     return float(four_norms(backward_sensitivity(flow, y)[:-1]).min())
 
 
@@ -72,7 +72,7 @@ def _symplectic() -> tuple[Number, ...]:
     "dy(T)/dy(T - t) preserves J, K(t) and b(t) varying",
 )
 def _flow_symplectic() -> tuple[Number, ...]:
-    """The defect of RK4 falls with the step by its order: what remains in the limit is symplectic."""
+    """The defect of RK4 falls with the step by its order: the limit is symplectic."""
     J = _skew(4)
 
     def defect(N: int) -> float:
@@ -150,10 +150,10 @@ def _theorem_2() -> tuple[Number, ...]:
 @statement(
     "p2-batch-mean",
     "P2, figures of sensitivities",
-    "the bound is each sample's: the mean Jacobian of a batch may be smaller than 1",
+    "the bound holds for each sample: the mean Jacobian of a batch may be smaller than 1",
 )
 def _batch_mean() -> tuple[Number, ...]:
-    """The origin makes half a turn, A = -I; far out tanh is saturated and A = I: the two cancel."""
+    """At the origin a half turn gives A = -I; far out tanh is saturated and A = I: the two cancel."""
     A = backward_sensitivity(appendix_iii(T=torch.pi)[0], torch.tensor([[0.0, 0.0], [100.0, 100.0]]))[0]
     norms, mean = torch.linalg.matrix_norm(A, ord=2), torch.linalg.matrix_norm(A.mean(0), ord=2)
     return at_least("least norm of a sample", norms.min(), _BOUND), at_most("norm of the mean", mean, 0.1)

@@ -1,7 +1,7 @@
-r"""P2, wider than printed: the determinant route to the lower bound, rigorous upper bounds, and where both end.
+r"""P2, wider than printed: the determinant route to the lower bound, rigorous upper bounds, and their limits.
 
-A layer with |det| >= 1 makes the product's spectral radius at least 1, and so every sub-multiplicative norm of it. That
-covers forward Euler, J that varies with the layer, and the pair field, which no constant J makes symplectic.
+Layers with |det| >= 1 give a product with spectral radius at least 1, and so with every sub-multiplicative norm at
+least 1. That covers forward Euler, J that varies by layer, and the pair field, which no constant J makes symplectic.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _det_euler() -> tuple[Number, ...]:
         flows = _networks(10, 2.0, 0.7, seed)
         for flow in (flows["h1"], flows["h1, J by layer"], flows["ms2"]):
             A = layer_jacobians(flow, _inputs())
-            mu = torch.linalg.eigvals((A - torch.eye(4)) / flow.h).imag  # in pairs +-mu
+            mu = torch.linalg.eigvals((A - torch.eye(4)) / flow.h).imag  # eigenvalues come in pairs +-mu
             stated = (1 + (flow.h * mu) ** 2).prod(-1).sqrt()
             det = torch.linalg.det(A)
             least, worst = min(least, float(det.min())), max(worst, float((det / stated - 1).abs().max()))
@@ -119,7 +119,7 @@ def _assumptions() -> tuple[Number, ...]:
     "p2-ms1-not-symplectic", "P2, wider", "MS1 keeps volume, but no J: its own would be K^-1 and change with the layer"
 )
 def _ms1() -> tuple[Number, ...]:
-    """J of layer 0 as the candidate: kept by layer 0, not by layer 1."""
+    """J of layer 0 as the candidate: layer 0 conserves it, layer 1 does not."""
     flow = zoo.ms1(4, 2, 0.6, init=Normal(0.7), generator=generator())
     A, K0 = layer_jacobians(flow, _inputs()), flow.field.get_parameter("K")[0].detach()
     zero = torch.zeros(2, 2)
@@ -146,19 +146,19 @@ def _pairs() -> tuple[Number, ...]:
 
 
 @statement(
-    "p2-full-state", "P2, wider", "the bound is the full state's: of the classified half alone the norm may be near 0"
+    "p2-full-state", "P2, wider", "the bound holds for the full state: for the classified half the norm may be near 0"
 )
 def _full_state() -> tuple[Number, ...]:
-    """A quarter turn carries what was in q into p."""
+    """A quarter turn moves q into p."""
     field = fill(SeparableHamiltonianField(2, 100, shared=True), K_p=1.0, K_q=1.0)
     A = backward_sensitivity(Flow(field, zoo.verlet(2, 1, 1.0).scheme, torch.pi / 2), torch.zeros(1, 2))[0, 0]
-    return at_least("norm of the full state's", torch.linalg.matrix_norm(A, ord=2), _BOUND), at_most(
-        "of q alone", A[1, 1].abs(), 0.02
+    return at_least("norm for the full state", torch.linalg.matrix_norm(A, ord=2), _BOUND), at_most(
+        "for q only", A[1, 1].abs(), 0.02
     )
 
 
 def _largest_ratio(flow: Flow, growth: Tensor) -> float:
-    """max over j and samples of ||dy_N/dy_j|| / prod of the layers' bounds from j on."""
+    """The maximum over j and samples of ||dy_N/dy_j|| over the product of the layers' bounds from j on."""
     norms = torch.linalg.matrix_norm(backward_sensitivity(flow, _inputs(4))[:-1], ord=2)
     bound = growth.flip(0).cumprod(0).flip(0)
     return float((norms / bound[:, None]).max())

@@ -1,7 +1,7 @@
-r"""P3, Galimberti, Xu & Ferrari-Trecate 2021 (2104.13166): the gradient's own dynamics, and its frozen spectrum.
+r"""P3, Galimberti, Xu & Ferrari-Trecate 2021 (2104.13166): the dynamics of the gradient, and its frozen spectrum.
 
-The papers write Jacobians in denominator layout, the transpose of what autograd gives: their dy(T)/dy(T - t) is the
-transpose of `liouville.analysis.backward_sensitivity`, and their df/dy = K^T D K J^T that of J K^T D K.
+The papers write Jacobians in denominator layout, the transpose of autograd's: their dy(T)/dy(T - t) is the transpose of
+`liouville.analysis.backward_sensitivity`, and their df/dy = K^T D K J^T the transpose of J K^T D K.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def _rank(M: Tensor) -> int:
 def _lemma_4() -> Finding:
     quarter = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
     singular = fill(HamiltonianField(2, 1, J=quarter), K=torch.diag(torch.tensor([1.0, 0.0])))
-    M = field_matrix(singular, torch.zeros(2)).T  # nilpotent: 0 is its double eigenvalue
+    M = field_matrix(singular, torch.zeros(2)).T  # nilpotent, with the double eigenvalue 0
     K = torch.kron(torch.eye(3), torch.tensor([[1.0, 0.5], [-0.3, 0.8]]))
     threefold = fill(HamiltonianField(6, 1, J=torch.kron(torch.eye(3), quarter)), K=K)
     W = field_matrix(threefold, torch.zeros(6)).T.to(torch.complex128)

@@ -1,4 +1,4 @@
-"""The pictures of the theory pages: networks at their first, random weights, drawn from what `analysis` measures."""
+"""The pictures of the theory pages: networks with random initial weights, drawn from measurements of `analysis`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def draw_pictures(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """Draw all of them into ``folder``; their files, one after the other.
+    """Draw all of them into ``folder`` and yield their files.
 
     Raises:
         ImportError: matplotlib is not installed.

@@ -1,4 +1,4 @@
-r"""What certificates claim beyond the papers: bounds of steps, radii, and nothing of what is not known."""
+r"""Claims of certificates beyond the papers: bounds of steps, radii, and none for unknown classes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _pairs() -> list[tuple[Scheme, VectorField]]:
     return found
 
 
-@statement("proved-growth", "certificates", "no step grows by more than its scheme states, whatever the state")
+@statement("proved-growth", "certificates", "no step grows by more than its scheme states, at any state")
 def _growth() -> Number:
     worst = -torch.inf
     for scheme, field in _pairs():
@@ -87,12 +87,12 @@ def _oscillator(scheme: Scheme, omega: float) -> VectorField:
     return fill(AntisymmetricField(2, 1, activation=linear), W=torch.tensor([[0.0, omega], [0.0, 0.0]]))
 
 
-@statement("proved-radius", "certificates", "no attack within its radius changes a prediction, and radii are of use")
+@statement("proved-radius", "certificates", "no attack within its radius changes a prediction, and radii are useful")
 def _radius() -> tuple[Number, Number]:
     within, beyond = 0, []
     flows = (zoo.h2(4, 4, 1.0, generator=generator(0)), zoo.ms1(4, 4, 1.0, generator=generator(1)))
     for seed, flow in enumerate(flows):
-        head = nn.utils.skip_init(nn.Linear, 4, 3)  # which draws nothing from the global stream
+        head = nn.utils.skip_init(nn.Linear, 4, 3)  # this draws nothing from the global stream
         with torch.no_grad():
             head.weight.copy_(torch.randn(3, 4, generator=generator(seed)))
             head.bias.zero_()
@@ -121,7 +121,7 @@ class _Larger(Dense):
 
 
 def _unknown() -> list[Flow]:
-    """Flows that compute something else than the classes that they are derived from."""
+    """Flows that compute something else than their base classes."""
     late = Activation("late", lambda x: torch.tanh(x - 40) + x.tanh(), tanh.primitive, tanh.derivative, 1.0, True)
     known = zoo.h2(4, 4, 1.0, generator=generator())
     hooked = zoo.h2(4, 4, 1.0, generator=generator())
@@ -135,11 +135,11 @@ def _unknown() -> list[Flow]:
     ]
 
 
-@statement("proved-unknown", "certificates", "no upper bound passes of what is not known, and none is lost of what is")
+@statement("proved-unknown", "certificates", "no upper bound of an unknown flow passes, all of known flows do")
 def _of_unknown() -> tuple[Number, Number]:
     passed = [_passes(flow) for flow in _unknown()]
     known = [_passes(flow) for flow in (zoo.h2(4, 4, 1.0), budgeted(zoo.ms1(4, 4, 1.0), 5.0), zoo.h1(4, 4, 1.0))]
-    return at_most("bounds that pass of unknown flows", sum(passed), 0.0), at_least("of known ones", sum(known), 3.0)
+    return at_most("passed bounds of unknown flows", sum(passed), 0.0), at_least("of known ones", sum(known), 3.0)
 
 
 def _passes(flow: Flow) -> bool:
@@ -147,7 +147,7 @@ def _passes(flow: Flow) -> bool:
     return any(claim.name == "upper bound" and claim.status == "pass" for claim in claims)
 
 
-@statement("proved-derivative", "certificates", "Jacobians that are not those of the steps that run are found")
+@statement("proved-derivative", "certificates", "Jacobians that do not belong to the actual steps are detected")
 def _of_derivatives() -> Number:
     lie = Activation("lie", torch.tanh, tanh.primitive, lambda x: 0.1 * tanh.derivative(x), 1.0, True)
     flows = [model(4, 4, 1.0, activation=lie) for model in (zoo.h2, zoo.h1)] + [zoo.h2(4, 4, 1.0, operator=_Larger())]

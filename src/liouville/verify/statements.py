@@ -1,8 +1,8 @@
-r"""What a statement is, what was measured of it, and the list of all of them.
+r"""Statements, their measurements, and the list of all statements.
 
-A check is a function without arguments that measures `Number`s, each with the interval in which the statement puts
-it. A statement that is wrong as the paper prints it has two sets of them: those of the correction, which must lie
-inside, and those of the printed words, one of which must lie outside, so that the error is shown and not only said.
+A check is a function without arguments that measures `Number`s, each with the interval that the statement allows. A
+statement that is wrong as printed has two sets of numbers: the numbers of the correction must lie inside, and one
+number of the printed statement must lie outside, so that the error is demonstrated.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Number:
 
     @property
     def inside(self) -> bool:
-        """Whether the value lies in the interval; NaN lies in none."""
+        """Whether the value lies in the interval; NaN never does."""
         return self.low <= self.value <= self.high
 
     @property
@@ -75,7 +75,7 @@ def near(what: str, value: object, target: float, distance: float) -> Number:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check measured: the numbers of what holds, and those of the printed words where they differ."""
+    """The measurements of a check: numbers of the valid statement, and of the printed one where it differs."""
 
     holding: tuple[Number, ...]
     printed: tuple[Number, ...] = ()
@@ -83,10 +83,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Record:
-    """One statement and what was measured of it.
+    """One statement and its measurements.
 
-    ``holds`` is the verdict: every number lies where it should, and where a correction is given, the printed statement
-    was seen to fail.
+    ``holds`` is the verdict: every number lies in its interval, and where a correction is given, the printed statement
+    fails.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Record:
         return "; ".join(f"{number.what} {number.expected}" for number in self.measured)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, which knows no infinity and no NaN: they become None."""
+        """The record for JSON, where infinity and NaN become None."""
         return {**without_nan(asdict(self)), "expected": self.expected}
 
     def __str__(self) -> str:
@@ -128,7 +128,7 @@ class Statement:
     correction: str = ""
 
     def verify(self) -> Record:
-        """Measure it, in float64; a check that breaks off does not hold, and leaves the others to be made."""
+        """Measure it, in float64; a check that raises does not hold, and the others still run."""
         with float64():
             try:
                 finding = self.check()
@@ -149,13 +149,13 @@ Check = Callable[[], Finding | tuple[Number, ...] | Number]
 
 
 def statement(name: str, source: str, text: str, *, correction: str = "") -> Callable[[Check], Check]:
-    """Enter the decorated check into the list of statements.
+    """Register the decorated check in the list of statements.
 
     Args:
-        name: by which the command knows it: the paper, then what it is about.
+        name: its name in the command: the paper, then the subject.
         source: paper and number.
-        text: the statement; as the paper prints it, where a correction follows.
-        correction: what holds instead, where the printed statement fails.
+        text: the statement; with a correction, as printed in the paper.
+        correction: the valid statement, where the printed one fails.
 
     Raises:
         ValueError: if the name is taken.
@@ -163,7 +163,7 @@ def statement(name: str, source: str, text: str, *, correction: str = "") -> Cal
 
     def enter(check: Check) -> Check:
         if name in STATEMENTS:
-            raise ValueError(f"the statement {name!r} is there already; choose another name.")
+            raise ValueError(f"the statement {name!r} exists already; choose another name.")
         STATEMENTS[name] = Statement(name, source, text, lambda: _finding(check()), correction)
         return check
 

@@ -16,11 +16,11 @@ EXAMPLE_1 = {
     "collapse": ((-2.0, 0.0), (2.0, -2.0)),
     "rotation": ((0.0, -1.0), (1.0, 0.0)),
 }
-"""K+, K- and K0 of P1, eq. (3.10), as they act on rows."""
+"""K+, K- and K0 of P1, eq. (3.10), acting on rows."""
 
 EXAMPLE_1_INPUTS = ((0.1, 0.1), (-0.1, -0.1), (0.0, 0.5))
 
-_START = (0.33627683, -0.48627683)  # of the authors' script, scaled to |y_0| = 1 there
+_START = (0.33627683, -0.48627683)  # from the authors' script, which scales it to |y_0| = 1
 
 
 def example_1(name: str) -> Flow:
@@ -34,10 +34,10 @@ def example_1(name: str) -> Flow:
 
 
 def appendix_iii(eps: float = 1.0, T: float = 200.0, layers: int = 4000, size: float = 1.0) -> tuple[Flow, Tensor]:
-    """P2, Appendix III: y' = eps J tanh(y), J = [0, -1; 1, 0], K = I, b = 0, by semi-implicit Euler, and its start.
+    """P2, Appendix III: y' = eps J tanh(y), J = [0, -1; 1, 0], K = I, b = 0, by semi-implicit Euler, and y_0.
 
     Args:
-        eps: slows the motion down.
+        eps: factor of the velocity.
         T: the final time.
         layers: N.
         size: |y_0|.

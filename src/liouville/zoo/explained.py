@@ -1,4 +1,4 @@
-"""Arguments that many functions take, said once, in their module's docstring, and shown in the help of each."""
+"""Arguments that many functions share: explained once, in the module's docstring, and shown in the help of each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T", bound=Callable[..., object])
 def explained(shared: str | None) -> Callable[[T], T]:
     """Decorate a function whose arguments are explained under "Args:" in its own docstring or in ``shared``.
 
-    The module's text is where a documentation generator finds it, which reads files and runs no decorator.
+    A documentation generator reads files and runs no decorator, so it finds them in the module's docstring.
 
     Examples:
         >>> @explained("Networks.\\n\\nArgs:\\n    features: n.\\n    layers: N.\\n")
@@ -40,7 +40,7 @@ def explained(shared: str | None) -> Callable[[T], T]:
 
 
 def _sections(doc: str | None) -> tuple[str, dict[str, str], str]:
-    """What stands before "Args:", the entry of each argument, and the examples."""
+    """The text before "Args:", the entry of each argument, and the examples."""
     text, heading, examples = inspect.cleandoc(doc or "").partition("\n\nExamples:\n")
     text, _, arguments = text.partition("\n\nArgs:\n")
     entries = re.finditer(r"^    (\w+):.*\n(?:     .*\n)*", f"{arguments.partition(chr(10) * 2)[0]}\n", re.M)

@@ -1,4 +1,4 @@
-r"""Networks around the papers' flows: a lift in front, a linear head behind, connectors between flows on images."""
+r"""Networks around the papers' flows: a lift before, a linear head after, connectors between flows on images."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ LiftChoice = Place | Literal["linear"] | None
 
 @dataclass(frozen=True)
 class Images:
-    """What surrounds the flows of a network on images, on signals or on volumes: pixels along one, two or three axes.
+    """Settings of a network on images, signals or volumes, with pixels along two, one or three axes.
 
     Args:
         kernel: width of K's stencil; 1 is the papers' pixelwise network.
         lift: width of the stencil of the learned linear lift, from the input's channels to the features.
         connector: width of the stencil between two flows.
-        pool: largest value of pool x pool pixels behind the lift; 1 keeps the resolution (the papers).
-        connector_pool: likewise between two flows.
-        head_pool: likewise in front of the head.
-        dropout: share of the features that the head does not see during training.
+        pool: max pooling over pool x pool pixels after the lift; 1 keeps the resolution (the papers).
+        connector_pool: the same between two flows.
+        head_pool: the same before the head.
+        dropout: fraction of the features that the head does not see during training.
     """
 
     kernel: int = 3
@@ -69,23 +69,23 @@ def classifier(
     generator: torch.Generator | None = None,
     backprop: Backprop = Stored(),
 ) -> Network:
-    """A network that classifies: lift, the model's flow, a linear head.
+    """A classification network: lift, the model's flow, a linear head.
 
     Args:
         model: a name of `MODELS`, or a function like them (``functools.partial(zoo.h1, J="full")``).
         inputs: width of x; for images (channels, height, width), for signals (channels, length), for volumes (channels,
             depth, height, width).
         classes: K; two classes get one score (logistic), more get K scores (softmax).
-        features: n; for images and their like, several numbers make several flows with a `Connector` between them.
+        features: n; for signals, images and volumes, several numbers give several flows with `Connector`s between.
         layers: N, or one number per flow.
         T: final time of each flow.
-        scheme: replaces the model's own, for example ``liouville.RK4()``.
+        scheme: replaces the model's scheme, for example by ``liouville.RK4()``.
         lift: for vectors: where `Lift` puts the data (``"ends"`` by default; ``"q"`` for `verlet` and `ms1`), or
             ``"linear"``, a learned map.
         conv: for signals, images and volumes: `Images()` or another choice; required there, refused for vectors.
         dropout_rate: dropout of every layer's velocity during training.
-        budget: C > 1: every flow keeps ||dy_N/dy_j|| <= C by `liouville.budgeted`; it does not go with dropout.
-        generator: source of all initial weights; torch's default stream if None.
+        budget: C > 1: every flow keeps ||dy_N/dy_j|| <= C by `liouville.budgeted`; not available with dropout.
+        generator: random generator of all initial weights; torch's default stream if None.
         backprop: engine of the flows.
 
     Raises:
@@ -147,16 +147,16 @@ def _network(
     depths = list(layers) if isinstance(layers, Sequence) else [layers] * len(widths)
     if len(depths) != len(widths):
         raise ValueError(f"features and layers must name equally many flows, got {len(widths)} and {len(depths)}.")
-    # torch's own layers know the global stream only, so a generator given here seeds it for a while
+    # torch's layers draw only from the global stream, so a generator given here seeds it temporarily
     seed = None if generator is None else int(torch.randint(2**62, (), generator=generator))
     with contextlib.nullcontext() if seed is None else seeded(seed):
         operator = Dense() if conv is None else Conv(conv.kernel, _dims(inputs, conv))
-        own = backprop if scheme is None else Stored()  # which runs every scheme
+        own = backprop if scheme is None else Stored()  # it runs every scheme
         flows = [build(n, N, T, operator=operator, backprop=own) for n, N in zip(widths, depths, strict=True)]
         if scheme is not None:
             flows = [Flow(f.field, scheme, f.T, backprop) for f in flows]
         if budget is not None and dropout_rate:
-            raise ValueError("a budget bounds the velocities as they are, without dropout; give one of the two.")
+            raise ValueError("a budget bounds the velocities without dropout; give one of the two.")
         if budget is not None:
             flows = [budgeted(flow, budget) for flow in flows]
         if dropout_rate:
@@ -165,7 +165,7 @@ def _network(
             return _dense(_function(build), inputs, outputs, flows, lift)
         if not isinstance(inputs, int) and conv is not None:
             if _function(build) is verlet:
-                raise ValueError("verlet, whose data lies in q alone, is for vectors here; use ms1 for images.")
+                raise ValueError("verlet, whose data lies only in q, is for vectors here; use ms1 for images.")
             return _images(inputs, outputs, flows, conv)
     raise _misfit(inputs, conv)
 
@@ -222,7 +222,7 @@ _AROUND: dict[int, tuple[Any, Any]] = {
 
 
 def _dims(inputs: Any, conv: Images) -> int:
-    """Axes of pixels: 1 of signals, 2 of images, 3 of volumes."""
+    """The number of pixel axes: 1 for signals, 2 for images, 3 for volumes."""
     if isinstance(inputs, Sequence) and len(inputs) - 1 in _AROUND and all(_counts(k) for k in inputs):
         return len(inputs) - 1
     raise _misfit(inputs, conv)

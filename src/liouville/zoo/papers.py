@@ -3,19 +3,19 @@ r"""The papers' networks by name: each is one field and one scheme, and nothing 
 P1 is Haber & Ruthotto (1705.03341), P2 Galimberti et al. (2105.13205), P3 its predecessor (2104.13166), P4 Chang et
 al. (1709.03698). Every function returns a `Flow`; `liouville.classifier` and `liouville.regressor` put a lift and a
 head around one.
-What all of them take is explained here, and `help` of each shows it with its own:
+Their common arguments are explained here, and `help` of each function shows them with its own:
 
 Args:
-    features: n, the width of the state; where it has two parts, p and q, of both together.
+    features: n, the width of the state; for two parts, p and q, the sum of both widths.
     layers: N, the number of steps.
-    T: final time, so that a step is h = T / layers; deeper at the same T is finer, at the same h longer.
-    operator: what K is: `Dense` for vectors, `Conv` for signals, images and volumes, `Graph` for sparse blocks.
+    T: final time; the step is h = T / layers. More layers take finer steps at fixed T, and reach a longer T at fixed h.
+    operator: family of K: `Dense` for vectors, `Conv` for signals, images and volumes, `Graph` for sparse blocks.
     activation: sigma, by its name in ``liouville.activations.ACTIVATIONS`` or as an `Activation`.
     shared: one weight for all layers.
-    init: how initial weights are drawn: `Smooth` in depth, or `Normal`, each by itself.
-    generator: source of the initial weights; torch's default stream if None.
-    backprop: the engine, which decides what a run keeps and never what it computes: `Stored`, `Checkpointed`,
-        `Reversible`, `Fused`, `BatchLast`, or `Auto`, which chooses.
+    init: how initial weights are drawn: `Smooth` in depth, or `Normal`, independent in every layer.
+    generator: random generator of the initial weights; torch's default stream if None.
+    backprop: the engine, which decides what a run stores and never changes the result: `Stored`, `Checkpointed`,
+        `Reversible`, `Fused`, `BatchLast`, or `Auto`, which chooses one.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def h1(
     generator: torch.Generator | None = None,
     backprop: Backprop = Stored(),
 ) -> Flow:
-    """P2's H1-DNN: y_{j+1} = y_j + h J K_j^T sigma(K_j y_j + b_j). ``J="full"`` is what P3 calls H2-DNN.
+    """P2's H1-DNN: y_{j+1} = y_j + h J K_j^T sigma(K_j y_j + b_j). P3 calls ``J="full"`` H2-DNN.
 
     Args:
         J: ``"canonical"`` (n even), ``"full"``, or a skew matrix, (n, n) for all layers or (N, n, n).
@@ -121,8 +121,8 @@ def h2(
     """P2's H2-DNN: p += -h X^T K_q^T sigma(K_q q + b_q), then q += h X K_p^T sigma(K_p p + b_p). Symplectic.
 
     Args:
-        X: how p and q are coupled: a matrix (n_q, n_p), a number c for c I, or None for I.
-        hidden: rows of K_p and K_q; as many as p and q have if None.
+        X: coupling of p and q: a matrix (n_q, n_p), a number c for c I, or None for I.
+        hidden: rows of K_p and K_q; the widths of p and q if None.
 
     Examples:
         >>> h2(4, layers=64, T=6.4).scheme
@@ -159,7 +159,7 @@ def ms1(
     """P3's MS1: z += -h sigma(K^T y + c), then y += h sigma(K z + b), with state (p, q) = (z, y).
 
     Args:
-        scalar_bias: one number per layer in place of the vectors b and c.
+        scalar_bias: one number per layer instead of the vectors b and c.
 
     Examples:
         >>> ms1(4, layers=64, T=2.0).field.theta().K.shape
@@ -269,8 +269,8 @@ def antisymmetric(
 
     Args:
         gamma: damping, >= 0.
-        factor: of the whole matrix W - W^T - gamma I.
-        scalar_bias: b_j is one number; False makes it a vector.
+        factor: factor of the matrix W - W^T - gamma I.
+        scalar_bias: whether b_j is one number, else a vector.
 
     Examples:
         >>> antisymmetric(4, layers=64, T=20.0, gamma=1e-4).field.factor
@@ -308,7 +308,7 @@ def midpoint(
     """P4's midpoint network: y_{j+1} = y_{j-1} + 2 h sigma((W_j - W_j^T) y_j + b_j), y_1 by forward Euler.
 
     Args:
-        gamma: damping; leave it at 0, since this scheme lets grow what is damped.
+        gamma: damping; leave it at 0, since this scheme amplifies damped modes.
 
     Examples:
         >>> midpoint(4, layers=64, T=2.0).scheme
@@ -346,7 +346,7 @@ def ms3(
     It is the separable field with p = y, q = z, X = -I, K_q = K1 and K_p = K2.
 
     Args:
-        hidden: rows of K1 and K2; as many as their halves have if None.
+        hidden: rows of K1 and K2; the widths of their halves if None.
 
     Examples:
         >>> field = ms3(2, layers=4, T=1.0).field
@@ -420,10 +420,10 @@ def resnet(
     generator: torch.Generator | None = None,
     backprop: Backprop = Stored(),
 ) -> Flow:
-    """P1's eq. (2.1): y_{j+1} = y_j + h sigma(K_j y_j + b_j). The baseline; it guarantees nothing.
+    """P1's eq. (2.1): y_{j+1} = y_j + h sigma(K_j y_j + b_j). The baseline, without guarantees.
 
     Args:
-        scalar_bias: b_j is one number per layer instead of a vector.
+        scalar_bias: whether b_j is one number per layer instead of a vector.
 
     Examples:
         >>> resnet(4, layers=64, T=2.0).scheme

@@ -4,11 +4,11 @@ For two inputs x and x' the difference of the states obeys, layer by layer, an *
 
     D_{k+1} = D_k + B_k (c_k s + e_k),    s = R_k D_k,    e_k = sigma(u_k + s) - sigma(u_k) - c_k s,
 
-for any numbers c_k, wherever a step is y += B sigma(R y + b): no derivative and no path between the inputs, so a kink
-of sigma is no exception. `chain` brings a network into that form and refuses what it does not know, `secant` encloses
-sigma(z) - c z for the shipped activations, `box` is the set of all differences, `rounding` bounds what is rounded,
-`enclosure` encloses the differences of all inputs in a ball, `search` guesses how large the ball may be, and `radius`
-returns the largest one in which every class difference was seen to stay positive.
+for any numbers c_k, wherever a step is y += B sigma(R y + b). It needs no derivative and no path between the inputs, so
+a kink of sigma is no exception. `chain` brings a network into that form and refuses unknown parts. `secant` encloses
+sigma(z) - c z for the shipped activations, `box` is the set of all differences, and `rounding` bounds the rounding
+errors. `enclosure` encloses the differences of all inputs in a ball, `search` guesses the size of the ball, and
+`radius` returns the largest ball in which every class difference was verified to stay positive.
 """
 
 from liouville.analysis.local.radius import local_radius

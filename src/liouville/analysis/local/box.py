@@ -1,10 +1,11 @@
 r"""The set centre + ball v + box w + e of every sample, |v|_2 <= 1, |w|_inf <= 1, |e| <= errors entry by entry.
 
-The columns of ball and box are float32 numbers: those that are stored are the set, whatever they were meant to be, and
-what an operation on them rounds is added to it (`liouville.analysis.local.rounding`). The centre is in float64.
+The columns of ball and box are float32 numbers. The stored numbers define the set, and the rounding of every operation
+on them is added to it (`liouville.analysis.local.rounding`). The centre is in float64.
 
 Roundings are kept as errors of every entry for some steps, and then become columns of the box. Columns are kept until
-there are too many; then the smaller half of the box's is replaced by n along its principal axes that enclose it.
+there are too many; then the smaller half of the columns is replaced by n columns along its principal axes that enclose
+it.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from torch import Tensor
 
 from liouville.analysis.local.secant import UNIT
 
-COLUMN = 2.0**-24  # the half unit of columns
-LEAST = 1e-30  # far more than all columns of a row lose where they are smaller than the normal numbers of float32
+COLUMN = 2.0**-24  # the unit roundoff of columns
+LEAST = 1e-30  # far more than all columns of a row lose where they are below the normal numbers of float32
 
 
 def columns_of(n: int, added: Sequence[int], most: int) -> int:
-    """Columns that a box of n features has room for, where so many are added at a time and it may have ``most``."""
+    """The capacity in columns of a box of n features, if so many are added at a time and it may have ``most``."""
     return min(sum(added), max(most, 2 * (n + max(added, default=0))))
 
 
@@ -31,15 +32,15 @@ class Box:
     """Columns (n, columns, S): [ball | box], the centre (n, S) and the errors (n, S).
 
     Args:
-        ball: its columns, (n, d, S), in float64.
-        room: for how many columns of the box.
+        ball: columns of the ball, (n, d, S), in float64.
+        room: capacity in columns of the box.
     """
 
     def __init__(self, ball: Tensor, room: int) -> None:
         n, d, samples = ball.shape
         self._ball = self._used = d
         self._columns = ball.new_empty(n, d + room, samples, dtype=torch.float32)
-        self._scratch = self._columns.new_empty(2, self._columns.numel())  # fresh memory costs more than work in it
+        self._scratch = self._columns.new_empty(2, self._columns.numel())  # allocating memory is slower than using it
         self._columns[:, :d] = ball
         self._centre, self._extent, self._errors = ball.new_zeros(3, n, samples)
         self._rows: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
@@ -54,15 +55,15 @@ class Box:
         return self._rows[key]
 
     def centre(self, rows: slice) -> Tensor:
-        """Written to by whoever moves it."""
+        """The centre; the caller that moves it writes to it."""
         return self._of(rows)[1]
 
     def extent(self, rows: slice) -> Tensor:
-        """A bound of |D|, and of the sum of the sizes of its terms; written to by whoever lets it grow."""
+        """A bound of |D|, and of the sum of the sizes of its terms; the caller that enlarges it writes to it."""
         return self._of(rows)[2]
 
     def errors(self, rows: slice) -> Tensor:
-        """How far entries may be off besides, counted in `extent` too; written to by whoever adds some."""
+        """Additional errors of the entries, included in `extent`; the caller that adds errors writes to it."""
         return self._of(rows)[3]
 
     def image(self, R: Tensor, of: slice) -> Tensor:
@@ -96,13 +97,13 @@ class Box:
         torch.mul(B[:, :, None], half, out=rows[:, new])
 
     def gather(self) -> None:
-        """Make columns of the errors."""
+        """Turn the errors into columns."""
         block = self._columns[:, self._new(len(self._errors))].zero_()
         block.diagonal(dim1=0, dim2=1).copy_(((1 + 2 * COLUMN) * self._errors + LEAST).mT)
         self._errors.zero_()
 
     def _new(self, count: int) -> slice:
-        """So many unused columns, once there is room for them."""
+        """This number of unused columns, after making room for them."""
         if self._used + count > self._columns.shape[1]:
             self._used = self._enclosed((self._used + self._ball) // 2, self._used)
             self._measure()
@@ -116,21 +117,21 @@ class Box:
         torch.add(self.radius(columns).mul_(share).add_(self._errors), self._centre.abs(), out=self._extent)
 
     def _enclosed(self, start: int, stop: int) -> int:
-        r"""Sort the box's columns by their share of all and replace those from start to stop by n; where the next goes.
+        r"""Sort the box's columns by size and replace the columns start to stop by n; returns the next free column.
 
         G w = U (U^-1 G w) with U from the eigenvectors of G G^T, orthogonal up to E = |I - U U^T|: entries of U^-1 g
         are at most |U^T g| + |U^T| 1 * 2 ||E|| max |g|, the Neumann series of (U U^T)^-1. The columns U diag(lengths)
-        are rounded to float32, off by F with |F| <= u |U| lengths; they enclose as much if every length is longer by
+        are rounded to float32, with an error F, |F| <= u |U| lengths; they enclose as much if every length is longer by
         2 |U^T| |F| 1, for then y' = U^-1 (p - F y') / lengths has a solution in the box for every p. Columns that have
-        overflowed stay without a bound: they enclose as well in any U.
+        overflowed stay unbounded: they enclose the set with any U.
         """
         block = self._columns[:, self._ball : stop]
         sizes = self._sizes(block).sum(0)
         shares = (sizes / sizes.sum(0).clamp(min=LEAST)).nan_to_num(0.0).sum(1)
-        block.copy_(block.index_select(1, shares.argsort(descending=True)))  # one order for all samples: it is faster
+        block.copy_(block.index_select(1, shares.argsort(descending=True)))  # one order for all samples is faster
         G = self._columns[:, start:stop]
         n, count, samples = G.shape
-        G = G.reshape(-1, samples).mT.contiguous().view(samples, n, count).double()  # in this order it is fast
+        G = G.reshape(-1, samples).mT.contiguous().view(samples, n, count).double()  # this order of products is fast
         square = G @ G.mT
         known = square.isfinite().all((1, 2), keepdim=True)  # any U will do where LAPACK would fail
         U = torch.linalg.eigh(torch.where(known, square, 0.0))[1]

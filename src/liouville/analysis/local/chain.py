@@ -1,7 +1,7 @@
 r"""A network as data: y_0 = L x + l, steps y[to] += B sigma(R y[of] + b), scores W y_N + w, all in float64.
 
-Only what is known entirely is admitted, by exact type: a subclass, a hook or a method replaced on an object may compute
-something else, and a certificate of something else is worth nothing.
+Only fully known parts are admitted, by exact type: a subclass, a hook or a method replaced on an object may compute
+something else, and then the certificate would be worthless.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from liouville.activations import ACTIVATIONS, Activation
-from liouville.analysis.facts import activation_of, is_shipped
-from liouville.analysis.untouched import require_untouched
+from liouville.analysis.proofs.assumptions import activation_of, is_shipped
+from liouville.analysis.proofs.untouched import require_untouched
 from liouville.budget import BUDGETED
 from liouville.fields.wrapped import unwrapped
 from liouville.flow import Flow
@@ -32,8 +32,8 @@ _SELECTIONS = (nn.Identity, nn.Flatten, nn.Dropout)
 
 @dataclass(frozen=True)
 class Velocity:
-    """B sigma(R y + b), and entrywise bounds |B|, |R| of the products that the network evaluates them by; ``peak``
-    bounds how many times larger than sigma a number on the way through B can be.
+    """B sigma(R y + b), and entrywise bounds |B|, |R| of the products by which the network evaluates them; ``peak``
+    bounds the intermediate numbers in B relative to sigma.
     """
 
     B: Tensor
@@ -60,7 +60,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Chain:
-    """What `chain_of` reads off a network; matrices are in float64, ``dtype`` is what the network runs in."""
+    """The result of `chain_of`; matrices are in float64, ``dtype`` is the dtype in which the network runs."""
 
     lift: Tensor
     lift_bias: Tensor
@@ -73,7 +73,7 @@ class Chain:
 
     @property
     def added(self) -> list[int]:
-        """How many columns each step adds to the set of what it can lead to."""
+        """How many columns each step adds to its set."""
         return [len(step.velocity.b) for step in self.steps]
 
 
@@ -81,7 +81,7 @@ def chain_of(network: Network) -> Chain:
     """The network in the form of this module.
 
     Raises:
-        NotImplementedError: if a part of it is not known here; the sentence names it.
+        NotImplementedError: if a part of it is not known here; the message names it.
     """
     known = (Network, nn.Sequential, Flow, Lift, nn.Linear, Half, *_SELECTIONS, *BUDGETED, *FIELDS)
     require_untouched(network, known)
@@ -90,7 +90,7 @@ def chain_of(network: Network) -> Chain:
     if not flows:
         raise NotImplementedError("a local radius is for a network with a flow.")
     if any(type(part) not in (Flow, nn.Sequential, nn.Identity) for part in parts):
-        raise NotImplementedError("a local radius needs flows only between lift and head, no connectors.")
+        raise NotImplementedError("a local radius needs only flows between lift and head, no connectors.")
     dtypes = {p.dtype for p in network.parameters()}
     if dtypes not in ({torch.float32}, {torch.float64}):
         got = " and ".join(sorted(map(name_of, dtypes)))
@@ -118,10 +118,10 @@ def _steps(flow: Flow) -> Iterator[Step]:
     """All steps of a flow, its scheme and field known by exact type."""
     field, engine = unwrapped(flow.field), flow.backprop
     if type(engine) not in _ENGINES or getattr(engine, "exact", False) or getattr(engine, "compensated", False):
-        raise NotImplementedError(f"{engine!r} computes on another grid, for which no local radius is known.")
+        raise NotImplementedError(f"{engine!r} computes on another grid, where no local radius is known.")
     theta = flow.field.theta()
     parts, at_once = steps_of(field, flow.scheme, type(theta)(*(w.double() for w in theta)), flow.h)
-    if at_once and len(parts) > 1:  # the halves would be moved one after the other
+    if at_once and len(parts) > 1:  # the halves would move one after the other
         raise NotImplementedError(f"no local radius is known for {flow.scheme!r} through {type(field).__name__}.")
     stacks = [_velocities(part, flow.layers) for part in parts]
     for layer in zip(*stacks, strict=True):
@@ -129,7 +129,7 @@ def _steps(flow: Flow) -> Iterator[Step]:
 
 
 def _velocities(part: Part, layers: int) -> Iterator[Velocity]:
-    """Of every layer: B as the product of some matrices, and the product of their entrywise sizes."""
+    """For every layer, B as the product of some matrices, and the product of their absolute values."""
     *before, B = part.factors.left
     size = B.abs()
     peak = size.sum(-1).amax(-1)
@@ -162,7 +162,7 @@ def _lift(lift: nn.Module, features: int, device: torch.device) -> tuple[Tensor,
 
 
 def _selects(part: nn.Module) -> bool:
-    """Whether it reads some of each sample's features."""
+    """Whether the module selects some of each sample's features."""
     if type(part) is Half:
         return part.axis == -1
     return type(part) in _SELECTIONS and getattr(part, "start_dim", 1) == 1
@@ -173,7 +173,7 @@ def _head(head: nn.Module, features: int) -> tuple[Tensor, Tensor]:
     parts = list(head) if type(head) is nn.Sequential else [head]
     before, last = parts[:-1], parts[-1] if parts else None
     if type(last) is not nn.Linear or not all(_selects(part) for part in before):
-        raise NotImplementedError("a local radius needs a head that is linear in y_N, or in a half of it.")
+        raise NotImplementedError("a local radius needs a head that is linear in y_N or in a half of it.")
     weight = last.weight.double()
     selected = _eye(weight, features)
     for part in before:

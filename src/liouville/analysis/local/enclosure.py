@@ -1,4 +1,4 @@
-r"""All states that the inputs of a ball can lead to: one pass over the layers, roundings included.
+r"""An enclosure of all states that inputs in a ball can reach: one pass over the layers, including roundings.
 
 The reference is one run in float64 from the centre x of the ball, y_k its states as computed. A run of the network in
 its own precision from any x' with |x' - x| <= eps has states y_k + D_k with D_k in
@@ -6,11 +6,11 @@ its own precision from any x' with |x' - x| <= eps has states y_k + D_k with D_k
     centre + ball v + box w,        |v|_2 <= 1,  |w|_inf <= 1,
 
 and a step maps that set into another of the same form: z = R (y + D) + b lies in an interval, a `secant` turns
-sigma(z) into c z + middle +- half, and half adds columns B to the box. What the run, the reference and this pass round
-is bounded entrywise (`rounding`) and added as an error of every entry.
+sigma(z) into c z + middle +- half, and half adds columns B to the box. The roundings of the run, the reference and this
+pass are bounded entrywise (`rounding`) and added as an error of every entry.
 
-Layout: features first, then columns, samples last, so that R and B act by one product each. Most of the time goes into
-calls, whatever the number of samples: several balls about each of them are enclosed at once.
+Layout: features first, then columns, samples last, so that R and B act by one product each. Call overhead dominates the
+time, whatever the number of samples, so several balls around each sample are enclosed at once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Visit(NamedTuple):
 
     Args:
         u, value, slope: u, sigma(u), sigma'(u).
-        argument, moved: what roundings at the centre add to u, and to the state that it moves.
+        argument, moved: rounding errors at the centre in u, and in the state that the step moves.
     """
 
     u: Tensor
@@ -47,9 +47,9 @@ class Visit(NamedTuple):
 
 @dataclass(frozen=True)
 class Reference:
-    """The run from the centres: what its steps hold in one tensor, (rows, S), so that samples are picked at once.
+    """The run from the centres: the values of all steps in one tensor, (rows, S), so that samples are selected at once.
 
-    ``largest``, (S,), bounds all numbers on the way: of |R||y| + |b| and of |y|.
+    ``largest``, (S,), bounds all intermediate numbers: |R||y| + |b| and |y|.
     """
 
     chain: Chain
@@ -61,13 +61,13 @@ class Reference:
     scores: Tensor
 
     def visits(self) -> Iterator[Visit]:
-        """Step by step."""
+        """The values step by step."""
         rows = [k for step in self.chain.steps for k in (4 * [len(step.velocity.b)] + [len(step.velocity.B)])]
         parts = iter(self.packed.split(rows))
         return (Visit(*five) for five in zip(*5 * [parts], strict=True))
 
     def of(self, index: Tensor) -> Reference:
-        """The same for some of the samples, or some of them several times."""
+        """The same for a selection of the samples, with repetitions."""
         picked = [t.index_select(-1, index) for t in (self.x, self.packed, self.largest, self.final, self.scores)]
         return Reference(self.chain, self.roundings, *picked)
 
@@ -89,7 +89,7 @@ def reference(chain: Chain, x: Tensor) -> Reference:
 
 
 def linear_radius(run: Reference, own: Tensor) -> Tensor:
-    """The radius of the network linearised at each centre, (S,): where to search, no bound of anything."""
+    """The radius of the network linearised at each centre, (S,): a start for the search, not a bound."""
     chain = run.chain
     costate = chain.head.mT[:, :, None].repeat(1, 1, len(own))
     for step, visit in zip(reversed(chain.steps), reversed(list(run.visits())), strict=True):
@@ -105,17 +105,17 @@ def linear_radius(run: Reference, own: Tensor) -> Tensor:
 
 
 def _others(run: Reference, own: Tensor) -> Tensor:
-    """Which scores are not of a sample's own class, (c, S)."""
+    """Which scores belong to other classes than the sample's, (c, S)."""
     return torch.arange(len(run.scores), device=own.device)[:, None] != own
 
 
 class Ends(NamedTuple):
-    """Where all runs from the balls end.
+    """Bounds of the scores of all runs from the balls.
 
     Args:
-        scores: a lower and an upper bound of each, (2, c, S).
-        lead: a lower bound of the score of the centre's class minus the largest other one, (S,); with one score, of its
-            distance from 0 on the centre's side.
+        scores: a lower and an upper bound of each score, (2, c, S).
+        lead: a lower bound of the score of the centre's class minus the largest other score, (S,); with one score, of
+            its distance from 0 on the centre's side.
     """
 
     scores: Tensor
@@ -128,7 +128,7 @@ def enclosed(run: Reference, radius: Tensor, own: Tensor, most: int) -> Ends:
     Args:
         radius: (S,).
         own: the class of each centre, (S,); with one score, 1 where it is >= 0.
-        most: about how many columns the box may have.
+        most: approximate maximum number of columns of the box.
     """
     box, reach = _start(run, radius, most)
     numbers = [reach]
@@ -138,7 +138,7 @@ def enclosed(run: Reference, radius: Tensor, own: Tensor, most: int) -> Ends:
 
 
 def _start(run: Reference, radius: Tensor, most: int) -> tuple[Box, Tensor]:
-    """The lifted ball with the roundings of the lift where it multiplies, and of its columns; how large it comes to."""
+    """The lifted ball with the roundings of a lift that multiplies, and of its columns; and its size."""
     chain = run.chain
     n, d = chain.lift.shape
     reach = chain.lift.abs() @ (run.x.abs() + radius) + chain.lift_bias.abs()[:, None]
@@ -153,7 +153,7 @@ def _start(run: Reference, radius: Tensor, most: int) -> tuple[Box, Tensor]:
 
 
 def _advance(chain: Chain, box: Box, step: Step, visit: Visit, rounds: Rounding) -> Tensor:
-    """One step of the set; a bound of what R adds to a number that runs have inside sigma."""
+    """One step of the set; returns a bound of the part that R adds to the numbers inside sigma."""
     v, to, (B, R) = step.velocity, step.to, step.velocity.in_columns
     T, extent, errors = box.image(R, step.of), box.extent(to), box.errors(to)
     spread, off = v.R_size @ box.extent(step.of), v.R_size @ box.errors(step.of)
@@ -174,7 +174,7 @@ def _advance(chain: Chain, box: Box, step: Step, visit: Visit, rounds: Rounding)
 
 
 def _ends(run: Reference, box: Box, own: Tensor, spread: Tensor) -> Ends:
-    """The scores; without bounds where a number on the way may overflow in the network's own precision."""
+    """The scores; unbounded where an intermediate number may overflow in the network's precision."""
     chain, unit = run.chain, half_unit[run.chain.dtype]
     everything = slice(0, len(run.final))
     T, centre = box.image(chain.head, everything), chain.head @ box.centre(everything)

@@ -1,4 +1,4 @@
-r"""The radius: the largest ball found in which the enclosure keeps every class difference positive."""
+r"""The radius of the largest ball found in which the enclosure keeps every class difference positive."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from liouville.analysis.local.search import Search
 from liouville.network import Network
 
 _BATCH = 64
-_NUMBERS = 2**21  # of all columns of one round, 8 MiB; beyond them a sample has one guess a round
-_MOST = 1024  # columns of the box; half as many where it would have twice as many or more
+_NUMBERS = 2**21  # numbers in all columns of one round, 8 MiB; beyond this a sample has one guess per round
+_MOST = 1024  # columns of the box; half as many if it would have at least twice as many
 
 
 @torch.no_grad()
 def local_radius(network: Network, x: Tensor) -> Tensor:
-    r"""A radius of every sample within which no input is classified otherwise, (B,), float64; 0 where none is known.
+    r"""For every sample a radius within which no input changes its class, (B,), float64; 0 where none is known.
 
     For every x' with ||x' - x||_2 <= r(x) the network, run in its own precision in evaluation mode without gradients,
-    gives the class that it gives x. Only a radius that was itself checked is returned.
+    gives x' the class of x. Only a radius that was verified is returned.
 
     Args:
         network: a dense network of splitting schemes through separable or pair fields, or of forward Euler through
@@ -34,7 +34,7 @@ def local_radius(network: Network, x: Tensor) -> Tensor:
     Raises:
         NotImplementedError: if a part of the network is not known here.
         ValueError: if x does not fit, or a number is not finite.
-        ArithmeticError: if the network's own scores leave the enclosure: it computes something else than its parts say.
+        ArithmeticError: if the network's scores leave the enclosure: it does not compute the formulas of its parts.
     """
     chain = chain_of(network)
     if x.dim() != 2 or x.shape[1] != chain.lift.shape[1]:
@@ -60,13 +60,13 @@ def _radii(network: Network, chain: Chain, x: Tensor, most: int, alone: bool) ->
     _require_inside(scores, at, "at a given input")
     direction = random_like(x.double())
     there = (x.double() + 0.999 * radius[:, None] * direction / direction.norm(dim=1, keepdim=True)).to(x.dtype)
-    near = (there.double() - x.double()).norm(dim=1) <= radius  # rounding may leave a small ball
+    near = (there.double() - x.double()).norm(dim=1) <= radius  # rounding may move a point out of a small ball
     _require_inside(network(torch.where(near[:, None], there, x)), within, "within a radius")
     return radius
 
 
 def _largest(run: Reference, own: Tensor, most: int, alone: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The radius of each sample, and bounds of the scores, (2, c, S), at the sample itself and in its ball."""
+    """The radius of each sample, and bounds of the scores, (2, c, S), at the sample and in its ball."""
     linear = linear_radius(run, own).nan_to_num(1.0).clamp(1e-30, 1e6)
     leads, radius = lead(run.scores.mT, own), torch.zeros_like(linear)
     search, everyone = Search(linear, leads > 0, alone), torch.arange(len(own), device=own.device)
@@ -74,7 +74,7 @@ def _largest(run: Reference, own: Tensor, most: int, alone: bool) -> tuple[Tenso
     for k in range(search.rounds):
         (open_,) = search.open.nonzero(as_tuple=True)
         tries = len(search.guesses) if len(open_) else 0
-        first = everyone if k == 0 else everyone[:0]  # a ball of radius 0 about everyone, beside the guesses
+        first = everyone if k == 0 else everyone[:0]  # a ball of radius 0 around each sample, besides the guesses
         if not len(first) and not tries:
             break
         index = torch.cat((first, open_.repeat(tries)))
@@ -94,9 +94,9 @@ def _largest(run: Reference, own: Tensor, most: int, alone: bool) -> tuple[Tenso
 
 
 def _require_inside(scores: Tensor, bounds: Tensor, where: str) -> None:
-    """The network's own scores must lie where every run of its ball is said to end."""
+    """Raise unless the network's scores lie within the enclosure of its ball."""
     scores, (low, high) = scores.double().mT, bounds
     if not bool(scores.isfinite().all()) or bool(((scores < low) | (high < scores)).any()):
         raise ArithmeticError(
-            f"the network's scores {where} are not those of its own weights and formulas, so nothing is proved of it."
+            f"the network's scores {where} do not follow from its weights and formulas, so it has no proved radius."
         )

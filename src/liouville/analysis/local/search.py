@@ -1,15 +1,15 @@
-r"""The search for the largest ball that holds: few rounds of a few enclosures, each at a guess from the last two.
+r"""The search for the largest verified ball: few rounds of a few enclosures, each at a guess from the last two.
 
-In shares s of the linearised network's radius, a ball takes f(s) = s (1 + x(s)) of the lead of its centre's class, and
-holds if f < 1. Where f is not far above 1 the excess x is close to a hyperbola,
+A ball of s times the linearised network's radius uses the fraction f(s) = s (1 + x(s)) of the lead of its centre's
+class, and is verified if f < 1. Where f is not far above 1 the excess x is close to a hyperbola,
 
     1 / x = a / s - b,
 
-a, b > 0: proportional to small radii, soon faster. Two enclosures give a and b, one of them a with b = `_BEND`; then
-f(s) = 1 is the smaller root of (b - 1) s^2 - (a + b) s + a = 0. The first round spans what roots are; the others lie
-about that root, nearer to it each time. Guesses that leave the bracket between the largest share that held and the
-smallest that did not are replaced by others across it. Where an enclosure costs more than the calls that it
-takes, a round is one guess.
+a, b > 0: proportional to small radii, soon faster. Two enclosures give a and b, one enclosure gives a with b = `_BEND`;
+then f(s) = 1 is the smaller root of (b - 1) s^2 - (a + b) s + a = 0. The first round spans the usual roots; later
+rounds lie around the computed root, closer each time. Guesses outside the bracket between the largest verified share
+and the smallest failed share are replaced by others inside it. Where an enclosure takes longer than its call overhead,
+a round is one guess.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ import torch
 from torch import Tensor
 
 _FIRST = (0.03, 0.12, 0.5)
-_AROUND = ((0.9, 0.98), (0.98, 0.995))  # of the root, in the second round and in all others, beside the power law
-_SPREAD = (0.25, 0.5, 0.75)  # of the bracket, in logarithms, where there is no root in it
-_ALONE, _SHY = 0.08, 0.995  # the first guess, and what share of a root, where a round is one
+_AROUND = ((0.9, 0.98), (0.98, 0.995))  # guesses relative to the root, in the second round and in all others
+_SPREAD = (0.25, 0.5, 0.75)  # guesses relative to the bracket, in logarithms, where it contains no root
+_ALONE, _SHY = 0.08, 0.995  # the first guess, and the fraction of a root, where a round is one guess
 _BEND = 0.8
-_CLOSE = 1.01  # what held this near to the root, or twice as near to what did not, ends the search of a sample
-_FAR = 2.0  # the excess is no hyperbola where f is larger
+_CLOSE = 1.01  # a verified share this near to the root, or twice as near to a failed one, ends the search
+_FAR = 2.0  # the excess is not a hyperbola where f is larger
 
 
 class Search:
-    """Of every sample, the shares that held and did not; `guesses` are what to try next, (tries, S).
+    """The verified and failed shares of every sample; `guesses` are the next to try, (tries, S).
 
     Args:
         like: a tensor of one number per sample, for its dtype and device.
         open: which samples to search for.
-        alone: whether a round is one guess.
+        alone: whether a round has only one guess.
     """
 
     def __init__(self, like: Tensor, open: Tensor, alone: bool = False) -> None:
@@ -45,8 +45,8 @@ class Search:
         self.open, self.rounds, self._alone, self._round = open, 7 if alone else 5, alone, 0
 
     def learn(self, f: Tensor) -> Tensor:
-        """Take in what the guesses' balls take of the lead, (tries, S), NaN where none was tried; which one of them is
-        held now, (S,), -1 where it is none of these.
+        """Record the fractions of the lead that the guesses' balls use, (tries, S), NaN where none was tried. Returns
+        the index of the best verified guess, (S,), -1 where it is none of these.
         """
         which = torch.full_like(self.open, -1, dtype=torch.long)
         for k, (s, taken) in enumerate(zip(self.guesses, f, strict=True)):

@@ -1,14 +1,14 @@
 r"""Secants of an activation: sigma(z) lies in c z + middle +- half for every z within r of v.
 
-The slope c is the chord's over the interval, but any number would do: what is enclosed is g(z) = sigma(z) - c z for the
-c that was computed. g has its extremes at the ends of the interval or where sigma' = c:
+The slope c is the slope of the chord over the interval, but any number would do: the enclosure is of
+g(z) = sigma(z) - c z for the computed c. g has its extremes at the ends of the interval or where sigma' = c:
 
 - tanh and logistic are odd about z = 0, concave beyond: sigma' = c at -p and p; p is a maximum of g, -p a minimum;
 - softplus and relu are convex: their only stationary point (relu: the kink) is the minimum.
 
-A stationary point is computed to |sigma' - c| <= 24 u L, u = 2^-53, L >= sigma': from c, by functions that are within
-8 units in the last place (2 u each, relatively). As g is concave or convex there, what is lost between it, or the end
-of the interval that it was moved to, and the true extreme is at most 24 u L * 2 r.
+A stationary point is computed to |sigma' - c| <= 24 u L, u = 2^-53, L >= sigma': from c, by functions that are accurate
+to 8 units in the last place (2 u each, relatively). As g is concave or convex there, the difference of g between it, or
+the end of the interval to which it was moved, and the true extreme is at most 24 u L * 2 r.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from liouville.activations import Activation
 
 UNIT = 2.0**-53
 ULP = 16.0  # sigma and its inverses are computed to within 8 units in the last place, of at most two half units each
-PAD = 128.0  # times u (|sigma(0)| + L |z|): g where it is evaluated (19), its stationary point (48), middle and half
-_SHORT = 1e-8  # of an interval so short, or shorter, the chord is only rounding: sigma' is taken instead
+PAD = 128.0  # times u (|sigma(0)| + L |z|): the evaluation of g (19), its stationary point (48), middle and half
+_SHORT = 1e-8  # on an interval at most so short the chord is only rounding: sigma' is used instead
 
 
 class Secant(NamedTuple):
@@ -41,7 +41,7 @@ def secant(sigma: Activation, v: Tensor, radius: Tensor, slope: Tensor) -> Secan
     """The enclosure of sigma on [v - radius, v + radius].
 
     Args:
-        slope: about sigma'(v), for intervals that are too short for a chord.
+        slope: approximately sigma'(v), for intervals that are too short for a chord.
     """
     ends = torch.stack((v - radius, v + radius))
     values, (left, right) = sigma(ends), ends

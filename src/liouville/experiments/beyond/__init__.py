@@ -1,1 +1,1 @@
-"""Experiments that no paper has."""
+"""Experiments beyond the papers."""

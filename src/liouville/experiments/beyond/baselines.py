@@ -1,8 +1,8 @@
-"""Networks on vectors from torch's own layers, as one would write them without this library.
+"""Networks on vectors from torch's layers, as written without this library.
 
-An MLP is x -> sigma(W x + b), layer after layer. A ResNet is a linear lift, blocks x -> x + W' sigma(W x + b) + b' and
-a linear head; the deep one has what lets such blocks be stacked by the hundred, a normalisation or a scaled start. All
-train with `liouville.train.fit` like every module with scores as output.
+An MLP is x -> sigma(W x + b), layer by layer. A ResNet is a linear lift, blocks x -> x + W' sigma(W x + b) + b' and
+a linear head; the deep one has a normalisation or a scaled start, so that hundreds of blocks can be stacked. All are
+trained with `liouville.train.fit`, like any module whose output is scores.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Block(nn.Module):
 
 
 def mlp(inputs: int, outputs: int, width: int, depth: int, seed: int) -> nn.Sequential:
-    """``depth`` hidden layers with ReLU, initial weights as torch draws them.
+    """``depth`` hidden layers with ReLU and torch's initial weights.
 
     Examples:
         >>> parameters(mlp(2, 1, width=4, depth=2, seed=0))
@@ -51,7 +51,7 @@ def resnet(inputs: int, outputs: int, width: int, depth: int, seed: int) -> nn.S
 
 
 def deep_mlp(inputs: int, outputs: int, width: int, depth: int, seed: int) -> nn.Sequential:
-    """``depth`` hidden layers with tanh and Glorot's uniform weights, gain 5/3: what textbooks say of tanh."""
+    """``depth`` hidden layers with tanh and Glorot's uniform weights, gain 5/3: the textbook choice for tanh."""
     with seeded(seed):
         hidden: list[nn.Module] = []
         for i, o in itertools.pairwise([inputs, *(width,) * depth]):
@@ -62,14 +62,14 @@ def deep_mlp(inputs: int, outputs: int, width: int, depth: int, seed: int) -> nn
 
 
 class Blocks(nn.Module):
-    """Residual blocks of one width, each of two layers, their weights stacked on axis 0.
+    """Residual blocks of one width, each of two layers, with weights stacked on axis 0.
 
-        "layer-norm"   x -> x + W' sigma(W LN(x) + b) + b', and LN once more behind the last block
+        "layer-norm"   x -> x + W' sigma(W LN(x) + b) + b', and LN once more after the last block
         "scaled"       x -> x + a (W' sigma(W x + b) + b'), a = 0 at the start
 
-    sigma = ReLU, LN the layer normalisation with a gain and a bias for each feature, at the place in front of the
-    branch (pre-LN, Xiong et al., 2002.04745); a is one number for each block (SkipInit, De & Smith, 2002.10444).
-    Weights begin as torch draws those of a linear layer.
+    sigma = ReLU, LN the layer normalisation with a gain and a bias for each feature, before the branch (pre-LN, Xiong
+    et al., 2002.04745); a is one number for each block (SkipInit, De & Smith, 2002.10444). Initial weights are drawn
+    like torch's linear layers.
     """
 
     def __init__(self, width: int, number: int, start: str) -> None:
@@ -105,12 +105,12 @@ def deep_resnet(inputs: int, outputs: int, width: int, depth: int, start: str, s
     """``depth`` linear layers in ``depth // 2`` residual blocks between a linear lift and a linear head.
 
     Args:
-        inputs: numbers of a sample.
-        outputs: scores.
+        inputs: number of inputs.
+        outputs: number of scores.
         width: features of a block.
         depth: linear layers in the blocks, two in each.
-        start: what lets a deep stack begin, ``"layer-norm"`` or ``"scaled"``; see `Blocks`.
-        seed: of the initial weights.
+        start: normalisation or start of a deep stack, ``"layer-norm"`` or ``"scaled"``; see `Blocks`.
+        seed: seed of the initial weights.
 
     Examples:
         >>> parameters(deep_resnet(2, 1, width=4, depth=2, start="scaled", seed=0))
@@ -121,12 +121,12 @@ def deep_resnet(inputs: int, outputs: int, width: int, depth: int, start: str, s
 
 
 def parameters(network: nn.Module) -> int:
-    """How many numbers are learned."""
+    """The number of learned parameters."""
     return sum(p.numel() for p in network.parameters())
 
 
 def nearest_width(build: Callable[[int], nn.Module], number: int) -> int:
-    """The width with which ``build(width)`` has a number of parameters nearest to ``number``.
+    """The width for which ``build(width)`` has the number of parameters nearest to ``number``.
 
     Examples:
         >>> nearest_width(lambda width: mlp(2, 1, width, depth=2, seed=0), 37)

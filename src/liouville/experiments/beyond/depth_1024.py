@@ -1,10 +1,10 @@
-"""Do 1024 layers train without any normalisation, from the first epoch on? The papers' networks beside three others.
+"""Do 1024 layers train without normalisation from the first epoch on? The papers' networks and three others.
 
-The Swiss roll with noise 0.01, batches of 125, 4 features throughout, one optimiser for all. Every flow has the final
-time of 2, 4, 10 and 20 that did best on the validation part with other seeds; networks that are no flows have none.
-The papers' networks have one rate. What does worst at it, a residual network and a plain MLP, gets two lower ones
-as well; the residual networks that one would build for this depth, with a layer normalisation or with a scaled start,
-have a rate between those too, and every one of their rates is shown.
+The Swiss roll with noise 0.01, batches of 125, 4 features throughout, one optimiser for all. The final time of every
+flow is the best of 2, 4, 10 and 20 on the validation part with other seeds; other networks have none. The papers'
+networks have one rate. The worst at it, a residual network and a plain MLP, get two lower rates as well. The residual
+networks that are built for this depth, with a layer normalisation or a scaled start, have a rate between these too, and
+all their rates are shown.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ FLOWS = {"h2": 4.0, "h1": 2.0, "ms1": 10.0, "ms2": 10.0, "ms3": 2.0, "antisymmet
 RATE = 0.07
 RESNET, MLP = "resnet", "tanh MLP"
 NORMALISED, SCALED = "ResNet with LayerNorm", "ResNet with scaled start"
-DEEP = {NORMALISED: "layer-norm", SCALED: "scaled"}  # how `deep_resnet` calls them
+DEEP = {NORMALISED: "layer-norm", SCALED: "scaled"}  # names in `deep_resnet`
 LOWER = (0.005, 0.0005)  # rates
 BETWEEN = 0.02
-FEW_SEEDS = 3  # of what runs layer by layer, and takes fifty times as long as a flow
-LEARNED = 90.0  # percent; what "learns" means in the text
+FEW_SEEDS = 3  # for networks that run layer by layer and take fifty times as long as a flow
+LEARNED = 90.0  # percent; the meaning of "learns" in the text
 START = math.log(2)  # loss of an untrained network of two classes
 
 
@@ -55,12 +55,12 @@ class Config:
 
     Args:
         network: a model of ``liouville.zoo.MODELS``, ``"tanh MLP"`` or a name of `DEEP`.
-        T: final time; 0 for what is no flow.
+        T: final time; 0 for a network that is not a flow.
         lr: largest rate of the one-cycle schedule.
         layers: N.
         epochs: passes over 3,600 training points.
-        points: of the training part and of the test part together.
-        seed: of the initial weights, of training and of the data.
+        points: number of training and test points together.
+        seed: seed of the initial weights, of training and of the data.
     """
 
     network: str
@@ -73,7 +73,7 @@ class Config:
 
 
 class Values(TypedDict):
-    """What a case records."""
+    """The recorded values of a case."""
 
     accuracy: float
     validation: float
@@ -82,7 +82,7 @@ class Values(TypedDict):
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
-    """Every network with its final time and rates; `FEW_SEEDS` seeds at most of what is no flow."""
+    """Every network with its final time and rates; at most `FEW_SEEDS` seeds for networks that are not flows."""
     if quick:
         return [Config(*key, LAYERS, 1, 500, 0) for key in _keys()]
     often = {key: seeds if key[0] in FLOWS else min(seeds, FEW_SEEDS) for key in _keys()}
@@ -130,11 +130,11 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
     ]
     head = ("network", "T", "rate", "runs", "test accuracy, %", "loss, first epoch", "loss, last epoch", "diverged")
     note = (
-        f"An untrained network of two classes has the loss log 2 = {START:.3f}. What is no flow has at most "
-        f"{FEW_SEEDS} seeds. How T was chosen: every flow was trained with T = 2, 4, 10 and 20 and seeds other than "
-        "those shown, and has the T that did best on the validation part; those runs are not recorded. The papers' "
-        f"networks have one rate, {RATE:g}; the others are here with each rate that was tried. A ResNet with LayerNorm "
-        "(in front of each branch) or scaled start (each branch times a learned number that begins at 0) has "
+        f"An untrained network of two classes has the loss log 2 = {START:.3f}. Networks that are not flows have at "
+        f"most {FEW_SEEDS} seeds. T was chosen as follows: every flow was trained with T = 2, 4, 10 and 20 and other "
+        "seeds than those shown, and the best T on the validation part was taken; these runs are not recorded. The "
+        f"papers' networks have one rate, {RATE:g}; the others are shown with each rate that was tried. A ResNet with "
+        "LayerNorm (before each branch) or scaled start (each branch times a learned number that begins at 0) has "
         f"{LAYERS // 2} blocks of two layers with ReLU."
     )
     table = Table("The Swiss roll, network by network", head, rows, note)

@@ -1,8 +1,8 @@
-"""Time and memory of a training step in our engines, beside the same networks written out by hand in torch.
+"""Time and memory of a training step in our engines, compared with the same networks written by hand in torch.
 
 A step is forward, backward and the gradients of all weights. Times are medians of steps taken in turn in one process,
-given as ratios over the hand-written loop. Memory is the highest resident memory of a fresh process during one step
-over what it held before, less the gradients; its growth by layer is what depth costs. Memory is read from Linux.
+given as ratios to the hand-written loop. Memory is the highest resident memory of a fresh process during one step, less
+the memory before it and the gradients; its growth per layer is the price of depth. Memory is read from Linux.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class Config:
     Args:
         what: ``"time"`` of all ways, or ``"memory"`` of one.
         model: ``"h1"`` or ``"h2"``.
-        way: one of ours or one by hand; empty for ``"time"``.
+        way: an engine or a hand-written loop; empty for ``"time"``.
         features, batch, layers: the size.
-        repeats: steps that a time is the median of.
-        seed: of weights and inputs; a measurement with another seed is a repeat.
+        repeats: number of steps of a median time.
+        seed: seed of weights and inputs; a measurement with another seed is a repeat.
     """
 
     what: str
@@ -69,7 +69,7 @@ class Config:
 
 
 class Values(TypedDict):
-    """What a case records."""
+    """The recorded values of a case."""
 
     seconds: NotRequired[dict[str, float]]
     threads: NotRequired[int]
@@ -97,7 +97,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def _times(config: Config) -> dict[str, float]:
-    """Medians of steps in turn, one of each before the clock starts."""
+    """Medians of steps in turn, after one untimed step of each."""
     steps = {way: step for way in (LOOP, SLICED, *ENGINES) if (step := _step(config, way))}
     taken: dict[str, list[float]] = {way: [] for way in steps}
     for repeat in range(config.repeats + 1):
@@ -110,11 +110,11 @@ def _times(config: Config) -> dict[str, float]:
 
 
 def _memory(config: Config) -> int | None:
-    """Bytes, in a fresh process: the second network is measured, once the first has woken libraries and threads."""
+    """Bytes, in a fresh process: the second network is measured, after the first has started libraries and threads."""
     warm = _step(Config(**{**vars(config), "layers": 2}), config.way)
     step = _step(config, config.way)
     if warm is None or step is None:
-        raise ValueError(f"{config.way} cannot run {config.model}; memory is measured where it can.")
+        raise ValueError(f"{config.way} cannot run {config.model}, so its memory cannot be measured.")
     warm()
     return growth(step)
 
@@ -178,7 +178,7 @@ def _time_table(records: Sequence[Record]) -> Table:
 
 
 def _slower(records: Sequence[Record]) -> str:
-    """What is slower than the loop by hand, and how the papers' way of storing weights compares."""
+    """Which engines are slower than the loop by hand, and how the papers' way of storing weights compares."""
     sizes = dict.fromkeys(_size(r.case) for r in records)
     middle = {way: [statistics.median(v) for s in sizes if (v := _ratios(records, s, way))] for way in ENGINES}
     slow = [f"{way} ({min(v):.2f} to {max(v):.2f} times its speed)" for way, v in middle.items() if v and min(v) < 1]
@@ -188,12 +188,12 @@ def _slower(records: Sequence[Record]) -> str:
 
 
 def _kept(weighed: Mapping[tuple[str, int], float]) -> str:
-    """What a layer costs, as a share of the loop by hand."""
+    """The memory of a layer, relative to the loop by hand."""
     slopes = _slopes(weighed)
     told = ", ".join(f"{way} {_share(slopes, way)}" for way in ENGINES if way in slopes and LOOP in slopes)
     if not told:
         return ""
-    return f"Of what a layer of the {LOOP} keeps in memory, ours keep: {told}."
+    return f"Memory per layer, relative to the {LOOP}: {told}."
 
 
 def _memory_table(weighed: Mapping[tuple[str, int], float]) -> Table:
@@ -207,14 +207,14 @@ def _memory_table(weighed: Mapping[tuple[str, int], float]) -> Table:
         rows.append((way, *sizes, f"{max(0.0, slopes[way]) / 1e3:.2f}" if way in slopes else "—", share))
     head = ("h2", *(f"{N} layers, MB" for N in depths), "kB per layer", f"of the {LOOP}")
     note = (
-        f"{WEIGHED[0]} features, batch {WEIGHED[1]}; a fresh process each. What the allocator did not give back "
-        "counts: glibc carves up what Checkpointed frees, unless MALLOC_MMAP_THRESHOLD_=32768 is in the environment."
+        f"{WEIGHED[0]} features, batch {WEIGHED[1]}; a fresh process each. Memory that the allocator did not return "
+        "counts: glibc fragments memory freed by Checkpointed, unless the environment has MALLOC_MMAP_THRESHOLD_=32768."
     )
     return Table("Resident memory of a training step", head, rows, note)
 
 
 def _share(slopes: Mapping[str, float], way: str) -> str:
-    return f"{max(0.0, slopes[way] / slopes[LOOP]):.1%}"  # what does not grow may as well shrink by a page or two
+    return f"{max(0.0, slopes[way] / slopes[LOOP]):.1%}"  # constant memory may measure as a page or two less
 
 
 def _slopes(weighed: Mapping[tuple[str, int], float]) -> dict[str, float]:

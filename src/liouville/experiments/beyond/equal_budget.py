@@ -1,9 +1,9 @@
-"""Accuracy with as many parameters, and in as much time, as a ResNet and an MLP from torch's own layers.
+"""Accuracy at equal parameters and at equal time, compared with a ResNet and an MLP from torch's layers.
 
 Our network and its settings are the data set's recipe. The others train with the same loss, batches, held-out part and
 schedule, by AdamW, and choose among three rates by the validation loss, each with the whole budget. With equal
-parameters they have the width that comes nearest to our number of them, and our epochs; in equal time they have 64
-features and as many epochs as fit into the seconds that our training took just before, in the same process. Ours has a
+parameters they have the width with the nearest number of parameters, and our epochs. In equal time they have 64
+features and as many epochs as fit into the seconds of our training just before, in the same process. Ours uses a
 native kernel there; a last row trains the same network layer by layer, in plain torch, for as many seconds.
 """
 
@@ -34,7 +34,7 @@ from liouville.train.trainable import task_of
 
 DATA = ("swiss-roll", "double-circles", "peaks", "digits")
 RATES = {"ResNet": (0.003, 0.01, 0.03), "MLP": (0.01, 0.03, 0.1)}
-WIDTH = 64  # in equal time
+WIDTH = 64  # width in equal time
 OURS = "ours"
 NETWORKS = {"ResNet": functools.partial(resnet, depth=4), "MLP": functools.partial(mlp, depth=3)}
 ROWS = (
@@ -51,9 +51,9 @@ class Config:
     """All networks on one data set.
 
     Args:
-        data: of `DATA`.
-        epochs: of ours; 0 leaves the recipe's own.
-        seed: of the data, of initial weights and of training.
+        data: a name of `DATA`.
+        epochs: epochs of our network; 0 takes the recipe's number.
+        seed: seed of the data, of initial weights and of training.
     """
 
     data: str
@@ -71,7 +71,7 @@ class Row(TypedDict):
 
 
 class Values(TypedDict):
-    """What a case records."""
+    """The recorded values of a case."""
 
     rows: dict[str, Row]
 
@@ -124,7 +124,7 @@ def _best(build: Build, split: Split, settings: Settings, rates: Sequence[float]
 
 
 def _in_time(build: Build, split: Split, settings: Settings, seconds: float) -> Settings:
-    """The settings with as many epochs as fit into the seconds, by the second of two."""
+    """The settings with as many epochs as fit into the seconds, by the time of the second of two epochs."""
     epoch = fit(build(), split, replace(settings, epochs=2), test=False).epochs[-1]
     return replace(settings, epochs=max(1, round(seconds / epoch.seconds)))
 
@@ -139,7 +139,7 @@ def _row(accuracy: float, network: nn.Module, history: History) -> dict[str, Any
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
-    """Accuracy, cost, and where ours is behind."""
+    """Accuracy, cost, and the data sets where ours is behind."""
     found = {data: [r for r in records if r.case.data == data and not r.diverged] for data in DATA}
     found = {data: group for data, group in found.items() if group}
     if not found:
@@ -149,13 +149,15 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
     cost = [(row, *(_cost(group, row) for group in found.values())) for row in ROWS]
     tables = [
         Table("Test accuracy in percent", head, accuracy),
-        Table("Parameters, epochs, seconds of one training (medians)", head, cost, "On one thread, beside other runs."),
+        Table(
+            "Parameters, epochs, seconds of one training (medians)", head, cost, "On one thread, next to other runs."
+        ),
     ]
     return Rendering(_text(found), tables)
 
 
 def _text(found: dict[str, list[Record]]) -> str:
-    """Where the median of ours is lower, and what the pairs of all data sets say."""
+    """Where the median of ours is lower, and the verdict from pairs of all data sets."""
     sentences = []
     for budget in ("equal parameters", "equal time"):
         rivals = [row for row in ROWS if budget in row and row.split(",")[0] in NETWORKS]

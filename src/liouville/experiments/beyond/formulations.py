@@ -1,10 +1,10 @@
-"""The papers' two Hamiltonian networks written out by hand, in two ways, to compare our engines with.
+"""The papers' two Hamiltonian networks written by hand, in two ways, for comparison with our engines.
 
     h1: y <- y + h J K_j^T tanh(K_j y + b_j)
     h2: p <- p - h K_q,j^T tanh(K_q,j q + b_q,j),   q <- q + h K_p,j^T tanh(K_p,j p + b_p,j)
 
-`loop` takes the stacked weights apart once, as a careful user of torch would. `sliced` keeps them as the papers write
-them, n x n x N, and reads layer j as K[:, :, j], whose gradient is an array of the whole size at every layer.
+`loop` unbinds the stacked weights once, as a careful user of torch would. `sliced` stores them as in the papers,
+n x n x N, and reads layer j as K[:, :, j], whose gradient is an array of the whole size at every layer.
 """
 
 from __future__ import annotations

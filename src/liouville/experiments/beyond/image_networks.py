@@ -1,8 +1,8 @@
-"""The networks that are compared on few and on noisy images: two of ours, three of plain torch with as many weights.
+"""The networks compared on few and on noisy images: two of ours, three of plain torch with as many weights.
 
-All are trained by the same loop: AdamW, one cycle of the rate, batches of 50, no moved images, the epoch chosen on
-a held-out tenth. The rate of each is the best of 0.001, 0.003 and 0.01 on that tenth, with 2,000 images of a seed
-that no table shows.
+All are trained by the same loop: AdamW, a one-cycle schedule, batches of 50, no augmentation, the epoch chosen on
+a held-out tenth. The rate of each is the best of 0.001, 0.003 and 0.01 on that tenth, with 2,000 images of another
+seed than in the tables.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Config:
     """One training run of the experiments with these networks.
 
     Args:
-        network: of `NETWORKS`.
-        images: of the training part, drawn at random; a tenth of them is held out.
+        network: a name of `NETWORKS`.
+        images: number of training images, drawn at random; a tenth of them is held out.
         epochs: passes over the rest.
-        test: images of the test part, from the first on.
-        seed: of the draw, the initial weights, training and, where there is some, the noise.
+        test: number of test images, from the first on.
+        seed: seed of the draw, the initial weights, training and any noise.
     """
 
     network: str
@@ -50,7 +50,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Contestant:
-    """A network, its learning rate, and the seconds that one core trains an image for one epoch."""
+    """A network, its learning rate, and the seconds of one core per image and epoch."""
 
     build: Callable[[], nn.Module]
     lr: float
@@ -62,7 +62,7 @@ class ResNet(nn.Module):
 
     Args:
         widths: channels of the two resolutions.
-        blocks: their number of blocks.
+        blocks: numbers of blocks at the two resolutions.
 
     Examples:
         >>> ResNet()(torch.randn(5, 1, 28, 28)).shape
@@ -83,7 +83,7 @@ class ResNet(nn.Module):
 
 
 class _Block(nn.Module):
-    """y + F(y), F two convolutions, each behind batch normalisation and ReLU."""
+    """y + F(y), F two convolutions, each after batch normalisation and ReLU."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ def trained(config: Config, split: Split) -> tuple[nn.Module, History]:
 
 
 def standing(values: Mapping[str, Sequence[float]], smaller: bool = False) -> str:
-    """Which network has the best median, in percent, and how far the others' are from it.
+    """The network with the best median, in percent, and the distances of the others.
 
     Examples:
         >>> standing({"h2, 3x3": [97.0, 98.0, 99.0], "h2, pixelwise": [94.0], "MLP": [98.5]})

@@ -1,13 +1,13 @@
-"""Is reversible better than checkpointing? One small GPT on bytes of text, its blocks run in seven ways.
+"""Is reversible better than checkpointing? One small GPT on bytes of text, with its blocks run in seven ways.
 
-The loss is of the map, not of how its states are kept, so it is trained by `Stored`, the quickest engine; checkpointing
-is the plain network. One run of each way by its own engine shows how far that is true. All have the same weights to
-begin with, the same batches, the loss in chunks (`linear_cross_entropy`), and one rate: of 0.001, 0.003 and 0.01 the
-one that does best for the plain network of 24 blocks on the validation part, with another seed.
+The loss depends on the map, not on how its states are stored, so training uses `Stored`, the fastest engine;
+checkpointing is the plain network. One run of each way by its own engine tests this. All have the same initial weights,
+the same batches, the loss in chunks (`linear_cross_entropy`), and one rate: the best of 0.001, 0.003 and 0.01 for the
+plain network of 24 blocks on the validation part, with another seed.
 
-Times are CPU seconds of a forward and backward pass, all ways in turn in one process, medians. Memory is the largest
-number of bytes that came up in such a pass and were alive at once, so neither weights nor gradients nor the optimiser's
-state, which all ways have alike. The largest batch is the largest whose pass stays within `ROOM`.
+Times are medians of CPU seconds of a forward and backward pass, with all ways in turn in one process. Memory is the
+largest number of bytes allocated in such a pass and alive at once. It excludes weights, gradients and the optimiser's
+state, which are the same for all ways. The largest batch is the largest whose pass stays within `ROOM`.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ from liouville.experiments.experiment import Experiment
 from liouville.experiments.records import rounded
 from liouville.train import DivergenceError
 
-STEPS = (200, 80, 30)  # of training, by depth
+STEPS = (200, 80, 30)  # steps of training, by depth
 RATE = 3e-3
-TIMED, REPEATS = 2, 3  # seeds at most of a measured step, and how often each is taken
-FEWEST, MOST = 2, 4  # batches between which the memory of a sample is measured
-_COST = {"loss": 2e-3, "engine": 5e-3, "step": 0.1, "room": 0.3}  # seconds a block and step
+TIMED, REPEATS = 2, 3  # maximum number of seeds of a measured step, and repeats of each
+FEWEST, MOST = 2, 4  # batch sizes from which the memory of a sample is measured
+_COST = {"loss": 2e-3, "engine": 5e-3, "step": 0.1, "room": 0.3}  # seconds per block and step
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ class Config:
     Args:
         what: ``"loss"`` of one map, ``"engine"``: the loss of one way trained by its own engine, ``"step"``: time and
             memory of all ways, or ``"room"``: the largest batch of one.
-        way: of `MAPS` or `WAYS`; empty for ``"step"``.
-        depth: blocks.
-        steps: of training, or repeats of a measurement.
-        seed: of the weights and of the batches.
+        way: a name of `MAPS` or `WAYS`; empty for ``"step"``.
+        depth: number of blocks.
+        steps: steps of training, or repeats of a measurement.
+        seed: seed of the weights and of the batches.
     """
 
     what: str
@@ -74,7 +74,7 @@ class Config:
 
 
 class Values(TypedDict):
-    """What a case records."""
+    """The recorded values of a case."""
 
     loss: NotRequired[float]
     seconds: NotRequired[dict[str, float]]
@@ -83,7 +83,7 @@ class Values(TypedDict):
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
-    """Training and steps by seed; once what is to be equal, and the largest batch, which does not scatter."""
+    """Training and steps by seed; the runs by own engines and the largest batch, which do not vary, once."""
     if quick:
         found = [Config("loss", way, DEPTHS[0], 2, 0) for way in MAPS]
         found += [Config("engine", way, DEPTHS[0], 2, 0) for way in WAYS[1:]]
@@ -138,7 +138,7 @@ def train(model: GPT, run: Run, config: Config, generator: torch.Generator) -> N
 
 @torch.no_grad()
 def held_out(model: GPT, run: Run, part: str) -> float:
-    """The loss on the same windows for all."""
+    """The loss on the same windows for all ways."""
     return float(model.loss(windows(text()[part], HELD, TOKENS, torch.Generator().manual_seed(0)), run))
 
 
@@ -149,7 +149,7 @@ def _step(model: GPT, run: Run, batch: int, generator: torch.Generator) -> Step:
 
 
 def _largest(make: Callable[[int], Step]) -> int:
-    """The largest batch within `ROOM`: memory is nearly affine in the batch, which says where to look."""
+    """The largest batch within `ROOM`, found from the nearly affine growth of memory with the batch."""
     few, many = (peak(make(batch)) for batch in (FEWEST, MOST))
     batch = max(1, int(FEWEST + (ROOM - few) * (MOST - FEWEST) / (many - few)))
     while batch and peak(make(batch)) > ROOM:

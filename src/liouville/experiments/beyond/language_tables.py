@@ -1,4 +1,4 @@
-"""What the records of `language` say: loss, who is ahead, time, memory and the largest batch, by depth."""
+"""Tables of `language`: loss, which way is ahead, time, memory and the largest batch, by depth."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from liouville.experiments.experiment import Rendering, Table
 from liouville.experiments.paired import Paired, pairs
 from liouville.experiments.records import Record
 
-_DIVERGED = 1e9  # nats: behind all others
+_DIVERGED = 1e9  # nats, worse than all others
 _NAMES = {"plain": "plain, and so checkpoint"}
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
-    """Loss, who is ahead, time, memory and the largest batch, by depth."""
+    """Loss, which way is ahead, time, memory and the largest batch, by depth."""
     losses = [r for r in records if r.case.what == "loss"]
     measured = [r for r in records if r.case.what == "step"]
     room = {(r.case.way, r.case.depth): r.values["batch"] for r in records if r.case.what == "room"}
@@ -80,8 +80,8 @@ def _loss_table(records: Sequence[Record]) -> Table:
     steps = ", ".join(dict.fromkeys(str(r.case.steps) for depth in depths for r in records if r.case.depth == depth))
     note = (
         f"Width {WIDTH}, 4 heads, {TOKENS} bytes of context, {steps} steps of {BATCH * TOKENS} bytes by depth, so that "
-        f"columns are not to be compared; {HELD * TOKENS:,} bytes of other files are tested. Guessing has log 256 = "
-        f"{math.log(256):.3f}. So little training says which map learns faster to begin with, and nothing of the end."
+        f"columns must not be compared; {HELD * TOKENS:,} bytes of other files are tested. Guessing has log 256 = "
+        f"{math.log(256):.3f}. Such short training shows which map learns faster at first, not the final result."
     )
     diverged = sum(r.diverged for r in records)
     note += f" {diverged} runs diverged, and count as the worst." if diverged else ""
@@ -104,7 +104,7 @@ def _short(pair: Paired) -> str:
 
 
 def _better(records: Sequence[Record]) -> str:
-    """Every way against the plain network, and the order of those that are networks of their own."""
+    """Every way against the plain network, and the order of the ways that are different networks."""
     against = {way: _compared(records, way, "plain") for way in SCHEMES}
     told = [f"{way} {pair}" for way, pair in against.items() if pair.wins + pair.losses + pair.ties]
     best = []
@@ -117,7 +117,7 @@ def _better(records: Sequence[Record]) -> str:
 
 
 def _by_engine(losses: Sequence[Record], records: Sequence[Record]) -> str:
-    """How far a way's own engine takes it from where `Stored` takes the same map."""
+    """The difference between training a way by its own engine and by `Stored`."""
     told = []
     for r in records:
         theirs = {o.case.seed: _loss(o) for o in _of(losses, _map(r.case.way), r.case.depth)}
@@ -132,7 +132,7 @@ def _map(way: str) -> str:
 
 
 def _ratios(records: Sequence[Record], way: str, depth: int) -> list[float]:
-    """Of the time of checkpoint's step, for every seed."""
+    """The time of a step over checkpoint's, for every seed."""
     found = [r.values["seconds"] for r in records if r.case.depth == depth]
     return [seconds[way] / seconds[CHECKPOINT] for seconds in found]
 
@@ -147,7 +147,7 @@ def _time_table(records: Sequence[Record]) -> Table:
 
 
 def _memory(records: Sequence[Record]) -> dict[tuple[str, int], int]:
-    """The largest over the seeds, which should not differ."""
+    """The largest memory over the seeds, which should not differ."""
     return {
         (way, depth): max(r.values["bytes"][way] for r in records if r.case.depth == depth)
         for way in WAYS
@@ -194,7 +194,7 @@ def _room_table(room: Mapping[tuple[str, int], int]) -> Table:
         found = [(room.get((way, d)), room.get((CHECKPOINT, d))) for d in depths]
         cells = ["—" if own is None else f"{own}" + (f" ({own / base:.2f})" if base else "") for own, base in found]
         rows.append((way, *cells))
-    note = "Sequences; in brackets over checkpoint's. Weights, gradients and the optimiser's state are beside it."
+    note = "Sequences; in brackets over checkpoint's. Weights, gradients and the optimiser's state are not included."
     return Table(f"Largest batch in {ROOM / 1e6:.0f} MB", ("", *(f"{d} blocks" for d in depths)), rows, note)
 
 

@@ -1,8 +1,8 @@
-"""Noisy images, and how sure the networks are of what they say.
+"""Noisy images, and how well the networks are calibrated.
 
 Networks are trained on clean images and tested on x + s e, e ~ N(0, I), s in grey values from 0 to 1. A network is
-calibrated if it is right as often as it says: the expected calibration error is the mean over all samples of
-|accuracy - confidence| of the bin of confidence that a sample falls in (Guo et al., 1706.04599, eq. (3)).
+calibrated if its accuracy equals its confidence: the expected calibration error is the mean over all samples of
+|accuracy - confidence| of the sample's bin of confidence (Guo et al., 1706.04599, eq. (3)).
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-SURE = (0.0, 0.3)  # the levels at which calibration is looked at
+SURE = (0.0, 0.3)  # the levels of the calibration tables
 BINS = 15
 
 
 class Reliability(TypedDict):
-    """One level of noise: what every bin of confidence holds."""
+    """One level of noise: the contents of every bin of confidence."""
 
     share: list[float]
     confidence: list[float]
@@ -40,7 +40,7 @@ class Reliability(TypedDict):
 
 
 class Values(TypedDict):
-    """What a case records."""
+    """The recorded values of a case."""
 
     accuracy: list[float]
     reliability: dict[str, Reliability]
@@ -69,12 +69,12 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def reliability(probabilities: Tensor, y: Tensor, bins: int = BINS) -> dict[str, Any]:
-    """How sure and how often right, by bins of equal width of the largest probability.
+    """Confidence and accuracy, by bins of equal width of the largest probability.
 
     Args:
         probabilities: (samples, classes).
         y: the labels, (samples,).
-        bins: of [0, 1].
+        bins: number of bins of [0, 1].
 
     Returns:
         ``share``, ``confidence`` and ``accuracy`` of every bin, zero where it is empty, and ``error``, the expected
@@ -118,7 +118,7 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
                 lambda: _noise_figure(by_level),
             ),
             "calibration": Picture(
-                "How often the networks are right, by how sure they are; on the dashed line they are calibrated.",
+                "Accuracy of the networks by confidence; on the dashed line they are calibrated.",
                 lambda: _calibration_figure(found),
             ),
         }

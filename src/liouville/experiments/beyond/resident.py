@@ -1,4 +1,4 @@
-"""Resident memory: how far a process grows while it does something, as Linux counts it."""
+"""Resident memory: the growth of a process during a step, as Linux counts it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def growth(step: Callable[[], Sequence[Tensor]]) -> int | None:
-    """Bytes of the highest resident memory during ``step`` over that before it, less what it returns.
+    """Bytes of the highest resident memory during ``step``, less the memory before it and the returned tensors.
 
-    None where the system does not tell. The process should be a fresh one: an allocator keeps what was freed before,
-    and hides with it what the step takes.
+    None where the system does not report it. The process should be new: an allocator keeps memory that was freed
+    before, which hides the memory of the step.
     """
     try:
         ctypes.CDLL(None).malloc_trim(0)
         before = _bytes("VmRSS")
-        _CLEAR.write_text("5")  # the highest mark starts again from here
+        _CLEAR.write_text("5")  # resets the peak to the present memory
     except (OSError, AttributeError):
         return None
     returned = step()

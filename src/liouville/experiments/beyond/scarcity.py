@@ -1,4 +1,4 @@
-"""Few images: test accuracy on MNIST after training on 1,000 and 5,000 images, ours beside networks of plain torch."""
+"""Few images: test accuracy on MNIST after training on 1,000 and 5,000 images, ours and networks of plain torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EPOCHS = {1000: 30, 5000: 10}
 
 
 class Values(TypedDict):
-    """What a case records."""
+    """The recorded values of a case."""
 
     accuracy: float
     train_accuracy: float
@@ -65,7 +65,7 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
         cells = [spread(percents(found[name, size], "accuracy")) for size in sizes]
         rows.append((name, ", ".join(parameters), *cells))
     columns = ("network", "weights", *(f"{size:,} images" for size in sizes))
-    note = f"At most {SEEDS} seeds; each draws other images. Trained in the same way, without moved images."
+    note = f"At most {SEEDS} seeds; each draws other images. Trained in the same way, without augmentation."
     sentences = [
         f"With {size:,} training images: {standing({name: percents(found[name, size], 'accuracy') for name in names})}"
         for size in sizes

@@ -1,4 +1,4 @@
-"""A small GPT on the bytes of Python's own library, and the ways in which its blocks can be run."""
+"""A small GPT on the bytes of Python's standard library, and the ways to run its blocks."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ from liouville.stack import reversible
 from liouville.train import linear_cross_entropy
 
 BYTES = 256
-EXACT = Reversible(exact=True, compensated=True)  # as `reversible` takes it
+EXACT = Reversible(exact=True, compensated=True)  # the argument of `reversible`
 SCHEMES = ("momentum", "bdia", "midpoint", "leapfrog", "coupled")
 CHECKPOINT = "checkpoint"
 WAYS = ("plain", CHECKPOINT, *SCHEMES)
 """The plain loop, torch's checkpoint of every block, and `liouville.reversible` with each of its schemes."""
 
 MAPS = ("plain", *SCHEMES)
-"""What is another network: checkpointing is the plain one."""
+"""The different networks: checkpointing is the plain one."""
 
 DEPTHS, WIDTH, TOKENS = (6, 24, 96), 32, 64
-BATCH, MEASURED, HELD = 2, 4, 32  # sequences of a step of training, of a measured one, and held out
+BATCH, MEASURED, HELD = 2, 4, 32  # sequences of a training step, of a measured step, and held out
 ROOM = 8_000_000  # bytes, for the largest batch
 
 Run = Callable[[Tensor, Tensor], Tensor]
@@ -67,7 +67,7 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x: (batch, tokens, width); mask: (tokens, tokens), true where a token sees another."""
+        """x: (batch, tokens, width); mask: (tokens, tokens), true where a token attends to another."""
         q, k, v = self.read(self.before(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         seen = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x = x + self.write(seen.transpose(1, 2).flatten(2))
@@ -77,8 +77,8 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """Embedding, blocks, norm, and the embedding again as the head.
 
-    Weights begin as torch's do, but for the embedding's, of standard deviation width^(-1/2), and those that write into
-    the residual stream, which are divided by sqrt(2 depth), as GPT-2's are.
+    Initial weights are torch's, except that the embedding has standard deviation width^(-1/2), and weights that write
+    into the residual stream are divided by sqrt(2 depth), as in GPT-2.
     """
 
     def __init__(self, width: int, depth: int, tokens: int) -> None:
@@ -105,7 +105,7 @@ class GPT(nn.Module):
 
 
 def ways(blocks: nn.ModuleList, backprop: Backprop = EXACT) -> dict[str, Run]:
-    """How to run the blocks, by the names of `WAYS`; the reversible ones by an engine."""
+    """The functions that run the blocks, by the names of `WAYS`; the reversible ones use an engine."""
     by_hand: dict[str, Run] = {
         "plain": functools.partial(plain, blocks),
         CHECKPOINT: functools.partial(checkpointed, blocks),
@@ -121,14 +121,14 @@ def plain(blocks: nn.ModuleList, x: Tensor, mask: Tensor) -> Tensor:
 
 
 def checkpointed(blocks: nn.ModuleList, x: Tensor, mask: Tensor, every: int = 1) -> Tensor:
-    """The same by torch's checkpoint, which keeps the input of every block, or of every few."""
+    """The same by torch's checkpoint, which keeps the input of every block, or of every few blocks."""
     for first in range(0, len(blocks), every):
         x = checkpoint(plain, blocks[first : first + every], x, mask, use_reentrant=False)
     return x
 
 
 def causal(tokens: int) -> Tensor:
-    """The mask of a token that sees those in front of it and itself."""
+    """The causal mask: a token attends to itself and earlier tokens."""
     return torch.ones(tokens, tokens, dtype=torch.bool).tril()
 
 

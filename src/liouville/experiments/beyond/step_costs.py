@@ -1,4 +1,4 @@
-"""What a training step takes: bytes alive, counted by storages, so that no allocator is measured; CPU seconds."""
+"""Cost of a training step: CPU seconds, and bytes alive, counted by storages to exclude the allocator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Step = Callable[[], object]
 
 
 class Alive(Bystander):
-    """Bytes of the storages that came up inside and are alive: at most, ``peak``."""
+    """Bytes of the storages allocated inside and alive; their maximum is ``peak``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,9 +40,9 @@ class Alive(Bystander):
 
 
 def peak(step: Step) -> int:
-    """The largest number of bytes that came up in ``step`` and were alive at once.
+    """The largest number of bytes allocated in ``step`` and alive at once.
 
-    What an operation needs for itself, inside, is not seen. Take the step once before, so that gradients exist.
+    Temporaries inside an operation are not counted. Run the step once before, so that gradients exist.
 
     Examples:
         >>> peak(lambda: torch.zeros(10) + torch.ones(10))
@@ -54,7 +54,7 @@ def peak(step: Step) -> int:
 
 
 def timed(steps: Mapping[str, Step], repeats: int) -> dict[str, float]:
-    """Medians of the CPU seconds of each step, all in turn, so that what else the machine does meets all alike."""
+    """Medians of the CPU seconds of each step, with all steps in turn, so that other load affects all equally."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(repeats):
         for name, step in steps.items():

@@ -1,10 +1,10 @@
-"""Real tables, as scikit-learn ships them: our networks beside its multilayer perceptron and its gradient boosting.
+"""Real tables shipped with scikit-learn: our networks, its multilayer perceptron and its gradient boosting.
 
-Inputs (and real targets) have mean 0 and standard deviation 1 in the training part, digits lie in [0, 1]; a seed
-divides the samples anew. Every method runs with its defaults, and with the best of six settings: each is fitted to four
-fifths of the training part and judged on the rest, by accuracy or R2, then by the loss. scikit-learn's winner is fitted
-again to the whole training part; ours, by default too, keeps weights that never saw the part held out. The test part is
-read once.
+Inputs (and real targets) have mean 0 and standard deviation 1 in the training part, digits lie in [0, 1]; each seed
+splits the samples anew. Every method runs with its defaults, and with the best of six settings: each is fitted to four
+fifths of the training part and compared on the rest, by accuracy or R2, then by the loss. scikit-learn's best setting
+is fitted again to the whole training part; ours, also with defaults, keeps the weights trained without the held-out
+part. The test part is read once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from liouville.train.trainable import task_of
 DATA = ("digits", "breast-cancer", "wine", "iris", "diabetes")
 METHODS = {"ours": "ours", "perceptron": "scikit-learn's MLP", "boosting": "scikit-learn's HistGradientBoosting"}
 SETTINGS = ("default", "chosen")
-HELD = 0.2  # share of the training part that chooses
+HELD = 0.2  # fraction of the training part for the choice
 GRIDS: dict[str, tuple[dict[str, Any], ...]] = {
     "ours": tuple({"lr": lr, "decay": decay} for lr in (0.003, 0.01, 0.03) for decay in (1e-3, 1e-1)),
     "perceptron": tuple(
@@ -52,10 +52,10 @@ class Config:
     """One method on one division of one table.
 
     Args:
-        data: of `DATA`.
-        method: of `METHODS`.
+        data: a name of `DATA`.
+        method: a name of `METHODS`.
         settings: ``"default"``, or ``"chosen"`` among six.
-        seed: of the division, of the part that chooses, of initial weights and of training.
+        seed: seed of the splits, of initial weights and of training.
     """
 
     data: str
@@ -65,7 +65,7 @@ class Config:
 
 
 class Values(TypedDict):
-    """What a case records."""
+    """The recorded values of a case."""
 
     score: float
     seconds: float
@@ -89,7 +89,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def _ours(config: Config, split: Split, grid: Sequence[Mapping[str, Any]]) -> tuple[float, str]:
-    """The recipe of the data set, changed as the grid says; a default run validates as the recipe does."""
+    """The recipe of the data set with the changes of the grid; a default run validates as the recipe does."""
     found: list[tuple[float, float, nn.Module, str]] = []
     for options in grid:
         plan = Plan.of(config.data).changed(seed=config.seed, **options, **({"validation": HELD} if options else {}))
@@ -141,7 +141,7 @@ def _words(options: Mapping[str, Any]) -> str:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
-    """Scores, seconds, and where ours is ahead or behind."""
+    """Scores, seconds, and the tables where ours is ahead or behind."""
     kinds = list(itertools.product(SETTINGS, METHODS))
     found = {
         (data, *kind): [r for r in records if (r.case.data, r.case.settings, r.case.method) == (data, *kind)]
@@ -152,7 +152,7 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
     head = ("data", *(f"{METHODS[method]}, {settings}" for settings, method in kinds))
     scores = [(_data(data), *(spread(_scores(found[data, *kind]), _digits(data)) for kind in kinds)) for data in tables]
     seconds = [(data, *(spread(_seconds(found[data, *kind])) for kind in kinds)) for data in tables]
-    note = 'On one thread, beside other runs; "chosen" includes the six fits that choose.'
+    note = 'On one thread, next to other runs; "chosen" includes the six fits of the choice.'
     said = [*(_verdict(settings, found, tables) for settings in SETTINGS), _slower(found, tables)]
     text = "\n\n".join(filter(None, said))
     shown = [
@@ -166,7 +166,7 @@ _NOTE = "Defaults: ours are the data set's recipe, scikit-learn's are the same f
 
 
 def _verdict(settings: str, found: Mapping[tuple[str, str, str], Sequence[Record]], tables: Sequence[str]) -> str:
-    """Where the median of ours is higher or lower, and what the pairs of all tables say."""
+    """Where the median of ours is higher or lower, and the verdict from pairs of all tables."""
     better: list[str] = []
     equal: list[str] = []
     worse: list[str] = []
@@ -193,13 +193,13 @@ def _verdict(settings: str, found: Mapping[tuple[str, str, str], Sequence[Record
     said = "; ".join(f"{verb} {', '.join(names)}" for names, verb in parts if names)
     told = "; ".join(f"{METHODS[m]}: {Paired.of(both)}" for m, both in contests.items())
     return (
-        f"With {settings} settings, our median beside the better of scikit-learn's two is {said}. All tables pooled, "
+        f"With {settings} settings, our median against the better of scikit-learn's two is {said}. All tables pooled, "
         f"ours against {told}."
     )
 
 
 def _slower(found: Mapping[tuple[str, str, str], Sequence[Record]], tables: Sequence[str]) -> str:
-    """How much longer ours takes than the quicker of scikit-learn's two, both with defaults."""
+    """The time of ours over the faster of scikit-learn's two, both with defaults."""
     times = []
     for data in tables:
         middle = {m: statistics.median(v) for m in METHODS if (v := _seconds(found[data, "default", m]))}
@@ -208,7 +208,7 @@ def _slower(found: Mapping[tuple[str, str, str], Sequence[Record]], tables: Sequ
     if not times:
         return ""
     span = f"{min(times):.1f} to {max(times):.1f}"
-    return f"With default settings ours takes {span} times as long as the quicker of scikit-learn's two."
+    return f"With default settings ours takes {span} times as long as the faster of scikit-learn's two."
 
 
 def _seconds(records: Sequence[Record]) -> list[float]:
@@ -216,7 +216,7 @@ def _seconds(records: Sequence[Record]) -> list[float]:
 
 
 def _scores(records: Sequence[Record]) -> list[float]:
-    """Accuracy in percent, R2 as it is; a training that diverged counts as zero."""
+    """Accuracy in percent, or R2; a training that diverged counts as zero."""
     return [0.0 if r.diverged else r.values["score"] * (1 if r.case.data == "diabetes" else 100) for r in records]
 
 
@@ -230,7 +230,7 @@ def _data(data: str) -> str:
 
 EXPERIMENT = Experiment(
     name="tables",
-    title="Real tables, beside scikit-learn",
+    title="Real tables, compared with scikit-learn",
     source="beyond the papers",
     case=Config,
     cases=cases,

@@ -1,8 +1,8 @@
-"""P1, Sec. 6.1: an ellipse inside an elliptic annulus, T = 20, from level to level by Gauss-Newton.
+"""P1, Sec. 6.1: an ellipse inside an elliptic annulus, T = 20, multilevel training by Gauss-Newton.
 
-The generator of the first paper's code: 1,000 training and 200 validation points per class, the latter choosing the
-iteration, as in the paper; the test points are drawn like them with another seed. Four features. The classes touch, so
-that a few points near the boundary decide between 99 and 100 percent.
+The data come from the generator of the first paper's code: 1,000 training and 200 validation points per class.
+Validation chooses the iteration, as in the paper; test points are drawn in the same way with another seed. Four
+features. The classes touch, so a few points near the boundary decide between 99 and 100 percent.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ SETTINGS = {
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
-    """Every network from 4 layers on, once for each seed."""
+    """Every network, starting with 4 layers, once for each seed."""
     if quick:
         return [Config(network, 4, 3, 2, 100, 0) for network in SETTINGS]
     return [Config(network, 4, 5, 60, 1000, seed) for network in SETTINGS for seed in range(seeds)]
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
-    """Train level by level; the model of seed 0 is kept for the figures."""
+    """Train level by level; the model of seed 0 is saved for the figures."""
     split, validation = load(config.seed, config.points)
-    start = "code" if config.network == "ResNet" else "near"  # by symmetry W = 0 is a point of rest for the others
+    start = "code" if config.network == "ResNet" else "near"  # by symmetry W = 0 is a stationary point for the others
     network = build(config.network, start, 4, config.layers, T, split.classes, config.seed)
     return through_levels(config, network, split, validation, SETTINGS[config.network], folder)
 
 
 def load(seed: int, points: int) -> tuple[Split, tuple[Tensor, Tensor]]:
-    """Training and validation points as the code draws them, and test points like the latter."""
+    """Training and validation points as in the code, and test points drawn like validation points."""
     drawn = data.load("ellipses", train=points, seed=seed, dtype=torch.float64)
     other = data.load("ellipses", train=points, seed=2**16 + seed, dtype=torch.float64)
     split = replace(drawn, x_test=other.x_test, y_test=other.y_test)
@@ -58,17 +58,17 @@ def load(seed: int, points: int) -> tuple[Split, tuple[Tensor, Tensor]]:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
-    """Accuracy by level, the features on their way, what each network decides where."""
+    """Accuracy by level, features by depth, and decision regions of each network."""
     note = (
-        f"A level ends where every validation point is right, or behind {PATIENCE} iterations without a better "
-        "validation; one whose margin h x rate is above 2 is left out."
+        f"A level ends once all validation points are right, or after {PATIENCE} iterations without improvement; a "
+        "level whose margin h x rate is above 2 is left out."
     )
     return rendered(records, folder, load(0, 1000)[1], Task("logistic", 2), "on the ellipses", note)
 
 
 EXPERIMENT = Experiment(
     name="ellipses",
-    title="Concentric ellipses, by Gauss-Newton from level to level",
+    title="Concentric ellipses, multilevel by Gauss-Newton",
     source="1705.03341, Sec. 6.1",
     case=Config,
     cases=cases,

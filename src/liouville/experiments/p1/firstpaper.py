@@ -1,8 +1,8 @@
-"""What the first paper's planar experiments share: its three networks, their starts, and training from level to level.
+"""Common code of the first paper's planar experiments: its three networks, their starts, and multilevel training.
 
-The starts are those of the first paper's code, K = I for Verlet, W = 0 for the antisymmetric network and K = -I/100 for
-ResNet, which has one bias a layer; or smooth random weights. Verlet moves p and q, of which q holds the data and alone
-is classified. Every run is one of `train.multilevel` with Gauss-Newton steps.
+The starts are from the first paper's code, K = I for Verlet, W = 0 for the antisymmetric network and K = -I/100 for
+ResNet, which has one bias per layer; or smooth random weights. Verlet moves p and q; q holds the data, and only q is
+classified. Every run uses `train.multilevel` with Gauss-Newton steps.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class Config:
     """One training run through all levels.
 
     Args:
-        network: of `NETWORKS`.
-        layers: those of the first level.
-        levels: how many depths, each twice the last.
-        iterations: of a level, at most.
-        points: for training; of the ellipses, in each class.
-        seed: of all points, and of the initial weights.
+        network: a name of `NETWORKS`.
+        layers: layers of the first level.
+        levels: number of depths, each twice the last.
+        iterations: maximum number of iterations of a level.
+        points: number of training points; for the ellipses, in each class.
+        seed: seed of all points, and of the initial weights.
     """
 
     network: str
@@ -82,7 +82,7 @@ class Level(TypedDict):
 
 
 class Values(TypedDict):
-    """What a case records."""
+    """The recorded values of a case."""
 
     accuracy: float
     validation: float
@@ -108,12 +108,12 @@ def build(
     """A network for points of the plane, in float64.
 
     Args:
-        name: of `NETWORKS`.
+        name: a name of `NETWORKS`.
         start: ``"code"``; ``"near"``, within 0.1 of K = I or 0; or ``"random"``, smooth random weights.
-        features: width, for Verlet that of p and q together.
-        layers, T: of the flow.
-        classes: of the data.
-        seed: of random weights, and of the head's first ones.
+        features: width, for Verlet of p and q together.
+        layers, T: layers and final time of the flow.
+        classes: number of classes of the data.
+        seed: seed of random weights, and of the head's initial weights.
         opening: a learned dense layer with tanh from the plane to the features; else the points lie in the first two.
         gamma: damping of the antisymmetric network.
     """
@@ -128,7 +128,7 @@ def build(
     body = MODELS[NETWORKS[name]](features, layers, T, backprop=Auto(), **options)
     if name == "ResNet" and start == "code":
         with torch.no_grad():
-            body.get_parameter("field.K").copy_(-torch.eye(features) / 100)  # the same in every layer
+            body.get_parameter("field.K").copy_(-torch.eye(features) / 100)  # equal in every layer
     outputs = 1 if classes == 2 else classes
     with seeded(seed, torch.device("cpu")):
         if opening:
@@ -143,10 +143,10 @@ def build(
 def trained(
     network: Network, split: Split, validation: tuple[Tensor, Tensor], settings: GaussNewton, levels: int = 1
 ) -> dict[str, Any]:
-    """Train on one level or several, every weight taken twice at a doubling, and say how it went, in JSON.
+    """Train on one level or several, with every weight repeated at a doubling, and return the course as JSON.
 
-    ``levels`` has what happened at every depth: validation accuracy on arrival and of the weights that were kept, and
-    behind every iteration; ``improvements`` pairs of work so far and best validation accuracy so far.
+    ``levels`` has for every depth the validation accuracy at the start, of the best weights, and after every iteration;
+    ``improvements`` has pairs of work so far and best validation accuracy so far.
     """
     history = multilevel(network, split, settings, levels=levels, validation=validation)
     return {
@@ -167,7 +167,7 @@ def through_levels(
     settings: GaussNewton,
     folder: Path,
 ) -> dict[str, Any]:
-    """`trained` through all levels of a case; the model of seed 0 is kept in the folder, for the figures."""
+    """`trained` through all levels of a case; the model of seed 0 is saved in the folder, for the figures."""
     values = trained(network, split, validation, replace(settings, iterations=config.iterations), config.levels)
     if config.seed == 0:
         values["model"] = save(network, folder / f"{config.network}.safetensors").name
@@ -200,7 +200,7 @@ def _improvements(history: MultilevelHistory) -> Iterable[tuple[int, float]]:
 
 
 def by_level(records: Iterable[Record]) -> dict[int, list[Mapping[str, Any]]]:
-    """What the records have of every depth, the coarsest first; a run that diverged has nothing."""
+    """The records of every depth, the coarsest first; a run that diverged has none."""
     found: dict[int, list[Mapping[str, Any]]] = {}
     for record in records:
         for level in record.values.get("levels", ()):
@@ -209,7 +209,7 @@ def by_level(records: Iterable[Record]) -> dict[int, list[Mapping[str, Any]]]:
 
 
 def levels_table(title: str, groups: Mapping[str, Sequence[Record]], note: str = "") -> Table:
-    """A row for every network and depth: validation accuracy on arrival and at the end, iterations, work."""
+    """A row for every network and depth: validation accuracy at the start and at the end, iterations, work."""
     columns = ("network", "layers", "on arrival", "validation", "paper", "iterations", "layer evaluations", "runs")
     rows = []
     for name, records in groups.items():
@@ -232,41 +232,39 @@ def levels_table(title: str, groups: Mapping[str, Sequence[Record]], note: str =
 def rendered(
     records: Sequence[Record], folder: Path, points: tuple[Tensor, Tensor], task: Task, what: str, note: str
 ) -> Rendering:
-    """Of cases that go from level to level with each network: a table, the paper's kinds of figures, the test points.
+    """Rendering of multilevel cases of each network: a table, the paper's kinds of figures, and test accuracy.
 
     Args:
         records, folder: as for `Experiment.render`; the cases have a ``network``.
-        points: to show, with their labels.
-        task: theirs.
-        what: names the data in the titles.
-        note: below the table.
+        points: points to show, with their labels.
+        task: task of the points.
+        what: name of the data in the titles.
+        note: note below the table.
     """
     groups = {name: [r for r in records if r.case.network == name] for name in NETWORKS}
     groups = {name: mine for name, mine in groups.items() if mine}
     drawn = pictures(groups, folder, *points, task, what) | convergence(groups, f"Level by level, {what}")
-    table = levels_table(
-        "Validation accuracy in percent by level, every weight taken twice at a doubling", groups, note
-    )
+    table = levels_table("Validation accuracy in percent by level, every weight repeated at a doubling", groups, note)
     said = "; ".join(f"{name} {spread(percents(mine, 'accuracy'))} %" for name, mine in groups.items())
-    text = f"Test points that the finest level gets right, median and range: {said}." if said else ""
+    text = f"Test accuracy of the finest level, median and range: {said}." if said else ""
     return Rendering(text, [table] * bool(groups), drawn)
 
 
 def reached(level: Mapping[str, Any]) -> int | None:
-    """The iterations until every validation point was right; None where they never were."""
+    """The iterations until every validation point was right; None if that never happened."""
     return level["iterations"] if level["best"] == 1 else None
 
 
 def pictures(
     groups: Mapping[str, Sequence[Record]], folder: Path, x: Tensor, y: Tensor, task: Task, what: str
 ) -> dict[str, Picture]:
-    """The paper's kinds of figures of the models that the records name: features on their way, and the plane divided.
+    """The paper's kinds of figures for the models in the records: features by depth, and decision regions.
 
     Args:
         groups: records by the network's name.
-        folder: of the models.
+        folder: folder of the models.
         x, y, task: points to show.
-        what: names the networks' depth and data in the titles.
+        what: the networks' depth and data, for the titles.
     """
     files = {
         name: folder / record.values["model"]
@@ -280,23 +278,21 @@ def pictures(
     def features() -> Any:
         from liouville.report.beside import features_beside
 
-        return features_beside({k: load(v) for k, v in files.items()}, x, y, task, f"Features on their way, {what}")
+        return features_beside({k: load(v) for k, v in files.items()}, x, y, task, f"Features by depth, {what}")
 
     def planes() -> Any:
         from liouville.report.beside import planes_beside
 
-        return planes_beside({k: load(v) for k, v in files.items()}, x, y, task, f"The plane divided, {what}")
+        return planes_beside({k: load(v) for k, v in files.items()}, x, y, task, f"Decision regions, {what}")
 
     return {
         "features": Picture(f"Validation points on their way through the layers, {what}.", features),
-        "planes": Picture(
-            f"What each network decides where, and how many validation points it gets right, {what}.", planes
-        ),
+        "planes": Picture(f"Decision regions of each network, and its validation accuracy, {what}.", planes),
     }
 
 
 def convergence(groups: Mapping[str, Sequence[Record]], title: str) -> dict[str, Picture]:
-    """Validation accuracy by iteration through the levels, of the first seed that there is of every network."""
+    """Validation accuracy by iteration through the levels, for the first recorded seed of every network."""
     runs = {}
     for name, records in groups.items():
         found = sorted((r for r in records if not r.diverged), key=lambda r: r.case.seed)
@@ -310,7 +306,7 @@ def convergence(groups: Mapping[str, Sequence[Record]], title: str) -> dict[str,
 
         return convergence_by_level(runs, title)
 
-    return {"levels": Picture(f"{title}: validation accuracy by iteration, one run each; dots on arrival.", draw)}
+    return {"levels": Picture(f"{title}: validation accuracy by iteration, one run each; dots: start of level.", draw)}
 
 
 def _of(found: int, all_: int) -> str:

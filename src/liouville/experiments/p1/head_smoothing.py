@@ -1,8 +1,8 @@
-"""P1's derivative-based regulariser of an image classifier's head beside plain decay, on 1,000 MNIST images.
+"""P1's derivative-based regulariser of an image classifier's head compared with decay, on 1,000 MNIST images.
 
-The head is linear on all 6 x 28 x 28 features. Decay, 1/2 ||W||^2, asks each of its weights to be small; smoothing,
-1/2 sum_k ||L w_k||^2 with L the Laplacian, asks neighbours to be alike. Both go through the same list of weights,
-and validation images choose.
+The head is linear on all 6 x 28 x 28 features. Decay, 1/2 ||W||^2, makes each of its weights small; smoothing,
+1/2 sum_k ||L w_k||^2 with L the Laplacian, makes neighbours similar. Both use the same list of weights, and validation
+images choose among them.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from liouville.train.trainable import task_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DIGITS = 6  # shown
+DIGITS = 6  # digits shown
 KINDS = {"none": "no regulariser", "decay": "decay", "smoothing": "smoothing in space"}
 WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 @dataclass(frozen=True)
 class Config:
-    """One regulariser: a training run for each of its weights, of which the validation loss chooses one.
+    """One regulariser: a training run for each of its weights; the validation loss chooses one.
 
     Args:
-        kind: of `KINDS`.
-        weights: alpha, those tried.
-        images: for training, and as many again for validation.
-        test: of MNIST's 10,000 test images.
-        layers: of the Verlet network.
-        epochs: of every run.
-        seed: of the images, the initial weights and the batches.
+        kind: a name of `KINDS`.
+        weights: tried values of alpha.
+        images: number of training images, and of validation images.
+        test: number of MNIST's 10,000 test images.
+        layers: layers of the Verlet network.
+        epochs: epochs of every run.
+        seed: seed of the images, the initial weights and the batches.
     """
 
     kind: str
@@ -65,7 +65,7 @@ class Config:
 
 
 class Values(TypedDict):
-    """What a case records."""
+    """The recorded values of a case."""
 
     weight: float
     train_accuracy: float
@@ -74,7 +74,7 @@ class Values(TypedDict):
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
-    """Without a regulariser there is one run, of weight 0."""
+    """Without a regulariser there is one run, with weight 0."""
     weights = {kind: (0.0,) if kind == "none" else WEIGHTS[-2:] if quick else WEIGHTS for kind in KINDS}
     if quick:
         return [Config(kind, weights[kind], 100, 100, 2, 2, 0) for kind in KINDS]
@@ -82,7 +82,7 @@ def cases(seeds: int, quick: bool) -> list[Config]:
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
-    """Raises DivergenceError only where every weight diverged."""
+    """Train with every weight; raises DivergenceError only if all diverged."""
     split = _split(config)
     tried: list[dict[str, float]] = []
     best: tuple[float, Network, dict[str, float]] | None = None
@@ -129,15 +129,15 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
     pictures = {}
     if drawn:
         pictures["head-weights"] = Picture(
-            f"What the scores of the digits 0 to {DIGITS - 1} read: the head's weights on one of the six feature "
-            "images (that with the largest weights), by regulariser; red counts for the digit, blue against it.",
+            f"The head's weights for the digits 0 to {DIGITS - 1} on one of the six feature images (the one with the "
+            "largest weights), by regulariser; red counts for the digit, blue against it.",
             lambda: _draw(drawn),
         )
     return Rendering(_text(found), tables, pictures)
 
 
 def _split(config: Config) -> Split:
-    """Images for training and validation, drawn by the seed; the test part is the files' own."""
+    """Images for training and validation, drawn by the seed; the test part is from the files."""
     whole = data.load("mnist", test=config.test)
     order = torch.randperm(len(whole.x_train), generator=torch.Generator().manual_seed(config.seed))
     rows = order[: 2 * config.images]
@@ -204,7 +204,7 @@ def _draw(files: dict[str, Path]) -> Figure:
 
 EXPERIMENT = Experiment(
     name="head-smoothing",
-    title="A head that is smooth in space, beside one that decays",
+    title="A head that is smooth in space, compared with decay",
     source="1705.03341, the derivative-based regulariser of section 6.4; the table is beyond the paper",
     case=Config,
     cases=cases,

@@ -1,8 +1,8 @@
-"""MNIST with convolutions on three levels of 4, 8 and 16 layers, in the manner of P1's section 6.4; sizes are ours.
+"""MNIST with convolutions on three levels of 4, 8 and 16 layers, as in P1's section 6.4, with our sizes.
 
-Its three architectures; six channels at full resolution, 3 x 3 stencils, tanh, T = 6, a linear head on all pixels
-whose weights are smooth in space. Multilevel training is set against a cold start at 16 layers that begins with the
-same function of time.
+The paper's three architectures: six channels at full resolution, 3 x 3 stencils, tanh, T = 6, a linear head on all
+pixels with weights smooth in space. Multilevel training is compared with a cold start at 16 layers that begins with
+the same function of time.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NAMES = {
     "antisymmetric": "antisymmetric",
     "verlet": "Verlet",
 }
-RATE = 0.01  # of every multilevel run
+RATE = 0.01  # rate of every multilevel run
 COLD_RATES = {"resnet": (RATE,), "antisymmetric": (RATE,), "verlet": (0.005, RATE, 0.02)}
 STARTS = ("all levels", "until the target", "cold")
 
@@ -47,14 +47,14 @@ class Config:
     """One training run.
 
     Args:
-        model: of `NAMES`.
-        start: ``"all levels"``: every level takes all its epochs; ``"until the target"``: multilevel, left as soon as
-            the target is met; ``"cold"``: all epochs at the last depth.
+        model: a name of `NAMES`.
+        start: ``"all levels"``: every level takes all its epochs; ``"until the target"``: multilevel, where a level
+            ends once the target is met; ``"cold"``: all epochs at the last depth.
         lr: learning rate.
-        images: of MNIST's 60,000 for training, a fifth of them for validation.
-        test: of its 10,000 test images.
-        epochs: of every level, at most.
-        seed: of the initial weights, of the validation part and of the batches.
+        images: number of MNIST's 60,000 training images, a fifth of them for validation.
+        test: number of its 10,000 test images.
+        epochs: maximum number of epochs of every level.
+        seed: seed of the initial weights, of the validation part and of the batches.
     """
 
     model: str
@@ -67,7 +67,7 @@ class Config:
 
 
 class Values(TypedDict):
-    """What a case records."""
+    """The recorded values of a case."""
 
     levels: list[tuple[int, float, float]]
     curve: Annotated[list[tuple[int, int, float]], AT_LEAST_ONE]
@@ -90,7 +90,7 @@ def cases(seeds: int, quick: bool) -> list[Config]:
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
-    """Train on one level or all of them; what is recorded is every epoch's score by work."""
+    """Train on one level or all of them, and record the score of every epoch by work."""
     split = data.load("mnist", train=config.images, test=config.test)
     network = network_of(config.model, LEVELS[-1] if config.start == "cold" else LEVELS[0], config.seed)
     settings = Settings(
@@ -118,7 +118,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
-    """Error by level, and the work until the target beside that of a cold start."""
+    """Error by level, and the work until the target compared with a cold start."""
     records = sorted(records, key=lambda r: r.case.seed)
     tables = [table for table in (_by_level(records), _work(records)) if table.rows]
     pictures = {}
@@ -142,7 +142,7 @@ def _chosen(records: Sequence[Record], model: str, start: str, lr: float = RATE)
 
 
 def _spent(record: Record) -> tuple[float, bool]:
-    """Work until the target, and whether it was reached: a run that fails counts with all that it may spend."""
+    """Work until the target, and whether it was reached: a run that fails counts with its maximum work."""
     case, held = record.case, round(VALIDATION * record.case.images)
     depths = LEVELS[-1] if case.start == "cold" else sum(LEVELS)
     cap = case.epochs * depths * (2 * case.images - held)
@@ -155,14 +155,14 @@ def _spent(record: Record) -> tuple[float, bool]:
 
 
 def _share(record: Record, records: Sequence[Record]) -> float | None:
-    """Its work over that of the best cold start of the same network and seed."""
+    """Its work over the work of the best cold start of the same network and seed."""
     case = record.case
     cold = [r for r in records if (r.case.model, r.case.start, r.case.seed) == (case.model, "cold", case.seed)]
     return _spent(record)[0] / min(_spent(r)[0] for r in cold) if cold else None
 
 
 def _equal(record: Record, records: Sequence[Record]) -> float | None:
-    """What the best cold start of the same seed had at the end of the epoch in which it had done as much work."""
+    """The validation accuracy of the best cold start of the same seed after the same work."""
     case, scores = record.case, []
     for r in records:
         if (r.case.model, r.case.start, r.case.seed) == (case.model, "cold", case.seed) and not r.diverged:
@@ -183,7 +183,7 @@ def _by_level(records: Sequence[Record]) -> Table:
             rows.append(
                 (NAMES[model], str(layers), ours, spread(after, 1), spread(test) if test else "", NOT_AVAILABLE)
             )
-    head = ("network", "layers", "behind the doubling", "end of the level", "test error", "paper")
+    head = ("network", "layers", "after the doubling", "end of the level", "test error", "paper")
     return Table(
         "Validation error by level, in percent", head, rows, f"{_made(records)} Each level takes all its epochs."
     )
@@ -213,8 +213,8 @@ def _work(records: Sequence[Record]) -> Table:
         "cold at equal work, %",
     )
     note = (
-        "Multilevel leaves each level at the target. A run that does not reach it counts with all the work that it may "
-        "do. The ratio is taken seed by seed, over the best cold start of that seed."
+        "Multilevel leaves each level at the target. A run that does not reach it counts with its maximum work. The "
+        "ratio is taken seed by seed, over the best cold start of that seed."
     )
     return Table(f"Work until {TARGET:.0%} validation accuracy at {LEVELS[-1]} layers", head, rows, note)
 
@@ -257,7 +257,7 @@ def _text(records: Sequence[Record]) -> str:
 
 
 def _work_pairs(records: Sequence[Record], model: str) -> list[tuple[float, float]]:
-    """Work saved is larger: minus the work of multilevel training and of the best cold start, seed by seed."""
+    """Negative work of multilevel training and of the best cold start, seed by seed, so that larger is better."""
     shares = (_share(r, records) for r in _chosen(records, model, "until the target"))
     return [(-share, -1.0) for share in shares if share is not None]
 
@@ -302,7 +302,7 @@ def _line(axes: Any, points: Sequence[Sequence[float]], colour: str, label: str)
 EXPERIMENT = Experiment(
     name="mnist-levels",
     title="MNIST on three levels of 4, 8 and 16 layers",
-    source="in the manner of 1705.03341, section 6.4, with sizes of our own",
+    source="as in 1705.03341, section 6.4, with our sizes",
     case=Config,
     cases=cases,
     run=run,

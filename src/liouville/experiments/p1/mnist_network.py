@@ -1,7 +1,7 @@
-"""Networks for MNIST in the manner of P1's section 6.4: a convolution opens six channels, a flow of 3 x 3 stencils, a
-linear head. The sizes are ours.
+"""Networks for MNIST as in P1's section 6.4, with our sizes: a convolution to six channels, a flow of 3 x 3 stencils, a
+linear head.
 
-All at full resolution with tanh and T = 6; the head reads every pixel of every channel.
+All have full resolution, tanh and T = 6; the head reads every pixel of every channel.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CHANNELS, T = 6, 6.0
 
 
 def network_of(model: str, layers: int, seed: int) -> Network:
-    """Opening, flow, head, with the same theta(t) at every depth; Verlet's auxiliary channels are 0 and not read.
+    """Convolution, flow, head, with the same theta(t) at every depth; Verlet's auxiliary channels are 0 and not read.
 
     Examples:
         >>> network_of("verlet", layers=4, seed=0).head
@@ -35,7 +35,7 @@ def network_of(model: str, layers: int, seed: int) -> Network:
     with seeded(seed):
         opening: list[nn.Module] = [nn.Conv2d(1, CHANNELS, 3, padding=1), nn.Tanh()]
         opening += [Lift(2 * CHANNELS, CHANNELS, place="q", axis=-3)] if two else []
-        init = Smooth(scale=0.2, mean=0.0)  # 4 layers have margins below 2 and are not left out
+        init = Smooth(scale=0.2, mean=0.0)  # with 4 layers margins are below 2, so that the level is not left out
         flow = MODELS[model](CHANNELS * (1 + two), layers, T, operator=Conv(3), init=init, backprop=Auto())
         head: list[nn.Module] = [Half("q", axis=-3)] if two else []
         head += [nn.Flatten(), nn.Linear(CHANNELS * 28**2, 10)]

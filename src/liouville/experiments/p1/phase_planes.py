@@ -1,8 +1,8 @@
 r"""P1's Fig. 1: ten residual layers with one K move three inputs apart, together, or around (its Example 1).
 
-What the layers do to distances is one half; the other is what they do to errors. The largest singular value of
-dy_10/dy_0 is how much an error of the input grows, the inverse of the smallest how much one of the output grows when
-the input is recovered from it: P1 asks that neither be large.
+Besides distances, the experiment measures errors. The largest singular value of dy_10/dy_0 is the growth of an error in
+the input. The inverse of the smallest is the growth of an error in the output when the input is recovered from it. P1
+asks that neither be large.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Config:
 
     Args:
         matrix: ``"spread"`` (K+), ``"collapse"`` (K-) or ``"rotation"`` (K0).
-        seed: nothing here is random.
+        seed: unused; nothing here is random.
     """
 
     matrix: str
@@ -46,7 +46,7 @@ class Config:
 
 
 class Values(TypedDict):
-    """What a case records."""
+    """The recorded values of a case."""
 
     eigenvalues: list[tuple[float, float]]
     distances: list[list[float]]
@@ -77,12 +77,12 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
-    """Phase planes, and distances before and behind."""
+    """Phase planes, and distances before and after."""
     of = {name: r.values for name in EXAMPLE_1 for r in records if r.case.matrix == name}
     if not of:
         return Rendering()
-    distances = ("smallest to largest distance, before", "behind ten layers", "ratios")
-    errors = ("error of the input, times", "error of the output, traced back, times")
+    distances = ("smallest to largest distance, before", "after ten layers", "ratios")
+    errors = ("growth of an input error", "growth of an output error, traced back")
     head = ("K", "eigenvalues", "in the paper", *distances, *errors)
     rows = [(PLAIN[name], _eigenvalues(values), name, *_distances(values)) for name, values in of.items()]
     note = (
@@ -116,17 +116,17 @@ def _text(of: Mapping[str, Mapping[str, Any]]) -> str:
     for name, values in of.items():
         ratios = _ratios(values)
         said.append(f"{PLAIN[name]} multiplies the distances by {min(ratios):.2f} to {max(ratios):.2f}")
-    text = f"Behind ten layers {'; '.join(said)}."
+    text = f"After ten layers {'; '.join(said)}."
     if "collapse" in of:
         text += (
-            f" Going back through K-, an error grows up to {of['collapse']['backward']:.1f} times: what has collapsed "
-            "is not recovered well."
+            f" Going back through K-, an error grows up to {of['collapse']['backward']:.1f} times: collapsed inputs "
+            "are not recovered well."
         )
     if "rotation" in of:
         growth = [norms[-1] / norms[0] for norms in of["rotation"]["norms"]]
         text += (
             f" K0 turns the inputs and multiplies their norms by {min(growth):.3f} to {max(growth):.3f}; forward Euler "
-            f"on the linear part alone would give (1 + h^2)^5 = {1.01**5:.3f}."
+            f"on the linear part only would give (1 + h^2)^5 = {1.01**5:.3f}."
         )
     return text
 

@@ -1,7 +1,7 @@
-"""The stable networks beside a residual network as the depth grows, with the final time fixed or with the step fixed.
+"""Stable networks and a residual network as the depth grows, with a fixed final time or a fixed step.
 
-With T fixed, N layers are ever finer steps of one ordinary differential equation, and depth changes little but the
-error. With h fixed, T grows with N, and it is the flow itself that has to carry features and gradients further.
+With fixed T, more layers are finer steps of one ordinary differential equation, and depth changes little except the
+error. With fixed h, T grows with N, and the flow must carry features and gradients further.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NAMES = {
     "h2": "h2",
 }
 DEPTHS = (16, 64, 256, 1024)
-T, STEP = 4.0, 1 / 16  # 64 layers have both
+T, STEP = 4.0, 1 / 16  # both rules agree at 64 layers
 RULES = {"T": f"final time T = {T:g}", "h": f"step h = 1/{round(1 / STEP)}"}
 RATES = (0.003, 0.03)
 
@@ -49,11 +49,11 @@ class Config:
     """One network, trained at every rate of `RATES` with the same settings; validation chooses among them.
 
     Args:
-        model: of `NAMES`.
+        model: a name of `NAMES`.
         layers: N.
         T: final time.
         epochs: passes over the 3,600 training points.
-        seed: of the data, the initial weights and the batches.
+        seed: seed of the data, the initial weights and the batches.
     """
 
     model: str
@@ -64,7 +64,7 @@ class Config:
 
 
 class Values(TypedDict):
-    """What a case records."""
+    """The recorded values of a case."""
 
     train_loss: float
     train_accuracy: float
@@ -76,7 +76,7 @@ class Values(TypedDict):
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
-    """Every network at every depth, at a fixed time and at a fixed step, once for each seed."""
+    """Every network at every depth, with a fixed time and with a fixed step, once for each seed."""
     if quick:
         return [Config(model, 16, 1.0, 1, 0) for model in NAMES]
     settings = sorted({(N, time) for N in DEPTHS for time in (T, STEP * N)})
@@ -84,7 +84,7 @@ def cases(seeds: int, quick: bool) -> list[Config]:
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
-    """Raises DivergenceError only where every rate diverged."""
+    """Train with every rate; raises DivergenceError only if all diverged."""
     split = data.load("swiss-roll", seed=config.seed)
     best: dict[str, Any] = {}
     diverged = []
@@ -115,7 +115,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
-    """Accuracy and sensitivities by depth, at a fixed time and at a fixed step."""
+    """Accuracy and sensitivities by depth, with a fixed time and with a fixed step."""
     tables = [table for rule in RULES for table in (_accuracy(records, rule), _norms(records, rule)) if table.rows]
     pictures = {}
     if records:
@@ -127,7 +127,7 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
 
 
 def _sensitivity(flow: Flow, y: torch.Tensor) -> dict[str, float]:
-    """||dState_N / dState_j|| over samples and layers: the smallest, the largest, and the middle one of j = 0."""
+    """||dState_N / dState_j|| over samples and layers: the smallest, the largest, and the median at j = 0."""
     norms = torch.linalg.matrix_norm(backward_sensitivity(flow, y), ord=2)
     return {
         "smallest_norm": float(norms.min()),
@@ -192,14 +192,14 @@ def _text(records: Sequence[Record]) -> str:
         gap = max(100 * abs(r.values["train_accuracy"] - r.values["test_accuracy"]) for r in sound)
         shown = ", ".join(f"{NAMES[m]} {norms[m]:.2g}" for m in NAMES)
         said.append(
-            f"The smallest sensitivity of all layers and points: {shown}; the equations of the last three keep it from "
-            f"falling below 1. Training and test accuracy differ by at most {gap:.1f} points."
+            f"The smallest sensitivity of all layers and points: {shown}; the equations of the last three keep it at 1 "
+            f"or above. Training and test accuracy differ by at most {gap:.1f} points."
         )
     return "\n\n".join(filter(None, said))
 
 
 def _verdict(records: Sequence[Record], rule: str) -> str:
-    """Each network against the ResNet with all depths pooled, and wherever its median is lower."""
+    """Each network against the ResNet with all depths pooled, and the depths where its median is lower."""
     depths = _depths(records, rule)
     found = {(m, N): mine for m, N in itertools.product(NAMES, depths) if (mine := _mine(records, rule, m, N))}
     middle = {key: statistics.median(percents(mine, "test_accuracy")) for key, mine in found.items()}

@@ -1,9 +1,9 @@
 """P1, Sec. 6.2: the Swiss roll with 16 to 1024 layers, T = 20, by Gauss-Newton with variable projection.
 
-513 points for training, the 513 between them for validation, which chooses the iteration as in the paper, and 513 fresh
-ones as the test. Weights of the regularisers, starts and safeguards are those of the first paper's code, but for the
-antisymmetric network's alpha, 5e-5 instead of 5e-4. Three kinds of runs: from the start at one depth; a cascade of
-depths, each from the weights of the one before; and the paper's stochastic block coordinate descent.
+There are 513 points for training, the 513 between them for validation, which chooses the iteration as in the paper, and
+513 new points for the test. Weights of the regularisers, starts and safeguards are from the first paper's code, except
+the antisymmetric network's alpha, 5e-5 instead of 5e-4. Three kinds of runs: from the start at one depth; a cascade of
+depths, each from the weights of the previous one; and the paper's stochastic block coordinate descent.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SETTINGS = {
 }
 STARTS = {"code": "", "random": ", random start"}
 BATCH = 128
-PATIENCE = 25  # iterations; the antisymmetric network leaves its saddle late
+PATIENCE = 25  # iterations; the antisymmetric network leaves its saddle point late
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ class Config:
 
     Args:
         kind: ``"alone"``: one depth from the start; ``"cascade"``; ``"blocks"``: the block coordinate descent.
-        network: of `SETTINGS`.
-        start: of `STARTS`.
-        layers: those of the first level.
-        levels: how many depths, each twice the last.
-        iterations: of a level, at most.
-        seed: of the head's first weights, which elimination forgets but for rounding, of random starts, of batches,
-            and of the test points.
+        network: a name of `SETTINGS`.
+        start: a name of `STARTS`.
+        layers: layers of the first level.
+        levels: number of depths, each twice the last.
+        iterations: maximum number of iterations of a level.
+        seed: seed of the head's initial weights, which matter only by rounding under elimination, of random starts, of
+            batches, and of the test points.
     """
 
     kind: str
@@ -76,7 +76,7 @@ class Config:
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
-    """Every network alone at two depths, as a cascade through all of them, and Verlet by blocks."""
+    """Every network at two single depths, as a cascade through all depths, and Verlet by blocks."""
     kinds = [("Verlet", "code"), ("antisymmetric", "code"), ("ResNet", "code"), ("ResNet", "random")]
     if quick:
         small = [Config("alone", network, start, 64, 1, 2, 0) for network, start in kinds]
@@ -93,7 +93,7 @@ def cases(seeds: int, quick: bool) -> list[Config]:
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
-    """Train as the kind of the case says; models of seed 0 are kept for the figures."""
+    """Train by the kind of the case; models of seed 0 are saved for the figures."""
     split, validation = load(config.seed)
     network = build(config.network, config.start, 4, config.layers, T, split.classes, config.seed)
     settings = replace(
@@ -112,24 +112,24 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def load(seed: int) -> tuple[Split, tuple[Tensor, Tensor]]:
-    """Training points with fresh test points, and the points between those for training."""
+    """Training points with new test points, and the points between the training points."""
     made = functools.partial(data.load, "swiss-roll", version="meganet", noise=0.0, dtype=torch.float64, seed=seed)
     between = made(test="interleaved")
     return made(test="fresh"), (between.x_test, between.y_test)
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
-    """Accuracy alone, by level of the cascade, and by blocks; the figures of the paper's kind."""
+    """Accuracy at one depth, by level of the cascade, and by blocks; the figures of the paper's kind."""
     alone, cascade, blocks = ([r for r in records if r.case.kind == kind] for kind in ("alone", "cascade", "blocks"))
     x, y = load(0)[1]
     deep = _groups([r for r in alone if r.case.layers == 64])
     drawn = pictures(deep, folder, x, y, Task("logistic", 2), "64 layers on the Swiss roll")
     drawn |= convergence(_groups(cascade), "Cascade on the Swiss roll, T = 20")
     levels = levels_table(
-        "Validation accuracy in percent by level of the cascade, every weight taken twice at a doubling",
+        "Validation accuracy in percent by level of the cascade, every weight repeated at a doubling",
         _groups(cascade),
-        f"A level ends where every validation point is right, or behind {PATIENCE} iterations without a better "
-        "validation, or 100 in all.",
+        f"A level ends once all validation points are right, or after {PATIENCE} iterations without improvement, "
+        "or 100 in all.",
     )
     text = "\n\n".join(part for part in (_said_alone(alone), _said_cascade(cascade)) if part)
     tables = [_alone(alone)] * bool(alone) + [levels] * bool(cascade) + [_blocks(blocks, alone)] * bool(blocks)
@@ -179,11 +179,11 @@ def _alone(records: Sequence[Record]) -> Table:
         "At most 60 iterations from the start, one number for each run; a dash: never 100 %. Accuracies in percent. "
         "Starts: K = I (Verlet), W = 0 (antisymmetric), K = -I/100 (ResNet), else smooth random weights."
     )
-    return Table("One depth, every validation point right", head, rows, note)
+    return Table("One depth: iterations until every validation point is right", head, rows, note)
 
 
 def _blocks(records: Sequence[Record], alone: Sequence[Record]) -> Table:
-    """At the work of variable projection with the same network and seed, and at the end."""
+    """Block coordinate descent after the work of variable projection with the same network and seed, and at the end."""
     other = {
         r.case.seed: r.values for r in alone if (r.case.network, r.case.layers) == ("Verlet", 16) and not r.diverged
     }
@@ -200,7 +200,7 @@ def _blocks(records: Sequence[Record], alone: Sequence[Record]) -> Table:
         "steps for the head and one Gauss-Newton step for the rest, with products on half of the points."
     )
     return Table(
-        "The paper's method beside the code's", ("method", "best validation", "paper", "layer evaluations"), rows, note
+        "The paper's method and its code's", ("method", "best validation", "paper", "layer evaluations"), rows, note
     )
 
 
@@ -229,7 +229,7 @@ def _said_cascade(records: Sequence[Record]) -> str:
 
 
 def cost(config: Config) -> float:
-    """Measured on one core; seconds of 60 iterations alone, and of all levels."""
+    """Seconds measured on one core, for 60 iterations at one depth, and for all levels."""
     alone, levels = {"Verlet": (4.0, 15.0), "antisymmetric": (9.0, 90.0), "ResNet": (11.0, 25.0)}[config.network]
     if config.kind == "cascade":
         return (250.0 if config.start == "random" else levels) * config.iterations / 100

@@ -1,8 +1,8 @@
 r"""P2's Appendix III: y' = eps J tanh(y) moves slowly and keeps its energy, yet dy(T)/dy(T - t) grows without bound.
 
-The orbits are closed curves of H = log cosh y_1 + log cosh y_2, and the farther out, the longer one turn takes: two
-neighbouring starts part steadily along their orbits. So the entries grow linearly in t, at determinant 1, and eps
-only rescales time. Close to the origin the field is linear, all turns take equally long, and growth is slow.
+The orbits are closed curves of H = log cosh y_1 + log cosh y_2, with longer periods farther out: two neighbouring
+starts separate steadily along their orbits. So the entries grow linearly in t, at determinant 1, and eps only rescales
+time. Close to the origin the field is linear, all periods are nearly equal, and growth is slow.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 H = 0.05
-DISTANCE = 0.05  # of the authors' finite differences
+DISTANCE = 0.05  # step of the authors' finite differences
 _KEPT = 200  # times recorded
 _COLUMNS = {"slope": ".3g", "off_the_line": ".0%", "log_determinant": ".1g"}
 _DOTS: Any = (0, (1, 2))
@@ -38,13 +38,13 @@ _DOTS: Any = (0, (1, 2))
 
 @dataclass(frozen=True)
 class Config:
-    """One start, followed over one time with steps of 0.05.
+    """One trajectory with steps of 0.05.
 
     Args:
-        eps: slows the motion down.
+        eps: factor of the velocity.
         T: the final time; 20 in the authors' script.
         size: |y_0|; 1 in the authors' script.
-        seed: nothing here is random.
+        seed: unused; nothing here is random.
     """
 
     eps: float
@@ -57,7 +57,7 @@ Four = tuple[list[float], list[float], list[float], list[float]]  # the entries 
 
 
 class Values(TypedDict):
-    """What a case records."""
+    """The recorded values of a case."""
 
     times: list[float]
     entries: Four
@@ -94,7 +94,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
         "log_determinant": float(torch.linalg.det(layer_jacobians(flow, y)).log().sum().abs()),
         "end": _rounded(flow(y)[0].detach()),
     }
-    if layers <= 400:  # the authors' own measure: differences of two runs, the states DISTANCE apart at T - t
+    if layers <= 400:  # the authors' measure: differences of two runs, with states DISTANCE apart at T - t
         differences = _differences(flow, y)[kept]
         values["differences"] = [_rounded(differences[:, i, k]) for i in (0, 1) for k in (0, 1)]
     return values
@@ -105,7 +105,7 @@ def _differences(flow: Flow, y: Tensor) -> Tensor:
     """(y(T; moved at T - t) - y(T)) / DISTANCE, (N + 1, 2, 2) over t; column k is moved along y_k."""
     states = flow.trajectory(y)[:, 0]
     moved = (states[:, None] + DISTANCE * torch.eye(2, dtype=y.dtype)).flatten(0, 1)
-    runs = flow.trajectory(moved).unflatten(1, (-1, 2))  # equal layers, so a run of n steps is one from layer N - n
+    runs = flow.trajectory(moved).unflatten(1, (-1, 2))  # equal layers: n steps are a run from layer N - n
     N = flow.layers
     ends = torch.stack([runs[n, N - n] for n in range(N + 1)])
     return ((ends - states[-1]) / DISTANCE).mT
@@ -128,10 +128,10 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
     if not records:
         return Rendering()
     records = sorted(records, key=lambda r: (r.case.T, -r.case.eps, -r.case.size))
-    measured = ("growth per unit of t", "farthest off a straight line", "size of the log-determinant")
+    measured = ("growth per unit of t", "largest distance from a straight line", "absolute log-determinant")
     head = ("eps", "|y(0)|", "T", "norm at t = T, ours / paper", *measured)
     rows = [_row(r) for r in records]
-    note = "Straight line: least squares through the later half of t; the norm also wavers with every turn."
+    note = "Straight line: least squares through the later half of t; the norm also oscillates with every turn."
     pictures = {"growth": Picture("Entries and norms of dy(T)/dy(T - t) over t.", lambda: _draw(records))}
     return Rendering(_text(records), [Table("Growth of dy(T)/dy(T - t)", head, rows, note)], pictures)
 
@@ -154,7 +154,7 @@ def _text(records: Sequence[Record]) -> str:
         if slow := of.get((0.1, 1.0, 200.0)):
             text += f" Ten times slower motion grows by {slow['slope']:.3g}: the growth is postponed, not prevented."
         if near := of.get((1.0, 0.1, 200.0)):
-            text += f" From |y(0)| = 0.1 it is {near['slope']:.2g}, because all turns there take nearly equally long."
+            text += f" From |y(0)| = 0.1 it is {near['slope']:.2g}, because all periods there are nearly equal."
     return text
 
 

@@ -1,8 +1,8 @@
-r"""The two pictures of the Hamiltonian-network authors' README: features on their way through 64 layers of H1, T = 2.
+r"""The two pictures in the README of the Hamiltonian networks: features by depth in 64 layers of H1, T = 2.
 
-Two presets train the network: "hdnn-script" as the authors' script does it, "h1-64" with settings of this library's.
-The pictures show test points behind the network of the second, in a basis whose first vector is the normal of the
-classifier's plane: what is mixed at the input lies on two sides of that plane behind the last layer.
+Two presets train the network: "hdnn-script" as in the authors' script, "h1-64" with settings of this library. The
+pictures show test points in the network of the second, in a basis whose first vector is the normal of the classifier's
+plane: classes that are mixed at the input lie on two sides of that plane after the last layer.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Config:
 
     Args:
         data: ``"swiss-roll"`` or ``"double-circles"``.
-        preset: of `PROCEDURES`.
-        epochs: passes over the training part; 0 leaves the preset's own.
-        seed: of the initial weights, of training, and of the circles' noise.
+        preset: a name of `PROCEDURES`.
+        epochs: passes over the training part; 0 takes the preset's number.
+        seed: seed of the initial weights, of training, and of the circles' noise.
     """
 
     data: str
@@ -56,7 +56,7 @@ class Config:
 
 
 class Values(TypedDict):
-    """What a case records."""
+    """The recorded values of a case."""
 
     accuracy: float
     model: NotRequired[FileName]
@@ -73,7 +73,7 @@ def cases(seeds: int, quick: bool) -> list[Config]:
 
 
 def plan_of(config: Config) -> Plan:
-    """The training run as `liouville train` would do it, on the points that the authors have."""
+    """The training run as in `liouville train`, on the authors' points."""
     own = {"seed": config.seed} if config.data == "double-circles" else {}
     return Plan.of(config.data, config.preset).changed(
         layers=64,
@@ -85,14 +85,14 @@ def plan_of(config: Config) -> Plan:
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
-    """Train; seed 0 of our settings leaves its model for the pictures."""
+    """Train; seed 0 of our settings saves its model for the pictures."""
     plan = plan_of(config)
     split = plan.load()
     network, settings = plan.network(split.facts()), plan.fit_settings()
     assert isinstance(settings, Settings)
     metrics = fit(network, split, settings).metrics
     values: dict[str, Any] = {"accuracy": metrics["test_accuracy"]}
-    if config.seed == 0 and config.preset == OURS:  # the one that the pictures show
+    if config.seed == 0 and config.preset == OURS:  # the model in the pictures
         name = f"{config.data}-{config.epochs or settings.epochs}.safetensors"
         save(network, folder / name)
         values["model"] = name
@@ -100,7 +100,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
-    """Accuracies beside the README's two, stills and animations."""
+    """Accuracies compared with the README's two, stills and animations."""
     rows, verdicts = [], []
     for data, published in PUBLISHED.items():
         found: list[str | None] = []
@@ -115,8 +115,8 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
         return Rendering()
     head = ("data", "trained by", "runs", "test accuracy, here", "the authors' README", "")
     note = (
-        f"In percent; the tolerance is {POINTS:g} points. By the script's procedure the weights are those of the last "
-        "epoch, by this library's settings those of the best one on a validation part."
+        f"In percent; the tolerance is {POINTS:g} points. The script's procedure takes the weights of the last epoch, "
+        "this library's settings the weights of the best epoch on a validation part."
     )
     tables = [Table("H1, 64 layers, T = 2", head, rows, note)]
     return Rendering(_text(records), tables, _pictures(records, folder), verdicts)
@@ -149,7 +149,7 @@ def _pictures(records: Sequence[Record], folder: Path) -> Mapping[str, Picture]:
         shown = next((r for r in records if r.case.data == data and "model" in r.values), None)
         if shown is None or not (folder / shown.values["model"]).exists():
             continue
-        still = f"{name}: test points behind some layers, across the normal of the classifier's plane."
+        still = f"{name}: test points after some layers; horizontal axis: the normal of the classifier's plane."
         moving = f"{name}: the same test points, layer by layer, in one basis."
         pictures[f"{data}-features"] = Picture(still, _still(shown, folder))
         pictures[f"{data}-motion"] = Picture(moving, _moving(shown, folder))
@@ -182,7 +182,7 @@ def _trained(record: Record, folder: Path) -> tuple[Network, Any]:
 
 EXPERIMENT = Experiment(
     name="propagation",
-    title="Features on their way through 64 layers",
+    title="Features through 64 layers",
     source="the README of HamiltonianNet, the code of 2105.13205",
     case=Config,
     cases=cases,

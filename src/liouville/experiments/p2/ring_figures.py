@@ -50,14 +50,14 @@ def accuracy_by_depth(records: Sequence[Record], edges: Sequence[tuple[int, int]
             axes.set(xlabel="layers", ylim=(45, 101), title=f"{name}: test accuracy (%)")
             axes.grid(axis="y")
             axes.legend(loc="lower right", handlelength=3.2)
-        note = "each node has two features, and its neighbours' messages; lines: median, bands: range over seeds"
+        note = "each node has two features and its neighbours' messages; lines: median, bands: range over seeds"
         heading(figure, "Eight agents in a ring classify together", note)
     return figure
 
 
 @torch.no_grad()
 def features_by_node(network: Network, split: Split, name: str) -> Figure:
-    """(p, q) of each node behind the last layer, and the score, their weighted sum, of held-out points."""
+    """(p, q) of each node after the last layer, and the score, their weighted sum, of held-out points."""
     x, y = split.x_test[:_POINTS], split.y_test[:_POINTS]
     features, scores = network.features(x), network(x)[:, 0]
     shades = [colours(2)[int(k)] for k in y]
@@ -74,8 +74,8 @@ def features_by_node(network: Network, split: Split, name: str) -> Figure:
         for axes in grid:
             axes.set_xticks([])
             axes.set_yticks([])
-        note = f"{len(x):,} test points; the head adds up what the nodes hold, its plane is at 0 (dashed)"
-        heading(figure, f"{name}: what each node of the ring holds behind {flow.layers} layers", note)
+        note = f"{len(x):,} test points; the head sums over the nodes, its plane is at 0 (dashed)"
+        heading(figure, f"{name}: features of each node of the ring after {flow.layers} layers", note)
     return figure
 
 
@@ -90,7 +90,7 @@ def _graph(axes: Axes, edges: Sequence[tuple[int, int]]) -> None:
     for node, text in ((0, "x₁ → p"), (4, "x₂ → q")):
         x, y = at[node]
         axes.annotate(text, (1.42 * x, 1.42 * y), ha="center", va="center", fontsize=9)
-    axes.set(xlim=(-1.7, 1.7), ylim=(-1.7, 1.7), aspect="equal", title="who talks to whom")
+    axes.set(xlim=(-1.7, 1.7), ylim=(-1.7, 1.7), aspect="equal", title="communication graph")
     axes.axis("off")
 
 

@@ -1,8 +1,8 @@
-"""P2's distributed example: how deep must a network on a ring of eight agents be, beside a full one?
+"""P2's distributed example: how deep must a network on a ring of eight agents be, compared with a full one?
 
-8 nodes in a ring, 16 features, node i owns p[i] and q[i]; the inputs are p[1] and q[5], counted from 1, on opposite
-sides; K is sparse (self and two neighbours: 24 of 64 entries) or full; T = layers / 2. Trained as the masked central
-network, which computes what the distributed one computes.
+There are 8 nodes in a ring and 16 features; node i owns p[i] and q[i]. The inputs are p[1] and q[5], counted from 1, on
+opposite sides. K is sparse (self and two neighbours: 24 of 64 entries) or full; T = layers / 2. Training uses the
+masked central network, which computes the same as the distributed one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DEPTHS = (1, 2, 4, 8)
 DATA = {"swiss-roll": "Swiss roll", "double-circles": "double circles"}
 GRAPHS = ("ring", "full")
 EPOCHS = 40
-SHOWN = 4  # the depth of the networks whose features are drawn
+SHOWN = 4  # depth of the networks with drawn features
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Config:
         graph: ``"ring"``, or ``"full"`` for K without zeros.
         layers: N.
         epochs: passes over the training part.
-        seed: of the initial weights and of training.
+        seed: seed of the initial weights and of training.
     """
 
     data: str
@@ -61,14 +61,14 @@ class Config:
 
 
 class Values(TypedDict):
-    """What a case records."""
+    """The recorded values of a case."""
 
     accuracy: float
     model: NotRequired[FileName]
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
-    """Both data sets, on the ring and full, at four depths."""
+    """Both data sets, with the ring and the full graph, at four depths."""
     if quick:
         return [Config(name, graph, SHOWN, 2, 0) for name in DATA for graph in GRAPHS]
     kinds = [(name, graph, layers) for name in DATA for graph in GRAPHS for layers in DEPTHS]
@@ -84,7 +84,7 @@ def network(config: Config) -> Network:
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
-    """Train; one run of the ring leaves its model for the pictures."""
+    """Train; one run of the ring saves its model for the pictures."""
     made = network(config)
     metrics = fit(made, data.load(config.data), Settings(epochs=config.epochs, seed=config.seed)).metrics
     values: dict[str, Any] = {"accuracy": metrics["test_accuracy"]}
@@ -95,7 +95,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
-    """Accuracy by depth and graph, and what the nodes hold."""
+    """Accuracy by depth and graph, and the features of the nodes."""
     depths = sorted({r.case.layers for r in records})
     if not depths:
         return Rendering()
@@ -109,12 +109,12 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
         f"{NOT_AVAILABLE}."
     )
     table = Table("Test accuracy of eight nodes, by depth", head, rows, note)
-    title = "Who talks to whom, and test accuracy by depth: median and range over seeds."
+    title = "Communication graph, and test accuracy by depth: median and range over seeds."
     pictures = {"accuracy": Picture(title, lambda: accuracy_by_depth(records, RING, DATA))}
     for name in DATA:
         shown = _shown(records, name, folder)
         if shown is not None:
-            caption = f"{DATA[name]}: p and q of every node behind {shown.case.layers} layers on the ring, test points."
+            caption = f"{DATA[name]}: p and q of every node after {shown.case.layers} layers on the ring, test points."
             pictures[f"{name}-features"] = Picture(caption, _features(shown, folder))
     return Rendering(_text(records, depths), [table], pictures)
 
@@ -155,7 +155,7 @@ def _features(record: Record, folder: Path) -> Callable[[], Figure]:
 
 EXPERIMENT = Experiment(
     name="ring-of-eight",
-    title="Eight agents in a ring beside a full network",
+    title="Eight agents in a ring, compared with a full network",
     source="2105.13205, the distributed example",
     case=Config,
     cases=cases,

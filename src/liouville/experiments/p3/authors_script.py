@@ -1,7 +1,7 @@
-"""Runs of the authors' own script, as they published it: not made by this library, so that they stand in a file apart.
+"""Runs of the authors' script as published: not made by this library, so they are in a separate file.
 
-``authors_script.json`` says how they were made: the commit and the call, the versions, and the one shim without which
-current torch refuses the script.
+``authors_script.json`` states how they were made: the commit and the call, the versions, and the one shim that the
+script needs with current torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ScriptRun:
-    """A network of the script on the Swiss roll, with one test accuracy in percent for each seed from 0 on."""
+    """A network of the script on the Swiss roll, with a test accuracy in percent for each seed from 0 on."""
 
     net: str
     column: str
@@ -35,7 +35,7 @@ def _file() -> Mapping[str, Any]:
 
 
 def runs() -> dict[tuple[str, int], ScriptRun]:
-    """By the column of Table 1 and the number of layers.
+    """The runs by column of Table 1 and number of layers.
 
     Examples:
         >>> runs()["MS1", 16].accuracy
@@ -46,7 +46,7 @@ def runs() -> dict[tuple[str, int], ScriptRun]:
 
 
 def source() -> str:
-    """How they were made, in a sentence."""
+    """Their origin, in a sentence."""
     script, made = _file()["script"], _file()["made"]
     return (
         f"the script of {script['repository']} at {script['commit']} ({script['dated']}), {script['called']}; torch "

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LEAST = 1e-40  # what is smaller lies below the figure
+_LEAST = 1e-40  # smaller values lie below the figure
 Named = Sequence[tuple[str, Record]]
 
 
 def by_iteration(shown: Named) -> Figure:
-    """One column for a network: above the norm of the batch's mean matrix, below those of single samples."""
+    """One column per network: above the norm of the batch's mean matrix, below the norms of single samples."""
     with styled():
         figure = canvas(1.0 + 3.0 * len(shown), 6.4)
         rows = figure.subplots(2, len(shown), sharex=True, sharey="col", squeeze=False)
@@ -49,7 +49,7 @@ def by_iteration(shown: Named) -> Figure:
 
 
 def loss_gradients(shown: Named) -> Figure:
-    """||dL/dtheta|| over the iterations, one line for a network, with its final accuracy."""
+    """||dL/dtheta|| over the iterations, one line per network, with its final accuracy."""
     with styled():
         figure = canvas(7.4, 4.2)
         axes = figure.subplots()
@@ -60,7 +60,7 @@ def loss_gradients(shown: Named) -> Figure:
         axes.set(xlabel="iteration", title=r"$\|\partial L / \partial \theta\|$ of the layers")
         _axes(axes)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=2)
-        heading(figure, "What reaches the weights: loss gradients while the double moons are learned")
+        heading(figure, "Loss gradients of the weights while the double moons are learned")
     return figure
 
 
@@ -72,11 +72,11 @@ def _axes(axes: Axes) -> None:
 
 
 def _positive(values: Sequence[float]) -> list[float]:
-    return [x or math.nan for x in values]  # 0 has no place on a log scale
+    return [x or math.nan for x in values]  # a log scale has no 0
 
 
 def _shade(depth: int) -> Any:
-    """Light to dark over l = 1 ... 61."""
+    """Colours from light to dark for l = 1 ... 61."""
     import matplotlib
 
     return matplotlib.colormaps["viridis"](0.9 - 0.85 * min(1.0, (depth - 1) / 60))

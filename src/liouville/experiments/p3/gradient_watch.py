@@ -1,4 +1,4 @@
-"""What `gradients` measures while a network is trained: sensitivities as batch means and by sample, loss gradients."""
+"""Measurements of `gradients` during training: sensitivities as batch means and by sample, loss gradients."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _SAMPLES = 125
 
 
 class Watch(Callback):
-    """Sensitivities of ``body`` behind ``first``, and the loss gradient by its weights, every few iterations.
+    """Sensitivities of ``body`` after ``first``, and the loss gradient by its weights, every few iterations.
 
     Args:
-        first: what makes the body's inputs.
+        first: the module before the body.
         body: a flow, or a chain of modules of one width.
-        split: its first 125 training points are measured, in float64.
-        every: iterations between two measurements.
+        split: data; its first 125 training points are measured, in float64.
+        every: number of iterations between two measurements.
     """
 
     def __init__(self, first: nn.Module, body: Any, split: Split, every: int) -> None:
@@ -61,7 +61,7 @@ class Watch(Callback):
         self.mean.append(torch.linalg.matrix_norm(matrices[self.depths].mean(1), ord=2))
 
     def values(self, curves: bool) -> dict[str, Any]:
-        """Ranges over depths l = 1, 11, ... and iterations, and the curves, if asked."""
+        """Ranges over depths l = 1, 11, ... and iterations, and the curves, if requested."""
         mean, single = torch.stack(self.mean), torch.stack(self.single)
         values = {
             "mean_range": _rounded(mean.aminmax()),

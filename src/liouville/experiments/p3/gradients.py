@@ -1,9 +1,9 @@
-r"""P3's Fig. 2: sensitivities dy_N/dy_l and loss gradients while 64 layers learn the double moons, beside an MLP.
+r"""P3's Fig. 2: sensitivities dy_N/dy_l and loss gradients while 64 layers or an MLP learn the double moons.
 
 The paper plots ||dy_N/dy_l||_2 of the mean matrix over a batch, at l = 1, 11, ..., 61 over 960 iterations. That can be
-compared, but no bound holds for a mean; the theorem says that the matrix of every single sample has a norm of at least
-1. Both are measured here, on 125 training points, in float64. dL/dtheta is that of the network's layers without its
-first and last map: the gradient that their optimiser steps along.
+compared, but no bound holds for a mean; by the theorem the matrix of every single sample has a norm of at least 1. Both
+are measured here, on 125 training points, in float64. dL/dtheta is taken for the network's layers without its first and
+last map, as in the optimiser's step.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ NETWORKS = {
     "mlp-32": "fully connected, 32 layers of 4",
     "mlp-8": "fully connected, 8 layers of 6",
 }
-"""H1 as P3, and trained as by the authors' script, whose rate falls in effect; of the fully connected nets the first
-is the paper's, the second the script's."""
+"""H1 as in P3, and trained as in the authors' script, whose rate falls in effect; the first fully connected net is from
+the paper, the second from the script."""
 
 PUBLISHED = {
     "h1": (1.0, 17.0),
@@ -50,9 +50,9 @@ PUBLISHED = {
 """P3, Fig. 2: the ranges of ||dy_N/dy_l||_2 over depths and iterations."""
 
 PUBLISHED_ACCURACY = {"mlp-32": 50.0}
-EPOCHS = 30  # of 32 iterations
+EPOCHS = 30  # epochs of 32 iterations
 TIMES = (0.4, 0.8, 2.0)
-BOUND = 1 - 1e-9  # with the rounding of 64 layers in float64
+BOUND = 1 - 1e-9  # the bound 1 with the rounding of 64 layers in float64
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class Config:
     """One training run.
 
     Args:
-        network: of `NETWORKS`.
-        T: final time of the flow; 0.8 in the title of P3's Fig. 1, that of Fig. 2 is not known. 0 for the MLPs.
+        network: a name of `NETWORKS`.
+        T: final time of the flow; 0.8 in the title of P3's Fig. 1, unknown for Fig. 2. 0 for the MLPs.
         epochs: passes over the 4,000 training points, of 32 iterations each.
-        every: iterations between two measurements.
-        seed: of the initial weights, of training and of the data's noise.
+        every: number of iterations between two measurements.
+        seed: seed of the initial weights, of training and of the data's noise.
     """
 
     network: str
@@ -75,7 +75,7 @@ class Config:
 
 
 class Values(TypedDict):
-    """What a case records."""
+    """The recorded values of a case."""
 
     accuracy: float
     mean_range: tuple[float, float]
@@ -91,7 +91,7 @@ class Values(TypedDict):
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
-    """H1 at three final times and once as by the script, with and without shared weights; two fully connected nets."""
+    """H1 at three final times and once as in the script, with and without shared weights; two fully connected nets."""
     kinds = [(name, T) for name in PUBLISHED for T in ((0.8,) if quick or name.endswith("script") else TIMES)]
     kinds += [(name, 0.0) for name in NETWORKS if name not in PUBLISHED]
     epochs, every = (2, 16) if quick else (EPOCHS, 10)
@@ -99,7 +99,7 @@ def cases(seeds: int, quick: bool) -> list[Config]:
 
 
 def plan_of(config: Config) -> Plan:
-    """The training run of H1; of an MLP, its data and settings."""
+    """The training run of H1; for an MLP, its data and settings."""
     plan = Plan.of("double-moons", "hdnn-script" if config.network.endswith("script") else "hdnn").changed(
         epochs=config.epochs, seed=config.seed, data_options={"seed": config.seed}
     )
@@ -108,7 +108,7 @@ def plan_of(config: Config) -> Plan:
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
-    """Train, and measure on the way."""
+    """Train, and measure during training."""
     plan = plan_of(config)
     split, settings = plan.load(), plan.fit_settings()
     assert isinstance(settings, Settings)
@@ -120,7 +120,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
         layers, features = map(int, {"mlp-32": (32, 4), "mlp-8": (8, 6)}[config.network])
         chain = mlp(layers, features, config.seed)
         watch = Watch(chain[0], chain[1:-1], split, config.every)
-        # Trained as one, by Adam, with a decay of 1e-4 on all layers but the last, as in the authors' script.
+        # Trained as one, by Adam, with a decay of 1e-4 on all layers except the last, as in the authors' script.
         own = replace(settings, alternate=0, penalty=Penalty())
         decayed = {"params": chain[:-1].parameters(), "weight_decay": 1e-4}
         optimizer = Adam([{"lr": own.lr, **decayed}, {"lr": own.lr, "params": chain[-1].parameters()}])
@@ -129,12 +129,12 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def _is_shown(config: Config) -> bool:
-    """Whether its curves are drawn, and so recorded."""
+    """Whether its curves are drawn and therefore recorded."""
     return config.seed == 0 and config.T in (0.0, 0.8) and not config.network.endswith("script")
 
 
 def mlp(layers: int, features: int, seed: int) -> nn.Sequential:
-    """``layers`` maps with tanh behind each, from two inputs, and one to the score; torch's initial weights."""
+    """``layers`` linear maps with tanh after each, from two inputs, and one to the score; torch's initial weights."""
     widths = [2, *[features] * layers]
     with seeded(seed, torch.device("cpu")):
         hidden = [nn.Sequential(nn.Linear(a, b), nn.Tanh()) for a, b in itertools.pairwise(widths)]
@@ -142,7 +142,7 @@ def mlp(layers: int, features: int, seed: int) -> nn.Sequential:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
-    """Ranges beside the paper's, and one seed's curves."""
+    """Ranges compared with the paper's, and one seed's curves."""
     groups = _groups(records)
     if not groups:
         return Rendering()
@@ -175,14 +175,14 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
 
 
 _LOSSES = (
-    "Accuracy in percent, behind the last iteration. The gradient is that of what the optimiser minimises: with the "
-    "penalties for H1, of the loss alone for the fully connected nets."
+    "Accuracy in percent, after the last iteration. The gradient is of the optimiser's objective: with the penalties "
+    "for H1, only of the loss for the fully connected nets."
 )
 Groups = dict[tuple[str, float], list[Record]]
 
 
 def _groups(records: Sequence[Record]) -> Groups:
-    """By network and T, in the order of the tables; runs that diverged keep their place in the accuracies alone."""
+    """Records by network and T, in the order of the tables; diverged runs appear only in the accuracies."""
     keys = sorted({(r.case.network, r.case.T) for r in records}, key=lambda k: (list(NETWORKS).index(k[0]), k[1]))
     return {key: [r for r in records if (r.case.network, r.case.T) == key] for key in keys}
 
@@ -208,7 +208,7 @@ def _learning(name: str, group: Sequence[Record]) -> tuple[str, ...]:
 
 
 def _numbers(values: Sequence[float]) -> str:
-    """Median and range with three digits, over whatever powers of ten."""
+    """Median and range with three digits, over any powers of ten."""
     if not values:
         return "—"
     low, middle, high = (f"{x:.3g}" for x in (min(values), statistics.median(values), max(values)))
@@ -238,9 +238,7 @@ def _text(groups: Groups) -> str:
                 f"{NETWORKS[name]}, T = 0.8: the batch mean stays within the paper's upper end {top:g} in {inside} of "
                 f"{len(group)} runs, while single samples reach {most:.3g}."
             )
-    said.append(
-        "T, h and seed of the paper's figure are not known, and the largest norm moves with T and from seed to seed."
-    )
+    said.append("T, h and seed of the paper's figure are not known, and the largest norm depends on T and the seed.")
     lost = [r for (name, _), g in groups.items() if name == "mlp-32" for r in _sound(g)]
     if lost:
         least = min(r.values["single_range"][0] for r in lost)
@@ -248,7 +246,7 @@ def _text(groups: Groups) -> str:
         near = sum(value <= 55 for value in percents(lost, "accuracy"))
         said.append(
             f"In the 32-layer fully connected net norms {fall} (where no loss "
-            f"gradient arrives, the decay takes the weights to 0), and {near} of {len(lost)} runs end at 55 % test "
+            f"gradient arrives, the decay drives the weights to 0), and {near} of {len(lost)} runs end at 55 % test "
             "accuracy or less."
         )
     return " ".join(said)

@@ -1,7 +1,7 @@
 """P3's Table 2: training and test accuracy on MNIST, by network and depth.
 
-Each network is trained with this library's settings, and with those of the authors' script (`papers_images`): with the
-epoch chosen on a validation part, and as the script ran.
+Each network is trained with this library's settings and with the settings of the authors' script (`papers_images`):
+with the epoch chosen on a validation part, and as the script ran.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ PROCEDURES = {
     "script": "as the script ran: penalty N - 1 times, best test epoch, every network replaced by MS1",
 }
 TRAINING = 60_000
-IMAGES = {"train_accuracy": TRAINING, "test_accuracy": 10_000}  # that a published accuracy counts
+IMAGES = {"train_accuracy": TRAINING, "test_accuracy": 10_000}  # images of a published accuracy
 EPOCHS, STENCIL_EPOCHS, SEEDS = 10, 2, 3
-SCRIPT_EPOCHS, LONG = 2, 20  # the script's own, and enough for its rate to fall
-PAPERS, OURS = "papers", "ours"  # whose verdicts count
+SCRIPT_EPOCHS, LONG = 2, 20  # the script's number, and enough for its rate to fall
+PAPERS, OURS = "papers", "ours"  # procedures with verdicts
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ class Config:
     """One training run.
 
     Args:
-        column: of `COLUMNS`.
+        column: a name of `COLUMNS`.
         layers: N.
-        kernel: width of the layers' stencil; 1 is the papers'.
-        procedure: of `PROCEDURES`.
+        kernel: width of the layers' stencil; 1 in the papers.
+        procedure: a name of `PROCEDURES`.
         epochs: passes over the training part.
-        train: images of it, from the first on; the test part is as many or 10,000.
-        seed: of the initial weights and of training.
+        train: number of training images, from the first on; the test part has as many, at most 10,000.
+        seed: seed of the initial weights and of training.
     """
 
     column: str
@@ -77,7 +77,7 @@ class Config:
 
 
 class Values(TypedDict):
-    """What a case records."""
+    """The recorded values of a case."""
 
     train_accuracy: float
     test_accuracy: float
@@ -85,7 +85,7 @@ class Values(TypedDict):
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
-    """The published columns with several seeds, all else with one; forward Euler with a stencil has no kernel, and
+    """The published columns with several seeds, all others with one; forward Euler with a stencil has no kernel, and
     stops at 4 layers."""
     if quick:
         few = [Config(column, 2, 1, name, 1, 300, 0) for name in PROCEDURES for column in ("MS1", "H2 (J full)")]
@@ -107,7 +107,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     split = load("mnist", train=config.train, test=min(config.train, 10_000))
     network, column = network_of(config), COLUMNS[config.column]
     if config.procedure == OURS:
-        preset: Any = recipe("mnist", "pixelwise").settings  # of gradients
+        preset: Any = recipe("mnist", "pixelwise").settings  # memory of gradients
         metrics = fit(network, split, replace(preset, epochs=config.epochs, seed=config.seed)).metrics
     elif config.procedure == PAPERS:
         settings = papers_images.settings(column, config.epochs, config.seed)
@@ -119,7 +119,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def network_of(config: Config) -> Network:
-    """The network with its initial weights: i.i.d., N(0, 1) as in the script, narrower in ours."""
+    """The network with its initial weights: i.i.d., N(0, 1) as in the script, smaller in ours."""
     column = COLUMNS[config.column]
     net = COLUMNS["MS1"] if config.procedure == "script" else column
     init = Normal(0.5 / config.kernel if config.procedure == OURS else 1.0)
@@ -128,7 +128,7 @@ def network_of(config: Config) -> Network:
 
 
 def _best_test_epoch(network: Network, split: Split, config: Config) -> dict[str, float]:
-    """Train on everything and report the epoch that is best on the test part, with its training accuracy."""
+    """Train on everything and report the best epoch on the test part, with its training accuracy."""
     task = task_of(network, split)
     best: dict[str, float] = {"test_accuracy": -1.0}
 
@@ -144,7 +144,7 @@ def _best_test_epoch(network: Network, split: Split, config: Config) -> dict[str
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
-    """A table for every procedure and width of the stencil."""
+    """A table for every procedure and stencil width."""
     tables = []
     for (kernel, procedure), mine in _grouped(records, lambda c: (c.kernel, c.procedure)).items():
         rows = []
@@ -160,7 +160,7 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
 
 
 def _verdicts(records: Sequence[Record]) -> list[tuple[str | None, str | None]]:
-    """Of every published number that was run at all: by the script's settings in its epochs, and by ours."""
+    """The verdict on every published number that was run: by the script's settings in its epochs, and by ours."""
     found = []
     for column, layers in PUBLISHED:
         for name in IMAGES:
@@ -200,9 +200,9 @@ def _published(kernel: int, column: str, layers: int, name: str) -> float | None
 
 _HEAD = ("network, layers", "epochs", "training, ours", "paper", "", "test, ours", "paper", "")
 _NOTE = (
-    "Met: the published number is at most two binomial standard errors from our median, whatever our range; of the "
-    f"{IMAGES['test_accuracy']:,} test or {TRAINING:,} training images, and of the accuracy, theirs or ours, that has "
-    f"the larger one. Up to {SEEDS} seeds for the published columns under this library's settings, else one. With the "
+    "Met: the published number is at most two binomial standard errors from our median, whatever our range, for the "
+    f"{IMAGES['test_accuracy']:,} test or {TRAINING:,} training images and the accuracy, theirs or ours, with the "
+    f"larger error. Up to {SEEDS} seeds for the published columns under this library's settings, else one. With the "
     "script's settings the rows without layers differ by its weight decay."
 )
 
@@ -228,7 +228,7 @@ def _number(published: float | None) -> str:
 
 
 def _text(records: Sequence[Record]) -> str:
-    """What the tables say, and what explains the published numbers."""
+    """The results in words, and explanations of the published numbers."""
     kinds = _grouped(records, lambda c: (c.kernel, c.procedure, c.column, c.layers, c.epochs))
     found = {kind: statistics.median(percents(mine, "test_accuracy")) for kind, mine in kinds.items()}
     sentences = []
@@ -255,7 +255,7 @@ def _text(records: Sequence[Record]) -> str:
     ]
     if gains:
         sentences.append(
-            "Best test epoch, repeated penalty and MS1 in the place of the other network change its test accuracy by "
+            "Best test epoch, repeated penalty and MS1 instead of the other network change its test accuracy by "
             f"{min(gains):+.1f} to {max(gains):+.1f} points."
         )
     if stencils := [value for kind, value in found.items() if kind[0] > 1]:

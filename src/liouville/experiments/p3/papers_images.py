@@ -1,10 +1,10 @@
-"""The papers' networks for MNIST, and how the authors' script trains them.
+"""The papers' networks for MNIST, and their training in the authors' script.
 
     x (1, 28, 28) -> 3x3 convolution, 8 channels -> N layers at every pixel -> linear map of all 8 x 28 x 28 values
 
 There is no pooling, and the layers of the papers see one pixel at a time; wider stencils see its neighbours. N = 0
-leaves the convolution and the linear map. A 1x1 convolution is a dense layer at every pixel, so the channels go last
-and the dense kernels run it.
+leaves the convolution and the linear map. A 1x1 convolution is a dense layer at every pixel, so the channels are moved
+last and the dense kernels run it.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ LR = 0.04
 
 @dataclass(frozen=True)
 class Column:
-    """A network and how the authors' script trains it.
+    """A network and its training in the authors' script.
 
     Args:
         model: a name of ``liouville.zoo.MODELS``.
         h: step size.
-        decay: Adam's weight decay, of all weights.
+        decay: Adam's weight decay, for all weights.
         smoothness: alpha of h/2 sum ||theta_{j+1} - theta_j||^2.
-        options: of the model.
+        options: options of the model.
     """
 
     model: str
@@ -48,7 +48,7 @@ class Column:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-# h2 is in neither the paper nor the script; it takes the settings of MS1, the other symplectic network.
+# h2 is in neither the paper nor the script; it has the settings of MS1, the other symplectic network.
 COLUMNS: dict[str, Column] = {
     "MS1": Column("ms1", 0.4, 1e-3, 1e-3),
     "H2 (J full)": Column("h1", 0.05, 2e-4, 1e-3, {"J": "full"}),
@@ -58,7 +58,7 @@ COLUMNS: dict[str, Column] = {
 
 
 def network(model: str, layers: int, h: float, init: Initial, kernel: int = 1, **options: str) -> Network:
-    """The papers' network for MNIST, with the layers of any model."""
+    """The papers' network for MNIST, with layers of any model."""
     body: nn.Module = nn.Identity()
     if layers:
         build = functools.partial(MODELS[model], operator=Dense() if kernel == 1 else Conv(kernel), **options)
@@ -79,11 +79,11 @@ def settings(column: Column, epochs: int, seed: int, *, times: int = 1, validati
     """The script's settings.
 
     Args:
-        column: which network.
+        column: the network.
         epochs: passes over the training part; the script has 2.
-        seed: of training.
-        times: how often the penalty, a sum over layers, is added; once, where the script's loop does it N - 1 times.
-        validation: share held out to choose the epoch; the script has none, and chooses on the test part.
+        seed: seed of training.
+        times: how often the penalty, a sum over layers, is added; the script's loop does it N - 1 times, not once.
+        validation: fraction held out to choose the epoch; the script has none, and chooses on the test part.
     """
     return Settings(
         epochs=epochs,
@@ -98,5 +98,5 @@ def settings(column: Column, epochs: int, seed: int, *, times: int = 1, validati
 
 
 def optimizer(model: nn.Module, column: Column) -> Adam:
-    """Adam with the weight decay in the gradient, for all weights alike."""
+    """Adam with the weight decay in the gradient, for all weights."""
     return Adam([{"params": list(model.parameters()), "lr": LR}], weight_decay=column.decay)

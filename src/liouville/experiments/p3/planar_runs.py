@@ -1,9 +1,9 @@
 """The runs of P3's Table 1: test accuracy on the Swiss roll and the double moons, by network and depth.
 
-Four features, i.i.d. N(0, 1) weights, the papers' alternation and the script's Adam, with both published places of the
-inputs; beside them this library's own settings, and for H1 what a plain Adam makes of the papers'. The paper does not
-say which final time T the table was made with, so every network and depth is run with several, and what is shown is
-the one whose median accuracy on a held-out tenth of the training part is highest.
+The papers' procedure has four features, i.i.d. N(0, 1) weights, the papers' alternation and the script's Adam, with
+both published positions of the inputs. Others are this library's settings, and for H1 the papers' settings with plain
+Adam. The paper does not state the final time T of the table, so every network and depth is run with several. The shown
+T has the highest median accuracy on a held-out tenth of the training part.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from liouville.train.trainable import task_of
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table: our model, its options, where [x1, x2, 0, 0] of the paper's state is in ours, and T."""
+    """A column of the table: our model, its options, positions of the paper's [x1, x2, 0, 0] in our state, and T."""
 
     model: str
     options: Mapping[str, str] = field(default_factory=dict)
     front: str = "front"
-    times: tuple[float, ...] = (0.8, 2.0)  # of H1: P3's Fig. 1, the authors' README
+    times: tuple[float, ...] = (0.8, 2.0)  # for H1: P3's Fig. 1, the authors' README
 
 
 @dataclass(frozen=True)
 class Procedure:
-    """How networks are trained: a preset of the recipes, where the inputs go (None: their own place), at which T.
+    """A training procedure: a preset of the recipes, the positions of the inputs (None: the default), and values of T.
 
-    ``epochs`` of 0 are the preset's own, and so is a ``schedule`` of None; ``shallow`` leaves out what has more layers
-    than `SHALLOW`.
+    ``epochs`` 0 and ``schedule`` None take the preset's values; ``shallow`` leaves out networks with more layers than
+    `SHALLOW`.
     """
 
     title: str
     preset: str
     lift: str | None
-    times: tuple[float, ...] | None = None  # those of the column
+    times: tuple[float, ...] | None = None  # None: T of the column
     columns: tuple[str, ...] = ("MS1", "MS2", "MS3", "H1", "H2 (J full)", "h2")
     epochs: int = 0
     schedule: str | None = None
     shallow: bool = False
 
 
-_SLOWER = (2.0, 4.0)  # for the older networks no T is published
+_SLOWER = (2.0, 4.0)  # no T is published for the older networks
 DEPTHS = {"swiss-roll": (4, 8, 16, 32, 64), "double-moons": (1, 2, 4)}
 # The state of MS1 is [y; z] in the paper and (z, y) here.
 COLUMNS = {
@@ -84,7 +84,7 @@ PROCEDURES = {
         "as ends, but Adam counts its steps", "hdnn-script", "ends", (2.0,), ("H1",), schedule="constant"
     ),
 }
-PAPERS = ("front", "ends")  # the papers' own procedure, with both published places of the inputs
+PAPERS = ("front", "ends")  # the papers' own procedure, with both published positions of the inputs
 SHALLOW = {"swiss-roll": 8, "double-moons": 1}
 HELD_OUT = 0.1
 
@@ -95,12 +95,12 @@ class Config:
 
     Args:
         data: ``"swiss-roll"`` or ``"double-moons"``, the authors' 4,000 training and 4,000 test points.
-        column: of `COLUMNS`.
+        column: a name of `COLUMNS`.
         layers: N.
-        procedure: of `PROCEDURES`.
+        procedure: a name of `PROCEDURES`.
         T: final time.
-        epochs: passes over the training points; 0 leaves the preset's own.
-        seed: of the data, the initial weights and the training.
+        epochs: passes over the training points; 0 takes the preset's number.
+        seed: seed of the data, the initial weights and the training.
     """
 
     data: str
@@ -113,7 +113,7 @@ class Config:
 
 
 class Values(TypedDict):
-    """What a case records."""
+    """The recorded values of a case."""
 
     accuracy: float
     validation: float
@@ -139,7 +139,7 @@ def cases(seeds: int, quick: bool) -> list[Config]:
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
-    """Train, and read the accuracy of the test, the held-out and the training points."""
+    """Train, and measure the accuracy on the test, the held-out and the training points."""
     plan = plan_of(config)
     split = plan.load()
     held = split.holdout(HELD_OUT, torch.Generator().manual_seed(config.seed))
@@ -156,7 +156,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def plan_of(config: Config) -> Plan:
-    """The training run as `liouville train` would do it."""
+    """The training run as in `liouville train`."""
     column, procedure = COLUMNS[config.column], PROCEDURES[config.procedure]
     data = {"noise": 0.0, "test": "interleaved"} if config.data == "swiss-roll" else {}
     return Plan.of(config.data, procedure.preset).changed(

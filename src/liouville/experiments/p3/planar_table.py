@@ -1,8 +1,8 @@
-"""P3's Table 1: the table of all runs, number by number beside the paper's, with what the authors' own script reaches.
+"""P3's Table 1: the table of all runs, number by number with the paper's, and the results of the authors' script.
 
-What is run is in `planar_runs`. The first verdict on a published number is that of the papers' own procedure, in the
-form (inputs in front or at both ends) and at the final time that held-out points prefer; the second that of whatever
-procedure those points prefer, ours among them.
+The runs are in `planar_runs`. The first verdict on a published number is for the papers' own procedure; its form
+(inputs at the front or at both ends) and final time have the best held-out accuracy. The second verdict is for the
+procedure with the best held-out accuracy, including ours.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Cell(NamedTuple):
 
     @property
     def untrained(self) -> bool:
-        """Whether the training points are as far from the published number as the test points."""
+        """Whether the training accuracy misses the published number by as much as the test accuracy."""
         return self.published is not None and verdict(self.training, self.published, POINTS) == MISSED
 
 
@@ -84,7 +84,7 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
 
 
 def _cells(records: Sequence[Record], procedures: Sequence[str]) -> Iterator[Cell]:
-    """Every network and depth, under the procedure and T whose median on the held-out points is highest."""
+    """Every network and depth, with the procedure and T of the highest median on the held-out points."""
     at: dict[tuple[Any, ...], list[Record]] = {}
     for r in sorted(records, key=lambda r: (list(PROCEDURES).index(r.case.procedure), r.case.T, r.case.seed)):
         if r.case.procedure in procedures:
@@ -103,7 +103,7 @@ def _where(data: str, layers: int) -> str:
 
 
 def _by_number(best: Sequence[Cell], theirs: Mapping[tuple[str, str], Cell]) -> Table:
-    """A row for each number of the paper, and for h2, which is not in it."""
+    """A row for each number of the paper, and for h2, which the paper does not have."""
     script = {(_where("swiss-roll", own.layers), own.column): own for own in authors_script.runs().values()}
     rows = []
     for cell in best:
@@ -126,7 +126,7 @@ def _by_number(best: Sequence[Cell], theirs: Mapping[tuple[str, str], Cell]) -> 
 
 
 def _table(title: str, cells: Sequence[Cell]) -> Table:
-    """Ours and, behind a bar, theirs."""
+    """Ours and, after a slash, theirs."""
     columns = [name for name in COLUMNS if any(cell.column == name for cell in cells)]
     rows = []
     for where in dict.fromkeys(cell.where for cell in cells):
@@ -141,13 +141,13 @@ def _words(cell: Cell) -> str:
 
 
 def _text(best: Sequence[Cell], theirs: Mapping[tuple[str, str], Cell], each: Mapping[str, Sequence[Cell]]) -> str:
-    """What the tables say."""
+    """The results in words."""
     one = [f"{_count(cells)} with {PROCEDURES[name].title}" for name, cells in each.items() if cells and name != "adam"]
     text = (
-        f"**By the papers' own procedure, in the form and at the T that held-out points prefer: "
+        f"**By the papers' own procedure, in the form and at the T with the best held-out accuracy: "
         f"{_count([*theirs.values()])}.** {_against(theirs)}\n\n"
-        f"Chosen in the same way among all procedures, ours included: {_count(best)}. What another procedure exceeds "
-        "is no reproduction. "
+        f"Chosen in the same way among all procedures, ours included: {_count(best)}. A number that another procedure "
+        "exceeds is not reproduced. "
         f"One by one: {'; '.join(one)}.\n\n"
         f"The tolerance is {POINTS:g} points around our median. Which T the paper took is not known here, nor its "
         "number of runs or their spread. A tenth of the training points is held out; procedure and T of every network "
@@ -175,7 +175,7 @@ def _count(cells: Sequence[Cell]) -> str:
 
 
 def _against(cells: Mapping[tuple[str, str], Cell]) -> str:
-    """How many published numbers are within our range, beside what chance gives, and on which side our medians are."""
+    """How many published numbers are within our range, the number expected by chance, and the side of our medians."""
     found = [(cell, cell.published) for cell in cells.values() if cell.published is not None]
     runs = min((len(cell.values) for cell, _ in found), default=0)
     if runs < 2:
@@ -191,7 +191,7 @@ def _against(cells: Mapping[tuple[str, str], Cell]) -> str:
 
 
 def _script(records: Sequence[Record]) -> str:
-    """What the authors' own script reaches, beside the paper and beside our repetition of it at the same T."""
+    """The results of the authors' script, compared with the paper and with our repetition at the same T."""
     published = {
         (column, layers): row[k]
         for (data, layers), row in PUBLISHED.items()
@@ -216,7 +216,7 @@ def _script(records: Sequence[Record]) -> str:
         f"is below the printed number in {below}. The repetition here (ends, at the same T) has its median within the "
         f"script's range in {sum(ok for *_, ok in compared)} of {len(compared)} cells, higher than the script's median "
         f"in {sides.wins}, lower in {sides.losses} (p = {sides.p:.2g}). As the paper's T, its number of runs and how "
-        "they were chosen are not known, this says nothing about the paper but what its public script gives at these T."
+        "they were chosen are not known, this tells nothing about the paper except what its script gives at these T."
     )
 
 
@@ -230,7 +230,7 @@ def _names(each: Mapping[str, Sequence[Cell]]) -> str:
 
 
 def _counter(records: Sequence[Record]) -> str:
-    """What the script's step counter does to H1, at the same T."""
+    """The effect of the script's step counter on H1, at the same T."""
     (T,) = PROCEDURES["adam"].times or ()
     at_T = [r for r in records if r.case.T == T and r.case.column == "H1"]
     plain = {cell.where: cell for cell in _cells(at_T, ("adam",))}

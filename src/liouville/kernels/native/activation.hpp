@@ -3,7 +3,7 @@
 //   tanh x = A / (A + 2),   A = e^{2x} - 1 = 2^n (e^{2r} - 1) + (2^n - 1),   x = n ln2/2 + r,   |r| <= ln2/4
 //
 // with a polynomial for (e^{2r} - 1) / r of least relative error (fitted in 40 digits). Near 0, n = 0 and A keeps its
-// relative precision, so no second formula and no branch is needed; far from 0 errors of A hardly move the quotient.
+// relative precision, so no second formula and no branch is needed; far from 0 errors of A hardly change the quotient.
 // Beyond +-end the correctly rounded value is +-1. NaN passes through. -0 gives 0.
 #pragma once
 

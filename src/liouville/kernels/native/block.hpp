@@ -1,4 +1,4 @@
-// A block of samples on its way through the layers: state and costate feature by feature, in memory of this thread.
+// A block of samples during a run: state and costate feature by feature, in memory of this thread.
 #pragma once
 
 #include "problem.h"
@@ -6,7 +6,7 @@
 
 namespace LV_ISA {
 
-/// One part of the state of a block: x, its costate g, and the integers z that x is the image of in exact runs.
+/// One part of the state of a block: x, its costate g, and in exact runs the integers z whose image x is.
 template <class T>
 struct Part {
     int width;
@@ -17,7 +17,7 @@ struct Part {
     int64_t at(int panel) const { return int64_t(panel) * width * panel_lanes<T>; }
 };
 
-/// Where the samples of a block lie in the caller's arrays.
+/// The positions of the samples of a block in the caller's arrays.
 struct Range {
     int64_t first, count;
 };
@@ -30,7 +30,7 @@ inline Range share(int64_t batch, int index, int threads) {
     return {from, (to < batch ? to : batch) - from};
 }
 
-/// use(part) for blocks of `range` of about one size, `panels` panels at most.
+/// use(part) for blocks of `range` of about equal size, at most `panels` panels.
 template <class T, class Use>
 inline void each_block(Range range, int64_t panels, Use use) {
     const int64_t most = panels * panel_lanes<T>;
@@ -48,13 +48,13 @@ inline Block block_of(int64_t samples) {
     return {vectors / kPanel, tail == 3 ? 4 : tail};  // widths 1, 2 and 4 are compiled
 }
 
-/// Samples at one distance from each other in an array of the caller, whose features are at another.
+/// Samples with one stride in an array of the caller, whose features have another stride.
 struct Strip {
     int64_t at, sample, feature;
     int count;
 };
 
-/// The longest strip from sample `first` on. `plane` is 0 where a sample's features lie together; else the features of
+/// The longest strip from sample `first` on. `plane` is 0 where a sample's features are contiguous; else the features of
 /// an image are planes of that size, which end the strip.
 inline Strip strip(int64_t plane, int64_t stride, int64_t first, int count) {
     if (!plane) return {first * stride, stride, 1, count};
@@ -77,8 +77,8 @@ inline void each_strip(const Block& block, int64_t plane, int64_t stride, Range 
     }
 }
 
-/// Rows of the caller to panels. Lanes behind the last sample repeat it, so that they never meet a number that no
-/// sample has met; their costate is 0, so that they add nothing to a gradient.
+/// Rows of the caller to panels. Lanes after the last sample repeat it, so that they have no numbers that no sample
+/// has; their costate is 0, so that they add nothing to a gradient.
 template <class T>
 void gather(const Block& block, const lv_array& array, int width, Range range, bool repeat, T* to, int64_t plane = 0) {
     const T* from = static_cast<const T*>(array.in);
@@ -100,7 +100,7 @@ void gather(const Block& block, const lv_array& array, int width, Range range, b
         for (int i = real; i < size; ++i) out[i] = repeat ? out[real - 1] : T(0);
 }
 
-/// Panels to rows of the caller, if they are wanted.
+/// Panels to rows of the caller, if requested.
 template <class T>
 void scatter(const Block& block, const lv_array& array, int width, Range range, const T* from, int64_t plane = 0) {
     if (!array.out) return;
@@ -128,7 +128,7 @@ struct Floating {
     void operator()(int at, Vec<T> v) const { store(y + at, fma<T>(broadcast(step), v, load(y + at))); }
 };
 
-/// y = x + step * v, in floating point, into another place.
+/// y = x + step * v, in floating point, out of place.
 template <class T>
 struct Advance {
     const T* x;
@@ -137,8 +137,8 @@ struct Advance {
     void operator()(int at, Vec<T> v) const { store(y + at, fma<T>(broadcast(step), v, load(x + at))); }
 };
 
-/// z += round(step * v), y = spacing * z: a bijection of the grid. Notes whether a number left the range, which a sum of
-/// two numbers within it cannot do unseen.
+/// z += round(step * v), y = spacing * z: a bijection of the grid. Records whether a number left the range; a sum of two
+/// numbers within it cannot leave it undetected.
 template <class T>
 struct Rounded {
     T* y;
@@ -150,7 +150,7 @@ struct Rounded {
         const Vec<T> increment = nearest<T>(broadcast(step) * v);
         const IntegerVec<T> fits = within(increment);
         const IntegerVec<T> whole = __builtin_convertvector(fits ? increment : Vec<T>{}, IntegerVec<T>);
-        // a run that has left the range is thrown away, but until then its sums must be allowed to wrap around
+        // a run that has left the range is discarded, but until then its sums must be allowed to wrap around
         auto& sum = *reinterpret_cast<IntegerVec<T>*>(z + at);
         sum = IntegerVec<T>(UnsignedVec<T>(sum) + UnsignedVec<T>(whole));
         const Vec<T> image = __builtin_convertvector(sum, Vec<T>);

@@ -1,7 +1,7 @@
-// Forward Euler: blocks of samples through all layers, and back from states computed again, a segment at a time.
+// Forward Euler: blocks of samples through all layers, and back from recomputed states, a segment at a time.
 //
-// A step of forward Euler has no inverse, so the way back needs states of the way down. One in `segment` goes to
-// memory; from each the states and activations of its segment are rebuilt next to the core, and read there.
+// A step of forward Euler has no inverse, so the backward pass needs states of the forward pass. One in `segment` is
+// stored; from each the states and activations of its segment are rebuilt in the cache, and read there.
 #pragma once
 
 #include "small.hpp"
@@ -9,7 +9,7 @@
 
 namespace LV_ISA {
 
-/// One thread's part of a run; it sums up gradients in `gradients`.
+/// One thread's part of a run; it accumulates gradients in `gradients`.
 template <class T, class Sigma, Form form>
 class EulerRun {
 public:
@@ -62,7 +62,7 @@ private:
     const int width_, rows_;
     const bool is_small_;
     Block block_ = {};
-    int64_t lot_ = 0;  // samples of a block, with those that fill up its panels
+    int64_t lot_ = 0;  // samples of a block, including padding of its panels
     T *y_ = nullptr, *a_ = nullptr, *g_ = nullptr, *d_ = nullptr;
 
     /// States and activations of a segment, and the costate and d of one layer.
@@ -85,13 +85,13 @@ private:
     int64_t in_state(int panel) const { return int64_t(panel) * width_ * panel_lanes<T>; }
     int64_t in_rows(int panel) const { return int64_t(panel) * rows_ * panel_lanes<T>; }
 
-    /// Of kept states, number k.
+    /// Kept state number k.
     lv_array kept(int64_t k) const {
         T* at = static_cast<T*>(run_.kept) + k * run_.batch * width_;
         return {at, width_, at};
     }
 
-    /// The states and activations of the layers first ... last - 1, from the first state; the last layer moves nothing.
+    /// The states and activations of the layers first ... last - 1, from the first state; the last layer makes no step.
     void rebuild(int64_t first, int64_t last) {
         for (int64_t j = first; j + 1 < last; ++j) advance(weights(j), y(j - first), y(j + 1 - first), a(j - first));
         if (is_small_) return;
@@ -119,7 +119,7 @@ private:
         });
     }
 
-    /// Takes the costate back through a layer, whose gradients need all of it before.
+    /// Takes the costate back through a layer; the layer's gradients need all of it first.
     void back(const Weights<T>& w, const T* y, T* a) {
         const auto small = [&](auto M) {
             SmallShear<T, Sigma, form, M.value> shear(w, step_);

@@ -1,7 +1,7 @@
-// Images under 3 x 3 stencils: how a run of shears holds them, and their shears.
+// Images under 3 x 3 stencils: their storage in a run of shears, and their shears.
 //
-// A lot is a few images that go through all layers together, each channel as four quarters (see stencil.hpp). What is
-// outside of the images is zero and stays zero, which is the padding: results are masked, and sigma(0) = 0.
+// A lot is a few images that pass through all layers together, each channel as four quarters (see stencil.hpp).
+// Everything outside the images is zero and stays zero, which is the padding: results are masked, and sigma(0) = 0.
 #pragma once
 
 #include "stencil.hpp"
@@ -47,7 +47,7 @@ public:
         return (run.image.height * run.image.width + lanes<T> - 1) / lanes<T>;
     }
 
-    /// use(range) for the images of `range` in lots, once there is memory for each.
+    /// use(range) for the images of `range` in lots, after allocating memory for each.
     template <class Use>
     void each(Range range, bool exact, int hidden, Part<T> (&parts)[2], Use use) {
         const int64_t most = images_in_cache(exact, hidden, parts);
@@ -73,7 +73,7 @@ public:
         });
     }
 
-    /// And back, if it is wanted.
+    /// And back, if requested.
     template <class N>
     void leave(const lv_array& array, int width, Range range, const N* from) const {
         if (!array.out) return;
@@ -93,7 +93,7 @@ public:
         return sum;
     }
 
-    /// A shear of y by x, or its inverse and derivative; mover(at) moves y's entries from number `at` on.
+    /// A shear of y by x, or its inverse and derivative; mover(at) moves the entries of y from number `at` on.
     template <bool back, Form form, class Mover>
     void shear(const Weights<T>& w, T step, const Part<T>& x, const Part<T>& y, Mover mover) const {
         const int rows = w.W.rows, columns = w.W.columns;
@@ -127,7 +127,7 @@ private:
         int rows, columns;
         bool turned;
 
-        /// The factors of a panel's results from those of its inputs.
+        /// The factors of a panel's results from the factors of its inputs.
         template <int C>
         void products(const T* in, int64_t in_stride, T* out, int64_t out_stride) const {
             each_tile(of(0).rows, [&](auto R, int first) {
@@ -153,11 +153,11 @@ private:
 
     static int64_t padded(int64_t count) { return (count + lanes<T> - 1) / lanes<T> * lanes<T>; }
 
-    /// Numbers of one factor of all positions.
+    /// The number of entries of one factor over all positions.
     int64_t of_factor(int channels) const { return int64_t(tiling_.block.vectors()) * lanes<T> * channels; }
 
-    /// As many images as the second level cache holds, and enough for what is done once per lot and layer: weights are
-    /// transformed for 16 vectors at least.
+    /// As many images as the second-level cache holds, and enough to amortise the work per lot and layer: weights are
+    /// transformed for at least 16 vectors.
     int64_t images_in_cache(bool exact, int hidden, Part<T> (&parts)[2]) {
         const int64_t one = lay_out(1, exact, hidden, parts, 0), more = lay_out(9, exact, hidden, parts, 0) - one;
         const int64_t fit = 8 * kFar / (more + 1);  // small images may need no more than one
@@ -178,9 +178,9 @@ private:
                 }
     }
 
-    /// Gives everything its place from an address on; the bytes that it takes.
+    /// Assigns memory from an address on; returns the number of bytes.
     int64_t lay_out(int images, bool exact, int hidden, Part<T> (&parts)[2], uintptr_t from) {
-        const int64_t gap = padded(pitch_ + 1);  // empty entries behind a quarter, and before the first
+        const int64_t gap = padded(pitch_ + 1);  // empty entries after a quarter, and before the first
         const Block block = block_of<T>(int64_t(images) * rows_ * pitch_ - pitch_);
         tiling_ = {pitch_, int(block.vectors() * lanes<T> + gap), block};
         uintptr_t at = from;
@@ -224,7 +224,7 @@ private:
                 }
     }
 
-    /// use(entry, numbers) for all of K in, plus a bias; keeps the factors of `in` where there is a place for them.
+    /// use(entry, numbers) for all of K in, plus a bias; stores the factors of `in` if there is memory for them.
     template <class Use>
     void convolve(const Factors3x3& K, const T* bias, const T* in, T* kept, Use use) const {
         const int from = K.of(0).columns, to = K.of(0).rows;

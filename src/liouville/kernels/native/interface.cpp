@@ -30,7 +30,7 @@ struct Isa {
 #define LV_TABLE(isa) \
     Isa { #isa, isa::shear_run, isa::euler_run, isa::activation }
 
-/// The best one this machine has; LIOUVILLE_ISA=portable or avx2 asks for less, to test and to compare.
+/// The best instruction set of this machine; LIOUVILLE_ISA=portable or avx2 selects a lower one, for tests.
 Isa choose() {
 #if defined(LV_X86)
     const char* asked = std::getenv("LIOUVILLE_ISA");
@@ -70,7 +70,7 @@ LV_EXPORT void lv_shear_backward(lv_shear_run* run) { isa().shear_run(*run, true
 LV_EXPORT void lv_euler_forward(lv_euler_run* run) { isa().euler_run(*run, false); }
 LV_EXPORT void lv_euler_backward(lv_euler_run* run) { isa().euler_run(*run, true); }
 
-/// sigma of `count` numbers: for tests.
+/// sigma of `count` numbers, for tests.
 LV_EXPORT void lv_activation(int64_t type, int64_t kind, int64_t count, const void* in, void* out) {
     isa().activation(type, kind, count, in, out);
 }

@@ -1,11 +1,11 @@
-// Everything that depends on the instruction set; compiled once for each, with LV_ISA its name.
+// All code that depends on the instruction set; compiled once for each, with LV_ISA its name.
 #include "euler.hpp"
 #include "run.hpp"
 
 namespace LV_ISA {
 namespace {
 
-/// Fewer threads where a run is too short to be worth waking them: a function of the sizes alone. Threads can share
+/// Fewer threads where a run is too short to be worth waking them: a function of the sizes only. Threads can share
 /// `pieces` of some vectors each.
 int useful_threads(int64_t pieces, int64_t vectors, int64_t threads, int64_t work_per_vector) {
     const int64_t most = 1 + pieces * vectors * work_per_vector / 20000;

@@ -1,4 +1,4 @@
-// Samples in panels: how a run of shears holds vectors, and pixels that do not see each other.
+// Samples in panels: the storage of vectors, and of pixels without neighbours, in a run of shears.
 #pragma once
 
 #include "small.hpp"
@@ -15,11 +15,11 @@ public:
     /// The share of thread `index` of `threads`, in whole vectors of samples.
     static Range part(const lv_shear_run& run, int index, int threads) { return share<T>(run.batch, index, threads); }
 
-    /// Pieces of work that threads can share, and the numbers in each.
+    /// Pieces of work that threads can share, and the size of each.
     static int64_t pieces(const lv_shear_run& run) { return (run.batch + lanes<T> - 1) / lanes<T>; }
     static int64_t vectors_of_piece(const lv_shear_run&) { return 1; }
 
-    /// use(range) for the samples of `range` in lots that fit into the cache, once there is memory for each.
+    /// use(range) for the samples of `range` in lots that fit into the cache, after allocating memory for each.
     template <class Use>
     void each(Range range, bool exact, int hidden, Part<T> (&parts)[2], Use use) {
         const int64_t features = parts[0].width + parts[1].width;
@@ -39,7 +39,7 @@ public:
         });
     }
 
-    /// Entries of a part of this width, with those that no sample has.
+    /// Entries of a part of this width, including padding.
     int64_t entries(int width) const { return int64_t(block_.vectors()) * lanes<T> * width; }
 
     template <class N>
@@ -64,7 +64,7 @@ public:
         return sum;
     }
 
-    /// A shear of y by x, or its inverse and derivative; mover(at) moves y's entries from number `at` on.
+    /// A shear of y by x, or its inverse and derivative; mover(at) moves the entries of y from number `at` on.
     template <bool back, Form form, class Mover>
     void shear(const Weights<T>& w, T step, const Part<T>& x, const Part<T>& y, Mover mover) const {
         if (w.W.rows == w.W.columns && w.W.rows <= kSmall)

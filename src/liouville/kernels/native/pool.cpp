@@ -1,9 +1,9 @@
-// Threads: those of torch's own OpenMP runtime where it was handed over, else a pool.
+// Threads of torch's OpenMP runtime if it was given, else of a pool.
 //
-// Torch's threads spin for milliseconds after a piece of work of theirs; a second set of threads would then share its
-// cores with them, at half the speed. The pool is for where there is no such runtime, and for a forked child, which has
-// none of its parent's threads. Its workers spin for a moment, because a training step's backward pass comes
-// microseconds after its forward pass and waking a sleeping thread takes longer than many runs; then they sleep.
+// Torch's threads spin for milliseconds after their work; a second set of threads would then share its cores with them,
+// at half the speed. The pool is used without such a runtime, and in a forked child, which has none of its parent's
+// threads. Its workers spin for a moment, because a training step's backward pass comes microseconds after its forward
+// pass and waking a sleeping thread takes longer than many runs; then they sleep.
 #include "pool.hpp"
 
 #include <atomic>
@@ -28,8 +28,8 @@ inline void pause() {
 #endif
 }
 
-/// Which pieces of a round are still to be taken, in one word that is changed by compare-and-swap: so a worker that
-/// comes late cannot take a piece of another round, and the caller takes what no worker has begun.
+/// The pieces of a round that are not taken yet, in one word that is changed by compare-and-swap: so a late worker
+/// cannot take a piece of another round, and the caller takes the pieces that no worker has begun.
 struct Ticket {
     uint32_t round;
     uint16_t number, next;
@@ -67,8 +67,8 @@ private:
         for (int index = 0; index < number; ++index) work(data, index);
     }
 
-    /// Runs pieces of the present round until none is left. While one is left, nobody can begin the next round: so
-    /// what was read before the swap belongs to the piece that the swap took.
+    /// Runs pieces of the present round until none is left. While one is left, no thread can begin the next round: so
+    /// values read before the swap belong to the piece that the swap took.
     void take() {
         Ticket ticket = ticket_.load(std::memory_order_acquire);
         while (ticket.next < ticket.number) {
@@ -93,7 +93,7 @@ private:
         threads_.back().detach();
     }
 
-    /// Until a round begins that this worker has not seen.
+    /// Waits until a round begins that this worker has not seen.
     void wait(uint32_t& seen) {
         const auto begun = [&] { return ticket_.load(std::memory_order_acquire).round != seen; };
         for (int spin = 0; spin < kSpins && !begun(); ++spin) pause();
@@ -126,7 +126,7 @@ struct Shared {
     }
 };
 
-/// A forked child gets a pool of its own, and the parent's is left where it is.
+/// A forked child gets its own pool, and the parent's is left untouched.
 void forget() {
     team.store(nullptr);
     pool.store(new Pool);

@@ -1,8 +1,8 @@
-/* What one call computes, in plain C: the Python side fills these structures (liouville/kernels/library.py).
+/* The problem of one call, in plain C: the Python side fills these structures (liouville/kernels/library.py).
  *
  * All arrays are row-major. States and costates are (batch, width) with a row stride and dense rows. Weights are
  * stacked over the layers with a stride per layer, 0 where all layers share one weight. Pointers to gradients may be
- * null: then they are not wanted.
+ * null: then they are not needed.
  */
 #pragma once
 #include <stdint.h>
@@ -24,7 +24,7 @@ typedef struct {
     void *K_gradient, *b_gradient;
 } lv_velocity;
 
-/* One part of the state (or of the costate): where it comes from and where its result goes. */
+/* One part of the state (or of the costate): its input and output arrays. */
 typedef struct {
     const void* in;
     int64_t in_stride; /* from one sample to the next */
@@ -34,13 +34,13 @@ typedef struct {
 typedef struct {
     int64_t width;
     lv_array value, costate;
-    lv_array grid;  /* exact runs only: the integers of which `value` is the floating-point image */
-    lv_array start; /* backward: the first state as it was, to measure what inversion lost; `in` may be null */
+    lv_array grid;  /* exact runs only: the integers whose floating-point image is `value` */
+    lv_array start; /* backward: the original first state, to measure the error of inversion; `in` may be null */
 } lv_part;
 
 /* Images: a sample is a pixel, and `batch` counts the pixels of all images. Weights are stencils of `taps` numbers, 1 or
  * 9 (3 x 3, zero padding). Arrays have the channels innermost, or outermost: then their stride is from one image to the
- * next, and an image's planes follow each other. Vectors, and pixels in rows of their own: 0 throughout, taps 1. */
+ * next, and an image's planes follow each other. Vectors, and pixels in separate rows: 0 throughout, taps 1. */
 typedef struct {
     int64_t height, width, planes, taps;
 } lv_image;
@@ -60,18 +60,18 @@ typedef struct {
     /* exact runs: entries are integers times `spacing`, which must stay below `limit`; 0: ordinary floating point */
     double spacing, limit;
     int64_t left_range;  /* set to 1 where an entry or an increment reached the limit, or was not finite */
-    uint64_t checksum;   /* sum of all integers: of the first state (forward), of the rebuilt one (backward) */
+    uint64_t checksum;   /* sum of all integers of the first state (forward), or of the rebuilt one (backward) */
     double error, size; /* backward: largest difference of the rebuilt first state, and its largest entry */
 } lv_shear_run;
 
 /* Forward Euler: y += step * v(y) in every layer, v = sigma(K y + b) or v = G^T sigma(K y + b).
  *
- * weights[0] has K and b; weights[1] has G as its K, of the same shape, null where v has none. The state behind every
- * `segment` layers goes to `kept` (all but the last state), from where the way back runs each segment once more. */
+ * weights[0] has K and b; weights[1] has G as its K, of the same shape, null where v has none. The state after every
+ * `segment` layers goes to `kept` (all except the last state), and the backward pass runs each segment again from it. */
 typedef struct {
     int64_t type, activation, threads, batch, layers, width, segment;
     double step;
     lv_array value, costate;
     lv_velocity weights[2];
-    void* kept; /* ((layers - 1) / segment, batch, width); may be null on the way down: nothing is kept */
+    void* kept; /* ((layers - 1) / segment, batch, width); may be null in the forward pass: nothing is kept */
 } lv_euler_run;

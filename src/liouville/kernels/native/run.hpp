@@ -6,7 +6,7 @@
 
 namespace LV_ISA {
 
-/// One thread's part of a run; it sums up gradients in `gradients`. `Lot` is how samples are held: Panels or Images.
+/// One thread's part of a run; it accumulates gradients in `gradients`. `Lot` stores the samples: Panels or Images.
 template <class T, class Lot, bool exact>
 class ShearRun {
 public:
@@ -101,9 +101,9 @@ private:
         for (int64_t at = 0; at < entries(part); at += lanes<T>) round(int(at), Vec<T>{});
     }
 
-    /// How far the rebuilt first state is from the one that was.
+    /// The distance of the rebuilt first state from the original one.
     void compare(const Part<T>& part, const lv_array& start, Range range) {
-        lot_.enter(start, part.width, range, true, part.g);  // the costate has been handed out
+        lot_.enter(start, part.width, range, true, part.g);  // the costate has been returned
         Vec<T> error = broadcast(T(error_)), size = broadcast(T(size_));
         for (int64_t at = 0; at < entries(part); at += lanes<T>) {
             const Vec<T> x = load(part.g + at), off = x - load(part.x + at);
@@ -138,7 +138,7 @@ private:
         const Part<T>&x = parts_[1 - moved], &y = parts_[moved];
         const Weights<T> w = weights(moved, layer);
         const T step = T(stage.factor), signed_step = back ? -step : step;
-        const auto mover = [&, this](int64_t at) {  // what moves y by a velocity, or takes it back
+        const auto mover = [&, this](int64_t at) {  // moves y by a velocity, or undoes it
             if constexpr (exact)
                 return rounded(y, at, T(signed_step / run_.spacing));
             else

@@ -9,8 +9,8 @@
 //                                                                              g_b += step d
 //   turned:    d = (G g_y) sigma'(u):    as gradient, but a g_y^T belongs to g_G
 //
-// State and costate go through the same two products: that is the symplectic step of (x, g_y) and (y, g_x). A layer of
-// forward Euler is the same formula with x = y and g_x = g_y: all of W x is read before anything is written.
+// State and costate use the same two products: the symplectic step of (x, g_y) and (y, g_x). A layer of forward Euler is
+// the same formula with x = y and g_x = g_y: all of W x is read before anything is written.
 #pragma once
 
 #include "activation.hpp"
@@ -23,11 +23,11 @@ inline Matrix<T> transposed(const Matrix<T>& W) {
     return {W.at, W.columns, W.rows, W.column, W.row, -W.tap};
 }
 
-/// The formula of a velocity. `turned` is forward Euler's, where J turns the gradient: G = K J^T.
+/// The formula of a velocity. `turned` is for forward Euler, where J rotates the gradient: G = K J^T.
 enum class Form { plain, gradient, turned };
 
-/// The weights of one velocity in one layer, and where their gradients are summed up (null: not wanted). G is W itself
-/// for the form `gradient`, and not read for `plain`.
+/// The weights of one velocity in one layer, and the sums of their gradients (null: not needed). G is W for the form
+/// `gradient`, and not read for `plain`.
 template <class T>
 struct Weights {
     Matrix<T> W, G;
@@ -48,7 +48,7 @@ struct Shear {
         for (int at = 0; at < size(); at += lanes<T>) store(a + at, Sigma::template value<T>(load(a + at)));
     }
 
-    /// Moves by v, once a is there.
+    /// Moves by v, after a.
     template <class Move>
     void shift(const Move& move) const {
         if constexpr (form == Form::plain)
@@ -57,7 +57,7 @@ struct Shear {
             product<T, C>(transposed(weights.G), nullptr, a, move);
     }
 
-    /// d = (G g_y) sigma'(u), once a is there.
+    /// d = (G g_y) sigma'(u), after a.
     void differentiate(const T* g_y) const {
         if constexpr (form != Form::plain)
             product<T, C>(weights.G, nullptr, g_y, [this](int at, Vec<T> w) { store(d + at, w); });
@@ -66,14 +66,14 @@ struct Shear {
             store(d + at, load(g + at) * Sigma::template derivative<T>(load(a + at)));
     }
 
-    /// g_x += step W^T d, once d is there.
+    /// g_x += step W^T d, after d.
     void pull(T step, T* g_x) const { product<T, C>(transposed(weights.W), nullptr, d, Floating<T>{g_x, step}); }
 
 private:
     int size() const { return weights.W.rows * C * lanes<T>; }
 };
 
-/// The gradients of the weights from a and d of all panels of a block; `g` is the costate of what was moved.
+/// The gradients of the weights from a and d of all panels of a block; `g` is the costate of the moved part.
 template <class T, Form form>
 inline void weight_gradients(const Block& block, const Weights<T>& w, T step, const T* x, const T* g, const T* a,
                              const T* d) {

@@ -1,8 +1,8 @@
-// Vectors of floating-point lanes: the one place that knows the instruction set.
+// Vectors of floating-point lanes: the only place that depends on the instruction set.
 //
 // This header is compiled once for each instruction set, inside the namespace LV_ISA, so that no inline function of one
-// of them can be linked into another. Arithmetic is written out (`fma` where it is meant, contraction switched off), so
-// that forward and backward passes get the same bits from the same formula.
+// set can be linked into another. Arithmetic is explicit (`fma` where intended, contraction off), so that forward and
+// backward passes get the same bits from the same formula.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 #include <immintrin.h>
 #endif
 
-/// For what is only fast where its arrays of vectors stay in registers.
+/// For functions that are only fast if their arrays of vectors stay in registers.
 #define LV_INLINE __attribute__((always_inline)) inline
 
 namespace LV_ISA {
@@ -46,7 +46,7 @@ struct IntegerOf<double> {
     using without_sign = uint64_t;
 };
 
-/// The integer of the same size, in which a grid state is kept.
+/// The integer type of the same size, for grid states.
 template <class T>
 using Integer = typename IntegerOf<T>::type;
 
@@ -91,7 +91,7 @@ inline Vec<T> as_floating(UnsignedVec<T> x) {
     return reinterpret_cast<Vec<T>&>(x);
 }
 
-/// a * b + c, rounded once where the machine can.
+/// a * b + c, rounded once where the machine supports it.
 template <class T>
 inline Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {
     return a * b + c;
@@ -110,7 +110,7 @@ inline Vec<T> reciprocal_estimate(Vec<T> x) {
     return broadcast<T>(1) / x;
 }
 
-/// Newton steps from the estimate to twice the precision of T; what they leave is below a tenth of an ulp.
+/// Newton steps from the estimate to twice the precision of T; the error is below a tenth of an ulp.
 template <class T>
 constexpr int reciprocal_steps = 0;
 
@@ -212,7 +212,7 @@ inline Vec<T> merged(Vec<T> a, Vec<T> b) {
     return __builtin_shuffle(a, b, index);
 }
 
-/// One level of `sums`: vectors v and v + d become one, their lanes added across bit d; of `count` that there are.
+/// One level of `sums`: of `count` vectors, v and v + d become one, their lanes added across bit d.
 template <class T, int d, int count>
 LV_INLINE void fold(Vec<T>* v) {
 #pragma GCC unroll 16
@@ -222,7 +222,7 @@ LV_INLINE void fold(Vec<T>* v) {
     }
 }
 
-/// Lane i < count of the result is the sum over the lanes of v[i]: a transposition that adds. `v` is used up.
+/// Lane i < count of the result is the sum over the lanes of v[i]: a transposition that adds. `v` is overwritten.
 template <class T, int count = lanes<T>>
 LV_INLINE Vec<T> sums(Vec<T>* v) {
     if constexpr (lanes<T> >= 16) fold<T, 8, count>(v);

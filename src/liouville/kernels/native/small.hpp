@@ -1,4 +1,4 @@
-// The same shear for widths known when this is compiled: weights, state and the sums of the gradients in registers.
+// The same shear for widths known at compile time: weights, state and the sums of the gradients in registers.
 //
 // At 2 to 8 features a product has fewer operations than a call has instructions, and tanh takes most of the time: one
 // pass over the samples does all, with U vectors in flight so that one's tanh hides the other's.
@@ -105,7 +105,7 @@ private:
     static constexpr int kLast = (kSums - 1) % lanes<T> + 1;
     Vec<T> K_[M][M], G_[turned ? M : 1][M], b_[M], step_, sum_[kSums] = {};
 
-    /// What takes sigma to the velocity, transposed: G, or K once more.
+    /// The matrix from sigma to the velocity, transposed: G, or K again.
     Vec<T> outward(int i, int j) const {
         if constexpr (turned)
             return G_[i][j];
@@ -140,7 +140,7 @@ private:
             for (int c = 0; c < U; ++c) s[i][c] = Sigma::template value<T>(s[i][c]);
     }
 
-    /// Moves y by K^T s, by G^T s, or by s itself.
+    /// Moves y by K^T s, by G^T s, or by s.
     template <int U, class Move>
     void shift(const Vec<T> (&s)[M][U], int at, int size, const Move& move) const {
 #pragma GCC unroll 8

@@ -1,14 +1,14 @@
 // A 3 x 3 convolution as 16 dense products: Winograd's F(2 x 2, 3 x 3), with lanes along an image.
 //
 // An image is cut into tiles of 2 x 2 pixels, and held as four quarters: the pixels (2 r + a, 2 c + b) for each a, b. In
-// one dimension, two results m_0 + m_1 + m_2 and m_1 - m_2 - m_3 of a stencil g at four numbers d are had from the four
-// products m = (G g) (B d) in place of six; in two dimensions 16 in place of 36, with
+// one dimension, two results m_0 + m_1 + m_2 and m_1 - m_2 - m_3 of a stencil g at four numbers d follow from the four
+// products m = (G g) (B d) instead of six; in two dimensions 16 instead of 36, with
 //
 //   B d = (d_0 - d_2, d_1 + d_2, d_2 - d_1, d_1 - d_3),   G g = (g_0, (g_0 + g_1 + g_2)/2, (g_0 - g_1 + g_2)/2, g_2)
 //
-// along both axes. Sums over channels go through the products, so that each of the 16 is a matrix product like a dense
-// layer's. The transpose of the stencil is the stencil turned around: it swaps numbers 0 and 3 of G g. The gradient of g
-// is G^T of the outer product of (A dy, B d), A being the transpose of how m becomes the result.
+// along both axes. Sums over channels commute with the products, so that each of the 16 is a matrix product like a dense
+// layer's. The transpose of the stencil is the reversed stencil: it swaps numbers 0 and 3 of G g. The gradient of g is
+// G^T of the outer product of (A dy, B d), with A the transpose of the map from m to the result.
 #pragma once
 
 #include "shear.hpp"
@@ -17,8 +17,8 @@ namespace LV_ISA {
 
 constexpr int kFactors = 16;
 
-/// Where the numbers of a lot of images are. Row r of tiles begins at position r * pitch of each quarter; an empty column
-/// and empty rows between images serve as zero padding on either side.
+/// The positions of a lot of images. Row r of tiles begins at position r * pitch of each quarter; an empty column and
+/// empty rows between images serve as zero padding on either side.
 struct Tiling {
     int pitch, quarter;  // positions from row to row, and entries from one quarter of a channel to the next
     Block block;         // the positions
@@ -90,7 +90,7 @@ void input_to_factors(const Tiling& tiling, const T* in, int channels, int panel
         }
 }
 
-/// The results of one panel from its factors, zero outside of the images: use(entry, numbers).
+/// The results of one panel from its factors, zero outside the images: use(entry, numbers).
 template <class T, int C, class Use>
 void factors_to_result(const Tiling& tiling, const T* from, int64_t stride, int channels, int panel, const T* bias,
                        const T* inside, Use use) {
@@ -152,7 +152,7 @@ void weights_to_factors(const Matrix<T>& W, T* to, int64_t stride) {
     }
 }
 
-/// The transpose of it: gradient += G^T of what the factors' gradients are.
+/// Its transpose: gradient += G^T of the factors' gradients.
 template <class T>
 void factors_to_gradient(const Matrix<T>& W, const T* from, int64_t stride, T* gradient) {
     const int pairs = W.rows * W.columns;

@@ -1,7 +1,7 @@
 // The two matrix products of a layer, on panels of samples; lanes are samples, so that one code serves every width.
 //
 // A panel holds C vectors of samples, feature after feature: entry (k, s) of a panel of width m is at k * C * lanes + s.
-// A product's tile keeps R x C sums in registers and runs over all features; weights are broadcast from where they lie.
+// A product's tile keeps R x C sums in registers and runs over all features; weights are broadcast in place.
 // A weight gradient's tile keeps 4 x 4 vectors in registers, runs over all samples and adds up their lanes at the end.
 #pragma once
 
@@ -17,7 +17,7 @@ template <class T>
 constexpr int panel_lanes = kPanel * lanes<T>;
 
 /// W(i, k) = at[i * row + k * column]: K or its transpose, without moving it. Of a stencil, `at` is the middle and `tap`
-/// the way from one of its numbers to the next: 1, or -1 for the transpose.
+/// the stride between its numbers: 1, or -1 for the transpose.
 template <class T>
 struct Matrix {
     const T* at;
@@ -49,7 +49,7 @@ inline void tile(const Matrix<T>& W, int first, const T* bias, const T* in, Use 
         for (int c = 0; c < C; ++c) use(((first + r) * C + c) * lanes<T>, sum[r][c]);
 }
 
-/// A block of samples: `full` panels of kPanel vectors, and perhaps a narrower one of `tail` vectors behind them.
+/// A block of samples: `full` panels of kPanel vectors, and possibly a narrower one of `tail` vectors after them.
 struct Block {
     int full, tail;
     int panels() const { return full + (tail ? 1 : 0); }
@@ -62,7 +62,7 @@ struct Number {
     static constexpr int value = n;
 };
 
-/// use(Number<width>), for the widths of panels that there are.
+/// use(Number<width>), for the possible widths of panels.
 template <class Use>
 inline void with_width(int width, Use use) {
     switch (width) {
@@ -72,7 +72,7 @@ inline void with_width(int width, Use use) {
     }
 }
 
-/// use(Number<R>, first) for the tiles of a matrix of `rows` rows, which differ by one row at most.
+/// use(Number<R>, first) for the tiles of a matrix of `rows` rows, which differ by at most one row.
 template <class Use>
 inline void each_tile(int rows, Use use) {
     const int tiles = (rows + kRows - 1) / kRows;
@@ -140,8 +140,8 @@ LV_INLINE void outer_tile(const Block& block, const Factors<T> (&f)[pairs], Matr
             to[(i + r) * W.row + (j + c) * W.column] += scale * total[r * C + c];
 }
 
-/// gradient += scale * sum over samples of left right^T, of the shape and strides of W. A function of its own, with all
-/// of its tile inside: where the compiler decides by the caller's size, a tile's sums go through memory.
+/// gradient += scale * sum over samples of left right^T, with the shape and strides of W. It is a separate function that
+/// contains its whole tile: inlined into a large caller, the compiler would spill a tile's sums to memory.
 template <class T, int pairs>
 __attribute__((noinline)) void outer(const Block& block, const Factors<T> (&f)[pairs], const Matrix<T>& W, T scale,
                                      T* gradient) {
@@ -149,7 +149,7 @@ __attribute__((noinline)) void outer(const Block& block, const Factors<T> (&f)[p
         for (int j = 0; j < W.columns; j += kOuterColumns) outer_tile<T, pairs>(block, f, W, i, j, scale, gradient);
 }
 
-/// gradient(i) += scale * sum_s d(i, s): of a bias.
+/// gradient(i) += scale * sum_s d(i, s), for a bias.
 template <class T>
 inline void row_sums(const Block& block, const T* d, int rows, T scale, T* gradient) {
     for (int i = 0; i < rows; i += lanes<T>) {

@@ -1,4 +1,4 @@
-// Memory of a thread that lives as long as the thread, and the sums of gradients that each thread keeps for itself.
+// Memory that lives as long as its thread, and the sums of gradients of each thread.
 #pragma once
 
 #include <cstdlib>
@@ -9,23 +9,23 @@
 
 namespace LV_ISA {
 
-constexpr int64_t kNear = 32 << 10, kFar = 512 << 10;  // what a block may take of the first and second level cache
+constexpr int64_t kNear = 32 << 10, kFar = 512 << 10;  // bytes of the first- and second-level cache for a block
 
-/// As many panels as the first level holds, or up to eight in the second: enough work per layer to hide its start.
+/// As many panels as the first-level cache holds, or up to eight in the second: enough work per layer to hide its start.
 inline int64_t panels_in_cache(int64_t bytes) {
     const int64_t near = kNear / bytes, far = kFar / bytes < 8 ? kFar / bytes : 8;
     const int64_t most = near > far ? near : far;
     return most > 1 ? most : 1;
 }
 
-/// The same for a block whose bytes are read in turn, a layer at a time: it may fill the second level and more.
+/// The same for a block that is read sequentially, a layer at a time: it may fill the second-level cache and more.
 inline int64_t panels_in_turn(int64_t bytes) {
     const int64_t most = 2 * kFar / bytes;
     return most > 8 ? 8 : most > 1 ? most : 1;
 }
 
 /// Pieces of this thread's memory, aligned for vectors and valid until this thread makes the next Workspace. It is kept
-/// between runs: fresh pages would cost more than a short run.
+/// between runs: new pages would take longer than a short run.
 class Workspace {
 public:
     explicit Workspace(int64_t bytes) {
@@ -55,13 +55,13 @@ private:
 
 inline thread_local Workspace::Memory Workspace::memory_;
 
-/// Where one thread sums up the gradients of each velocity's weights; null: not wanted.
+/// One thread's sums of the gradients of each velocity's weights; null: not needed.
 template <class T>
 struct Gradients {
     T *K[2], *b[2];
 };
 
-/// The sums of all threads: the first one's are the caller's arrays, the others' are added to them in order.
+/// The sums of all threads: the first thread uses the caller's arrays, and the other sums are added to them in order.
 template <class T>
 class GradientSums {
 public:
@@ -91,7 +91,7 @@ public:
         return g;
     }
 
-    /// The part of the final sum that `thread` makes.
+    /// The part of the final sum that `thread` computes.
     void reduce(int thread) const {
         for (int n = 0; n < number_; ++n) {
             const int64_t from = piece_[n].size * thread / threads_, to = piece_[n].size * (thread + 1) / threads_;
@@ -113,7 +113,7 @@ private:
     int number_ = 0, threads_;
     T* others_;
 
-    /// Clears the caller's array, and finds a place for it among a thread's sums.
+    /// Clears the caller's array, and assigns it a place among a thread's sums.
     int64_t place(T* sum, int64_t stride, int64_t entries, int64_t layers) {
         const int64_t at = size_;
         if (sum) {

@@ -1,4 +1,4 @@
-"""Regularisers as objects: value, gradient, curvature; and the penalty of a run, which is a sum of them."""
+"""Regularisers as objects: value, gradient, curvature; and the penalty of a run, a sum of regularisers."""
 
 from liouville.train.regularisers import penalty
 from liouville.train.regularisers.base import Term as Term

@@ -1,8 +1,8 @@
-r"""What a regulariser is, and the convex ones: alpha c sum_k rho(r_k), with residuals r that are linear in the weights.
+r"""The base class of regularisers, and convex ones: alpha c sum_k rho(r_k), with residuals r linear in the weights.
 
 The curvature of such a term is J^T rho'' J with J = dr/dweights. It is the Hessian, exactly, where r is linear: theta,
-its differences in depth, the head. Where a field's own constraint bends r it is the Gauss-Newton part. It is positive
-semidefinite at every point, since rho is convex, which is what Newton's method asks of it.
+its differences in depth, the head. Where a field's constraint makes r nonlinear it is the Gauss-Newton part. It is
+positive semidefinite at every point, since rho is convex, as Newton's method requires.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from liouville.precision import in_working_precision
 
 
 class Regulariser(ABC):
-    """A part of the objective that depends on the weights alone: value, gradient and, where it has one, curvature.
+    """A part of the objective that depends only on the weights: value, gradient and, where it has one, curvature.
 
     Examples:
         >>> import liouville as lv
@@ -37,7 +37,7 @@ class Regulariser(ABC):
 
     @abstractmethod
     def value(self, network: nn.Module) -> Tensor:
-        """A scalar that autograd differentiates; the weights are those of ``network``."""
+        """The value for the weights of ``network``, a scalar that autograd differentiates."""
 
     def gradient(self, network: nn.Module) -> dict[str, Tensor]:
         """The gradient by the name of each trained parameter."""
@@ -53,11 +53,11 @@ class Regulariser(ABC):
         """The product of a positive semidefinite curvature with a direction.
 
         Args:
-            network: at whose weights.
-            direction: by the name of some or all of the trained parameters; the rest of it is zero.
+            network: the network with the weights.
+            direction: by name of some or all of the trained parameters; the rest is zero.
 
         Returns:
-            The product's part in the same parameters.
+            The entries of the product for the same parameters.
 
         Raises:
             NotImplementedError: if the term states no curvature.
@@ -90,12 +90,12 @@ class Term(NamedTuple):
         if self.width is None:
             return torch.dot(r, r)
         square = r.square()
-        return (square / ((square + self.width**2).sqrt() + self.width)).sum()  # the difference would cancel
+        return (square / ((square + self.width**2).sqrt() + self.width)).sum()  # avoids cancellation
 
 
 @dataclass(frozen=True)
 class ConvexRegulariser(Regulariser):
-    """weight * (the sum of the terms): a subclass gives the residuals, and has value, gradient and curvature.
+    """weight * (the sum of the terms): a subclass gives the residuals and inherits value, gradient and curvature.
 
     Args:
         weight: alpha >= 0.
@@ -113,7 +113,7 @@ class ConvexRegulariser(Regulariser):
 
     @abstractmethod
     def terms(self, network: nn.Module) -> list[Term]:
-        """The terms, none of them without residuals."""
+        """The terms, without empty ones."""
 
     def value(self, network: nn.Module) -> Tensor:
         values = [term.value() for term in self.terms(network)]
@@ -158,7 +158,7 @@ def _named(network: nn.Module, direction: Mapping[str, Tensor]) -> list[Tensor]:
 
 
 def _pulled(residuals: Sequence[Tensor], weights: Sequence[Tensor], by: Sequence[Tensor]) -> list[Tensor]:
-    """J^T u: residuals that no weight reaches count nothing."""
+    """J^T u: residuals that depend on no weight do not count."""
     reached = [(r, u) for r, u in zip(residuals, by, strict=True) if r.requires_grad]
     if not reached or not weights:
         return [torch.zeros_like(w) for w in weights]

@@ -1,4 +1,4 @@
-r"""A penalty that draws the certified upper bound of all sensitivities towards a budget."""
+r"""A penalty that pulls the certified upper bound of all sensitivities towards a budget."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from liouville.train.regularisers.base import ConvexRegulariser, Term
 class SoftBudget(ConvexRegulariser):
     r"""max(0, log U(theta) - log C)^2 for every flow, U the upper bound of its sensitivities and C the budget.
 
-    It draws U, the bound by the norms of the weights, towards C and guarantees nothing; `liouville.budgeted` does. The
-    residual is not linear in the weights, so the curvature is its Gauss-Newton part.
+    It pulls U, the bound by the norms of the weights, towards C without a guarantee; `liouville.budgeted` gives one.
+    The residual is not linear in the weights, so the curvature is its Gauss-Newton part.
 
     Args:
         weight: alpha >= 0.

@@ -57,7 +57,7 @@ class Decay(ConvexRegulariser):
 
 @dataclass(frozen=True)
 class Variation(ConvexRegulariser):
-    r"""Total variation in depth, int |theta'| dt summed over the entries: weights that are constant but for some jumps.
+    r"""Total variation in depth, int |theta'| dt summed over the entries: weights constant except for some jumps.
 
         h sum_j (sqrt(r_j^2 + e^2) - e),        r_j = (theta_{j+1} - theta_j) / h
 
@@ -135,15 +135,15 @@ def _jumps(flow: Flow) -> list[Tensor]:
 
 
 def _layers(flow: Flow) -> list[Tensor]:
-    """Weights that all layers share count once for each."""
+    """Weights that all layers share count once for each layer."""
     own, shared = _rows(flow)
     return [rows for rows in (own, shared.expand(flow.layers, -1)) if rows.numel()] or [own]
 
 
 def _rows(flow: Flow) -> tuple[Tensor, Tensor]:
-    """All entries of the weights that each layer has for itself, (N, entries), and of those that all share, (1, ...).
+    """All entries of the weights of single layers, (N, entries), and of the weights that all layers share, (1, ...).
 
-    One tensor of each kind, because a penalty of few entries costs what its operations cost, whatever their size.
+    There is one tensor of each kind, because the time of a small penalty is the number of its operations.
     """
 
     def made() -> tuple[Tensor, Tensor]:
@@ -156,7 +156,7 @@ def _rows(flow: Flow) -> tuple[Tensor, Tensor]:
 
 
 def _weights(flow: Flow) -> list[Tensor]:
-    """theta without what is not trained, buffers and J; a scalar bias counts once, though theta() spreads it out."""
+    """theta without buffers and J, which are not trained; a scalar bias counts once, though theta() expands it."""
     fixed = {*flow.field.constants, *(() if getattr(flow.field, "train_J", True) else ("J",))}
     theta = theta_of(flow.field)
     weights = [w for name, w in zip(theta._fields, theta, strict=True) if name not in fixed]

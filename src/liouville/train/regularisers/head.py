@@ -36,14 +36,14 @@ class HeadSmoothness(ConvexRegulariser):
     r"""1/2 sum_k ||L w_k||^2: neighbouring pixels of the features get similar classifier weights.
 
     L is the five-point Laplacian on the feature image that the head's linear map reads, per channel and in units of its
-    pixels, with Neumann boundaries: equal weights over an image cost nothing, and the bias is free.
+    pixels, with Neumann boundaries: equal weights over an image have no penalty, and the bias is free.
 
     Reference: Haber & Ruthotto 2017 (1705.03341), the derivative-based regularisation of the classifier.
 
     Args:
         weight: alpha.
-        shape: (channels, height, width) of that image; None takes the channels of the last flow, or the half of them
-            that a `liouville.network.Half` in the head picks, and a square.
+        shape: (channels, height, width) of that image; None takes a square with the channels of the last flow, or the
+            half of them that a `liouville.network.Half` in the head selects.
 
     Raises:
         ValueError: if the head's last linear map does not read an image of that shape.
@@ -75,12 +75,12 @@ def head_decay(network: Network) -> Tensor:
 
 
 def laplacian(image: Tensor) -> Tensor:
-    """The sum over each pixel's neighbours, up to four, of their difference to it: (..., height, width)."""
+    """The sum over each pixel's neighbours, up to four, of their difference to the pixel: (..., height, width)."""
     return _second_difference(image, -1) + _second_difference(image, -2)
 
 
 def _second_difference(image: Tensor, axis: int) -> Tensor:
-    """Neumann: no slope across either end."""
+    """Neumann boundaries: no slope across either end."""
     return image.diff(dim=axis, prepend=image.narrow(axis, 0, 1), append=image.narrow(axis, -1, 1)).diff(dim=axis)
 
 
@@ -89,7 +89,7 @@ def _linear(network: Network) -> list[nn.Linear]:
 
 
 def _square(network: Network, inputs: int) -> tuple[int, int, int]:
-    """The shape of a square image with as many channels as the last flow has features, or as their half has."""
+    """The shape of a square image with as many channels as the last flow has features, or half as many."""
     flows = list(network.flows())
     channels = flows[-1].field.features if flows else 0
     if any(isinstance(module, Half) for module in network.head.modules()):

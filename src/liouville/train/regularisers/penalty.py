@@ -1,4 +1,4 @@
-"""The penalty of a training run: a weighted sum of regularisers, as a record that can be written down.
+"""The penalty of a training run: a weighted sum of regularisers, as a record that can be saved.
 
 A new regulariser has its own file, and here its weight in `Penalty`, its line in `_PARTS`, and its name in `__all__`.
 """
@@ -78,16 +78,16 @@ class Penalty(Regulariser):
                 require_weight(name, getattr(self, name))
 
     def parts(self) -> list[ConvexRegulariser]:
-        """The regularisers that count."""
+        """The regularisers with a weight other than 0."""
         return list(self._parts)
 
     @functools.cached_property
     def _parts(self) -> list[ConvexRegulariser]:
-        """Made once: every step asks for them."""
+        """The regularisers, made once, since every step needs them."""
         return [made(self) for name, made in _PARTS.items() if getattr(self, name)]
 
     def head_parts(self) -> list[ConvexRegulariser]:
-        """Those that depend on the head alone."""
+        """The regularisers that depend only on the head."""
         return [part for part in self.parts() if part.of_head]
 
     def value(self, network: nn.Module) -> Tensor:
@@ -96,7 +96,7 @@ class Penalty(Regulariser):
         return functools.reduce(torch.add, values) if values else torch.zeros(())
 
     def curvature(self, network: nn.Module, direction: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The sum of the products."""
+        """The sum of the curvature products."""
         total = {name: torch.zeros_like(v) for name, v in direction.items()}
         for part in self.parts():
             for name, product in part.curvature(network, direction).items():

@@ -1,9 +1,9 @@
-r"""Certificates: what is guaranteed for *this* network, why, and what was measured.
+r"""Certificates: the guarantees for *this* network, their grounds, and measurements.
 
-Each claim has a statement, the route of its proof, the assumptions of that proof measured on the object itself, the
-bound that follows from the weights, and what some samples show. A claim is *broken* if the object violates what its
-class or its file says of it, or a measurement contradicts the bound; *not applicable* where no proof is known, which
-is no defect. A certificate holds if no claim is broken.
+Each claim has a statement, the route of its proof, the assumptions of that proof measured on the object, the bound that
+follows from the weights, and measurements on some samples. A claim is *broken* if the object violates a statement of
+its class or file, or a measurement contradicts the bound. It is *not applicable* where no proof is known, which is not
+a defect. A certificate holds if no claim is broken.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from liouville.analysis.claims import Claim, of_flow, probes
-from liouville.analysis.predictions import of_network
+from liouville.analysis.certificates.flows import Claim, of_flow, probes
+from liouville.analysis.certificates.predictions import of_network
 from liouville.analysis.states import require_samples
 from liouville.fields import SecondOrderField
 from liouville.fields.wrapped import wrapping
@@ -36,8 +36,8 @@ class Certificate:
     """The claims about a network; print it to see a table.
 
     Args:
-        subject: what was certified.
-        claims: one after the other; those of each flow, then those of the network.
+        subject: a description of the certified object.
+        claims: first the claims about each flow, then the claims about the network.
     """
 
     subject: str
@@ -89,19 +89,19 @@ class Certificate:
 
 @torch.no_grad()
 def certify(flow: Flow | Network, y: Tensor | None = None) -> Certificate:
-    r"""What is guaranteed of a flow, or of a network's flows and its predictions, in evaluation mode.
+    r"""Certify a flow, or a network's flows and its predictions, in evaluation mode.
 
-    Claims for each flow: finite weights; the lower bound ||dState_N/dState_j|| >= 1 and the law of each layer that it
-    follows from; the upper bound U; the range of the singular values; the budget, if it has one; the inverse and its
+    Claims for each flow: finite weights; the lower bound ||dState_N/dState_j|| >= 1 and the law of each layer that
+    implies it; the upper bound U; the range of the singular values; the budget, if it has one; the inverse and its
     expected drift; the step-size margin, which is advice. For a classifier: the radius within which no prediction can
     change. The proofs and bounds are about the map that the weights define in exact arithmetic; norms are evaluated in
-    the dtype of the weights (float32 for 16 bits), sensitivities in float64. Whether states are finite, and how well
-    they invert, is measured in the network's own arithmetic.
+    the dtype of the weights (float32 for 16 bits), sensitivities in float64. Finiteness and inversion of the states
+    are measured in the network's own arithmetic.
 
     Args:
         flow: a `Flow`, or a `Network`.
-        y: states for a flow, inputs for a network; normally distributed probes if None. As many of them as a second or
-            two allows are measured, in float64.
+        y: states for a flow, inputs for a network; normally distributed probes if None. As many as a second or two
+            allows are measured, in float64.
 
     Raises:
         ValueError: if y does not fit.
@@ -116,7 +116,7 @@ def certify(flow: Flow | Network, y: Tensor | None = None) -> Certificate:
     if not isinstance(flow, Flow | Network):
         raise ValueError(
             f"a certificate is for a Flow or a Network, got {type(flow).__name__}; backward_sensitivity and "
-            "gradient_verdict look at any chain of modules."
+            "gradient_verdict take any chain of modules."
         )
     if y is not None:
         require_samples(y)
@@ -146,14 +146,14 @@ def _require_own_functions(flow: Flow | Network) -> None:
         for key, value in vars(module).items():
             if isinstance(value, FunctionType | MethodType) and hasattr(type(module), key):
                 raise NotImplementedError(
-                    f"{key} was replaced on the object {name or type(module).__name__}, and a certificate measures a "
-                    "copy in float64, which such a function does not follow; write it into a subclass, or give weights "
+                    f"{key} was replaced on the object {name or type(module).__name__}, but a certificate measures a "
+                    "copy in float64, which such a function does not use; write it into a subclass, or give weights "
                     "of float64."
                 )
 
 
 def _inputs(network: Network, x: Tensor | None) -> dict[nn.Module, Tensor]:
-    """The state in front of each flow that runs, the first time."""
+    """The first input of each flow that runs."""
     seen: dict[nn.Module, Tensor] = {}
     if x is None:
         return seen
@@ -165,7 +165,7 @@ def _inputs(network: Network, x: Tensor | None) -> dict[nn.Module, Tensor]:
     try:
         network(x)
     except ArithmeticError:
-        pass  # an implicit layer without a solution, which the claims of its flow say
+        pass  # an implicit layer without a solution, which the claims about its flow report
     finally:
         for hook in hooks:
             hook.remove()

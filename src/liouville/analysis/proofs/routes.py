@@ -1,4 +1,4 @@
-r"""Proof routes: why no backward sensitivity matrix of a flow can have a norm below 1, checked on the actual object.
+r"""Proof routes: why no backward sensitivity matrix of a flow can have a norm below 1, checked on the object.
 
 | route | needs | gives for every layer |
 |---|---|---|
@@ -7,8 +7,8 @@ r"""Proof routes: why no backward sensitivity matrix of a flow can have a norm b
 | det >= 1 | forward Euler on J grad H or sigma(A y + b), A skew, with sigma' >= 0 and gamma = 0 | det A >= 1 |
 
 A determinant of modulus >= 1 gives the product a spectral radius >= 1, and so a norm >= 1 in every sub-multiplicative
-norm; A J A^T = J gives ||J|| <= ||A||^2 ||J||. A proof is about formulas: what runs must be exactly of a known type,
-and even so its tensors are measured, and its velocities compared with the formula in every layer.
+norm; A J A^T = J gives ||J|| <= ||A||^2 ||J||. A proof is about formulas: the object must be exactly of a known type,
+and in addition its tensors are measured, and its velocities compared with the formula in every layer.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from liouville.analysis.facts import Assumption, activation_facts, activation_of, measured_skew
-from liouville.analysis.obligations import formula_facts, functions
-from liouville.analysis.untouched import unknown_run, unknown_velocities
+from liouville.analysis.proofs.assumptions import Assumption, activation_facts, activation_of, measured_skew
+from liouville.analysis.proofs.obligations import formula_facts, functions
+from liouville.analysis.proofs.untouched import unknown_run, unknown_velocities
 from liouville.fields import (
     AntisymmetricField,
     PairField,
@@ -48,7 +48,7 @@ from liouville.schemes.twostep import TwoStep
 
 
 class Route(NamedTuple):
-    """``name``: "symplectic", "det = 1", "det >= 1" or "none"; ``why`` there is none; J of the symplectic route."""
+    """``name``: "symplectic", "det = 1", "det >= 1" or "none"; ``why`` there is no route; J of the symplectic route."""
 
     name: str
     why: str
@@ -57,25 +57,25 @@ class Route(NamedTuple):
 
     @property
     def broken(self) -> bool:
-        """Whether the object violates what its class claims."""
+        """Whether the object violates a statement of its class."""
         return any(not a.holds and a.claimed for a in self.assumptions)
 
     @property
     def proved(self) -> bool:
-        """Whether there is a route and all that it needs holds."""
+        """Whether there is a route and all its assumptions hold."""
         return self.name != "none" and all(a.holds for a in self.assumptions)
 
 
 @torch.no_grad()
 def find_route(flow: Flow, points: Tensor | None = None) -> Route:
-    """The strongest route that the flow's scheme and field are made for, with its assumptions measured.
+    """The strongest route for the flow's scheme and field, with its assumptions measured.
 
-    Where the velocities are not known to be a formula of this library, by exact type, only their structure is left:
-    shears by whatever function.
+    Where the velocities are not known, by exact type, to be a formula of this library, only their structure remains:
+    shears by any function.
 
     Args:
-        flow: in evaluation mode.
-        points: y in front of every layer, (N or more, B, ...), at which velocities are compared beside probes.
+        flow: a flow in evaluation mode.
+        points: y before every layer, (N or more, B, ...), where velocities are compared, in addition to probes.
 
     Examples:
         >>> import liouville as lv
@@ -87,7 +87,7 @@ def find_route(flow: Flow, points: Tensor | None = None) -> Route:
     if why := unknown_run(flow):
         return Route("none", why, formula)
     unknown = unknown_velocities(flow.field)
-    keeps = isinstance(scheme, ShearScheme) and not scheme.kept_bits  # a shear that halves what it moves contracts it
+    keeps = isinstance(scheme, ShearScheme) and not scheme.kept_bits  # a shear that halves the moved part contracts it
     if keeps and (unknown or isinstance(scheme, TwoStep) or not formula):
         return Route("det = 1", "", (*formula, functions(flow, points)))
     route = _route(flow, field, formula)
@@ -106,7 +106,7 @@ def _route(flow: Flow, field: VectorField, formula: tuple[Assumption, ...]) -> R
 
 
 def imaginary_facts(flow: Flow, formula: tuple[Assumption, ...] | None = None) -> tuple[Assumption, ...]:
-    """What makes the rates of every frozen layer imaginary at every state; nothing where no formula here says so.
+    """The facts that make the rates of every frozen layer imaginary at every state; empty where no formula shows it.
 
     Examples:
         >>> import liouville as lv
@@ -123,7 +123,7 @@ def imaginary_facts(flow: Flow, formula: tuple[Assumption, ...] | None = None) -
 
 
 def weights_finite(flow: Flow) -> Assumption:
-    """Every number of theta() and every buffer is finite."""
+    """The assumption that every number of theta() and every buffer is finite."""
     tensors = {**dict(flow.named_parameters()), **dict(flow.named_buffers())}
     bad = [name for name, w in tensors.items() if not w.isfinite().all()]
     theta = flow.field.theta()

@@ -1,7 +1,7 @@
-"""Whether a network is what its classes say: known types, nothing replaced, nothing hooked, every number finite.
+"""Whether a network is exactly what its classes define: known types, nothing replaced, no hooks, every number finite.
 
-A bound is proved of formulas. An object computes its class's formulas if its type *is* that class, no method was
-replaced on the object and no hook runs around them.
+A bound is proved for formulas. An object computes its class's formulas if its type *is* that class, no method was
+replaced on the object and no hook runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from liouville import fields
-from liouville.analysis.facts import activation_facts, activation_of, is_shipped
+from liouville.analysis.proofs.assumptions import activation_facts, activation_of, is_shipped
 from liouville.backprop import Backprop
 from liouville.budget import BUDGETED
 from liouville.fields import VectorField
@@ -31,7 +31,7 @@ FIELDS: tuple[type[nn.Module], ...] = (*_FIELDS, *BUDGETED)
 """The fields of this library."""
 _STEP = ("step", "shears", "inverse", "init", "final", "terminal", "log_growth", "amplification", "check")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-_SETTINGS = (Scheme, Backprop, Operator)  # what a flow and a field hold besides modules
+_SETTINGS = (Scheme, Backprop, Operator)  # attributes of a flow and a field that are not modules
 _PLAIN = (nn.Parameter, nn.Buffer, Tensor)
 _modules: Any = torch.nn.modules.module
 
@@ -40,7 +40,7 @@ def require_untouched(network: nn.Module, known: Collection[type[nn.Module]]) ->
     """Raise unless every part of ``network`` is exactly of a known type, unaltered and finite.
 
     Raises:
-        NotImplementedError: naming the part and what is unknown about it.
+        NotImplementedError: with the part and its unknown aspect.
         ValueError: if a parameter or a buffer holds a number that is not finite.
 
     Examples:
@@ -61,9 +61,9 @@ def require_untouched(network: nn.Module, known: Collection[type[nn.Module]]) ->
 
 
 def unknown_run(flow: Flow) -> str:
-    """Why nothing is proved of how the layers are stepped through; "" where flow, scheme and engine are known.
+    """Why nothing is proved about the steps through the layers; "" where flow, scheme and engine are known.
 
-    A subclass of a splitting scheme may state other ``stages``: they are data, and what runs is written once for all.
+    A subclass of a splitting scheme may state other ``stages``: they are data, and all share one implementation.
     """
     scheme = flow.scheme
     changed = [name for name in _STEP if isinstance(scheme, Scheme) and states_its_own(scheme, name)]
@@ -73,7 +73,7 @@ def unknown_run(flow: Flow) -> str:
 
 
 def states_its_own(scheme: Scheme, name: str) -> bool:
-    """Whether a class of a user's states ``name``."""
+    """Whether a user-defined class states ``name``."""
     return any(name in vars(kind) and not _is_ours(kind.__module__) for kind in type(scheme).__mro__[:-1])
 
 
@@ -83,18 +83,18 @@ def unknown_velocities(field: VectorField) -> str:
 
 
 def require_stated(flow: Flow) -> None:
-    """Raise unless what the classes of a flow state of bounds is about what they compute.
+    """Raise unless the bounds that the classes of a flow state belong to their computations.
 
-    A class of a user's may state its own constants, and is then taken at its word (`liouville.testing.check_field` and
-    `check_scheme` do not); one that computes something else than the class that stated them, may not.
+    A user-defined class may state its own constants, which are trusted (`liouville.testing.check_field` and
+    `check_scheme` test them); it may not inherit constants from a class that computes something else.
 
     Raises:
-        NotImplementedError: naming the part.
+        NotImplementedError: with the part.
     """
     _require_no_global_hooks()
     _require_as_its_class(flow, type(flow).__name__)
     if type(flow) is not Flow:
-        raise NotImplementedError(f"nothing is known of {type(flow).__name__}, which is no Flow: it may run anything.")
+        raise NotImplementedError(f"nothing is known about {type(flow).__name__}, which is not a Flow.")
     for part in flow.field.modules():
         name = type(part).__name__
         _require_as_its_class(part, name)
@@ -102,12 +102,12 @@ def require_stated(flow: Flow) -> None:
             continue
         if type(part) not in FIELDS and not is_closed(part, "lipschitz"):
             raise NotImplementedError(
-                f"{name} states no Lipschitz constants of what it computes; override lipschitz(theta) to get upper "
+                f"{name} states no Lipschitz constants of its computation; override lipschitz(theta) to get upper "
                 "bounds."
             )
         operator = getattr(part, "operator", None)
         if isinstance(operator, Operator) and not is_closed(operator, "norm", ("apply", "apply_transpose", "mix")):
-            raise NotImplementedError(f"{type(operator).__name__} states no norm of what it computes; override norm.")
+            raise NotImplementedError(f"{type(operator).__name__} states no norm of its computation; override norm.")
     sigma = activation_of(flow.field)
     if sigma is not None and not is_shipped(sigma):
         for fact in activation_facts(sigma, sigma.monotone):
@@ -128,20 +128,20 @@ def _require_plain_flow(flow: Flow) -> None:
     _require_plain(flow, type(flow).__name__, (Flow,))
     for part, kind in ((flow.scheme, Scheme), (flow.backprop, Backprop)):
         if not isinstance(part, kind):
-            raise NotImplementedError(f"nothing is proved about {part!r}, which is no {kind.__name__}.")
+            raise NotImplementedError(f"nothing is proved about {part!r}, which is not a {kind.__name__}.")
 
 
 def _require_plain_field(field: VectorField) -> None:
     _require_no_global_hooks()
     inside: set[nn.Module] = set()
     for name, module in field.named_modules():
-        if parametrize.is_parametrized(module):  # they make weights, of which theta() is then made
+        if parametrize.is_parametrized(module):  # it makes weights, from which theta() is then computed
             inside.update(module.parametrizations.modules())
         if module not in inside:
             _require_plain(module, f"{type(module).__name__} ({name})" if name else type(module).__name__, FIELDS)
     sigma = activation_of(field)
     if sigma is not None and not is_shipped(sigma):
-        raise NotImplementedError(f"{sigma!r} is an activation of your own, whose slopes are known at some points only")
+        raise NotImplementedError(f"{sigma!r} is an activation of your own, whose slopes are known only at some points")
 
 
 def _require_no_global_hooks() -> None:
@@ -150,7 +150,7 @@ def _require_no_global_hooks() -> None:
 
 
 def _rounds_products() -> bool:
-    """Whether products of float32 matrices may be rounded, by torch's former setting or by those of a backend."""
+    """Whether products of float32 matrices may be rounded, by torch's older setting or a backend's settings."""
     for backend in (torch.backends.mkldnn, torch.backends.cuda):
         levels = (getattr(backend, "matmul", None), backend, torch.backends)
         said = [getattr(level, "fp32_precision", "none") for level in levels]
@@ -158,7 +158,7 @@ def _rounds_products() -> bool:
             return True
     try:
         return torch.get_float32_matmul_precision() != "highest"
-    except RuntimeError:  # torch does not answer where a backend was set by itself
+    except RuntimeError:  # torch raises an error if a backend was set separately
         return False
 
 
@@ -166,7 +166,7 @@ def _require_numbers(name: str, tensor: Tensor) -> None:
     if nn.parameter.is_lazy(tensor):
         raise ValueError(f"{name} has no values yet; call the network once on an input.")
     if type(tensor) not in _PLAIN:
-        raise NotImplementedError(f"{name} is a {type(tensor).__name__}, whose products may be anything.")
+        raise NotImplementedError(f"{name} is a {type(tensor).__name__}, which may compute any product.")
     if not bool(tensor.isfinite().all()):
         raise ValueError(f"{name} holds a number that is not finite, so nothing can be certified; train it again.")
 
@@ -182,7 +182,7 @@ def _require_plain(module: nn.Module, name: str, known: Collection[type[nn.Modul
 
 
 def _require_as_its_class(module: nn.Module, name: str) -> None:
-    """Raise if hooks run around a module, or something of what it consists of was replaced."""
+    """Raise if a module has hooks, or a part of it was replaced."""
     if any(getattr(module, hooks) for hooks in _HOOKS):
         raise NotImplementedError(f"a forward hook of {name} may change what it computes; remove it.")
     held = [part for part in vars(module).values() if isinstance(part, _SETTINGS)]
@@ -198,7 +198,7 @@ def _require_as_its_class(module: nn.Module, name: str) -> None:
 
 
 def _replaced(kind: type) -> Iterator[str]:
-    """Methods of our classes, and torch's, that come from elsewhere."""
+    """Methods of our classes, or of torch, that were replaced."""
     for owner in kind.__mro__:
         if _is_ours(owner.__module__):
             for name, value in vars(owner).items():
@@ -207,7 +207,7 @@ def _replaced(kind: type) -> Iterator[str]:
 
 
 def _is_data(kind: type) -> bool:
-    """Whether a class states nothing but numbers and stages, and so leaves to its base what is computed."""
+    """Whether a class states only numbers and stages, and so leaves the computation to its base."""
     return all(
         name in _MADE or type(value) in (int, float, bool, str, tuple, type(None)) for name, value in vars(kind).items()
     )
@@ -226,7 +226,7 @@ _MADE = {
         "__slotnames__",
     ),
 }
-"""What Python and dataclasses write into a class."""
+"""Names that Python and dataclasses write into a class."""
 
 
 def _is_ours(module: str) -> bool:

@@ -1,4 +1,4 @@
-r"""One claim of a certificate: what is said of a network, on what grounds, and whether it stands."""
+r"""One claim of a certificate: a statement about a network, its grounds, and its status."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from liouville.analysis.facts import Assumption
+from liouville.analysis.proofs.assumptions import Assumption
 
 Status = Literal["pass", "not applicable", "broken"]
 
@@ -18,16 +18,16 @@ class Claim:
     """One statement about a network.
 
     Args:
-        name: short, for tables.
-        statement: what is claimed, in full.
+        name: a short name, for tables.
+        statement: the full statement.
         status: ``"pass"``, ``"not applicable"`` or ``"broken"``.
-        route: of the proof: ``"symplectic"``, ``"det = 1"``, ``"det >= 1"``, ``"norms"``, ``"multipliers"``,
+        route: route of the proof: ``"symplectic"``, ``"det = 1"``, ``"det >= 1"``, ``"norms"``, ``"multipliers"``,
             ``"enclosure"``, ``"measured"`` or ``"none"``.
-        assumptions: what the proof needs, as measured on the object.
+        assumptions: the assumptions of the proof, as measured on the object.
         bound: guaranteed numbers.
         measured: the same numbers over the given data.
         note: why it is broken or not applicable, or how to read it.
-        flow: which flow of a network; None for the network itself.
+        flow: index of the flow in a network; None for the network.
     """
 
     name: str

@@ -1,4 +1,4 @@
-r"""The claims about a network as a whole: its numbers are finite, and within a radius no prediction changes."""
+r"""The claims about a whole network: its numbers are finite, and within a radius no prediction changes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from liouville.analysis.attack import attacked
-from liouville.analysis.claim import Claim, Status
+from liouville.analysis.certificates.claim import Claim, Status
 from liouville.analysis.robustness import certified_radius
 from liouville.network import Network
 from liouville.precision import in_working_precision, name_of, widened
 
 
 def of_network(network: Network, x: Tensor | None, sound: bool) -> Iterator[Claim]:
-    """That all weights, and all scores over the inputs, are finite; then, if all is ``sound``, the radius.
+    """The claim that all weights and all scores over the inputs are finite; then, if all is ``sound``, the radius.
 
     Args:
-        network: in evaluation mode.
-        x: inputs; None where there are none.
+        network: a network in evaluation mode.
+        x: inputs, or None.
         sound: whether the flows' numbers are finite.
     """
     text = "every weight of the network, lift, connectors and head included, and every score over the given inputs"
@@ -33,7 +33,7 @@ def of_network(network: Network, x: Tensor | None, sound: bool) -> Iterator[Clai
 
 
 def _not_finite(network: Network, x: Tensor | None) -> str:
-    """What is not finite, in words."""
+    """A description of the numbers that are not finite."""
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     bad = [name for name, t in tensors.items() if not t.isfinite().all()]
     if bad:
@@ -44,7 +44,7 @@ def _not_finite(network: Network, x: Tensor | None) -> str:
 
 
 def _robustness(network: Network, x: Tensor) -> Iterator[Claim]:
-    """The radius of every given input, and what attacks on it found."""
+    """The radius of every given input, and the results of attacks on it."""
     name = "robustness radius"
     text = "the predicted class stays the same within this distance of an input, in the 2-norm of the network's inputs"
     try:
@@ -57,13 +57,13 @@ def _robustness(network: Network, x: Tensor) -> Iterator[Claim]:
         return
     exact = ""
     if route == "norms":
-        text += "; of the network in exact arithmetic"
+        text += "; for the network in exact arithmetic"
         double = copy.deepcopy(network).double()
         off = float((network(x).double() - double(x.double())).abs().max())
         exact = f"; {name_of(x.dtype)} rounds the scores of these inputs by up to {off:.2g}"
         network, x = double, x.double()
     else:
-        text += f"; of the network as it runs, what {name_of(x.dtype)} rounds included"
+        text += f"; for the network as it runs, with its roundings in {name_of(x.dtype)}"
     if not bool((radius > 0).any()):
         yield Claim(name, text, "not applicable", route, note="no radius above 0 is known")
         return

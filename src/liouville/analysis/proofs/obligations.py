@@ -1,6 +1,6 @@
-r"""Proof obligations: what the layers that run compute, beside the formulas that a proof is about, at given states.
+r"""Proof obligations: the computed layers compared with the formulas of a proof, at given states.
 
-None of it is a proof; that is the exact type (`liouville.analysis.untouched`). A number that differs is a defect,
+They are no proof: the exact type is (`liouville.analysis.proofs.untouched`). A number that differs is a defect,
 whatever the type.
 """
 
@@ -14,25 +14,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liouville.analysis.facts import Assumption
-from liouville.analysis.formulas import FORMULAS, formula_of
+from liouville.analysis.proofs.assumptions import Assumption
+from liouville.analysis.proofs.formulas import FORMULAS, formula_of
 from liouville.backprop import slices
 from liouville.fields import PartitionedField, ResidualField, SemidefiniteField, SymmetricField
 from liouville.fields.wrapped import unwrapped
 from liouville.flow import Flow
 
-_PROBES = 8  # states a layer, of each size
+_PROBES = 8  # states per layer, of each size
 _SIZES = (1.0, 10.0, 100.0)
-_GIVEN = 32  # of the given states
-_FEW = 8  # of them, for derivatives
-_PROMISE_NOTHING = (ResidualField, SymmetricField, SemidefiniteField)  # a subclass of them may compute anything
-_ULPS = 4.0  # by which a state is moved to see how much rounding matters there
+_GIVEN = 32  # maximum number of the given states
+_FEW = 8  # maximum number of these, for derivatives
+_PROMISE_NOTHING = (ResidualField, SymmetricField, SemidefiniteField)  # a subclass of these may compute anything
+_ULPS = 4.0  # the perturbation of a state that shows the effect of rounding there
 _ROOM = 1e3
 
 
 @torch.no_grad()
 def formula_facts(flow: Flow, points: Tensor | None = None) -> tuple[Assumption, ...]:
-    """Whether the velocities that run are those that the field's class stands for; nothing for a class without one."""
+    """Whether the computed velocities follow the formula of the field's class; empty for a class without one."""
     field = unwrapped(flow.field)
     formula = formula_of(field)
     if formula is None:
@@ -48,14 +48,14 @@ def formula_facts(flow: Flow, points: Tensor | None = None) -> tuple[Assumption,
     holds = all(bool((distance <= allowed).all()) for distance, allowed in found)
     kind = next(k for k in FORMULAS if isinstance(field, k))
     seen = f"{'' if given is None else f'{given.shape[1]} given and '}{probes.shape[1]} probe states"
-    text = f"it computes what a {kind.__name__} stands for"
+    text = f"it computes the formula of {kind.__name__}"
     evidence = f"off by {worst:.3g} at {seen} a layer, of numbers up to {float(probes.abs().max()):.3g}"
     return (Assumption(text, holds, evidence, claimed=kind not in _PROMISE_NOTHING),)
 
 
 def _distances(flow: Flow, y: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
-    """At y, (N, B, ...): how far apart computed and stated velocities are, and how far two orders of the same sums
-    may be, which is seen by moving y; (N, B) each.
+    """At y, (N, B, ...): the distance of computed and stated velocities, and the possible distance of two orders of
+    summation, estimated by perturbing y; (N, B) each.
     """
     field = unwrapped(flow.field)
     formula: Any = formula_of(field)
@@ -75,10 +75,10 @@ def _distances(flow: Flow, y: Tensor, g: torch.Generator) -> tuple[Tensor, Tenso
 
 @torch.no_grad()
 def functions(flow: Flow, points: Tensor | None = None) -> Assumption:
-    """Whether each velocity is a function of what it is given: the same again after others, and in a larger batch."""
+    """Whether each velocity is a function of its argument: unchanged after other evaluations, and in a larger batch."""
     field: Any = flow.field
     halves = isinstance(field, PartitionedField)
-    text = "p' depends on q alone, q' on p alone" if halves else "the velocity depends on the state alone"
+    text = "p' depends only on q, q' only on p" if halves else "the velocity depends only on the state"
     given = "p_dot is given q and q_dot p" if halves else "it is given the state"
     chosen = None if field.has_effects else _chosen(points, _FEW)
     if chosen is None:
@@ -88,7 +88,7 @@ def functions(flow: Flow, points: Tensor | None = None) -> Assumption:
         run, y = field.in_run(0).at_layer(j), chosen[j]
         parts: Sequence[Tensor]
         velocities: Sequence[Any]
-        if halves and field.p_features == field.features:  # y is q alone
+        if halves and field.p_features == field.features:  # y is only q
             parts, velocities = (y,), (run.p_dot,)
         else:
             parts, velocities = (field.split(y), (run.q_dot, run.p_dot)) if halves else ((y,), (run,))
@@ -101,20 +101,18 @@ def functions(flow: Flow, points: Tensor | None = None) -> Assumption:
             size = float(torch.where(finite, first.abs(), 0.0).max())
             worst, largest = max(worst, distance), max(largest, float(x.abs().max()))
             off = off or not distance <= torch.finfo(x.dtype).eps ** 0.5 * max(1.0, size)
-    return Assumption(
-        text, not off, f"{given}; again the same within {worst:.2g} at {chosen.shape[1]} given states a layer"
-    )
+    return Assumption(text, not off, f"{given}; repeated within {worst:.2g} at {chosen.shape[1]} given states a layer")
 
 
 @torch.no_grad()
 def derivative_fact(flow: Flow, parts: Sequence[Tensor], A: Tensor, order: Tensor | None) -> Assumption:
-    """Whether A, (N, B, n, n), are derivatives of the steps that run: one product u^T A a layer and state by autograd.
+    """Whether A, (N, B, n, n), are derivatives of the actual steps: one product u^T A per layer and state by autograd.
 
     Args:
-        flow: in evaluation mode.
-        parts: of the states, (N + 1, B, *features) each.
-        A: the layers' Jacobians, as they were found.
-        order: of the numbers in the flattened state; see `liouville.analysis.states.Run`.
+        flow: a flow in evaluation mode.
+        parts: parts of the states, (N + 1, B, *features) each.
+        A: the layers' Jacobians to be checked.
+        order: order of the numbers in the flattened state; see `liouville.analysis.states.Run`.
     """
     N, B = A.shape[:2]
     some = torch.linspace(0, B - 1, min(_FEW, B)).long()
@@ -128,7 +126,7 @@ def derivative_fact(flow: Flow, parts: Sequence[Tensor], A: Tensor, order: Tenso
     for j, theta_j in enumerate(slices(flow.field.theta(), N)):
         pulled = _pulled(flow, j, theta_j, [x[j] for x in three], [x[j] for x in tripled])
         if pulled is None:
-            return Assumption(_DERIVATIVE, True, "not looked at: the step has no derivative by autograd")
+            return Assumption(_DERIVATIVE, True, "not checked: the step has no derivative by autograd")
         layers.append(torch.cat([x.flatten(1) for x in pulled], 1))
     found, flat = torch.stack(layers), torch.cat([x.flatten(2) for x in u], -1)
     if order is not None:
@@ -147,7 +145,7 @@ _DERIVATIVE = "the Jacobian of every layer is the derivative of the step that ru
 
 
 def _pulled(flow: Flow, j: int, theta_j: Any, state: list[Tensor], u: list[Tensor]) -> list[Tensor] | None:
-    """u^T A by autograd, from the scheme's own step."""
+    """u^T A by autograd, from the scheme's step."""
     with torch.enable_grad():
         leaves = [x.detach().requires_grad_() for x in state]
         out = flow.scheme.step(flow.field.at_layer(j), tuple(leaves), theta_j, flow.h)

@@ -1,4 +1,4 @@
-r"""The claim that layers can be undone: whose inverse it is, and how far rounding takes it off."""
+r"""The claim that layers can be undone: by a known inverse, and with which rounding error."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import math
 import torch
 from torch import Tensor
 
-from liouville.analysis.claim import Claim, Status
-from liouville.analysis.untouched import unknown_run
+from liouville.analysis.certificates.claim import Claim, Status
+from liouville.analysis.proofs.untouched import unknown_run
 from liouville.backprop import slices
 from liouville.flow import Flow
 from liouville.precision import name_of, working
 from liouville.schemes import ReversibleScheme, ShearScheme
 
-_LINEAR = 1e-4  # beyond such a drift nothing can be expected of linearised layers
+_LINEAR = 1e-4  # beyond this drift linearised layers predict nothing
 _SLACK = 1e3  # roundings inside a velocity, and the residual of an implicit layer (10 eps), are not counted in drift
 
 
@@ -25,10 +25,10 @@ def inverse(flow: Flow, y: Tensor, expected: float, number: int | None) -> Claim
     """Whether the layers' inverses undo them at the states of y.
 
     Args:
-        flow: in evaluation mode.
+        flow: a flow in evaluation mode.
         y: states.
-        expected: drift of state 0 in eps-multiples; infinite where it is not known, as for images.
-        number: of the flow.
+        expected: drift of state 0 in multiples of eps; infinite if unknown, as for images.
+        number: index of the flow.
     """
     scheme = flow.scheme
     if not isinstance(scheme, ReversibleScheme):
@@ -44,7 +44,7 @@ def inverse(flow: Flow, y: Tensor, expected: float, number: int | None) -> Claim
         if likely < _LINEAR:
             off = "the expected drift" if not drift <= _SLACK * likely else ""
         else:
-            off = "what rounding explains, in a layer" if not _undone(flow, y) <= 1 else ""
+            off = "the rounding error of a layer" if not _undone(flow, y) <= 1 else ""
     except ArithmeticError as error:  # an implicit layer without a solution
         return Claim("inverse", text, "not applicable", note=str(error).split(";")[0], flow=number)
     note = "relative, to state 0; guaranteed stands for expected" if bound else "relative, to state 0"
@@ -63,7 +63,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _drift(flow: Flow, y: Tensor) -> float:
-    """How far state 0 is off, relative to its largest entry, when all layers are done and undone."""
+    """The error of state 0, relative to its largest entry, after all layers are done and undone."""
     first, *_, last = flow.states(y)
     back = flow.inverse_state(last)
     off = max(float((a - b).abs().max()) for a, b in zip(back, first, strict=True))
@@ -73,7 +73,7 @@ def _drift(flow: Flow, y: Tensor) -> float:
 def _undone(flow: Flow, y: Tensor) -> float:
     """The largest error of undoing one layer, against ``_SLACK`` roundings times the growth of the inverse there.
 
-    That growth is measured: a state moved by the root of eps is undone too.
+    That growth is measured: a state perturbed by the square root of eps is undone too.
     """
     scheme, g, worst = flow.scheme, torch.Generator().manual_seed(0), 0.0
     assert isinstance(scheme, ReversibleScheme)

@@ -1,4 +1,4 @@
-"""What each class of field stands for, written a second time: pairs of what runs and what the formula gives."""
+"""The formula of each class of field, written a second time: pairs of computed and expected velocities."""
 
 from __future__ import annotations
 
@@ -84,5 +84,5 @@ FORMULAS: dict[type[VectorField], Callable[..., Pairs]] = {
 
 
 def formula_of(field: VectorField) -> Callable[..., Pairs] | None:
-    """The formula of the class that the field is of, or is derived from."""
+    """The formula of the field's class, or of the class it is derived from."""
     return next((formula for kind, formula in FORMULAS.items() if isinstance(field, kind)), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["flow_in_words", "training_in_words"]
 
-from liouville.analysis.facts import activation_of
+from liouville.analysis.proofs.assumptions import activation_of
 from liouville.budget import BudgetedField
 from liouville.fields.wrapped import unwrapped
 from liouville.flow import Flow

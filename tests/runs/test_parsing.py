@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from liouville.runs import Plan, Run
+from liouville.runs import Plan, Run, parsing
 from liouville.runs import plan as plans
-from liouville.runs import written as reading
 from liouville.train import GaussNewton, Penalty, Settings
 from liouville.version import __version__
 
@@ -79,7 +78,7 @@ def test_a_field_of_the_next_version_is_filled_in_here_and_refused_there(kind, m
     )
     old = Plan().as_dict()
     with monkeypatch.context() as patch:
-        for module in (plans, reading):
+        for module in (plans, parsing):
             patch.setattr(module, kind.__name__, more)
         settings = Plan.from_dict(old).settings
         read = settings if kind is Settings else settings.penalty

@@ -1,4 +1,4 @@
-r"""What a proof needs of an object, looked at on the object: activations on a grid, matrices entry by entry."""
+r"""The assumptions of a proof, checked on the object: activations on a grid, matrices entry by entry."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from liouville.fields import SecondOrderField, VectorField
 from liouville.fields.wrapped import unwrapped
 
 EDGE = 20.0
-_POINTS = 2001  # regular ones in [-EDGE, EDGE], and as many random ones
-_APART = (1e-1, 1e-3, 1e-5, 1e-7)  # of two points of a difference quotient: a jump is seen at one of these scales
+_POINTS = 2001  # regular points in [-EDGE, EDGE], and as many random ones
+_APART = (1e-1, 1e-3, 1e-5, 1e-7)  # distances in difference quotients: a jump shows at one of these scales
 _ROUNDING = 1e-12
-_KINK = 1e-3  # how far, relative to the steepest slope, a derivative may be off the quotients beside it
+_KINK = 1e-3  # tolerated error of a derivative against the adjacent quotients, relative to the steepest slope
 
 
 class Assumption(NamedTuple):
-    """What a proof needs, whether the object has it, and what was looked at.
+    """An assumption of a proof, whether it holds, and the evidence.
 
-    ``claimed``: the object's class or label says so, so that a violation is a defect and not another kind of network.
+    ``claimed``: the object's class or label states it, so that a violation is a defect, not another kind of network.
     """
 
     text: str
@@ -34,7 +34,7 @@ class Assumption(NamedTuple):
 
 
 def activation_of(field: VectorField) -> Activation | None:
-    """sigma of a field, or of the force inside a second-order one; None for a field that has none."""
+    """sigma of a field, or of the force inside a second-order field; None for a field without sigma."""
     inner = unwrapped(field)
     own: Any = inner.force if isinstance(inner, SecondOrderField) else inner
     sigma = getattr(own, "activation", None)
@@ -42,15 +42,15 @@ def activation_of(field: VectorField) -> Activation | None:
 
 
 def is_shipped(sigma: Activation) -> bool:
-    """Whether sigma is one of the library's own, whose slopes are known everywhere."""
+    """Whether sigma is an activation of the library, whose slopes are known everywhere."""
     return sigma is ACTIVATIONS.get(sigma.name)
 
 
 def activation_facts(sigma: Activation | None, monotone: bool) -> tuple[Assumption, ...]:
-    """What an `Activation` states of itself, compared with its function: |sigma'| <= s_max, then sigma' >= 0 if
-    ``monotone``; of one that is not the library's own also that it is elementwise and that its derivative is its own.
+    """The statements of an `Activation`, compared with its function: |sigma'| <= s_max, then sigma' >= 0 if
+    ``monotone``; for a user-defined one also that it acts elementwise and that its derivative matches its function.
 
-    Slopes are looked at by autograd and by difference quotients over several distances, so that a step function is not
+    Slopes are measured by autograd and by difference quotients over several distances, so that a step function is not
     flat, at 4,002 points in [-20, 20]; nothing is known beyond or between.
     """
     if sigma is None:
@@ -98,7 +98,7 @@ def _elementwise(sigma: Activation, x: Tensor) -> Assumption:
     apart = torch.cat((sigma(x.flip(0)[:7]), sigma(x.flip(0)[7:])))
     worst = float((s.flip(0) - apart).abs().max())
     holds = worst <= 1e-9 * max(1.0, float(s.abs().max()))
-    return Assumption(f"sigma acts on each number alone ({sigma.name})", holds, f"off by {worst:.3g} among others")
+    return Assumption(f"sigma acts elementwise ({sigma.name})", holds, f"off by {worst:.3g} next to other numbers")
 
 
 @torch.no_grad()
@@ -109,8 +109,8 @@ def _derivative(sigma: Activation, x: Tensor, slope: Tensor, secants: Tensor, si
     stated = torch.as_tensor(sigma.derivative(x)).expand_as(x)
     off = torch.cat([torch.maximum(low - d, d - high) for d in (stated, slope)])
     worst = float(off.max())
-    text = f"the derivative of {sigma.name} is that of its function"
-    return Assumption(text, worst <= 0, f"off the differences beside it by {max(0.0, worst):.3g}")
+    text = f"the derivative of {sigma.name} matches its function"
+    return Assumption(text, worst <= 0, f"off the adjacent difference quotients by {max(0.0, worst):.3g}")
 
 
 def measured_skew(name: str, defect: Tensor, of: Tensor) -> Assumption:

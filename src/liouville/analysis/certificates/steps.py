@@ -8,15 +8,15 @@ import math
 
 from torch import Tensor
 
-from liouville.analysis.claim import Claim, Status
-from liouville.analysis.routes import Route, imaginary_facts
+from liouville.analysis.certificates.claim import Claim, Status
+from liouville.analysis.proofs.routes import Route, imaginary_facts
+from liouville.analysis.proofs.untouched import states_its_own, unknown_run
 from liouville.analysis.stability import ROUNDING, margin, modes, off_axis
-from liouville.analysis.untouched import states_its_own, unknown_run
 from liouville.flow import Flow
 
 
 def step_size(flow: Flow, y: Tensor, route: Route, number: int | None) -> Claim:
-    """Whether modes of frozen, linearised layers stay: by the scheme's limit, or as measured at the states y."""
+    """Whether modes of frozen, linearised layers stay bounded: by the scheme's limit, or measured at the states y."""
     text = "h times the rate of every frozen, linearised layer is below the limit of the scheme: advice, not a proof"
     try:
         measured = {"largest h x rate": float(margin(flow).max())}
@@ -38,7 +38,7 @@ def step_size(flow: Flow, y: Tensor, route: Route, number: int | None) -> Claim:
 
 
 def _as_measured(flow: Flow, y: Tensor, measured: dict[str, float], route: Route, number: int | None) -> Claim:
-    """The claim where no formula says that rates are imaginary: what the steps do to modes at the given states."""
+    """The claim where no formula shows imaginary rates: the measured growth of modes at the given states."""
     text = (
         "at the given states no mode of a frozen, linearised layer grows in a step of the scheme: advice, not a proof"
     )

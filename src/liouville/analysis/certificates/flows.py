@@ -1,4 +1,4 @@
-r"""The claims about one flow, a function each: from routes, bounds and measurements to a verdict."""
+r"""The claims about one flow, one function each: from routes, bounds and measurements to a verdict."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from liouville.analysis.advice import step_size
 from liouville.analysis.bounds import proved_bound
-from liouville.analysis.claim import Claim, Status
-from liouville.analysis.facts import Assumption, activation_facts, activation_of
-from liouville.analysis.measured import NORMS, Measured, measure
-from liouville.analysis.reversal import inverse
-from liouville.analysis.routes import Route, find_route, weights_finite
-from liouville.analysis.untouched import unknown_run, unknown_velocities
+from liouville.analysis.certificates.claim import Claim, Status
+from liouville.analysis.certificates.measured import NORMS, Measured, measure
+from liouville.analysis.certificates.reversal import inverse
+from liouville.analysis.certificates.steps import step_size
+from liouville.analysis.proofs.assumptions import Assumption, activation_facts, activation_of
+from liouville.analysis.proofs.routes import Route, find_route, weights_finite
+from liouville.analysis.proofs.untouched import unknown_run, unknown_velocities
 from liouville.budget import BudgetedField
 from liouville.fields.wrapped import unwrapped
 from liouville.flow import Flow
@@ -27,13 +27,13 @@ from liouville.precision import in_working_precision, name_of, widened
 from liouville.schemes import ShearScheme
 
 _PROBES = 32
-_KEPT = 256  # states a layer at which velocities may be looked at
+_KEPT = 256  # maximum number of states per layer at which velocities are checked
 _NO_DIRECTION = "a norm >= 1 does not mean that no direction shrinks"
 _WIDE = "not measured: the state is too wide"
 
 
 def probes(flow: Flow) -> Tensor:
-    """States to measure where none are given: normal, 5 x 5 pixels for images, 5 tokens for sequences.
+    """Default states to measure: normally distributed, 5 x 5 pixels for images, 5 tokens for sequences.
 
     Raises:
         ValueError: if the flow does not run on them.
@@ -43,10 +43,10 @@ def probes(flow: Flow) -> Tensor:
     try:
         next(states := flow.states(y)), next(states)
     except ArithmeticError:
-        return y  # an implicit layer without a solution, which the claims say
+        return y  # an implicit layer without a solution, which the claims report
     except Exception as error:
         raise ValueError(
-            f"no input was given, and the flow does not run on random ones of shape {shape} ({type(error).__name__}: "
+            f"no input was given, but the flow does not run on random states of shape {shape} ({type(error).__name__}: "
             f"{error}); give y, and state the field's sample_ndim where a sample has more axes."
         ) from error
     return y
@@ -114,9 +114,9 @@ def _layer_law(route: Route, found: Measured, number: int | None) -> Claim:
 
 
 def _upper_bound(flow: Flow, dtype: torch.dtype, route: Route, found: Measured, number: int | None) -> Claim:
-    """U of the flow in float64; ``dtype`` is what it runs in."""
+    """U of the flow in float64; ``dtype`` is the dtype in which it runs."""
     text = (
-        "||dState_N/dState_j||_2 <= U for every j and every input, in exact arithmetic, from the weights alone; "
+        "||dState_N/dState_j||_2 <= U for every j and every input, in exact arithmetic, only from the weights; "
         "evaluated in float64 and rounded up"
     )
     measured = {"largest 2-norm": found.largest["2"]}
@@ -131,14 +131,14 @@ def _upper_bound(flow: Flow, dtype: torch.dtype, route: Route, found: Measured, 
     except NotImplementedError as error:
         return Claim("upper bound", text, "not applicable", measured=measured, note=str(error), flow=number)
     if not log_u <= 700:
-        note, bound = "the bound is too large for a number", {"log U": log_u}
+        note, bound = "the bound is too large for a floating-point number", {"log U": log_u}
         return Claim("upper bound", text, "not applicable", way, facts, bound, measured, note, number)
     U = math.exp(log_u)
     if found.largest["2"] > U * (1 + 1e-6) + found.rounding:
         note = "a measured norm exceeds the bound"
         return Claim("upper bound", text, "broken", way, facts, {"U": U}, measured, note, number)
     if why := unknown_run(flow) or unknown_velocities(flow.field):
-        note = f"{why}; if what it states of itself is right, U is {U:.4g}, which nothing measured contradicts"
+        note = f"{why}; if its own statements are right, U is {U:.4g}, which no measurement contradicts"
         return Claim("upper bound", text, "not applicable", "stated", facts, {}, measured, note, number)
     added = found.rounding / torch.finfo(torch.float64).eps * torch.finfo(dtype).eps
     own = f"rounded up by {rounding:.1g} of itself" if rounding else "proved with its rounding"
@@ -171,18 +171,18 @@ def _spectrum(flow: Flow, route: Route, upper: Claim, found: Measured, number: i
 
 
 def _budget(budgeted: BudgetedField, upper: Claim, number: int | None) -> Claim:
-    text = f"U <= {budgeted.budget:g}, whatever the weights become"
+    text = f"U <= {budgeted.budget:g} for any weights"
     U = upper.bound.get("U", math.inf)
     status: Status = "pass" if upper.status == "pass" else upper.status
     note = "" if status == "pass" else f"no upper bound: {upper.note}"
     if status != "broken" and (upper.bound or status == "pass") and not budgeted.budget >= U:
-        status, note = "broken", "the flow's own bound exceeds the budget: its T or scheme is not the budget's"
+        status, note = "broken", "the flow's bound exceeds the budget: its T or scheme differs from the budget's"
     measured = {"U": U} if math.isfinite(U) else {}
     return Claim("budget", text, status, "norms", (), {"C": budgeted.budget}, measured, note, number)
 
 
 def _verdict(route: Route) -> tuple[Status, str]:
-    """What the route alone says, and why not where it does not pass."""
+    """A claim that needs only the route, with the reason if it does not pass."""
     if route.broken:
         return "broken", _failed(route.assumptions)
     if not route.proved:
@@ -197,27 +197,27 @@ def _failed(assumptions: tuple[Assumption, ...]) -> str:
 
 
 def _finite_points(flow: Flow, y: Tensor, weights: Assumption) -> Tensor:
-    """y in front of every layer, (N, B, ...), once they are known to be finite."""
+    """y before every layer, (N, B, ...), after a check that all are finite."""
     if not weights.holds:
         raise ArithmeticError(weights.evidence)
     axes, points = len(flow.field.batch_shape(y)), []
     for j, state in enumerate(flow.states(y)):
         if not all(bool(part.isfinite().all()) for part in state):
-            raise ArithmeticError(f"the state behind layer {j - 1} is not finite" if j else "the given states are not")
+            raise ArithmeticError(f"{f'the state after layer {j - 1}' if j else 'a given state'} is not finite")
         point = in_working_precision(flow.scheme.final(flow.field, state))
         points.append(point.flatten(0, axes - 1)[:_KEPT] if axes else point[None])
     return torch.stack(points[:-1])
 
 
 def _on_grid(flow: Flow, y: Tensor, route: Route) -> Route:
-    """A run on an integer grid that leaves its range is not the map that was proved anything of."""
+    """The proofs do not apply to a run on an integer grid that leaves its range."""
     try:
         with torch.enable_grad():
             flow(y.detach().requires_grad_())
     except ArithmeticError as error:
         return Route("none", str(error).split(": ")[0], route.assumptions)
     except (RuntimeError, ValueError):
-        pass  # an engine that cannot run here is another command's concern
+        pass  # an engine that cannot run here is not this claim's concern
     return route
 
 

@@ -1,4 +1,4 @@
-r"""What a certificate measures: sensitivities of some samples in float64, their norms, spectra and defects."""
+r"""The measurements of a certificate: sensitivities of some samples in float64, their norms, spectra and defects."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from liouville.analysis.extremes import extreme_singular_values
-from liouville.analysis.facts import Assumption
 from liouville.analysis.jacobians import fill_layer_jacobians
-from liouville.analysis.obligations import derivative_fact
+from liouville.analysis.proofs.assumptions import Assumption
+from liouville.analysis.proofs.obligations import derivative_fact
 from liouville.analysis.sensitivity import multiply
 from liouville.analysis.states import run_of
 from liouville.flow import Flow
 
 NORMS = ("1", "2", "inf", "F")
-_WORK = 5e8  # about so many multiplications: a second or two
+_WORK = 5e8  # about this many multiplications: a second or two
 _WIDEST = 256
 _FEW = 2
 _STEPS = 20
@@ -32,15 +32,15 @@ class Measured:
 
     Args:
         samples: how many samples.
-        smallest, largest: of the norms 1, 2, inf and F; of the norm 2 alone, and at j = 0 alone, for a wide state.
+        smallest, largest: extremes of the norms 1, 2, inf and F; for a wide state only of the norm 2 at j = 0.
         singular: the smallest and the largest singular value.
         log_det: the smallest and the largest log |det A_j| of a layer; None for a wide state.
         defect: the largest ||A J A^T - J|| / (||A||^2 ||J||) of a layer; None without a J.
-        rounding: how far a norm near 1 may be off: eps, times the numbers summed, times the largest product.
-        log_det_rounding: how far log |det A_j| may be off: eps n times the worst condition of a layer.
-        drift: eps-multiples by which state 0 is off once all layers are undone, each with one rounding; infinite where
-            that is not known.
-        derivative: whether the layers' matrices are derivatives of the steps that run; None for a wide state.
+        rounding: the error of a norm near 1: eps, times the number of summands, times the largest product.
+        log_det_rounding: the error of log |det A_j|: eps n times the worst condition of a layer.
+        drift: the error of state 0 in multiples of eps once all layers are undone, each with one rounding; infinite if
+            unknown.
+        derivative: whether the layers' matrices are derivatives of the actual steps; None for a wide state.
     """
 
     samples: int
@@ -59,7 +59,7 @@ class Measured:
 def measure(flow: Flow, y: Tensor, J: Tensor | None = None) -> Measured:
     """The extremes over as many samples of y as a second or two allows.
 
-    A state of more than 256 numbers, as images have, is measured by `extreme_singular_values`: two samples, j = 0.
+    A state of more than 256 numbers, as for images, is measured by `extreme_singular_values`: two samples, j = 0.
 
     Raises:
         ArithmeticError: if a sensitivity is not finite.
@@ -113,7 +113,7 @@ def _measure_wide(flow: Flow, y: Tensor) -> Measured:
     found = extreme_singular_values(flow, y, steps=_STEPS)
     if not (found.largest.isfinite().all() and found.smallest.isfinite().all()):
         raise ArithmeticError("the sensitivities over the given data are not finite: the states or weights overflow.")
-    least = float((found.largest + found.largest_error).min())  # a norm may be that much larger than was found
+    least = float((found.largest + found.largest_error).min())  # an upper bound of the norm
     high = float(found.largest.max())
     low = float((found.smallest - found.smallest_error).min()) if not found.inverted else float(found.smallest.min())
     rounding = 10 * torch.finfo(torch.float64).eps * flow.layers * y[0].numel() * max(1.0, high)
@@ -122,7 +122,7 @@ def _measure_wide(flow: Flow, y: Tensor) -> Measured:
 
 def _defect(A: Tensor, J: Tensor, tokens: int) -> float | None:
     pixels = A.shape[-1] // (J.shape[-1] * tokens)
-    if tokens * pixels > 1:  # J acts on the features of every token or pixel: their axis is inside that of the tokens
+    if tokens * pixels > 1:  # J acts on the features of every token or pixel: the feature axis is inside the token axis
         tokens_eye, pixels_eye = (torch.eye(k, dtype=J.dtype) for k in (tokens, pixels))
         J = torch.kron(tokens_eye, torch.kron(J, pixels_eye))
     size = torch.linalg.matrix_norm(A, ord=2).square() * torch.linalg.matrix_norm(J, ord=2)
@@ -130,7 +130,7 @@ def _defect(A: Tensor, J: Tensor, tokens: int) -> float | None:
 
 
 def _drift(M: Tensor) -> float:
-    """(sum_j ||M_0^-1 M_j||_F^2 / n)^(1/2) of the worst sample: roundings of all layers, brought back to state 0."""
+    """(sum_j ||M_0^-1 M_j||_F^2 / n)^(1/2) of the worst sample: roundings of all layers, pulled back to state 0."""
     back = torch.linalg.solve_ex(M[:1].expand_as(M), M).result
     per_sample = back.square().sum((-2, -1)).sum(0) / M.shape[-1]
     value = float(per_sample.max().sqrt())
