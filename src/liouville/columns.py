@@ -228,9 +228,10 @@ class Columns:
         Raises:
             ValueError: another number of columns, words where there were numbers; or as `Table`.
         """
+        width = len(data.columns) if isinstance(data, Table) else np.shape(data)[1]
+        if width != len(self.columns):
+            raise ValueError(f"expected {len(self.columns)} columns, got {width}.")
         table = data if isinstance(data, Table) else Table(data, self.categorical())
-        if len(table.columns) != len(self.columns):
-            raise ValueError(f"expected {len(self.columns)} columns, got {len(table.columns)}.")
         parts: list[_Numbers] = []
         for column, values in zip(self.columns, table.columns, strict=True):
             parts += column.encode(values)

@@ -91,6 +91,7 @@ _penalised = options(  # the former name of --head-decay is what Gauss-Newton's 
 @_network("--shared/--no-shared", default=None, help="Use one weight for all layers.")
 @_network("--budget", type=float, help="Rescale K so that no sensitivity dy_N/dy_j has a norm above this.")
 @_network("--dropout", type=float, help="Dropout of every layer's velocity, in [0, 1).")
+@_network("--input-dropout", type=float, help="Dropout of the inputs, in [0, 1).")
 @_learned
 @_training("--stratified/--no-stratified", default=None, help="Hold out the same share of every class.")
 @_training(

@@ -6,6 +6,7 @@ __all__ = ["HamiltonianEstimator"]
 
 import copy
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -119,6 +120,13 @@ class HamiltonianEstimator(BaseEstimator):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {value!r}.")
+        if not isinstance(self.learning_rate, int | float) or not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be a positive number, got {self.learning_rate!r}.")
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, TypeError, AssertionError) as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise ValueError(f"device={self.device!r} cannot be used here ({reason}); use 'cpu'.") from error
         return Recipe(
             model=self.model,
             features=int(self.features),

@@ -212,15 +212,16 @@ class HamiltonianClassifier(ClassifierMixin, HamiltonianEstimator):
         if y.ndim == 2:
             return self._labels(y, fresh)
         if fresh:
-            self.classes_ = np.unique(y if classes is None else np.asarray(classes))
-            if len(self.classes_) < 2:
-                raise ValueError(f"y has one class only, {self.classes_[0]!r}; a classifier needs at least two.")
+            found = np.unique(y if classes is None else np.asarray(classes))
+            if len(found) < 2:
+                raise ValueError(f"y has one class only, {str(found[0])!r}; a classifier needs at least two.")
+            self.classes_ = found
             self._kind = "logistic" if len(self.classes_) == 2 else "softmax"
         elif self._kind == "multilabel":
             raise ValueError("y has one class a sample, and the classifier was fitted to several labels a sample.")
         known = np.isin(y, self.classes_)
         if not known.all():
-            unknown = y[~known][0]
+            unknown = str(y[~known][0])
             raise ValueError(f"y has the class {unknown!r}, which is none of the {len(self.classes_)} that are known.")
         codes = np.searchsorted(self.classes_, y)
         return codes[:, None].astype(np.float64), codes

@@ -63,6 +63,7 @@ class Plan:
         threads: of torch; None leaves them as they are.
         seed: of the initial weights and of training; the data has its own (``data_options={"seed": 1}``).
         table: a table in a file, in place of ``data``.
+        input_dropout: share of the inputs that the lift does not see during training.
 
     Raises:
         ValueError: for an unknown name (the nearest one is suggested), or an option that the model does not have.
@@ -94,6 +95,7 @@ class Plan:
     threads: int | None = None
     seed: int = 0
     table: TableFile | None = None
+    input_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.data is not None:
@@ -241,6 +243,7 @@ class Plan:
             lift=self.lift,
             conv=(self.conv or Images()) if len(shape) == 3 else None,
             dropout_rate=self.dropout,
+            input_dropout=self.input_dropout,
             budget=self.budget,
             generator=generator or torch.Generator().manual_seed(self.seed),
             backprop=engine(self.engine),

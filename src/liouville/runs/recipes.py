@@ -171,6 +171,7 @@ def of_table(table: TableFile) -> Plan:
         options={"activation": "relu"},
         lift="linear",
         init=Smooth(scale=1.0, mean=0.0),
+        input_dropout=0.05,
         settings=replace(_OWN, steps=steps, label_smoothing=0.05 if classes else 0.0),
         threads=1,
     )

@@ -15,9 +15,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from liouville.activations import Activation
 from liouville.backprop import Backprop, Stored
 from liouville.budget import budgeted
-from liouville.fields import dropout
+from liouville.fields import Initial, dropout
 from liouville.flow import Flow
 from liouville.names import lookup
 from liouville.network import ChannelsLast, Connector, Half, Lift, Network, Place
@@ -64,6 +65,9 @@ def classifier(
     scheme: Scheme | None = None,
     lift: LiftChoice = None,
     conv: Images | None = None,
+    activation: str | Activation | None = None,
+    init: Initial | None = None,
+    input_dropout: float = 0.0,
     dropout_rate: float = 0.0,
     budget: float | None = None,
     generator: torch.Generator | None = None,
@@ -83,6 +87,9 @@ def classifier(
         lift: for vectors: where `Lift` puts the data (``"ends"`` by default; ``"q"`` for `verlet` and `ms1`), or
             ``"linear"``, a learned map.
         conv: for signals, images and volumes: `Images()` or another choice; required there, refused for vectors.
+        activation: of the flows; the model's own if None.
+        init: initial weights of the flows; the model's own if None.
+        input_dropout: share of the inputs that the lift does not see during training.
         dropout_rate: dropout of every layer's velocity during training.
         budget: C > 1: every flow keeps ||dy_N/dy_j|| <= C by `liouville.budgeted`; not available with dropout.
         generator: random generator of all initial weights; torch's default stream if None.
@@ -97,8 +104,8 @@ def classifier(
     """
     if classes < 2:
         raise ValueError(f"classes must be at least 2, got {classes}; use regressor for real-valued targets.")
-    around = scheme, lift, conv, dropout_rate, budget, generator, backprop
-    return _network(model, inputs, scores_for(classes), features, layers, T, *around)
+    around = scheme, lift, conv, input_dropout, dropout_rate, budget, generator, backprop
+    return _network(_with(model, activation, init), inputs, scores_for(classes), features, layers, T, *around)
 
 
 def regressor(
@@ -112,6 +119,9 @@ def regressor(
     scheme: Scheme | None = None,
     lift: LiftChoice = None,
     conv: Images | None = None,
+    activation: str | Activation | None = None,
+    init: Initial | None = None,
+    input_dropout: float = 0.0,
     dropout_rate: float = 0.0,
     budget: float | None = None,
     generator: torch.Generator | None = None,
@@ -123,12 +133,19 @@ def regressor(
         >>> regressor("ms2", inputs=10, outputs=1, features=16, layers=8, T=1.0)(torch.randn(5, 10)).shape
         torch.Size([5, 1])
     """
-    around = (scheme, lift, conv, dropout_rate, budget, generator, backprop)
-    return _network(model, inputs, outputs, features, layers, T, *around)
+    around = (scheme, lift, conv, input_dropout, dropout_rate, budget, generator, backprop)
+    return _network(_with(model, activation, init), inputs, outputs, features, layers, T, *around)
+
+
+def _with(model: str | Builder, activation: str | Activation | None, init: Initial | None) -> Builder:
+    """The model by its name, and with what is asked for in place of its own."""
+    build = lookup(MODELS, model, "model") if isinstance(model, str) else model
+    own = {name: value for name, value in (("activation", activation), ("init", init)) if value is not None}
+    return functools.partial(build, **own) if own else build
 
 
 def _network(
-    model: str | Builder,
+    build: Builder,
     inputs: int | tuple[int, ...],
     outputs: int,
     features: int | Sequence[int],
@@ -137,12 +154,14 @@ def _network(
     scheme: Scheme | None,
     lift: LiftChoice,
     conv: Images | None,
+    input_dropout: float,
     dropout_rate: float,
     budget: float | None,
     generator: torch.Generator | None,
     backprop: Backprop,
 ) -> Network:
-    build = lookup(MODELS, model, "model") if isinstance(model, str) else model
+    if not 0 <= input_dropout < 1:
+        raise ValueError(f"input_dropout must lie in [0, 1), got {input_dropout}.")
     widths = list(features) if isinstance(features, Sequence) else [features]
     depths = list(layers) if isinstance(layers, Sequence) else [layers] * len(widths)
     if len(depths) != len(widths):
@@ -162,12 +181,18 @@ def _network(
         if dropout_rate:
             flows = [Flow(dropout(f.field, dropout_rate), f.scheme, f.T, f.backprop) for f in flows]
         if isinstance(inputs, int) and conv is None:
-            return _dense(_function(build), inputs, outputs, flows, lift)
+            return _dropping(_dense(_function(build), inputs, outputs, flows, lift), input_dropout)
         if not isinstance(inputs, int) and conv is not None:
             if _function(build) is verlet:
                 raise ValueError("verlet, whose data lies only in q, is for vectors here; use ms1 for images.")
-            return _images(inputs, outputs, flows, conv)
+            return _dropping(_images(inputs, outputs, flows, conv), input_dropout)
     raise _misfit(inputs, conv)
+
+
+def _dropping(network: Network, rate: float) -> Network:
+    if rate:
+        network.lift = nn.Sequential(nn.Dropout(rate), network.lift)
+    return network
 
 
 def _dense(build: Any, inputs: int, outputs: int, flows: list[Flow], lift: LiftChoice) -> Network:
