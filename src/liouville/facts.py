@@ -110,6 +110,8 @@ class Facts:
                 f"columns that become {self.preprocessing.width} features are for samples of that shape, without "
                 f"offset and scale, got {self.shape}."
             )
+        if self.preprocessing is not None and not all(map(str.isprintable, self.preprocessing.features())):
+            yield "the names of columns and categories must be text of printable characters."
         for offset, scale in _TRANSFORMS:
             if (getattr(self, offset) is None) != (getattr(self, scale) is None):
                 yield f"{offset} and {scale} belong together, one is null."

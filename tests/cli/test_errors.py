@@ -60,7 +60,8 @@ def assert_one_line(result, message, code=2):
         (
             "--data swissroll",
             "unknown data set 'swissroll'; did you mean 'swiss-roll'? Known data sets: swiss-roll, double-moons, "
-            "double-circles, ellipses, peaks, digits, breast-cancer, wine, iris, diabetes, mnist.",
+            "double-circles, ellipses, peaks, digits, breast-cancer, wine, iris, diabetes, mnist. A table of your own is "
+            "--data FILE.csv --target COLUMN.",
         ),
         ("--scheme varlet", f"unknown scheme 'varlet'; did you mean 'Verlet'? Known schemes: {SCHEMES}."),
         (

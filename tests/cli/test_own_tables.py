@@ -193,8 +193,8 @@ def test_predict_notes_what_training_did_not_have(run, liouville, tmp_path):
     (tmp_path / "new.csv").write_text("x,c\n1,a\n2,new\n3,\n,new\n")
     result = liouville("predict", "run", "new.csv", "--probabilities")
     assert result.code == 0 and len(answers(result)) == 4
-    assert "column 'x' has values that training did not have: missing in 1 row." in result.err
-    assert "column 'c' has values that training did not have: 'new' in 2 rows, missing in 1 row." in result.err
+    assert "column 'x' has values that the network does not know: missing in 1 row." in result.err
+    assert "column 'c' has values that the network does not know: 'new' in 2 rows, missing in 1 row." in result.err
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def test_every_setting_of_training_has_its_option():
     numbers = set(settings.SOLVER)  # which -g sets
     assert numbers <= {f.name for f in dataclasses.fields(settings.GaussNewton)} and not numbers & names
     assert fields - numbers - {"penalty", "bfloat16", "iterations"} <= names
-    assert {f.name for f in dataclasses.fields(Plan)} - {"options", "settings", "conv"} <= names
+    assert {f.name for f in dataclasses.fields(Plan)} - {"options", "settings", "conv", "table"} <= names
 
 
 def test_options_of_an_earlier_version_work_and_are_not_shown(liouville, train, tmp_path):

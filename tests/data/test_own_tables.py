@@ -162,6 +162,10 @@ def test_facts_with_columns_are_json_and_back(network):
     damaged["preprocessing"]["columns"][0]["scale"] = 0.0
     with pytest.raises(ValueError, match="a scale of 0"):
         Facts.from_dict(damaged)
+    escaping = facts.as_dict() | {"column_names": None}
+    escaping["preprocessing"]["columns"][1]["values"][0] = "\x1b[2J"
+    with pytest.raises(ValueError, match="must be text of printable characters"):
+        Facts.from_dict(escaping)
     with pytest.raises(ValueError, match=r"columns that become \d+ features are for samples of that shape"):
         dataclasses.replace(facts, shape=(3,), column_names=None)
 

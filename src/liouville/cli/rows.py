@@ -107,11 +107,11 @@ def _used(raw: Raw, wanted: Sequence[str], used: set[str], copied: Sequence[str]
 
 
 def _unseen(raw: Raw, column: str, found: Sequence[Any]) -> str:
-    """What training did not have in a column."""
+    """What has no input in a column, as training did not have it, or rarely."""
     counts = Counter("missing" if cell is None else repr(cell)[:40] for cell in found)
     shown = [f"{cell} in {n:,} row{'s' * (n > 1)}" for cell, n in list(counts.items())[:3]]
     more = f" and {len(counts) - 3} more" if len(counts) > 3 else ""
-    return f"{raw.name}: column {column!r} has values that training did not have: {', '.join(shown)}{more}."
+    return f"{raw.name}: column {column!r} has values that the network does not know: {', '.join(shown)}{more}."
 
 
 def _listed(names: Any) -> str:

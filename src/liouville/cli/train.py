@@ -273,8 +273,10 @@ class _Watch:
 
 def _loaded(plan: Plan, notes: list[str], before: Run | None) -> Split:
     try:
+        if plan.table is None:
+            return plan.load()
         split = plan.load(notes)
-        if before is None or plan.table is None:
+        if before is None:
             return split
         return dataclasses.replace(split, name=before.facts.name)  # a table may be moved
     except FileNotFoundError as error:

@@ -79,6 +79,11 @@ def _columns(raw: Raw, file: TableFile, target: str) -> tuple[list[str], set[str
     if raw.index is not None and raw.index not in (target, *ids):
         told.append(f"{raw.name}: the first column has no name, and is left out as an index.")
         ids.append(raw.index)
+    numbered = [name for name in raw.names if number(name) is not None]
+    if raw.named and numbered and file.header == "auto":
+        told.append(
+            f"{raw.name}: {listed(numbered)} are taken for names of columns; if they are data, say --header no."
+        )
     inputs = [name for name in raw.names if name not in (target, *ids)]
     if not inputs:
         left = ", ".join((target, *ids))
