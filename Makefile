@@ -94,6 +94,18 @@ bench-radius: $(VENV)/installed   ## certified radii beside the nearest input of
 sweep: $(VENV)/installed          ## random tables, graphs, user modules, damaged runs, exported networks, hostile certificates (an hour)
 	for what in tables graphs modules runfiles exports certificates; do $(BIN)/python benchmarks/sweeps/$$what.py || exit 1; done
 
+crash: $(VENV)/installed          ## a hundred kills at seeded moments, each resumed and compared by bits (ten to forty minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/crash.py --page docs/reliability.md
+
+faults: $(VENV)/installed         ## full disks, signals, damaged files, two writers and the like (Linux, as root; five minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/faults.py --page docs/reliability.md
+
+soak: $(VENV)/installed           ## ten thousand steps with every engine: does anything grow? (ten minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --page docs/reliability.md
+
+bench-checkpoints: $(VENV)/installed  ## what keeping the state of a training costs, on the default run and on MNIST (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/checkpoints.py --page docs/reliability.md
+
 docs: $(VENV)/installed           ## the documentation as a site, in site/
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/mkdocs build --strict

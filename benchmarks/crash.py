@@ -28,11 +28,12 @@ import torch
 
 from liouville import runs
 from liouville.runs import Plan, Run
+from liouville.sealed import opened
 from liouville.train import Checkpoint
 from tables import markdown, plain, write
 
 SMALL = Plan.of("swiss-roll").changed(
-    layers=6, T=2.0, epochs=25, batch_size=20, data_options={"points": 200}, threads=1
+    layers=6, T=2.0, epochs=12, batch_size=20, data_options={"points": 160}, threads=1
 )
 PLANS: dict[str, Plan] = {
     **{f"engine {name}": SMALL.changed(engine=name) for name in ("fused", "batch-last", "stored", "checkpointed")},
@@ -56,6 +57,9 @@ TWO = {
     "two processes, dropout": SMALL.changed(dropout=0.1, epochs=12),
     "two processes, levels": SMALL.changed(levels=2, layers=8, T=0.5, epochs=6),
 }
+AGENTS = "agents in a ring"
+RING = "0 1\n1 2\n2 3\n3 0\n"
+WORDS = "--layers 3 -d points=160 --batch-size 20 --epochs 12 --quiet"
 LIMIT = 240.0  # seconds that anything may take
 ENDS = 10.0  # seconds that processes may outlive their launcher
 
@@ -68,6 +72,7 @@ class Case(NamedTuple):
     plan: Plan
     every: float
     kills: tuple[float, ...]
+    from_start: bool  # or from the first epoch that is written
     victim: str  # what the signal goes to: the run, or of several processes the launcher or one of them
 
 
@@ -82,17 +87,18 @@ class Outcome(NamedTuple):
 
 
 def cases(count: int, seed: int) -> list[Case]:
-    """``count`` cases, about one in ten of them in two processes."""
+    """``count`` cases, one in twenty of them in two processes."""
     draw = random.Random(seed)
     made = []
     for number in range(count):
-        two = number % 10 == 9
-        names = list(TWO if two else PLANS)
-        name = names[(number // 10 if two else number - number // 10) % len(names)]
-        kills = tuple(draw.uniform(0.02, 1.5) for _ in range(1 if two else draw.choice((1, 1, 2, 3))))
+        two = number % 20 == 19
+        names = list(TWO if two else [AGENTS, *PLANS])
+        name = names[(number // 20 if two else number - number // 20) % len(names)]
+        kills = tuple(draw.uniform(0.0, 1.1) for _ in range(1 if two else draw.choice((1, 1, 2, 3))))
         victim = draw.choice(("launcher", "0", "1")) if two else "run"
         every = draw.choice((0.0, 0.0, 0.02, 0.05, 1e6))
-        made.append(Case(number, name, (TWO if two else PLANS)[name], every, kills, victim))
+        plan = (TWO | PLANS).get(name, SMALL)
+        made.append(Case(number, name, plan, every, kills, draw.random() < 0.2, victim))
     return made
 
 
@@ -113,15 +119,16 @@ def main() -> None:
             count = tally.setdefault(case.name, Counter())
             count.update(cases=1, kills=len(case.kills), bitwise=int(outcome.bitwise), state=outcome.from_state)
             count.update(torn=len(outcome.torn), orphans=outcome.orphans)
+            print(f"case {case.number}, {case.name}: {outcome}", flush=True)
             if not outcome.bitwise or outcome.torn or outcome.orphans:
                 failures.append(f"case {case.number}, {case}: {outcome}")
-                print(failures[-1], flush=True)
             shutil.rmtree(Path(folder) / f"case-{case.number}", ignore_errors=True)
     rows = [(name, *(tally[name][key] for key in KEYS)) for name in tally]
     rows.append(("all", *(sum(count[key] for count in tally.values()) for key in KEYS)))
     head = ("run", "cases", "kills", "bitwise", "found a checkpoint", "torn files", "left running")
     told = [tuple(map(str, row)) for row in rows]
     print(plain(head, told))
+    print(*failures, sep="\n")
     if options.page:
         write(options.page, "kills", markdown(head, told))
     sys.exit(bool(failures))
@@ -138,16 +145,17 @@ class References:
         self.known: dict[str, tuple[Path, float]] = {}
 
     def of(self, case: Case) -> tuple[Path, float]:
-        """The folder, and the seconds from the first epoch's line to the last."""
+        """The folder, and the seconds from the first epoch to the end."""
         if case.name not in self.known:
             path = self.folder / f"reference-{len(self.known)}"
             if case.victim == "run":
-                start = time.monotonic()
-                code = waited(forked(lambda: train(case.plan, path, 1e6)))
+                child = forked(lambda: train(case, path, 1e6))
+                start = began(path, lambda: lives(child))
+                code = waited(child)
                 seconds = time.monotonic() - start
             else:
                 process = command(case, path)
-                start = began(path, process)
+                start = began(path, lambda: process.poll() is None)
                 code = process.wait(LIMIT)
                 seconds = time.monotonic() - start
             if code:
@@ -163,27 +171,41 @@ def outcome_of(case: Case, path: Path, references: References) -> Outcome:
     resumed = orphans = 0
     for share in case.kills:
         if case.victim == "run":
-            child = forked(lambda: train(case.plan, path, case.every))
+            child = forked(lambda: train(case, path, case.every))
+            if not case.from_start:
+                began(path, lambda: lives(child))  # noqa: B023
             time.sleep(share * seconds)
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
         else:
             orphans += killed(case, path, share * seconds)
         torn += torn_files(path)
-        resumed += Checkpoint(path / "checkpoint.safetensors").exists()
+        resumed += bool(Checkpoint(path / "checkpoint.safetensors").exists() or list(path.glob("node-*")))
     if case.victim == "run":
-        code = waited(forked(lambda: train(case.plan, path, case.every)))
+        code = waited(forked(lambda: train(case, path, case.every)))
     else:
         code = command(case, path).wait(LIMIT)
     if code:
         return Outcome(False, torn, resumed, orphans, f"the last resume ended with {code}")
-    torn += [str(p) for p in path.iterdir() if p.name.startswith(".") or p.name in ("lock", "checkpoint.safetensors")]
+    torn += [str(p) for p in path.iterdir() if p.name.startswith((".", "lock")) or p.name.startswith("checkpoint")]
     return Outcome(same(reference, path), torn, resumed, orphans)
 
 
-def train(plan: Plan, path: Path, every: float) -> None:
+def train(case: Case, path: Path, every: float) -> None:
     """In a child: begin, or go on."""
-    runs.train(plan, out=path, resume=True, checkpoint_every=every)
+    if case.name != AGENTS:
+        runs.train(case.plan, out=path, resume=True, checkpoint_every=every)
+        return
+    from liouville.__main__ import main as command
+
+    graph = path.with_name("ring.txt")
+    graph.write_text(RING)
+    begun = (path / "agents.json").exists()
+    words = ["--resume", str(path), "--quiet"] if begun else [*WORDS.split(), "--graph", str(graph), "--out", str(path)]
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # noqa: PTH123
+        code = command(["agents", *words])
+    if code:
+        raise SystemExit(code)
 
 
 def forked(work: Callable[[], None]) -> int:
@@ -226,18 +248,20 @@ def facts(plan: Plan) -> Any:
     return plan.load().facts().as_dict()
 
 
-def began(path: Path, process: subprocess.Popen[bytes]) -> float:
+def began(path: Path, runs_on: Callable[[], bool]) -> float:
     """When the run has written an epoch, or ended."""
     before = stamp(path)
     deadline = time.monotonic() + LIMIT
-    while stamp(path) == before and process.poll() is None and time.monotonic() < deadline:
+    while stamp(path) == before and runs_on() and time.monotonic() < deadline:
         time.sleep(0.02)
     return time.monotonic()
 
 
 def stamp(path: Path) -> float:
-    """When the history was last written; 0 where it has no line."""
+    """When an epoch was last written; 0 where there is none."""
     with contextlib.suppress(OSError):
+        if nodes := list(path.glob("node-*")):
+            return max(node.stat().st_mtime for node in nodes)
         found = (path / "history.jsonl").stat()
         return found.st_mtime if found.st_size else 0.0
     return 0.0
@@ -246,7 +270,8 @@ def stamp(path: Path) -> float:
 def killed(case: Case, path: Path, seconds: float) -> int:
     """Start the command, kill the launcher or one of its processes; how many of them were left running."""
     process = command(case, path)
-    began(path, process)
+    if not case.from_start:
+        began(path, lambda: process.poll() is None)
     children = children_of(process.pid)
     time.sleep(seconds)
     victims = {"launcher": process.pid} | dict(zip(("0", "1"), children, strict=False))
@@ -278,9 +303,14 @@ def lives(process: int) -> bool:
 
 def torn_files(path: Path) -> list[str]:
     """Files of a killed run that cannot be read back; what was written is whole or not there."""
-    if not (path / "config.json").exists():
-        return []
     torn = []
+    for node in path.glob("node-*"):
+        try:
+            opened(node.read_bytes(), "liouville-agents", node)
+        except ValueError as error:
+            torn.append(str(error))
+    if not (path / "config.json").exists():
+        return torn
     try:
         run = Run.open(path)
         if (path / "history.jsonl").exists():
@@ -293,7 +323,10 @@ def torn_files(path: Path) -> list[str]:
 
 
 def same(one: Path, other: Path) -> bool:
-    """Whether two runs left the same model file, history and metrics."""
+    """Whether two runs left the same model file, history and metrics; agents, the same file for each node."""
+    if (one / "agents.json").exists():
+        names = [{p.name for p in folder.glob("node-*")} for folder in (one, other)]
+        return names[0] == names[1] and all((one / n).read_bytes() == (other / n).read_bytes() for n in names[0])
     files = [(folder / "model.safetensors").read_bytes() for folder in (one, other)]
     a, b = map(Run.open, (one, other))
     return (

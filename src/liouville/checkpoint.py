@@ -250,6 +250,11 @@ def _build(value: Any, tensors: dict[str, Tensor]) -> Any:
                 f"the file names the activation {name!r}; put it into liouville.activations.ACTIVATIONS first."
             )
         return ACTIVATIONS[name]
+    if name == "FittedEstimator" and name not in _REGISTRY:
+        raise _UnregisteredError(
+            "the file holds a scikit-learn estimator; read it with liouville.estimators.HamiltonianClassifier.load, or "
+            "HamiltonianRegressor.load."
+        )
     if name not in _REGISTRY:
         raise _UnregisteredError(
             f"the file names the class {name!r}, which is not registered; {suggestion(name, _REGISTRY)}register "

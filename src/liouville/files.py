@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["atomic", "remove_left_over", "without_nan"]
+__all__ = ["append_whole", "atomic", "remove_left_over", "reserve", "without_nan"]
 
 import contextlib
 import errno
@@ -56,6 +56,34 @@ def remove_left_over(folder: Path, *targets: str) -> None:
         name = Path(target)
         for left in folder.glob(f".{name.name}.*{name.suffix}"):
             left.unlink(missing_ok=True)
+
+
+def append_whole(path: Path, content: bytes) -> None:
+    """Append all of it, or nothing."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+    try:
+        size, written = os.fstat(handle).st_size, 0
+        try:
+            while written < len(content):
+                written += os.write(handle, content[written:])
+        except OSError:
+            os.ftruncate(handle, size)
+            raise
+    finally:
+        os.close(handle)
+
+
+def reserve(path: Path, size: int) -> None:
+    """Keep room on the disk; where a file system cannot, nothing is kept."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except (AttributeError, OSError) as error:
+        path.unlink()
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+    finally:
+        os.close(handle)
 
 
 def _flushed(path: Path) -> None:

@@ -131,7 +131,7 @@ def test_files_hold_no_code_and_give_the_same_bits(kind: type, tmp_path: Path) -
     with pytest.raises(ValueError, match="changed after it was written"):
         kind.load(tmp_path / "bad")
     copied = pickle.loads(pickle.dumps(model))
-    assert (copied.predict(X) == model.predict(X)).all()
+    assert (kind.load(copied.save(tmp_path / "copied")).predict(X) == model.predict(X)).all()
 
 
 def test_an_ensemble_is_the_mean_of_its_networks() -> None:
@@ -152,6 +152,7 @@ def test_labels_of_which_several_hold() -> None:
     assert model.predict(X).shape == (150, 3) and (model.predict(X) == y).mean() > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "share"), [({"loss": "quantile", "quantile": 0.9}, 0.9), ({"loss": "absolute_error"}, 0.5)]
 )

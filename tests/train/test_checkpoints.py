@@ -69,7 +69,9 @@ def levels(settings: dict[str, Any], options: dict[str, Any], checkpoint: Checkp
 
 def second(settings: dict[str, Any], options: dict[str, Any], checkpoint: Checkpoint | None) -> Any:
     net = network("verlet", **options).double()
-    return net, lv.train.gauss_newton(net, DATA, GaussNewton(iterations=3, **settings), checkpoint=checkpoint)
+    return net, lv.train.gauss_newton(
+        net, DATA, GaussNewton(iterations=3, products=5, **settings), checkpoint=checkpoint
+    )
 
 
 PLANS = {
@@ -86,7 +88,7 @@ PLANS = {
     "bfloat16": (gradients, {"bfloat16": True}, {}),
     "levels": (levels, {}, {"dropout_rate": 0.1}),
     "levels, sgd, patience": (levels, {"optimizer": "sgd", "patience": 1}, {}),
-    "levels, gauss-newton": (levels, {"iterations": 1}, {}),
+    "levels, gauss-newton": (levels, {"iterations": 1, "products": 3}, {}),
     "gauss-newton": (second, {}, {}),
     "gauss-newton, joint, trust region": (second, {"head": "joint", "safeguard": "trust-region"}, {}),
     "gauss-newton, alternating": (second, {"head": "alternating", "batch_size": 40, "curvature": 0.5}, {}),

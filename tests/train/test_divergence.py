@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import liouville as lv
+from liouville.sealed import opened
 from liouville.train import DivergenceError, Penalty, Settings, evaluate, fit
 from liouville.train.trainable import task_of
 from train.hand import loss, network, points, same, watched, weights
@@ -325,3 +326,39 @@ def test_divergence_behind_steps_of_a_real_run() -> None:
         run.append(watched(net, points(), replace(RUN, lr=1e6)))
     assert not run
     assert all(w.isfinite().all() for w in net.parameters())
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+@pytest.mark.parametrize("what", ["weight", "gradient", "input"])
+def test_a_number_that_is_not_finite_is_named_within_a_step(what, number, tmp_path):
+    """Wherever it comes in, the first step that sees it says where it is, and the state before it stays."""
+    data = lv.data.load("double-moons", points=80)
+    net = lv.classifier("h2", 2, 2, 4, 3, 1.0, generator=torch.Generator().manual_seed(0))
+    checkpoint = lv.train.Checkpoint(tmp_path / "state", 0.0)
+
+    class Harm(lv.train.Callback):
+        steps = 0
+
+        def on_train_batch_end(self, loss):
+            self.steps += 1
+            if self.steps != 4:
+                return
+            if what == "weight":
+                net.body.field.K_q.data[1, 0, 1] = number
+            if what == "gradient":
+                net.body.field.b_p.register_hook(lambda g: g * number)
+            if what == "input":
+                net.lift.register_forward_pre_hook(lambda _, args: (args[0].fill_(number),))
+
+    harm = Harm()
+    settings = Settings(epochs=9, batch_size=6, validation=0.1)
+    named = {
+        "weight": r"the weight body\.field\.K_q is not finite in \d+ of 12 entries, the first at \(1, 0, 1\)",
+        "gradient": r"the gradient of body\.field\.b_p is not finite in 6 of 6 entries",
+        "input": r"the input of the batch is not finite in \d+ of \d+ entries, the first at \(0, 0\)",
+    }
+    with pytest.raises(DivergenceError, match=named[what]):
+        fit(net, data, settings, callbacks=[harm], checkpoint=checkpoint)
+    assert harm.steps == 4, "the step after it must not be whole"
+    kept = opened(checkpoint.path.read_bytes(), "liouville-training-1", checkpoint.path)["training"]
+    assert kept["taken"] == 3 + (what != "weight") and all(w.isfinite().all() for w in kept["network"].values())

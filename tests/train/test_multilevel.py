@@ -232,5 +232,7 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match="the network has no flow to refine"):
         multilevel(torch.nn.Linear(2, 1), moons(), SHORT, levels=2)
     for bad in ({"target_score": 1.5}, {"target_score": 0.9, "validation": 0.0}, {"target_score": float("nan")}):
-        with pytest.raises(ValueError, match="target_score is a validation score of at most 1, and needs a validation share"):
+        with pytest.raises(
+            ValueError, match="target_score is a validation score of at most 1, and needs a validation share"
+        ):
             Settings(**bad)

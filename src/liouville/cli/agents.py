@@ -80,7 +80,7 @@ _NAMES = {
 )
 @_machine("--seed", type=int, default=0, help="Seed of weights and batches.", show_default=True)
 @_output("--out", metavar="FOLDER", help="Folder of the nodes' checkpoints, one for each epoch.")
-@_output("--resume", metavar="FOLDER", help="Go on with what was trained into this --out.")
+@_output("--resume", metavar="FOLDER", help="Continue the training in this --out folder.")
 @_output("--quiet", is_flag=True, help="Print only the accuracy.")
 def agents(
     nproc: int | None,

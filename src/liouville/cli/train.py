@@ -77,7 +77,7 @@ _penalised = options(  # the former name of --head-decay is what Gauss-Newton's 
 @_data("-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Option of the data set.")
 @_data("--preset", metavar="NAME", help="Recipe to start from, see `liouville list presets`.  [default: default]")
 @_data("--like", metavar="RUN", help="Start from the plan of an earlier run instead.")
-@_data("--resume", metavar="RUN", help="Go on with a run that was ended, to the bits of one that was not.")
+@_data("--resume", metavar="RUN", help="Continue an interrupted run, to the bits of an uninterrupted one.")
 @_network("--model", metavar="NAME", help="Network, see `liouville list models`.")
 @_network("--scheme", metavar="NAME", help="Replace the model's scheme, see `liouville list schemes`.")
 @_network("--features", type=INTEGERS, help="Width of the state; for images several widths give several flows.")
@@ -126,7 +126,7 @@ _penalised = options(  # the former name of --head-decay is what Gauss-Newton's 
     type=float,
     default=300.0,
     metavar="SECONDS",
-    help="Keep the state that --resume goes on from; at the end of each level, too.",
+    help="Interval between checkpoints; each level ends with one, too.",
     show_default=True,
 )
 @_output("--force", is_flag=True, help="Replace the run in --out; start more processes than there are cores.")
@@ -159,8 +159,8 @@ def train(
     a network for your table; columns of numbers and categories are prepared here, and again by `liouville predict`.
 
     Other settings come from the data set's recipe (or the preset, or the run named by --like); config.json in the run
-    folder records all of them. Ctrl-C, SIGTERM and SIGHUP end a training after its step, with everything saved;
-    --resume RUN goes on.
+    folder records all of them. Ctrl-C, SIGTERM and SIGHUP end a training after its step and save its state; --resume
+    RUN continues it.
     """
     require_environment()
     parallel.require_cores(nproc, force)
@@ -208,8 +208,9 @@ class _Asked(NamedTuple):
 
 def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
     from liouville import processes
-    from liouville.runs.execute import require_same, run, trained
+    from liouville.runs.execute import run, trained
     from liouville.runs.folder import next_free
+    from liouville.runs.resuming import require_same
     from liouville.train import Checkpoint, Terminal
     from liouville.train.progress import silent
 

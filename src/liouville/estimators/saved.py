@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Fitted", "load", "save"]
+__all__ = ["FittedEstimator", "load", "save"]
 
 import json
 import os
@@ -28,7 +28,7 @@ class _Estimator(Protocol):
     def get_params(self, deep: bool = True) -> dict[str, Any]: ...
 
 
-class Fitted(nn.Module):
+class FittedEstimator(nn.Module):
     """The networks of an estimator, and in JSON what else it knows; x -> the mean of their outputs.
 
     Args:
@@ -45,7 +45,7 @@ class Fitted(nn.Module):
         return torch.stack([network(x) for network in self.networks]).mean(0)
 
 
-checkpoint.register(Fitted, lambda fitted: {"networks": list(fitted.networks), "said": fitted.said})
+checkpoint.register(FittedEstimator, lambda fitted: {"networks": list(fitted.networks), "said": fitted.said})
 
 
 def save(estimator: Any, path: str | os.PathLike[str]) -> Path:
@@ -61,13 +61,13 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> Path:
     for name in ("_kind", "_flat"):
         if hasattr(estimator, name):
             own[name] = getattr(estimator, name)
-    return checkpoint.save(Fitted(list(estimator.networks_), json.dumps(own)), path)
+    return checkpoint.save(FittedEstimator(list(estimator.networks_), json.dumps(own)), path)
 
 
 def load(kind: type[E], path: str | os.PathLike[str]) -> E:
     """Read one back."""
     found = checkpoint.load(path)
-    if not isinstance(found, Fitted):
+    if not isinstance(found, FittedEstimator):
         raise ValueError(f"{path} holds a {type(found).__name__}, not an estimator; liouville.load reads it.")
     own = dict(parse(found.said, f"{path}: what it says of the estimator"))
     if own.get("estimator") != kind.__name__:

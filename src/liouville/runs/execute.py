@@ -7,11 +7,10 @@ does all of it: threads, data, network, training.
 
 from __future__ import annotations
 
-__all__ = ["Failed", "Interrupted", "Stopped", "require_same", "run", "settled", "train", "trained"]
+__all__ = ["Failed", "Interrupted", "Stopped", "run", "settled", "train", "trained"]
 
 import contextlib
 import dataclasses
-import json
 import os
 import shlex
 from collections.abc import Callable, Iterator
@@ -23,9 +22,9 @@ import torch
 from liouville.data import Split
 from liouville.network import Network
 from liouville.processes import Processes
-from liouville.provenance import versions
 from liouville.runs.folder import Writer, config_of, metrics_of, require_free
 from liouville.runs.plan import Plan
+from liouville.runs.resuming import require_same
 from liouville.runs.run import CHECKPOINT, CONFIG, Run, Trained
 from liouville.train import (
     Checkpoint,
@@ -264,46 +263,6 @@ def run(
     finally:
         if writer is not None:
             writer.release()
-
-
-def require_same(run: Run, plan: Plan, network: Network, split: Split) -> None:
-    """Raise where a run cannot go on as this plan, on these data, with this version.
-
-    Raises:
-        ValueError: every difference by its name.
-    """
-    known = network.facts or split.facts()
-    pairs = {f"plan.{name}": pair for name, pair in _differing(run.config["plan"], plan.as_dict()).items()}
-    pairs.pop("plan.table.path", None)  # a table may be moved
-    if not pairs and plan.table is not None and run.facts.fingerprint != known.fingerprint:
-        raise ValueError(
-            f"{run.path} cannot go on: {plan.table.path} is not the table that its training began with, as its "
-            "fingerprint differs; restore it, or train anew with --like."
-        )
-    pairs |= {f"data.{name}": pair for name, pair in _differing(run.config["data"], known.as_dict()).items()}
-    for name in ("liouville", "torch"):
-        before, now = dict(run.config.get("versions") or {}).get(name), versions()[name]
-        if before != now:
-            pairs[name] = before, now
-    if pairs:
-        changes = "; ".join(f"{name} was {_short(before)}, is {_short(now)}" for name, (before, now) in pairs.items())
-        raise ValueError(f"{run.path} cannot go on: {changes}. Give what it began with, or train anew with --like.")
-
-
-def _differing(before: Any, now: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
-    """What differs between two JSON values, part by part: name -> (before, now)."""
-    now = json.loads(json.dumps(now)) if not name else now
-    if isinstance(before, dict) and isinstance(now, dict):
-        found: dict[str, tuple[Any, Any]] = {}
-        for key in {**now, **before}:
-            found |= _differing(before.get(key), now.get(key), f"{name}.{key}" if name else key)
-        return found
-    return {} if before == now else {name: (before, now)}
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:36]} ..."
 
 
 def _command(path: Path) -> str:

@@ -21,7 +21,7 @@ import torch
 
 from liouville.checkpoint import save
 from liouville.facts import Facts
-from liouville.files import atomic, remove_left_over, without_nan
+from liouville.files import append_whole, atomic, remove_left_over, reserve, without_nan
 from liouville.locks import Lock, LockedError
 from liouville.network import Network
 from liouville.provenance import versions
@@ -116,7 +116,7 @@ class Writer:
                     (self.path / HISTORY).write_text("")
             size = sum(t.nbytes for t in network.state_dict().values()) * 2 ** (plan.levels - 1)
             with _writing(self.path / RESERVE):
-                _reserve(self.path / RESERVE, min(2 * size + _SMALL, _LARGEST))
+                reserve(self.path / RESERVE, min(2 * size + _SMALL, _LARGEST))
         except OSError:
             self.discard()
             raise
@@ -162,32 +162,40 @@ class Writer:
         with _writing(path):
             save(network, path, facts=self.facts)
         self._json(METRICS, metrics_of(network, history, **more))
-        self._append(history)  # last: a disk that is full has no room for it, and perhaps for the weights
+        try:
+            self._append(history)  # last: a disk that is full has no room for it, and perhaps for the weights
+        except OSError:
+            if history.metrics:  # else that is what ended the training, and has been said
+                raise
         if history.metrics:  # it came to its end, from which nothing goes on
             self.checkpoint().remove()
         self.release()
 
     def _require_folder(self) -> None:
         """Make the folder again if somebody removed it while the training went on."""
-        if self.path.is_dir():
+        if (self.path / CONFIG).is_file():
             return
         with _writing(self.path):
-            self.path.mkdir(parents=True)
-            self._lock, self._epochs = Lock(self.path / LOCK, str(self.path)), None
+            self.path.mkdir(parents=True, exist_ok=True)
+            if self._lock is not None:
+                self._lock.release()
+            self._lock = Lock(self.path / LOCK, str(self.path))
         self._json(CONFIG, self._config)
 
     def _append(self, history: History) -> None:
         """The epochs that are not written yet, whole lines or none."""
         self._require_folder()
-        path, whole = self.path / HISTORY, self._epochs is None
-        lines = [json.dumps(without_nan(history.record(epoch))) + "\n" for epoch in history.epochs[self._epochs or 0 :]]
+        path = self.path / HISTORY
+        whole = self._epochs is None or not path.exists()
+        more = history.epochs[0 if whole else self._epochs :]
+        lines = [json.dumps(without_nan(history.record(epoch))) + "\n" for epoch in more]
         content = "".join(lines).encode()
         with _writing(path):
             if whole:  # epochs after the state that a training goes on from are trained again
                 with atomic(path) as temporary:
                     temporary.write_bytes(content)
             elif content:
-                _append_whole(path, content)
+                append_whole(path, content)
         self._epochs = len(history.epochs)
 
     def _json(self, name: str, value: Mapping[str, Any]) -> None:
@@ -249,36 +257,6 @@ def _remove_run(path: Path) -> None:
             file.unlink()
         with contextlib.suppress(OSError):
             figures.rmdir()
-
-
-def _append_whole(path: Path, content: bytes) -> None:
-    """Append all of it, or nothing."""
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
-    try:
-        size = os.fstat(handle).st_size
-        written, failed = 0, None
-        try:
-            written = os.write(handle, content)
-        except OSError as error:
-            failed = error
-        if written < len(content):
-            os.ftruncate(handle, size)
-            raise failed or OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    finally:
-        os.close(handle)
-
-
-def _reserve(path: Path, size: int) -> None:
-    """Keep room on the disk; where a file system cannot, nothing is kept."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
-    try:
-        os.posix_fallocate(handle, 0, size)
-    except (AttributeError, OSError) as error:
-        if isinstance(error, OSError) and _full(error):
-            path.unlink()
-            raise
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -179,8 +179,11 @@ class Keeper:
         if root.checkpoint is None:
             return
         streams = [root.processes.gathered(stream) for stream in _streams(root.device)]
+        mine = training.state()
+        if not all(bool(t.isfinite().all()) for t in mine["network"].values() if t.is_floating_point()):
+            return  # the next step says so; the state that is kept is the last one that could be gone on from
         if root.processes.rank == 0:
-            state = {"belongs": root.belongs, "streams": streams, "training": self._around(training.state())}
+            state = {"belongs": root.belongs, "streams": streams, "training": self._around(mine)}
             try:
                 _write(root.checkpoint, sealed(state, _ENTRY))
             except OSError as error:

@@ -1,8 +1,10 @@
-"""When a loss stops being a number: say at which step, in which layer, and how large the steps were."""
+"""When a loss stops being a number: say at which step, by what, in which layer, and how large the steps were."""
 
 from __future__ import annotations
 
-__all__ = ["DivergenceError", "diagnose"]
+__all__ = ["DivergenceError", "diagnose", "nonfinite"]
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +22,31 @@ class DivergenceError(ArithmeticError):
 def diagnose(network: nn.Module, x: Tensor, what: str, value: float, at: str) -> DivergenceError:
     """The error that names the step, the layer where the forward pass blows up, and its step-size margin."""
     where = "; ".join(_flows(network, x)) or "the network has no flow to look into"
+    first = next(nonfinite(network, x), None)
+    named = f"{first}; " if first else ""
     return DivergenceError(
-        f"training diverged: the {what} is {value:.4g} at {at}; {where}. Lower the learning "
+        f"training diverged: the {what} is {value:.4g} at {at}; {named}{where}. Lower the learning "
         "rate, clip the gradient, or lower T, which shortens every step; the best weights so far were kept."
     )
+
+
+def nonfinite(network: nn.Module, x: Tensor | None = None) -> Iterator[str]:
+    """What is not finite, in words: inputs, then weights, then gradients.
+
+    Examples:
+        >>> layer = nn.Linear(2, 1)
+        >>> layer.weight.data[0, 1] = torch.nan
+        >>> list(nonfinite(layer, torch.ones(3, 2)))
+        ['the weight weight is not finite in 1 of 2 entries, the first at (0, 1)']
+    """
+    named = {} if x is None else {"the input of the batch": x}
+    named |= {f"the weight {name}": p for name, p in network.named_parameters()}
+    named |= {f"the gradient of {name}": p.grad for name, p in network.named_parameters() if p.grad is not None}
+    for name, values in named.items():
+        bad = ~values.detach().isfinite()
+        if bad.any():
+            place = tuple(bad.nonzero()[0].tolist())
+            yield f"{name} is not finite in {int(bad.sum())} of {bad.numel()} entries, the first at {place}"
 
 
 def _flows(network: nn.Module, x: Tensor) -> list[str]:

@@ -24,6 +24,7 @@ from liouville.randomness import seeded
 from liouville.task import Task
 from liouville.train.alternate import Features, fresh_head, require_network, train_head
 from liouville.train.augment import augmented
+from liouville.train.average import mover
 from liouville.train.callback import Callback
 from liouville.train.checkpoints import Checkpoint, Keeper, State, belongings, optimizer_state, restore_optimizer
 from liouville.train.clock import Clock
@@ -32,7 +33,7 @@ from liouville.train.evaluation import evaluate, evaluate_loaded
 from liouville.train.history import Epoch, History
 from liouville.train.losses import Loss
 from liouville.train.optimizers import optimizer_of
-from liouville.train.parts import Parts, parts_of
+from liouville.train.parts import Parts, lengths, parts_of, require_possible
 from liouville.train.progress import Progress, silent
 from liouville.train.schedules import scheduler_of
 from liouville.train.settings import Settings
@@ -86,8 +87,8 @@ def fit(
         The `History`. Two runs with the same arguments agree bitwise on one machine with one number of threads.
 
     Raises:
-        ValueError: if network and data do not fit each other, every weight is frozen or one is not finite, or the
-            checkpoint is of another training.
+        ValueError: if network and data do not fit each other, every weight is frozen, or the checkpoint is of
+            another training.
         DivergenceError: if the loss is not finite or explodes; the network then carries the best weights so far.
 
     Examples:
@@ -155,14 +156,15 @@ class _Run:
         self.network, self.settings, self.progress, self.on_epoch = network, settings, progress, on_epoch
         self.parts, self.generator = parts, generator
         self.task, self.data, self.validation = parts.goal, parts.train, parts.validation
-        _require_possible(self.data, parts, settings, processes, next(network.parameters()).dtype)
-        self.steps, self.total = _lengths(self.data, settings)  # of an epoch, of all
+        require_possible(parts, settings, processes, next(network.parameters()).dtype)
+        self.steps, self.total = lengths(self.data, settings)  # of an epoch, of all
         self.epochs = math.ceil(self.total / self.steps)
         self.optimizer = optimizer or optimizer_of(network, settings)
         self.carried, self.test = optimizer is not None, test
         self.layers = sum(flow.layers for flow in flows_of(network))
         self.scheduler = scheduler_of(self.optimizer, settings, self.steps, self.total)
         self.average = copy.deepcopy(network) if settings.ema_decay else None
+        self.move_average = mover(self.average, network) if self.average else None
         self.history = History(self.task.score_name)
         self.shared = processes.wrapped(Features(require_network(network)) if settings.alternate else network)
         self.first_loss, self.seen = math.nan, 0
@@ -293,9 +295,9 @@ class _Run:
             self.at = f"step {self.taken + 1} of epoch {epoch}"
             loss, penalty, score, norm = self._step(batch)
             self.taken += 1
-            if self.average:
+            if self.move_average:
                 taken = self.taken + (epoch - 1) * self.steps
-                _move_average(self.average, self.network, min(self.settings.ema_decay, (1 + taken) / (10 + taken)))
+                self.move_average(min(self.settings.ema_decay, (1 + taken) / (10 + taken)))
             self.sums += torch.tensor([loss, penalty, score, norm, 1.0], dtype=torch.float64) * len(batch.x)
             bar.step(loss)
             for callback in self.callbacks:
@@ -436,48 +438,3 @@ class _Run:
             self.history.stopped = f"the target {self.settings.target_score:g} was reached"
         elif patience is not None and record.epoch - self.history.best_epoch >= patience:
             self.history.stopped = f"no better validation loss in {patience} epochs"
-
-
-def _require_possible(data: Source, parts: Parts, settings: Settings, processes: Processes, dtype: torch.dtype) -> None:
-    """What the settings ask for, on these data."""
-    if settings.bfloat16 and dtype is torch.float16:
-        raise ValueError("Settings(bfloat16=True) runs float32 weights in bfloat16, got float16; use network.float().")
-    shape = tuple(parts.sample.x.shape)
-    if (settings.shift or settings.warp) and len(shape) != 4:
-        raise ValueError(
-            f"shift and warp move images (samples, channels, height, width); the inputs of {data.name} have the "
-            f"shape {shape}. Leave both at 0."
-        )
-    if isinstance(data, Loaded) and processes.size > 1:
-        raise ValueError(
-            "several processes share every batch, which a loader of your own does not do; give tensors or a Split, or "
-            "train with Lightning."
-        )
-    if settings.alternate and (isinstance(data, Loaded) or data.weight is not None or not isinstance(parts.goal, Task)):
-        raise ValueError(
-            "alternate fits a fresh head to batches, and in the end to all samples: it takes tensors or a Split, "
-            "without weights and with the task's own loss."
-        )
-
-
-def _lengths(data: Source, settings: Settings) -> tuple[int, int]:
-    """Steps of an epoch, and of all of them."""
-    steps = data.batches(settings.batch_size) if isinstance(data, Samples) else data.batches()
-    if steps == 0:
-        raise ValueError(f"{data.name} gives no batch; it needs at least one sample.")
-    if steps is not None:
-        return steps, settings.steps or settings.epochs * steps
-    if settings.steps is None:
-        raise ValueError(
-            f"{data.name} has no length, so nobody knows how many steps there will be; give Settings(steps=...), of "
-            "which an epoch is steps / epochs, or give its dataset a __len__."
-        )
-    return math.ceil(settings.steps / settings.epochs), settings.steps
-
-
-@torch.no_grad()
-def _move_average(average: nn.Module, network: nn.Module, factor: float) -> None:
-    for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
-        slow.lerp_(fast, 1 - factor)
-    for held, now in zip(average.buffers(), network.buffers(), strict=True):
-        held.copy_(now)

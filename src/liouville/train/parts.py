@@ -2,9 +2,10 @@ r"""What a training learns from, what it chooses by and what it is measured on i
 
 from __future__ import annotations
 
-__all__ = ["Goal", "Parts", "parts_of"]
+__all__ = ["Goal", "Parts", "lengths", "parts_of", "require_possible"]
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from torch import nn
 
 from liouville.data import Split
 from liouville.data.split import held_out
+from liouville.processes.sharing import Processes
 from liouville.task import Task
 from liouville.train.losses import Loss, Reported
 from liouville.train.settings import Settings
@@ -94,6 +96,48 @@ def parts_of(
             "patience and target_score wait for validation figures, and nothing is held out; give validation=."
         )
     return Parts(train, held, test, goal, plain, sample)
+
+
+def require_possible(parts: Parts, settings: Settings, processes: Processes, dtype: torch.dtype) -> None:
+    """Raise a `ValueError` where the settings, or several processes, ask for what these data do not allow."""
+    data = parts.train
+    if settings.bfloat16 and dtype is torch.float16:
+        raise ValueError("Settings(bfloat16=True) runs float32 weights in bfloat16, got float16; use network.float().")
+    shape = tuple(parts.sample.x.shape)
+    if (settings.shift or settings.warp) and len(shape) != 4:
+        raise ValueError(
+            f"shift and warp move images (samples, channels, height, width); the inputs of {data.name} have the "
+            f"shape {shape}. Leave both at 0."
+        )
+    if isinstance(data, Loaded) and processes.size > 1:
+        raise ValueError(
+            "several processes share every batch, which a loader of your own does not do; give tensors or a Split, or "
+            "train with Lightning."
+        )
+    if settings.alternate and (isinstance(data, Loaded) or data.weight is not None or not isinstance(parts.goal, Task)):
+        raise ValueError(
+            "alternate fits a fresh head to batches, and in the end to all samples: it takes tensors or a Split, "
+            "without weights and with the task's own loss."
+        )
+
+
+def lengths(data: Source, settings: Settings) -> tuple[int, int]:
+    """Steps of an epoch, and of all of them.
+
+    Raises:
+        ValueError: nobody can know.
+    """
+    steps = data.batches(settings.batch_size) if isinstance(data, Samples) else data.batches()
+    if steps == 0:
+        raise ValueError(f"{data.name} gives no batch; it needs at least one sample.")
+    if steps is not None:
+        return steps, settings.steps or settings.epochs * steps
+    if settings.steps is None:
+        raise ValueError(
+            f"{data.name} has no length, so nobody knows how many steps there will be; give Settings(steps=...), of "
+            "which an epoch is steps / epochs, or give its dataset a __len__."
+        )
+    return math.ceil(settings.steps / settings.epochs), settings.steps
 
 
 def _task(network: nn.Module, data: Any, sample: Batch, name: str, loss: Loss | None) -> Task | None:

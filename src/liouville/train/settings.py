@@ -69,10 +69,10 @@ class Settings:
             to 10 degrees, 10 % and a fourteenth of the width, 2 twice as much.
         bfloat16: run the network under autocast in bfloat16; weights and optimiser keep their precision.
         seed: of the held-out part, the order of the batches, shifts and dropout.
-        steps: how many steps to take, in place of ``epochs``; the last pass ends within the training part, if need be.
-            Of a stream without a length, which needs it, an epoch is ``steps / epochs`` batches.
-        label_smoothing: s: what is learned of a class is a probability of 1 - s, and s spread evenly over all classes;
-            validation and test losses are without it.
+        steps: number of steps, in place of ``epochs``; the last pass may end within the training part. A stream without
+            a length needs it, and its epochs are ``steps / epochs`` batches.
+        label_smoothing: share of the probability that is spread over all classes in training, 0 for none; validation
+            and test losses are without it.
         stratified: hold out the same share of every class.
 
     Raises:
