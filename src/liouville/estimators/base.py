@@ -153,13 +153,13 @@ class HamiltonianEstimator(BaseEstimator):
     def _table(self, X: Any, fresh: bool) -> Table:
         """The rows of X, whose number and names of columns are noted when fresh and compared else."""
         chosen = self.categorical_features if fresh else self.columns_.categorical()
-        if hasattr(X, "iloc") or hasattr(X, "to_pandas") or _has_words(X):
-            X = X if hasattr(X, "columns") else np.asarray(X, dtype=object)
-            if X.ndim == 2 if hasattr(X, "ndim") else True:
-                validate_data(self, X, reset=fresh, skip_check_array=True)
-                if not all(X.shape):
-                    raise ValueError(f"X has the shape {X.shape}; it needs at least 1 sample and 1 column.")
-                return Table(X, chosen)
+        framed = hasattr(X, "columns")
+        if framed or _has_words(X):
+            X = X if framed else np.asarray(X, dtype=object)
+            validate_data(self, X, reset=fresh, skip_check_array=True)
+            if not all(X.shape):
+                raise ValueError(f"X has the shape {X.shape}; it needs at least 1 sample and 1 column.")
+            return Table(X, chosen)
         X = validate_data(self, X, reset=fresh, dtype=np.float64, ensure_all_finite="allow-nan")
         return Table(X, chosen)
 
