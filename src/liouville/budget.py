@@ -38,7 +38,6 @@ Bound = Literal["multipliers", "norms"]
 _ROUNDING = 1e-5  # margin in log C: norms in float32 have a smaller error
 _STRETCH = 40.0  # the search for log t goes down in steps of this size
 _LOWEST = -1400.0  # for weights that are not finite: a run detects these
-_TINY = 1e-30  # below it t underflows in float32
 
 
 def budgeted(flow: Flow, budget: float, bound: Bound | None = None) -> Flow:
@@ -98,7 +97,8 @@ class BudgetedField(Wrapped):
             )
         self.scheme, self.T, self.budget = scheme, float(T), float(budget)
         try:
-            norms = self._log_bound(field.lipschitz(field.theta()), torch.zeros(()))
+            lipschitz = field.lipschitz(field.theta())
+            norms = self._log_bound(lipschitz, lipschitz.one_sided.new_zeros(()))
         except NotImplementedError as error:
             raise ValueError(f"a budget needs an upper bound, but {error}") from error
         if not norms.isfinite():
@@ -197,7 +197,7 @@ def _scaling(field: VectorField) -> Scaling | None:
 def _scaled(K: Tensor, t: Tensor, power: int) -> Tensor:
     """t^(1/power) K; 16-bit K is rounded once, with the margin that this needs, ||dK||_F <= u ||K||_F."""
     dtype = working(K.dtype)
-    root = t.to(dtype) ** (1.0 / power) if t > _TINY else (t ** (1.0 / power)).to(dtype)
+    root = (t ** (1.0 / power)).to(dtype)  # of t itself, which may have no digits in float32
     if K.dtype == root.dtype:
         return root * K
     rank = min(K.shape[1:3])
@@ -207,7 +207,7 @@ def _scaled(K: Tensor, t: Tensor, power: int) -> Tensor:
 def _finite(field: VectorField, theta: Theta) -> Lipschitz:
     """The field's constants; in float64 where they overflow in float32."""
     lipschitz = field.lipschitz(theta)
-    if lipschitz.one_sided.device.type == "meta" or all(bool(L.isfinite().all()) for L in lipschitz.parts):
+    if lipschitz.one_sided.device.type == "meta" or bool(torch.cat(lipschitz.parts).isfinite().all()):
         return lipschitz
     return field.lipschitz(type(theta)(*(w.double() for w in theta)))
 
@@ -220,15 +220,20 @@ def _detached(lipschitz: Lipschitz) -> Lipschitz:
 def _largest(bound: Callable[[Tensor], Tensor], limit: float, device: torch.device) -> Tensor | None:
     """The largest log t <= 0 with bound(log t) <= limit, to 1e-3 and from below; None if it is 0.
 
-    The bound grows with t: four grids of 16 points, each between two points of the previous grid.
+    The bound grows with t: four grids of 16 points, each between two points of the previous grid. The host reads the
+    device once: whether t = 1 is kept, and whether the first grid begins low enough.
     """
-    if bound(torch.zeros(1, device=device)) <= limit:
+    low, high = torch.linspace(-_STRETCH, 0.0, 2, dtype=torch.float64, device=device)
+    kept, enough = (bound(torch.stack((high, low))) <= limit).tolist()
+    if kept:
         return None
-    low, high = -_STRETCH, 0.0
-    while low > _LOWEST and bound(torch.full((1,), low, dtype=torch.float64, device=device)) > limit:
+    while not enough and low > _LOWEST:
         low, high = low - _STRETCH, low
+        enough = bool(bound(low[None]) <= limit)
+    unit = torch.linspace(0.0, 1.0, 16, dtype=torch.float64, device=device)
+    beside = torch.arange(-1, 1, device=device)
     for _ in range(4):
-        points = torch.linspace(low, high, 16, dtype=torch.float64, device=device)
-        kept = int((bound(points) <= limit).sum())
-        low, high = float(points[max(kept - 1, 0)]), float(points[min(kept, 15)])
-    return torch.tensor(low, dtype=torch.float64, device=device)
+        points = torch.lerp(low, high, unit)
+        inside = (bound(points) <= limit).sum()
+        low, high = points.gather(0, (inside + beside).clamp_(0, 15))
+    return low

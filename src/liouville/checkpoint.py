@@ -41,10 +41,15 @@ from liouville.network import ChannelsLast, Connector, Half, Lift, Network
 from liouville.operators import Conv, Dense, Graph
 from liouville.randomness import seeded
 from liouville.schemes import FORMER_NAMES, SCHEMES
+from liouville.sketch import Sketch, TooLargeError
 
 FORMAT = "liouville-1"
 WITH_FACTS = "liouville-2"  # a format of its own, so that earlier versions say what they lack
 WITH_PREPROCESSING = "liouville-3"
+_ARGUMENT = "argument."  # how the names of tensors begin that are no weights
+# What loading may take beside the file: the network, and what its constructors draw or try on the way.
+_SPARE, _FACTOR, _OBJECT = 1 << 25, 6, 1 << 12  # bytes; per byte of the file; bytes of a module without weights
+_FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError)
 
 Reader = Callable[[Any], dict[str, Any]]
@@ -103,7 +108,7 @@ def describe(thing: Any, tensors: dict[str, Tensor] | None = None) -> Any:
     if isinstance(thing, Tensor):
         if tensors is None:
             raise ValueError("a tensor argument can be described only when saving.")
-        key = f"argument.{len(tensors)}"
+        key = f"{_ARGUMENT}{len(tensors)}"
         tensors[key] = thing.detach().cpu().contiguous()
         return {"type": "Tensor", "key": key}
     if isinstance(thing, Activation):
@@ -181,9 +186,11 @@ def load(path: str | os.PathLike[str]) -> Any:
     """
     content = _read(Path(path))
     try:
+        _require_fits(content)
         return _assembled(content).eval()
     except _UNFIT as error:
-        raise DamagedModelError(f"{path}: its description does not fit its weights ({error}).") from error
+        why = str(error).strip().partition("\n")[0].rstrip(".:")  # torch goes on with lists of what it would take
+        raise DamagedModelError(f"{path}: its description does not fit its weights ({why}).") from error
     except _UnregisteredError as error:
         raise ValueError(f"{path}: {error}") from error
     except ValueError as error:
@@ -269,10 +276,34 @@ def _assembled(content: _Content) -> nn.Module:
         network = _build(parse(content.description, "its description"), content.tensors)
     if not isinstance(network, nn.Module):
         raise TypeError(f"it describes a {type(network).__name__}, not a module")
-    _fill(network, {k: v for k, v in content.tensors.items() if not k.startswith("argument.")})
+    _fill(network, {k: v for k, v in content.tensors.items() if not k.startswith(_ARGUMENT)})
     if content.facts is not None:
         network.facts = Facts.from_dict(parse(content.facts, "its facts"), "facts")  # type: ignore[assignment]
     return network
+
+
+def _require_fits(content: _Content) -> None:
+    """Raise where the description is of another network than the weights, before memory is taken for it."""
+    state = {k: v for k, v in content.tensors.items() if not k.startswith(_ARGUMENT)}
+    size = len(content.description) + len(content.facts or "") + sum(v.nbytes for v in content.tensors.values())
+    allowance = _SPARE + _FACTOR * size
+    objects = content.description.count('"type"')
+    if objects * _OBJECT > allowance:
+        raise TooLargeError(f"it describes {objects:,} parts, and has {size:,} bytes")
+    with Sketch(allowance, strict=True), seeded(0):
+        network = _build(parse(content.description, "its description"), content.tensors)
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"it describes a {type(network).__name__}, not a module")
+    planned = network.state_dict()
+    for name in sorted(planned.keys() ^ state.keys()):
+        raise TypeError(f"{name} is {'not in the file' if name in planned else 'no weight of this network'}")
+    for name, tensor in state.items():
+        if planned[name].shape != tensor.shape:
+            was, is_ = tuple(planned[name].shape), tuple(tensor.shape)
+            raise TypeError(f"{name} has shape {is_} in the file, and {was} in the network that it describes")
+        known = planned[name].dtype
+        if tensor.dtype not in (_FLOATS if known in _FLOATS else {known}):
+            raise TypeError(f"{name} has the dtype {tensor.dtype} in the file, expected {known}")
 
 
 def _require_loadable(content: _Content) -> None:

@@ -16,6 +16,7 @@ __all__ = [
     "Rule",
     "Size",
     "conform",
+    "content",
     "parse",
     "read",
     "read_lines",
@@ -36,6 +37,8 @@ from typing import Annotated, Any, Literal, NamedTuple, NoReturn
 _NOTHING = object()  # what is missing
 _LARGEST = 2**63 - 1  # of a whole number
 _BYTES = 1 << 28  # of a document
+_SPARE, _FACTOR = 3 << 24, 7  # bytes that a document may take in memory, and per byte of its own
+_COSTS = {"[": 64, "{": 240, ",": 20, ":": 40, '"': 24}  # bytes that Python takes for what these begin or separate
 
 
 class Rule(NamedTuple):
@@ -73,16 +76,16 @@ def read(path: str | os.PathLike[str]) -> Any:
         OSError: it cannot be read.
         ValueError: it is not JSON as the standard has it, in UTF-8, with every name once in its object.
     """
-    return parse(_content(Path(path)), str(path))
+    return parse(content(path), str(path))
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[Any]:
     """The JSON values in a file, one a line, refused as in `read`; blank lines are left out."""
-    lines = enumerate(_content(Path(path)).splitlines(), 1)
+    lines = enumerate(content(path).splitlines(), 1)
     return [parse(line, f"line {k} of {path}") for k, line in lines if line.strip()]
 
 
-def parse(content: bytes | str, name: str) -> Any:
+def parse(document: bytes | str, name: str) -> Any:
     """The JSON value in a text; ``name`` is what an error calls it.
 
     Examples:
@@ -92,7 +95,8 @@ def parse(content: bytes | str, name: str) -> Any:
         ValueError: config.json is damaged: it is not JSON (NaN is no number of JSON).
     """
     try:
-        text = content if isinstance(content, str) else content.decode("utf-8-sig")
+        text = document if isinstance(document, str) else document.decode("utf-8-sig")
+        _require_light(text)
         return json.loads(
             text, object_pairs_hook=_object, parse_constant=_refuse, parse_float=_finite, parse_int=_whole
         )
@@ -259,12 +263,25 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:56]} ..."
 
 
-def _content(path: Path) -> bytes:
+def content(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file that holds JSON.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no file, or larger than any document of ours.
+    """
+    path = Path(path)
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is damaged: it is not a file.")
     if path.exists() and path.stat().st_size > _BYTES:
         raise ValueError(f"{path} is damaged: it is larger than {_BYTES >> 20} MiB.")
     return path.read_bytes()
+
+
+def _require_light(text: str) -> None:
+    """A file of brackets takes twenty times its size in memory; documents that say something, a few times theirs."""
+    if sum(cost * text.count(mark) for mark, cost in _COSTS.items()) > _SPARE + _FACTOR * len(text):
+        raise ValueError("it has too many parts for its size")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

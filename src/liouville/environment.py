@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["LAUNCHER", "NEEDED", "RENDEZVOUS", "is_first", "launched", "processes", "require_environment", "several"]
+__all__ = [
+    "LAUNCHER",
+    "NEEDED",
+    "RENDEZVOUS",
+    "is_first",
+    "launched",
+    "local_processes",
+    "processes",
+    "require_environment",
+    "several",
+]
 
 import os
 
@@ -30,6 +40,11 @@ def processes() -> int:
 def several() -> bool:
     """Whether this process is one of several."""
     return processes() > 1
+
+
+def local_processes() -> int:
+    """How many of them are on this machine."""
+    return (_number("LOCAL_WORLD_SIZE") or 1) if several() else 1
 
 
 def is_first() -> bool:

@@ -323,8 +323,13 @@ def _with_backprop(module: Any, engine: Backprop, made: dict[nn.Module, nn.Modul
 
 
 @torch.no_grad()
-def outputs_of(network: nn.Module, x: Tensor) -> Tensor:
+def outputs_of(network: nn.Module, x: Tensor, before: int = 0) -> Tensor:
     """The outputs of a network for a whole set, (samples, outputs) in float64, in evaluation mode.
+
+    Args:
+        network: whichever.
+        x: the samples.
+        before: how many samples came before these, for the row that an error names.
 
     Raises:
         ValueError: for inputs that the network does not accept, or an output that is not finite; the row is named.
@@ -337,7 +342,7 @@ def outputs_of(network: nn.Module, x: Tensor) -> Tensor:
         raise ValueError(f"the network does not accept inputs of shape {tuple(x.shape[1:])}: {error}.") from error
     outputs = outputs.reshape(len(x), -1).double()
     if not outputs.isfinite().all():
-        row = int((~outputs.isfinite()).any(1).nonzero()[0]) + 1
+        row = before + int((~outputs.isfinite()).any(1).nonzero()[0]) + 1
         raise ValueError(f"the network's output is not finite for row {row} (counted from 1); are the inputs raw?")
     return outputs
 

@@ -7,7 +7,7 @@ broadcast. <K y, z> = <y, K^T z> holds exactly for every operator.
 
 from __future__ import annotations
 
-__all__ = ["Conv", "Dense", "Graph", "Operator", "spectral_norm"]
+__all__ = ["Conv", "Dense", "Graph", "Operator"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from liouville.graphs import Pattern, adjacency, as_pattern
-from liouville.precision import in_working_precision
+from liouville.norms import spectral_norm
 
 _CONV = {
     1: (F.conv1d, F.conv_transpose1d),
@@ -259,11 +259,3 @@ class Conv(Operator):
         """The sum of the spectral norms of the stencil's matrices; exact for a 1x1 kernel."""
         taps = weight.flatten(-self.dims).movedim(-1, 0)
         return spectral_norm(taps).sum(0)
-
-
-def spectral_norm(matrices: Tensor) -> Tensor:
-    """||K||_2 of each matrix of a stack, in float32 for 16 bits; infinite where an entry is not finite."""
-    matrices = in_working_precision(matrices)
-    finite = matrices.isfinite().flatten(-2).all(-1)
-    norms = torch.linalg.matrix_norm(torch.where(matrices.isfinite(), matrices, 0.0), ord=2)
-    return torch.where(finite, norms, torch.inf)

@@ -159,12 +159,16 @@ class Task:
 
     def score(self, scores: Tensor, y: Tensor, weight: Tensor | None = None) -> float:
         """Accuracy in [0, 1], of all labels of a sample together, or r2 <= 1; over weighted samples where asked."""
+        return float(self.scored(scores, y, weight))
+
+    def scored(self, scores: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The same, still on its device."""
         if self.classes:
             hits = self.labels(scores) == y
             hits = (hits.all(1) if hits.ndim > 1 else hits).double()
-            return float(hits.mean() if weight is None else (hits * weight).sum() / weight.sum())
+            return hits.mean() if weight is None else (hits * weight).sum() / weight.sum()
         scores, y = in_working_precision(scores), y.view_as(scores)
         if weight is None:
-            return float(1 - (scores - y).square().sum() / (y - y.mean(0)).square().sum())
+            return 1 - (scores - y).square().sum() / (y - y.mean(0)).square().sum()
         w = (weight / weight.sum()).view(-1, *(1,) * (y.ndim - 1))
-        return float(1 - (w * (scores - y).square()).sum() / (w * (y - (w * y).sum(0)).square()).sum())
+        return 1 - (w * (scores - y).square()).sum() / (w * (y - (w * y).sum(0)).square()).sum()

@@ -335,8 +335,10 @@ def test_arrays_of_any_real_type_are_read(predict, kind):
 
 
 def test_a_gzip_file_that_unpacks_to_very_much_is_refused_before_it_does(predict, monkeypatch):
-    monkeypatch.setattr("liouville.data.content._LARGE", 2**16)
-    assert "unpacks to more than 200 times its size" in refused(predict(gzip.compress(b"1,2\n" * 2**20)))
+    monkeypatch.setattr("liouville.data.content._SMALL", 2**16)
+    packed = gzip.compress(b"1,2\n" * 2**16)
+    assert "20 times its own size" in refused(predict(packed))
+    assert len(predict(packed, "--unpack", "2000").out.splitlines()) == 1 + 2**16
 
 
 def test_without_pandas_the_extra_is_named_and_arrays_are_still_read(predict, monkeypatch):

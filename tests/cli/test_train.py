@@ -192,7 +192,7 @@ def test_help_names_exactly_what_there_is():
         ("lift", LIFTS),
         ("init", INITS),
         ("dtype", DTYPES),
-        ("device", DEVICES),
+        ("device", (*DEVICES, "cuda:1")),
         ("optimizer", (*settings.OPTIMIZERS, settings.GaussNewton.optimizer)),
         ("head", settings.HEADS),
         ("safeguard", settings.SAFEGUARDS),

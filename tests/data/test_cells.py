@@ -91,4 +91,4 @@ def test_records_are_those_of_the_csv_module(separator):
         found = records(buffer.getvalue().encode(), "table")
         assert [found.row(k) for k in range(len(found))] == rows
         before = [sum(1 + "".join(row).count("\n") for row in rows[:k]) for k in range(5)]
-        assert found.lines.tolist() == [1 + k for k in before] and found.cells.tolist() == [3] * 5
+        assert list(found.lines) == [1 + k for k in before] and found.cells.tolist() == [3] * 5

@@ -250,7 +250,7 @@ def test_compiled_as_one_operator(kernel):
 def test_the_operator_keeps_the_contract_of_torch(kernel):
     flow = lv.Flow(pair(4, kernel), lv.Verlet(), T=0.7)
     theta = [w.detach().requires_grad_() for w in flow.field.theta()]
-    code = ops._encoded(kernel_for(flow.scheme, flow.field), flow.h, flow.layers)
+    code = ops._encoded(kernel_for(flow.scheme, flow.field, None), flow.h, flow.layers)
     for y in (randn(2, 4, 5, 3), randn(2, 4, 5, 3).contiguous(memory_format=torch.channels_last)):
         state = [x.detach().requires_grad_() for x in flow.field.split(y)]
         torch.library.opcheck(ops._shears, (*state, theta, *code))

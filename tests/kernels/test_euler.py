@@ -224,7 +224,7 @@ def test_memory_is_one_state_for_a_segment_of_layers():
 def test_the_operators_keep_torchs_contract():
     for make in (hamiltonian, antisymmetric):
         flow, y = flow_of(make(4, 20)), randn(3, 4)
-        plan = kernel_for(flow.scheme, flow.field)
+        plan = kernel_for(flow.scheme, flow.field, None)
         plain = [w.detach() for w in plan.weights(flow.field.theta())]
         weights, run = [w.clone().requires_grad_() for w in plain], (plan.activation, 20, flow.h)
         torch.library.opcheck(ops._euler, (y.clone().requires_grad_(), weights, *run))

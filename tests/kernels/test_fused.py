@@ -243,7 +243,7 @@ def test_leaving_the_grid_is_an_arithmetic_error():
 def test_the_operators_keep_torchs_contract():
     flow, y = lv.Flow(pair(5, p_features=2), lv.Verlet(), T=0.7), randn(3, 5)
     theta = [w.detach().requires_grad_() for w in flow.field.theta()]
-    code, factors = ops._encoded(kernel_for(flow.scheme, flow.field), flow.h, flow.layers)
+    code, factors = ops._encoded(kernel_for(flow.scheme, flow.field, None), flow.h, flow.layers)
     p, q = (x.contiguous().requires_grad_() for x in y.split((2, 3), -1))
     torch.library.opcheck(ops._shears, (p, q, theta, code, factors))
     plain = [w.detach() for w in theta]

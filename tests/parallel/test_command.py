@@ -135,6 +135,19 @@ def test_the_first_process_killed_another_one_says_it(tmp_path):
     assert code == 1 and said == "liouville: error: another process of this run died, stopped or cannot be reached.\n"
 
 
+@linux
+@pytest.mark.slow
+def test_processes_end_with_a_launcher_that_is_killed_and_the_run_goes_on(tmp_path):
+    folder = tmp_path / "run"
+    more = ("--epochs", "100000", "--quiet", "--out", str(folder))
+    with subprocess.Popen(words(*more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as launcher:
+        wait_for(lambda: (folder / "history.jsonl").is_file() and (folder / "history.jsonl").stat().st_size)
+        children = children_of(launcher.pid)
+        launcher.kill()
+        wait_for(lambda: not any(rank_of(pid) for pid in children))
+    assert (folder / "checkpoint.safetensors").is_file() and not (folder / "lock").exists()
+
+
 @pytest.mark.slow
 def test_under_torchrun(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *words()[1:-2]]

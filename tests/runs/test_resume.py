@@ -82,6 +82,14 @@ def test_without_a_state_it_begins_again_to_the_same_bits(ended, tmp_path):
     assert same(ended, tmp_path / "whole")
 
 
+def test_what_a_process_left_that_was_killed_at_once_is_no_run(tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in ("lock", ".reserve", ".config.json.x1y2.json"):
+        (tmp_path / "run" / name).write_text("")
+    assert runs.train(PLAN, out=tmp_path / "run").finished
+    assert not {"lock", ".reserve", ".config.json.x1y2.json"} & set(contents(tmp_path / "run"))
+
+
 def test_nothing_to_go_on_with_begins(tmp_path):
     assert runs.train(PLAN, out=tmp_path / "run", resume=True).finished
 

@@ -93,6 +93,8 @@ def _deepened(network: nn.Module, engine: Backprop, twice: bool) -> nn.Module:
 def _peak(network: nn.Module, x: Tensor) -> float:
     network.zero_grad(set_to_none=True)
     if x.device.type == "cuda":
+        network(x).sum().backward()  # a first step makes the libraries' workspaces, which no step pays again
+        network.zero_grad(set_to_none=True)
         torch.cuda.reset_peak_memory_stats(x.device)
         before = torch.cuda.memory_allocated(x.device)
         network(x).sum().backward()

@@ -32,7 +32,8 @@ from liouville.analysis.proofs.assumptions import activation_of, is_shipped
 from liouville.analysis.proofs.untouched import FIELDS, require_untouched
 from liouville.flow import Flow, flows_of, require_tensor
 from liouville.network import ChannelsLast, Connector, Half, Lift, Network, evaluation_mode
-from liouville.operators import Conv, spectral_norm
+from liouville.norms import spectral_norm
+from liouville.operators import Conv
 from liouville.precision import name_of, working
 
 _NON_EXPANSIVE = (Lift, Half, ChannelsLast, nn.Identity, nn.Flatten, nn.Dropout, nn.ReLU, nn.Tanh)

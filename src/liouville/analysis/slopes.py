@@ -59,7 +59,8 @@ def log_multiplier_bound(flow: Flow, theta: Theta, steps: int | None, backwards:
         at = worst(sectors, found.multipliers)
     if value is None or at is None:
         return None
-    proved = _upwards(value, working(next(flow.parameters()).dtype))
+    like = next(flow.parameters())
+    proved = _upwards(value, working(like.dtype)).to(like.device)  # computed on the CPU
     if not torch.is_grad_enabled():
         return proved
     ratio = sectors.ratio()  # multipliers that follow the sizes of the weights, as in a budget

@@ -183,7 +183,9 @@ class Grid(Arithmetic):
         return part[0].sum().reshape(1)
 
     def in_range(self, found: Callable[[], Reach]) -> bool:
-        met = [unit * float(torch.stack(ends).abs().max()) for unit, ends in (self.ends or {}).items()]
+        largest = [torch.stack(ends).abs().max().double() for ends in (self.ends or {}).values()]
+        numbers = torch.stack(largest).tolist() if largest else []  # in one transfer from the device
+        met = [unit * number for unit, number in zip(self.ends or {}, numbers, strict=True)]
         furthest = math.nan if any(map(math.isnan, met)) else max(met, default=0.0)
         before = self.spacing
         if furthest < self.range.limit:

@@ -51,15 +51,15 @@ class _Walk:
         self.parts: list[Part] = []
         self.probes: drift.Probes | None = None
 
-    def begin(self, parts: list[Part], dtype: torch.dtype) -> None:
+    def begin(self, parts: list[Part], digits: drift.Digits) -> None:
         """Start at the last state; drift is judged when torch's whole pass is over."""
-        self.parts, self.probes = parts, drift.Probes(self.run.fingerprints(parts))
-        torch.autograd.Variable._execution_engine.queue_callback(lambda: self.end(dtype))
+        self.parts, self.probes = parts, self.run.probes(parts)
+        torch.autograd.Variable._execution_engine.queue_callback(lambda: self.end(digits))
 
-    def end(self, dtype: torch.dtype) -> None:
+    def end(self, digits: drift.Digits) -> None:
         probes, self.probes, self.parts = self.probes, None, []
         if probes is not None and probes.found:
-            drift.judge(probes, self.run.layers, (), dtype, self.run.anchors)
+            drift.judge(probes, self.run.layers, (), digits, self.run.anchors, self.run.checks)
 
     def row(self, j: int, tensors: Sequence[Tensor], needed: Sequence[bool]) -> Row:
         """The tensors that layer j reads: the parameters of its block, and the arguments as leaves."""

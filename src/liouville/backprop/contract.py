@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from liouville.devices import is_capturing
 from liouville.fields.stochastic import original
 
 _any_autocast = torch._C._is_any_autocast_enabled
@@ -73,8 +74,12 @@ def require_plain_autograd(tensors: Sequence[Tensor]) -> None:
 def watched(field: Any, device: torch.device, largest: float = math.inf) -> Iterator[None]:
     """Raise a `RuntimeError` if the block draws from torch's global random streams or changes a buffer.
 
-    For a buffer of more than ``largest`` entries only the version counter is checked, which needs no memory.
+    For a buffer of more than ``largest`` entries only the version counter is checked, which needs no memory; so for one
+    on CUDA, whose numbers the host would wait for. While a CUDA graph is recorded none of it can be checked.
     """
+    if device.type == "cuda" and is_capturing():
+        yield
+        return
     start = streams(device)
     with unwritten(field, largest):
         yield
@@ -89,7 +94,8 @@ def watched(field: Any, device: torch.device, largest: float = math.inf) -> Iter
 def unwritten(field: Any, largest: float = math.inf) -> Iterator[None]:
     """Raise a `RuntimeError` if the block changes a buffer, as `watched` does."""
     buffers: dict[str, tuple[Tensor, Tensor | int]] = {
-        name: (b, b.detach().clone() if b.numel() <= largest else b._version) for name, b in field.named_buffers()
+        name: (b, b.detach().clone() if b.numel() <= largest and not b.is_cuda else b._version)
+        for name, b in field.named_buffers()
     }
     yield
     now = dict(field.named_buffers())

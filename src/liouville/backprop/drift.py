@@ -1,22 +1,24 @@
 r"""The distance of a rebuilt state from the state of the forward pass: measured, not assumed.
 
 The forward pass keeps a fingerprint of the state at up to 33 depths, whatever N; the backward pass compares the states
-rebuilt there. Nothing is read from the device before the end of the backward pass.
+rebuilt there. Nothing is read from the device before the end of the backward pass, and then in one transfer, or later
+where `liouville.backprop.late` says so.
 """
 
 from __future__ import annotations
 
-__all__ = ["DriftWarning", "Probes", "depths", "judge", "warn_once"]
+__all__ = ["Digits", "DriftWarning", "Probes", "depths", "judge", "warn_once"]
 
 import math
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from liouville.backprop import late
 from liouville.backprop.contract import impure
 from liouville.backprop.layers import Layers
 from liouville.fields.base import Theta, VectorField
@@ -37,15 +39,23 @@ def depths(layers: int) -> set[int]:
     return {k * layers // _DEPTHS for k in range(_DEPTHS)} | {layers - 1}
 
 
+class Digits(NamedTuple):
+    """What the state and the velocities of a run are computed with: a word, and the spacing of numbers at 1."""
+
+    name: str
+    eps: float
+
+
 class Probes:
     """Findings of the backward pass: at some layers, the error of the state and its proper size.
 
     Args:
         end: fingerprints of the last state.
+        products: eps of the numbers that are multiplied, where it is not that of the velocities' dtype.
     """
 
-    def __init__(self, end: Sequence[Tensor]) -> None:
-        self.end = end
+    def __init__(self, end: Sequence[Tensor], products: float = 0.0) -> None:
+        self.end, self.products = end, products
         self.found: dict[int, tuple[Tensor, Tensor]] = {}
         self.impurity = torch.zeros((), dtype=torch.float64, device=end[0].device)
 
@@ -61,29 +71,44 @@ class Probes:
         """Compare the last layer's velocities with those of the forward pass, in units of their own precision."""
         for a, b in zip(now, kept, strict=True):
             off, size = _largest([a - b]), _largest([b])
-            bearable = torch.finfo(b.dtype).eps ** 0.5 * size.clamp(min=_smallest([b]))
+            bearable = max(torch.finfo(b.dtype).eps, self.products) ** 0.5 * size.clamp(min=_smallest([b]))
             self.impurity = torch.maximum(self.impurity, torch.where(size.isfinite(), off / bearable, 0.0))
 
-    def errors(self) -> dict[int, float]:
-        """Relative errors by layer, in one transfer from the device."""
+    def values(self) -> Tensor:
+        """The impurity, then the relative errors in the order of ``found``, on the device."""
         off, size = (torch.stack(row).double() for row in zip(*self.found.values(), strict=True))
         off = torch.where(off.isfinite(), off, torch.inf)
         # zeros that moved away come back with a rounding of the value they had reached
         after = torch.cat((_largest(self.end).reshape(1), size[:-1]))
         least = torch.maximum(0.01 * after, size).clamp(min=_smallest(self.end))
         # a state that was not finite is skipped
-        return dict(zip(self.found, torch.where(least.isfinite(), off / least, 0.0).tolist(), strict=True))
+        return torch.cat((self.impurity.reshape(1), torch.where(least.isfinite(), off / least, 0.0)))
 
 
-def judge(probes: Probes, layers: Layers, theta: Theta, dtype: torch.dtype, anchors: int | None) -> None:
+def judge(
+    probes: Probes, layers: Layers, theta: Theta, digits: Digits, anchors: int | None, checks: late.Checks | None = None
+) -> None:
     """Raise where a layer could not be undone; warn, once per field, where half of the digits are lost.
 
-    ``dtype`` is the dtype of the state, or of autocast: a 16-bit velocity evaluated at a state one rounding away may
-    differ by a 16-bit rounding.
+    ``digits`` are those of the state, of autocast, or of products: a 16-bit velocity evaluated at a state one rounding
+    away may differ by a 16-bit rounding. With ``checks`` it is judged when those are read.
     """
     if probes.impurity.is_meta:  # fake tensors have no values that could drift
         return
-    field, errors = original(layers.field), probes.errors()
+    order = list(probes.found)
+    if checks is not None:
+        theta, layers.left = (), []  # by then they are others
+
+    def verdict(numbers: Sequence[float]) -> None:
+        _judge(numbers[0], dict(zip(order, numbers[1:], strict=True)), layers, theta, digits, anchors)
+
+    late.settle(probes.values(), verdict, checks)
+
+
+def _judge(
+    impurity: float, errors: dict[int, float], layers: Layers, theta: Theta, digits: Digits, anchors: int | None
+) -> None:
+    field = original(layers.field)
     if layers.arithmetic.exact:
         if any(errors.values()):
             raise RuntimeError(
@@ -91,9 +116,9 @@ def judge(probes: Probes, layers: Layers, theta: Theta, dtype: torch.dtype, anch
                 "not deterministic here; call torch.use_deterministic_algorithms(True), or use Reversible()."
             )
         return
-    if not float(probes.impurity) <= 1:
+    if not impurity <= 1:
         raise RuntimeError(f"the last layer gave another velocity in the backward pass: {impure(field)}.")
-    half, last = torch.finfo(dtype).eps ** 0.5, layers.field.layers - 1
+    half, last = digits.eps**0.5, layers.field.layers - 1
     if not errors[last] <= half:
         raise RuntimeError(
             f"the last layer could not be undone: the state rebuilt in front of it is off by {errors[last]:.2g} of its "
@@ -105,7 +130,7 @@ def judge(probes: Probes, layers: Layers, theta: Theta, dtype: torch.dtype, anch
         better = "Reversible(exact=True), " if isinstance(layers.scheme, ShearScheme) else ""
         warn_once(
             field,
-            f"the states that Reversible rebuilt have lost half of the digits of {str(dtype).removeprefix('torch.')} "
+            f"the states that Reversible rebuilt have lost half of the digits of {digits.name} "
             f"from layer {lost} of {last + 1} down (off by {errors[lost]:.1g} of their size there, "
             f"{max(errors.values()):.1g} at worst{_margin(layers, theta)}), and the gradients with them. Use {better}"
             f"Reversible(anchors={_bearable(errors, last + 1, half, anchors)}), Checkpointed(), or smaller steps.",
@@ -152,6 +177,8 @@ def _smallest(tensors: Sequence[Tensor]) -> float:
 
 
 def _margin(layers: Layers, theta: Theta) -> str:
+    if not theta:
+        return ""
     try:
         rate = layers.field.rate(theta)
     except NotImplementedError:

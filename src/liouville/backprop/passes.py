@@ -11,12 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liouville.backprop import drift
+from liouville.backprop import drift, late
 from liouville.backprop.arithmetic import Part
 from liouville.backprop.contract import is_autocast
 from liouville.backprop.layers import Layers, Sums
+from liouville.devices import TF32, fast_products
 from liouville.fields.base import Theta
 from liouville.fields.blocks import Rows
+from liouville.fields.wrapped import product_of
+from liouville.precision import name_of
 from liouville.schemes.base import State
 
 Kept = dict[tuple[str, int], list[Tensor]]
@@ -39,6 +42,7 @@ class Run:
         self.depth = layers.field.layers
         self.anchored = set(range(anchors, self.depth, anchors)) if anchors and returns else set()
         self.probed = drift.depths(self.depth) if returns else set()
+        self.checks = late.pending()
 
     def forward(self, state: State, theta: Sequence[Tensor], needed: Sequence[bool]) -> tuple[State, Kept]:
         """The last state, and the tensors that the backward pass will need."""
@@ -48,7 +52,8 @@ class Run:
                 return found
 
     def _down(self, state: State, theta: Sequence[Tensor], needed: Sequence[bool]) -> tuple[State, Kept]:
-        layers, kept, self.device = self.layers, {}, state[0].device.type
+        layers, kept = self.layers, {}
+        self.device, self.dtype = state[0].device.type, state[0].dtype
         weights = _weights(self.theta, theta, needed if layers.arithmetic.repeats else (False,) * len(needed))
         parts = layers.enter(state)
         for j in range(self.depth):
@@ -71,7 +76,7 @@ class Run:
         gradients = weights.zeros()
         sums = [g for g in gradients if g is not None]
         parts = self.parts(kept["end", self.depth], len(costate))
-        probes = drift.Probes(self.fingerprints(parts))
+        probes = self.probes(parts)
         costate = [torch.empty_like(x).copy_(g) for x, g in zip(self.layers.leave(parts), costate, strict=True)]
         for j in reversed(range(self.depth)):
             rows = Sums([g[j if len(g) > 1 else 0] for g in sums])
@@ -83,7 +88,7 @@ class Run:
                 probes.compare(j, self.fingerprints(parts), kept["probe", j])
             if ("anchor", j) in kept:
                 parts = self.parts(kept["anchor", j], len(costate))
-        drift.judge(probes, self.layers, self.theta(*theta), self.precision(costate), self.anchors)
+        drift.judge(probes, self.layers, self.theta(*theta), self.precision(costate), self.anchors, self.checks)
         return costate, gradients
 
     def shield(self) -> contextlib.AbstractContextManager[Any]:
@@ -96,11 +101,21 @@ class Run:
         """A few numbers of each part, to check whether it was rebuilt."""
         return [self.layers.arithmetic.fingerprint(part) for part in parts]
 
-    def precision(self, costate: Sequence[Tensor]) -> torch.dtype:
-        """The dtype of lowest precision that a state or a velocity of this run may have."""
+    def probes(self, parts: Sequence[Part]) -> drift.Probes:
+        """What the backward pass is judged by, from its beginning."""
+        return drift.Probes(self.fingerprints(parts), TF32 if self._multiplies_fast() else 0.0)
+
+    def precision(self, costate: Sequence[Tensor]) -> drift.Digits:
+        """The numbers of lowest precision that a state, a velocity or a product of this run may have."""
         with self.layers.autocast():
             cast = [torch.get_autocast_dtype(self.device)] if is_autocast(self.device) else []
-        return max([x.dtype for x in costate] + cast, key=lambda dtype: torch.finfo(dtype).eps)
+        dtype = max([x.dtype for x in costate] + cast, key=lambda dtype: torch.finfo(dtype).eps)
+        eps = torch.finfo(dtype).eps
+        fast = eps < TF32 and self._multiplies_fast()
+        return drift.Digits("TF32", TF32) if fast else drift.Digits(name_of(dtype), eps)
+
+    def _multiplies_fast(self) -> bool:
+        return self.device == "cuda" and fast_products(self.dtype, self.device, product_of(self.layers.field))
 
     def parts(self, flat: Sequence[Tensor], number: int) -> list[Part]:
         """Copies, grouped by part: the backward pass changes them in place."""

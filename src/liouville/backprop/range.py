@@ -66,7 +66,7 @@ class Range:
     def __init__(self, state: State, dtype: torch.dtype, bits: int | None = None) -> None:
         usual, self.limit = (57, 2.0**62) if dtype == torch.float64 else (27, 2.0**30)
         bits = usual if bits is None else bits
-        self.largest = max(float(x.detach().abs().max()) if x.numel() else 0.0 for x in state)
+        self.largest = float(_largest(*(x.detach() for x in state)))
         if not math.isfinite(self.largest):
             raise ArithmeticError("the input of an exactly reversible run must be finite, but an entry of it is not.")
         self.finest, self.resolved = 4 * torch.finfo(dtype).tiny, bits - 7

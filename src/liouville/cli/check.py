@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from liouville.cli.exits import BadInput, Broken
-from liouville.cli.options import convert_data_options
+from liouville.cli.options import convert_data_options, on_device
 from liouville.cli.output import say, table
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     "-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Option of the data set."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
-def check(run: str, data: str | None, data_options: tuple[str, ...], as_json: bool) -> None:
+@on_device
+def check(run: str, data: str | None, data_options: tuple[str, ...], as_json: bool, device: str) -> None:
     """Check the network of RUN, a run folder or a model file, and write certificate.json into the run folder, except
     with other data than the run's.
 
@@ -42,7 +43,7 @@ def check(run: str, data: str | None, data_options: tuple[str, ...], as_json: bo
     torch.set_flush_denormal(True)
     if data_options and data is None:
         raise BadInput("-d belongs to --data; give both, or none for the run's own data.")
-    certificate, folder = _certify(run, data, data_options)
+    certificate, folder = _certify(run, data, data_options, device)
     if folder is not None and data is None:  # over other data it is not the run's
         _write(folder, certificate)
     if as_json:
@@ -56,20 +57,22 @@ def check(run: str, data: str | None, data_options: tuple[str, ...], as_json: bo
         raise Broken(f"{run} is not what it claims to be. {reasons}.")
 
 
-def _certify(name: str, data: str | None, options: tuple[str, ...]) -> tuple[Certificate, Path | None]:
+def _certify(name: str, data: str | None, options: tuple[str, ...], device: str) -> tuple[Certificate, Path | None]:
     """The certificate, and the run folder that it belongs to."""
     from liouville.checkpoint import DamagedModelError, load
     from liouville.runs.certifying import damaged, measured, sound
+    from liouville.runs.place import device_of
 
+    place = device_of(device)
     run, file = find_run(name)
     folder = run.path if run is not None else None
     if run is not None and data is None:
-        return run.certificate(), folder
+        return run.certificate(place), folder
     try:
         network = load(file)
     except DamagedModelError as error:
         return damaged(file, str(error)), folder
-    return measured(network, split_of(run, data, options), sound()), folder
+    return measured(network.to(place), split_of(run, data, options), sound()), folder
 
 
 def find_run(name: str) -> tuple[Run | None, Path]:

@@ -16,6 +16,7 @@ from liouville.cli import parallel
 from liouville.cli.exits import BadInput, Interrupted
 from liouville.cli.wording import in_options
 from liouville.names import suggestion
+from liouville.terminal import printable
 
 DEBUG = "LIOUVILLE_DEBUG"
 _EXPECTED = (ValueError, OSError, ImportError, ArithmeticError, NotImplementedError)
@@ -64,7 +65,7 @@ def guarded(command: Callable[[], object], options: Collection[str] = ()) -> int
 def _show_warning(text: str, category: type[Warning]) -> None:
     """One line, of the first process only; what a library below deprecates concerns nobody who types a command."""
     if not issubclass(category, DeprecationWarning) and os.environ.get("RANK", "0") == "0":
-        click.echo(f"liouville: warning: {' '.join(text.split())}", err=True)
+        click.echo(printable(f"liouville: warning: {' '.join(text.split())}"), err=True)
 
 
 def _text(error: BaseException) -> str:
@@ -76,7 +77,7 @@ def _text(error: BaseException) -> str:
 
 
 def _report(message: str, code: int) -> int:
-    return parallel.report(f"liouville: {' '.join(message.split())}\n", code)
+    return parallel.report(f"liouville: {printable(' '.join(message.split()))}\n", code)
 
 
 def _usage(error: click.UsageError) -> str:

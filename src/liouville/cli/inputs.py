@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,26 +17,33 @@ from liouville.cli import arrays
 from liouville.cli.exits import BadInput
 from liouville.data import content
 
+_AT_ONCE = 2000  # samples
 Shape = Sequence[int | None]  # of one sample; None: any number
 
 
 class Inputs(NamedTuple):
     """What was read.
 
-    samples: (samples, *shape) in float64; of a table that a preprocessing reads, its columns by name.
+    samples: (samples, *shape), in the type in which they were kept.
     names: of the columns that are copied.
     copied: their text, a list for each.
     notes: sentences on what had to be guessed.
     """
 
-    samples: Any
+    samples: Tensor
     names: list[str]
     copied: list[list[str]]
     notes: list[str]
 
 
 def read_inputs(
-    name: str, shape: Shape, *, known: Sequence[str] | None = None, header: str = "auto", ids: Sequence[str] = ()
+    name: str,
+    shape: Shape,
+    *,
+    known: Sequence[str] | None = None,
+    header: str = "auto",
+    ids: Sequence[str] = (),
+    unpack: float = content.RATIO,
 ) -> Inputs:
     """The samples in a file, and the columns to copy.
 
@@ -47,6 +54,7 @@ def read_inputs(
         known: the names that a table's columns should have, if it has a header.
         header: whether a table's first row is one: "yes", "no", or "auto" to see.
         ids: names or numbers (from 1) of columns to copy.
+        unpack: how many times its own size a gzip file may unpack to.
 
     Raises:
         OSError: the file cannot be read.
@@ -54,7 +62,7 @@ def read_inputs(
         ValueError: it is empty or broken, of another width, or holds NaN or infinite values; the row is named.
     """
     shown = "standard input" if name == "-" else name
-    data = content.unpacked(read_bytes(name), shown)
+    data = content.unpacked(read_bytes(name), shown, unpack)
     if not data.strip(b"\r\n "):
         raise ValueError(f"{shown} is empty; expected one row for each sample.")
     if not data.startswith((arrays.NPY, *arrays.IDX)):
@@ -120,13 +128,21 @@ def _fitted(array: Tensor, shape: Shape, name: str) -> Tensor:
             array = array.unsqueeze(1)
         else:
             raise ValueError(f"{name} has samples of shape {_shown(wanted)}, expected {_shown(shape)}.")
-    bad = (~array.isfinite()).flatten(1).any(1).nonzero().flatten()
+    bad = _not_finite(array)
     if len(bad):
         raise ValueError(
             f"{name} has NaN or infinite values in {len(bad)} of {len(array)} rows, the first is row "
             f"{int(bad[0]) + 1} (counted from 1); remove or fill these rows."
         )
     return array
+
+
+def _not_finite(array: Tensor) -> Tensor:
+    """The rows with NaN or infinite values."""
+    if not array.is_floating_point():
+        return torch.empty(0, dtype=torch.int64)
+    finite = [part.isfinite().flatten(1).all(1) for part in array.split(_AT_ONCE)]
+    return (~torch.cat(finite)).nonzero().flatten()
 
 
 def _matches(got: Sequence[int], expected: Shape) -> bool:

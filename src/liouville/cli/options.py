@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["INTEGERS", "SectionedCommand", "convert_data_options", "convert_numbers", "section"]
+__all__ = ["INTEGERS", "SectionedCommand", "convert_data_options", "convert_numbers", "on_device", "section"]
 
 import copy
 import inspect
@@ -63,6 +63,12 @@ class SectionedCommand(click.Command):
         for name, records in sections.items():
             with formatter.section(name):
                 formatter.write_dl(records)
+
+
+def on_device(command: Any) -> Any:
+    """The command with ``--device``: where it runs a trained network."""
+    help = "Compute there; a network's file says nothing of where it was trained."
+    return click.option("--device", metavar="cpu|cuda|cuda:1", default="cpu", show_default=True, help=help)(command)
 
 
 def section(name: str) -> Callable[..., Callable[[Any], Any]]:

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 
 import click
 
+from liouville.terminal import printable
+
 
 def say(text: str = "") -> None:
     """A line on standard output, in the encoding that it has: click would take another in place of ASCII."""
-    click.echo(text, file=sys.stdout)
+    click.echo(printable(text), file=sys.stdout)
 
 
 def table(
@@ -27,15 +29,17 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    grid = Table(
+        title=Text(printable(title)), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for i, column in enumerate(columns):
         grid.add_column(column, style="cyan" if i == 0 else None, no_wrap=i == 0, overflow="fold")
     for row in rows:
-        grid.add_row(*(Text(cell) for cell in row))
+        grid.add_row(*(Text(printable(cell)) for cell in row))
     console = Console(highlight=False)
     console.print(grid)
     if note:
-        console.print(Text(note, style="dim"))
+        console.print(Text(printable(note), style="dim"))
 
 
 def _plain(title: str, rows: Sequence[Sequence[str]], note: str) -> None:

@@ -11,6 +11,7 @@ import click
 
 from liouville.cli.exits import BadInput
 from liouville.cli.options import convert_data_options
+from liouville.terminal import printable
 
 if TYPE_CHECKING:
     from liouville.data import Split, TableFile
@@ -94,8 +95,7 @@ def _ask_for_the_target(name: str, header: str | None) -> None:
 
 def note(text: str) -> None:
     """A sentence on standard error, in one line."""
-    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
-    click.echo(f"liouville: note: {text}", err=True)
+    click.echo(printable(f"liouville: note: {' '.join(text.split())}"), err=True)
 
 
 def described(split: Split) -> str:

@@ -6,7 +6,7 @@ any other one, fail, one of them says so.
 
 from __future__ import annotations
 
-__all__ = ["deafen", "follow", "report", "require_cores"]
+__all__ = ["deafen", "end", "follow", "report", "require_cores", "require_gpus"]
 
 import os
 import sys
@@ -35,6 +35,24 @@ def require_cores(nproc: int | None, force: bool) -> None:
         )
 
 
+def require_gpus(nproc: int | None, device: str | None) -> None:
+    """Raise where processes are to compute on CUDA and there is no GPU for each.
+
+    Raises:
+        BadInput: with the numbers, and what to do.
+    """
+    if nproc is None or nproc < 2 or not (device or "").lower().startswith("cuda"):
+        return
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus < nproc:
+        raise BadInput(
+            f"--nproc {nproc} --device {device} needs {nproc} GPUs, one for each process, and this machine has {gpus}; "
+            "give fewer processes, or --device cpu."
+        )
+
+
 def deafen() -> None:
     """What is left to do, do to its end: whoever started several processes ends them all when one has failed."""
     if several():
@@ -46,7 +64,7 @@ def follow(run: Callable[[], Any]) -> None:
     try:
         run()
     except KeyboardInterrupt:
-        _end(Interrupted.exit_code)
+        end(Interrupted.exit_code)
     except (ArithmeticError, ConnectionError) as error:
         raise Failed(str(error)) from error
 
@@ -57,7 +75,7 @@ def report(line: str, code: int) -> int:
         deafen()
         if _may_speak():
             sys.stderr.write(line)
-        _end(code)
+        end(code)
     sys.stderr.write(line)
     return code
 
@@ -77,8 +95,8 @@ def _may_speak() -> bool:
         return True
 
 
-def _end(code: int) -> NoReturn:
-    """At once: what is left of the transport waits for the others, or ends the process with words of its own."""
+def end(code: int) -> NoReturn:
+    """End this process at once: what is left of the transport waits for others, or ends it with words of its own."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(door.exit_code(code))

@@ -7,12 +7,14 @@ __all__ = ["predict"]
 import csv
 import io
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from liouville.cli.exits import BadInput
+from liouville.cli.options import on_device
 from liouville.cli.own import note
 
 if TYPE_CHECKING:
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from liouville.facts import Facts
     from liouville.network import Network
     from liouville.runs import Run
+
+
+_AT_ONCE = 2000  # samples
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last are full-width
 
 
 @click.command(short_help="Apply a trained network to new inputs.")
@@ -42,7 +48,25 @@ if TYPE_CHECKING:
     show_default=True,
     help="State whether the table's first row holds column names.",
 )
-def predict(run: str, inputs: str, out: str | None, probabilities: bool, ids: tuple[str, ...], header: str) -> None:
+@click.option(
+    "--unpack",
+    type=click.FloatRange(1),
+    metavar="TIMES",
+    default=20,
+    show_default=True,
+    help="Refuse a gzip file that unpacks to more than so many times its own size, and 4 MiB.",
+)
+@on_device
+def predict(
+    run: str,
+    inputs: str,
+    out: str | None,
+    probabilities: bool,
+    ids: tuple[str, ...],
+    header: str,
+    unpack: float,
+    device: str,
+) -> None:
     """Apply the network of RUN, a run folder or a model file, to INPUT.
 
     INPUT is a table of text (CSV, with or without a header), a .npy array, or an IDX file of images, gzipped or not;
@@ -56,10 +80,10 @@ def predict(run: str, inputs: str, out: str | None, probabilities: bool, ids: tu
 
     from liouville.cli.inputs import read_inputs
     from liouville.cli.rows import read_rows
-    from liouville.network import outputs_of
+    from liouville.runs.place import device_of
 
     torch.set_flush_denormal(True)
-    network = _open(run)
+    network = _open(run).to(device_of(device))
     facts: Facts | None = getattr(network, "facts", None)
     if facts is None:
         if probabilities:
@@ -69,19 +93,40 @@ def predict(run: str, inputs: str, out: str | None, probabilities: bool, ids: tu
             "outputs are given."
         )
     known, shape = (None, _shape(network)) if facts is None else (facts.column_names, facts.shape)
-    if facts is not None and facts.preprocessing is not None:
-        read = read_rows(inputs, facts, header, ids)
+    table = facts is not None and facts.preprocessing is not None
+    if facts is not None and table:
+        read = read_rows(inputs, facts, header, ids, unpack)
     else:
-        read = read_inputs(inputs, shape, known=known, header=header, ids=ids)
+        read = read_inputs(inputs, shape, known=known, header=header, ids=ids, unpack=unpack)
     for text in read.notes:
         note(text)
-    outputs = outputs_of(network, read.samples if facts is None else network.transform(read.samples))
-    names, columns = _columns(facts, outputs, probabilities, run)
-    text = _csv([*read.names, *names], [*map(_copied, read.copied), *columns])
+    outputs = _outputs(network, read.samples, raw=facts is not None and not table)
+    copied = [_copied(column) for column in read.copied]
+
+    def lines() -> Iterator[str]:
+        for start in range(0, len(outputs), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            names, columns = _columns(facts, outputs[part], probabilities, run)
+            yield _csv([*read.names, *names] if start == 0 else [], [*(cells[part] for cells in copied), *columns])
+
     if out is None:
-        click.echo(text, nl=False, file=sys.stdout)
+        for text in lines():
+            click.echo(text, nl=False, file=sys.stdout)
     else:
-        _write(Path(out), text)
+        _write(Path(out), lines())
+
+
+def _outputs(network: Network, samples: Tensor, raw: bool) -> Tensor:
+    """What the network says of all samples, a part at a time: they may have been read in one byte a number."""
+    import torch
+
+    from liouville.network import outputs_of
+
+    parts = []
+    for start in range(0, len(samples), _AT_ONCE):
+        part = samples[start : start + _AT_ONCE].double()
+        parts.append(outputs_of(network, network.transform(part) if raw else part, start).cpu())
+    return torch.cat(parts)
 
 
 def _open(name: str) -> Any:
@@ -157,10 +202,11 @@ def _texts(values: Tensor) -> list[list[str]]:
 
 
 def _csv(names: list[str], columns: list[list[str]]) -> str:
-    """A header and the rows."""
+    """A header, if there are names, and the rows."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(map(_harmless, names))
+    if names:
+        writer.writerow(map(_harmless, names))
     writer.writerows(zip(*columns, strict=True))
     return buffer.getvalue()
 
@@ -175,26 +221,30 @@ def _copied(column: list[str]) -> list[str]:
 
 
 def _harmless(cell: str) -> str:
-    """Without what a terminal obeys, and with an apostrophe where it begins like a formula and is no number."""
+    """Without what a terminal obeys, and with an apostrophe where it begins like a formula and is no number.
+
+    What begins a formula for a spreadsheet: OWASP, *CSV Injection*.
+    """
     if not cell.isprintable():
         cell = "".join(c if c.isprintable() or c in "\t\n" else "\N{REPLACEMENT CHARACTER}" for c in cell)
-    if not cell.startswith(("=", "+", "-", "@")):
+    if not cell.lstrip(" ").startswith(_FORMULAS):
         return cell
     from liouville.data.cells import number
 
     return cell if number(cell) is not None else "'" + cell
 
 
-def _write(target: Path, text: str) -> None:
+def _write(target: Path, lines: Iterator[str]) -> None:
     from liouville.files import atomic
 
     try:
         if target.is_dir():
             raise IsADirectoryError(f"cannot write {target}: it is a folder.")
         if target.exists() and not target.is_file():  # a device or a pipe: nothing to replace
-            target.write_text(text, encoding="utf-8")
+            with target.open("w", encoding="utf-8") as file:
+                file.writelines(lines)
             return
-        with atomic(target) as path:
-            path.write_text(text, encoding="utf-8")
+        with atomic(target) as path, path.open("w", encoding="utf-8") as file:
+            file.writelines(lines)
     except OSError as error:
         raise OSError(f"cannot write {target}: {error.strerror}." if error.errno else str(error)) from error

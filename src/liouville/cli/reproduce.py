@@ -19,6 +19,7 @@ import click
 from liouville.cli.errors import DEBUG
 from liouville.cli.exits import BadInput, Interrupted
 from liouville.cli.output import say, table
+from liouville.terminal import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -154,7 +155,7 @@ class _Lines:
         self._ended(failure.experiment.cost(failure.case), f"{name}: {_words(failure.case)}: failed: {failure.reason}")
 
     def say(self, text: str) -> None:
-        click.echo(text, err=True)
+        click.echo(printable(text), err=True)
 
     def _ended(self, cost: float, text: str) -> None:
         self.ended += 1
@@ -176,7 +177,7 @@ class _Bar(_Lines):
         self.bar.update(self.task, total=self.total)
 
     def say(self, text: str) -> None:
-        self.bar.console.print(text, markup=False)
+        self.bar.console.print(printable(text), markup=False)
         self.bar.update(self.task, completed=self.total - self.left)
 
 

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from liouville.cli.exits import BadInput
 from liouville.cli.inputs import Inputs, read_bytes
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 _SHOWN = 20  # names in a note
 
 
-def read_rows(name: str, facts: Facts, header: str, ids: Sequence[str]) -> Inputs:
+def read_rows(name: str, facts: Facts, header: str, ids: Sequence[str], unpack: float) -> Inputs:
     """The columns of a table that the network reads, by name, and those to copy.
 
     Args:
@@ -26,12 +28,17 @@ def read_rows(name: str, facts: Facts, header: str, ids: Sequence[str]) -> Input
         facts: of the network; it has a preprocessing.
         header: whether the first row of a table of text has the names: "yes", "no", or "auto" to see.
         ids: names or numbers (from 1) of columns to copy.
+        unpack: how many times its own size a gzip file may unpack to.
+
+    Returns:
+        The network's inputs, and what is copied.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: columns are missing, or cells are no numbers where there must be some.
     """
     from liouville.columns import Number
+    from liouville.data.content import unpacked
     from liouville.data.kinds import numeric
     from liouville.data.raw import read_raw
 
@@ -39,7 +46,7 @@ def read_rows(name: str, facts: Facts, header: str, ids: Sequence[str]) -> Input
     assert rule is not None
     shown = "standard input" if name == "-" else name
     wanted = [column.name for column in rule.columns]
-    raw = read_raw(read_bytes(name), shown, header, wanted)
+    raw = read_raw(unpacked(read_bytes(name), shown, unpack), shown, header, wanted)
     raw = _with_names(raw, wanted, facts.target)
     copied = [_column(raw, word) for word in ids]
     places = _places(raw, wanted)
@@ -48,10 +55,11 @@ def read_rows(name: str, facts: Facts, header: str, ids: Sequence[str]) -> Input
         if isinstance(column, Number):
             cells[column.name] = numeric(cells[column.name], column.name, raw.where)
     notes = [*raw.notes, _used(raw, wanted, set(places.values()), copied, facts.target)]
-    notes += [_unseen(raw, column, found) for column, found in rule.unseen(rule.by_name(cells)).items()]
+    rows = rule.by_name(cells)
+    notes += [_unseen(raw, column, found) for column, found in rule.unseen(rows).items()]
     names = [column if raw.named else f"column_{raw.names.index(column) + 1}" for column in copied]
     texts = [[cell.strip() for cell in column] for column in raw.cells(copied)] if copied else []
-    return Inputs(cells, names, texts, notes)
+    return Inputs(torch.from_numpy(rule.transform(rows)), names, texts, notes)
 
 
 def _with_names(raw: Raw, wanted: Sequence[str], target: str | None) -> Raw:

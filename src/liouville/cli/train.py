@@ -112,9 +112,10 @@ _penalised = options(  # the former name of --head-decay is what Gauss-Newton's 
 @_machine("--dtype", metavar="float32|float64|bfloat16", help="Number type; bfloat16 is autocast.  [default: float32]")
 @_machine(
     "--device",
-    metavar="auto|cpu|cuda",
-    help="Device; auto is CUDA, if there, for images, else the CPU.  [default: auto]",
+    metavar="auto|cpu|cuda|cuda:1",
+    help="Device; auto is CUDA, if there, where a layer's work is worth it.  [default: auto]",
 )
+@_machine("--capture", is_flag=True, default=None, help="Record a training step as a CUDA graph, and repeat it.")
 @_machine("--threads", type=int, help="Number of torch threads.  [default: the recipe's, else torch's]")
 @_machine("--seed", type=int, help="Seed of weights and training; data: -d seed=N.  [default: 0]")
 @_machine(
@@ -164,6 +165,7 @@ def train(
     """
     require_environment()
     parallel.require_cores(nproc, force)
+    parallel.require_gpus(nproc, changes["device"])
     if nproc and nproc > 1 and not several():
         from liouville.processes import launch
 
@@ -229,7 +231,7 @@ def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
         mine = Checkpoint(folder or Path(), asked.every)
         parallel.follow(lambda: trained(plan, network, split, processes=together, checkpoint=mine))
         processes.leave()
-        return 0
+        parallel.end(0)
     if folder is None:
         folder = next_free("runs", f"{plan.subject}-{plan.model}")
     watch.lap("data")

@@ -33,10 +33,12 @@ class Source:
     Args:
         loader: function of keyword options alone that returns a `Split`.
         description: one line for ``liouville list``.
+        self_contained: whether it reads neither files of the user's nor the network.
     """
 
     loader: Callable[..., Split]
     description: str
+    self_contained: bool = True
 
     @property
     def options(self) -> dict[str, Any]:
@@ -56,7 +58,9 @@ SOURCES: Mapping[str, Source] = {
     "wine": Source(tables.wine, "wines, 13 features, 3 classes (scikit-learn)"),
     "iris": Source(tables.iris, "flowers, 4 features, 3 classes (scikit-learn)"),
     "diabetes": Source(tables.diabetes, "disease progression, 10 features, regression (scikit-learn)"),
-    "mnist": Source(images.mnist, "handwritten digits, 1 x 28 x 28 pixels, 10 classes (files or download, 11 MB)"),
+    "mnist": Source(
+        images.mnist, "handwritten digits, 1 x 28 x 28 pixels, 10 classes (files or download, 11 MB)", False
+    ),
 }
 
 

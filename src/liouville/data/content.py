@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["foreign", "normalised", "unpacked"]
+__all__ = ["RATIO", "foreign", "normalised", "unpacked"]
 
 import codecs
 import json
@@ -10,7 +10,8 @@ import re
 import zlib
 
 GZIP = b"\x1f\x8b"
-_LARGE, _RATIO = 2**28, 200  # bytes; a table of text is rarely packed to less than a fiftieth
+RATIO = 20.0  # a table of text is rarely packed to less than a twentieth
+_SMALL, _AT_ONCE, _LOOKED_AT = 1 << 22, 1 << 20, 1 << 20  # bytes
 
 _STARTS = (  # how files begin that are sometimes given in place of a table
     (b"PAR1", "a Parquet file"),
@@ -55,40 +56,49 @@ _MARKS = (  # longest first
 )
 
 
-def unpacked(content: bytes, name: str) -> bytes:
+def unpacked(content: bytes, name: str, most: float = RATIO) -> bytes:
     """The bytes themselves, or those that a gzip file of one or more members holds.
 
+    Args:
+        content: of the file.
+        name: of the file, for messages.
+        most: how many times its own size a gzip file may unpack to; 4 MiB are always allowed.
+
     Raises:
-        ValueError: the gzip data is cut, damaged, followed by something else, or unpacks to more than 200 times its
-            size and 256 MiB.
+        ValueError: the gzip data is cut, damaged, followed by something else, or unpacks to more than that.
     """
     if not content.startswith(GZIP):
         return content
-    limit, parts, rest = max(_LARGE, _RATIO * len(content)), [], content
+    limit = max(_SMALL, int(most * len(content)))
+    whole, rest = bytearray(), content
     while rest.startswith(GZIP):
         packed = zlib.decompressobj(wbits=31)
         try:
-            parts.append(packed.decompress(rest, limit + 1))
+            for start in range(0, len(rest), _AT_ONCE):
+                part = packed.unconsumed_tail + rest[start : start + _AT_ONCE]
+                whole += packed.decompress(part, limit + 1 - len(whole))
+                if len(whole) > limit:
+                    raise ValueError(
+                        f"{name} unpacks to more than {limit:,} bytes, {most:g} times its own size; if that is right, "
+                        "unpack it by hand (gzip -d), or raise the limit (--unpack)."
+                    )
+                if packed.eof:
+                    rest = packed.unused_data + rest[start + _AT_ONCE :]
+                    break
         except zlib.error as error:
             raise ValueError(
                 f"{name} is truncated or corrupted: its gzip data does not unpack ({error}); copy it again."
             ) from error
-        limit -= len(parts[-1])
-        if limit < 0:
-            raise ValueError(
-                f"{name} unpacks to more than {_RATIO} times its size; if that is right, unpack it by hand (gzip -d)."
-            )
         if not packed.eof:
             raise ValueError(
                 f"{name} is truncated or corrupted: its gzip data does not unpack (it ends too early); copy it again."
             )
-        rest = packed.unused_data
     if rest.strip(b"\0"):
         raise ValueError(
             f"{name} is truncated or corrupted: its gzip data does not unpack ({len(rest)} bytes that are no gzip "
             "data follow it); copy it again."
         )
-    return b"".join(parts)
+    return bytes(whole)
 
 
 def foreign(content: bytes) -> str | None:
@@ -115,7 +125,10 @@ def foreign(content: bytes) -> str | None:
 
 def _is_json(content: bytes) -> bool:
     """Whether the whole, or the first line of it, is JSON."""
-    content = content.removeprefix(codecs.BOM_UTF8).strip()
+    content = content.removeprefix(codecs.BOM_UTF8)
+    if len(content) > _LOOKED_AT:  # JSON takes many times its bytes when it is read: its beginning has to do
+        return re.match(rb"\s*(\{\s*[\"}]|\[\s*[\[{\"\]0-9-])", content) is not None
+    content = content.strip()
     for text in (content.split(b"\n", 1)[0], content):
         try:
             json.loads(text)

@@ -22,7 +22,8 @@ from liouville.data.headers import advice, is_header, listed
 from liouville.data.records import SEPARATORS, Records, records
 
 HEADERS = ("auto", "yes", "no")
-_ROWS = 20_000  # taken apart at once
+_ROWS, _CELLS = 20_000, 400_000  # taken apart at once
+_PIECE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,9 @@ class Table:
         import pandas
 
         found = self.records
-        for first in range(0, len(self), _ROWS):
-            starts, ends = found.starts[first : first + _ROWS], found.ends[first : first + _ROWS]
+        rows = max(1, min(_ROWS, _CELLS // self.width))
+        for first in range(0, len(self), rows):
+            starts, ends = found.starts[first : first + rows], found.ends[first : first + rows]
             text = found.text[starts[0] : ends[-1]]
             if (starts[1:] != ends[:-1] + 1).any():  # there are blank lines between
                 text = b"\n".join(found.text[a:b] for a, b in zip(starts, ends, strict=True))
@@ -123,9 +125,12 @@ def read(
     if (what := content.foreign(data)) is not None:
         raise ValueError(f"{name} is {what}; expected a table of text (CSV), a .npy array or an IDX file of images.")
     text, note = content.normalised(data, name)
-    if not text.decode().strip() and b"\t" not in text:
+    parts = (text[k : k + _PIECE] for k in range(0, len(text), _PIECE))
+    if b"\t" not in text and not any(part.decode(errors="replace").strip() for part in parts):
         raise ValueError(f"{name} is empty; expected one row for each sample.")
-    found = records(text.rstrip(b"\n") + b"\n", name, (width, width + copied) if width else _first_widths(text))
+    if not text.endswith(b"\n") or text.endswith(b"\n\n"):
+        text = text.rstrip(b"\n") + b"\n"
+    found = records(text, name, (width, width + copied) if width else _first_widths(text))
     notes = [note] if note else []
     if len(found.blank):
         notes.append(_blank(found, name))
@@ -174,9 +179,8 @@ def _with_header(found: Records, name: str, known: Sequence[str] | None, header:
 
 def _even(table: Table) -> Table:
     """The table, whose rows all have as many cells."""
-    other = numpy.flatnonzero(table.records.cells != table.width)
-    if len(other):
-        k = int(other[0])
+    if not table.records.even or int(table.records.cells[0]) != table.width:
+        k = int((table.records.cells != table.width).argmax())
         values = "1 value" if table.width == 1 else f"{table.width} values"
         raise ValueError(f"{table.where(k)}: expected {values}, got {int(table.records.cells[k])}.")
     return table

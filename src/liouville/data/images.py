@@ -15,7 +15,6 @@ __all__ = ["MIRRORS", "mnist"]
 import dataclasses
 import gzip
 import hashlib
-import io
 import math
 import os
 import sys
@@ -179,6 +178,8 @@ def _keras(path: Path, part: str, file: _IdxFile) -> bytes:
         import numpy
 
         with numpy.load(path, allow_pickle=False) as arrays:
+            if (size := arrays.zip.getinfo(f"{part}.npy").file_size) > file.size + _MORE:
+                raise ValueError(f"it has {size:,} bytes when unpacked")
             return file.header + arrays[part].tobytes()
     except Exception as error:  # zip files, headers and fields may be damaged in many ways
         raise ValueError(f"{path} has no array {part} that can be read ({error}); {_REPLACE}") from error
@@ -186,15 +187,17 @@ def _keras(path: Path, part: str, file: _IdxFile) -> bytes:
 
 def _decode(path: Path, file: _IdxFile) -> Tensor:
     """The array in an IDX file, gzipped or not; no more of it is unpacked than the right file has."""
-    data = path.read_bytes()
-    if data[:2] == b"\x1f\x8b":
-        try:
-            data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(file.size + _MORE)
-        except (EOFError, OSError, zlib.error) as error:
-            raise ValueError(
-                f"{path} is truncated or corrupted: its gzip data does not unpack ({error}); {_REPLACE}"
-            ) from error
-    return _checked(data[: file.size + _MORE], path, file)
+    with path.open("rb") as packed:
+        data = packed.read(file.size + _MORE)
+        if data[:2] == b"\x1f\x8b":
+            packed.seek(0)
+            try:
+                data = gzip.GzipFile(fileobj=packed).read(file.size + _MORE)
+            except (EOFError, OSError, zlib.error) as error:
+                raise ValueError(
+                    f"{path} is truncated or corrupted: its gzip data does not unpack ({error}); {_REPLACE}"
+                ) from error
+    return _checked(data, path, file)
 
 
 def _checked(data: bytes, path: Path, file: _IdxFile) -> Tensor:

@@ -12,7 +12,7 @@ __all__ = ["Records", "records"]
 import csv
 import io
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from liouville.data.cells import number, spelling
 SEPARATORS = ",;\t|"
 NO_SEPARATOR = "\x1f"  # of one column; no text has it
 _QUOTE, _LINE_END, _BLANK = b'"\n '
+_PIECE, _AT_ONCE = 1 << 20, 1 << 16  # bytes, records
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,15 @@ class Records:
     @property
     def width(self) -> int:
         """The number of cells that most records have; the first record's where others are as frequent."""
+        if self.even:
+            return int(self.cells[0])
         widths, counts = numpy.unique(self.cells, return_counts=True)
         return int(self.cells[0] if counts[widths == self.cells[0]] == counts.max() else widths[counts.argmax()])
 
     @property
     def even(self) -> bool:
         """Whether all have as many cells."""
-        return bool((self.cells == self.cells[:1]).all())
+        return self.cells.strides == (0,) or bool((self.cells == self.cells[:1]).all())
 
     def evidence(self, widths: Collection[int]) -> float:
         """How well the separator suits: the share of records of one width, by the share of cells that are numbers.
@@ -80,7 +83,7 @@ class Records:
         most = max(2, min(41, 20_000 // self.width))
         rows = [self.row(k) for k in range(min(len(self), 1), min(len(self), most))] or [self.row(0)]
         points = [self._points(cell.strip()) for row in rows for cell in row]
-        share = float((self.cells == self.width).mean()) * (1 + (self.width in widths))
+        share = (1.0 if self.even else float((self.cells == self.width).mean())) * (1 + (self.width in widths))
         return share * (0.01 + sum(points) / max(len(points), 1))
 
     def _points(self, cell: str) -> float:
@@ -124,13 +127,14 @@ def records(text: bytes, name: str, widths: Collection[int] = ()) -> Records:
     for separator in said[1].decode() if said else SEPARATORS:
         if separator.encode() in text:
             try:
-                found.append(_records(text, separator, name))
+                found.append(_records(text, separator, name, widths))
             except ValueError as error:
                 problem = problem or error
     best = max((r for r in found if r.width > 1), key=lambda r: r.evidence(widths), default=None)
-    if not (best is not None and best.even and (said or best.separator == "\t" or best.evidence(widths) > 1)):
+    sure = best is not None and best.even and (said or best.separator == "\t" or best.evidence(widths) > 1)
+    if not sure and (b" " in text or b"\t" in text):
         try:
-            blanks = _records(_single_blanks(text), " ", name)
+            blanks = _records(_single_blanks(text), " ", name, widths)
         except ValueError as error:
             problem = problem or error
         else:
@@ -157,6 +161,25 @@ def _check_blanks(found: Records, text: bytes, name: str) -> None:
 
 def _single_blanks(text: bytes) -> bytes:
     """One blank between cells, where any number of blanks and tabs separates them; quoted cells stay."""
+    return b"\n".join(map(_with_single_blanks, _pieces(text)))
+
+
+def _pieces(text: bytes) -> Iterator[bytes]:
+    """The text in pieces that begin and end with lines, outside quotes: as one, it would take many times its bytes."""
+    start, quotes = 0, 0
+    while start < len(text):
+        end = text.find(b"\n", start + _PIECE)
+        while end >= 0 and (quotes + text.count(b'"', start, end)) % 2:
+            end = text.find(b"\n", end + 1)
+        end = len(text) if end < 0 else end
+        quotes += text.count(b'"', start, end)
+        yield text[start:end]
+        start = end + 1
+    if text.endswith(b"\n"):
+        yield b""
+
+
+def _with_single_blanks(text: bytes) -> bytes:
     if b'"' in text:
         text = re.sub(rb'("[^"]*")|[ \t]+', lambda found: found[1] or b" ", text)
     else:
@@ -164,21 +187,72 @@ def _single_blanks(text: bytes) -> bytes:
     return b"\n".join(line.strip(b" ") for line in text.split(b"\n"))
 
 
-def _records(text: bytes, separator: str, name: str) -> Records:
+def _records(text: bytes, separator: str, name: str, widths: Collection[int] = ()) -> Records:
+    """The records with one separator. Places are kept in 4 bytes where they fit, and what is alike is kept once: a
+    short line has few bytes, and memory is to be a few times theirs."""
     data = numpy.frombuffer(text, dtype=numpy.uint8)
-    quotes, breaks, cuts = (numpy.flatnonzero(data == c) for c in (_QUOTE, _LINE_END, ord(separator)))
-    _check_quotes(data, quotes, breaks, ord(separator), name)
-    ends, cuts = (p[numpy.searchsorted(quotes, p) % 2 == 0] if len(quotes) else p for p in (breaks, cuts))
+    place = numpy.int32 if len(text) < 2**31 - 1 else numpy.int64
+    breaks = ends = _places(data, _LINE_END, place)
+    quotes, inside = numpy.flatnonzero(data == _QUOTE), None
+    if len(quotes):
+        _check_quotes(data, quotes, breaks, ord(separator), name)
+        inside = numpy.logical_xor.accumulate(data == _QUOTE)
+        ends = breaks[~inside[breaks]]
     if not len(ends) or ends[-1] != len(data) - 1:
-        ends = numpy.append(ends, len(data))
-    starts = numpy.concatenate(([0], ends[:-1] + 1))
-    cells = numpy.diff(numpy.searchsorted(cuts, ends), prepend=0) + 1
-    lines = numpy.searchsorted(breaks, starts) + 1
-    full = (cells > 1) | (numpy.add.reduceat(data > _BLANK, starts, dtype=numpy.int64) > 0)
-    last = numpy.flatnonzero(full)[-1] + 1 if full.any() else 0
-    first = numpy.flatnonzero(cells > 1)[0] if (cells > 1).any() else 0  # what is blank before a table is no row
-    blank = lines[first:last][~full[first:last]]
-    return Records(text, separator, starts[full], ends[full], lines[full], cells[full], blank)
+        ends = numpy.append(ends, numpy.array([len(data)], place))
+    starts = numpy.empty_like(ends)
+    starts[0] = 0
+    numpy.add(ends[:-1], 1, out=starts[1:])
+    cells, full = _counted(data, inside, starts, ord(separator))
+    del inside
+    _check_width(cells, widths, name)
+    lines: Any = range(1, len(starts) + 1)
+    blank = numpy.zeros(0, numpy.int64)
+    if len(ends) < len(breaks) or not full.all():
+        lines = numpy.searchsorted(breaks, starts).astype(place)
+        lines += 1
+        last = numpy.flatnonzero(full)[-1] + 1 if full.any() else 0
+        first = int((cells > 1).argmax())  # what is blank before a table is no row
+        blank = lines[first:last][~full[first:last]]
+        starts, ends, lines, cells = starts[full], ends[full], lines[full], cells[full]
+    if len(cells) and (cells == cells[0]).all():
+        cells = numpy.broadcast_to(cells[0], cells.shape)
+    return Records(text, separator, starts, ends, lines, cells, blank)
+
+
+def _counted(data: Any, inside: Any, starts: Any, separator: int) -> tuple[Any, Any]:
+    """How many cells each record has, and whether there is anything in it; ``inside`` says where quotes are open."""
+    cells, full = numpy.empty(len(starts), numpy.int32), numpy.empty(len(starts), bool)
+    for first in range(0, len(starts), _AT_ONCE):
+        rows = slice(first, first + _AT_ONCE)
+        begin = int(starts[first])
+        end = int(starts[first + _AT_ONCE]) if first + _AT_ONCE < len(starts) else len(data)
+        part, own = data[begin:end], starts[rows] - begin
+        if not len(part):  # one record without a byte, at the end
+            cells[rows], full[rows] = 1, False
+            continue
+        cuts = part == separator
+        if inside is not None:
+            cuts &= ~inside[begin:end]
+        cells[rows] = numpy.add.reduceat(cuts, own, dtype=numpy.int32) + 1
+        full[rows] = numpy.maximum.reduceat(part, own) > _BLANK
+    full |= cells > 1
+    return cells, full
+
+
+def _places(data: Any, byte: int, kind: Any) -> Any:
+    """Where a byte stands."""
+    parts = []
+    for start in range(0, len(data), _PIECE):
+        parts.append((numpy.flatnonzero(data[start : start + _PIECE] == byte) + start).astype(kind))
+    return numpy.concatenate(parts)
+
+
+def _check_width(cells: Any, widths: Collection[int], name: str) -> None:
+    """A row of millions of cells is no table that anybody asked for, and takes a minute to find out why."""
+    most = max(65_536, 4 * max(widths, default=0))
+    if (widest := int(cells.max())) > most:
+        raise ValueError(f"{name}: a row has {widest:,} cells, more than the {most:,} that are read.")
 
 
 def _check_quotes(data: Any, quotes: Any, breaks: Any, separator: int, name: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
-from liouville.documents import Rule, conform, parse
+from liouville.documents import Rule, conform, content, parse
 from liouville.experiments.experiment import Experiment, Record
 from liouville.files import without_nan
 from liouville.provenance import commit, versions
@@ -54,7 +54,7 @@ class Store:
     def read(self) -> list[Record]:
         """All records, for each case only the last. Records of another version's cases are ignored."""
         found: dict[Any, Record] = {}
-        lines = self.path.read_bytes().splitlines() if self.path.exists() else ()
+        lines = content(self.path).splitlines() if self.path.exists() else ()
         for k, line in enumerate(lines, 1):
             record = self._record(line, f"line {k} of {self.path}")
             if record is not None:

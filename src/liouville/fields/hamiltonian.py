@@ -26,7 +26,8 @@ from liouville.fields.base import Factors, Lipschitz, Scaling, Spectrum
 from liouville.fields.initial import Initial, Smooth
 from liouville.fields.partitioned import PartitionedField
 from liouville.names import lookup
-from liouville.operators import Dense, Operator, spectral_norm
+from liouville.norms import spectral_norm
+from liouville.operators import Dense, Operator
 
 
 class GeneralTheta(NamedTuple):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from liouville.machine import require_memory
+from liouville.sketch import sketching
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Initial(ABC):
 
     def require_memory(self, layers: int, shape: tuple[int, ...]) -> None:
         """Raise a `ValueError` if the weights of all layers, and the numbers drawn for them, do not fit in memory."""
-        if torch.get_default_device().type != "cpu":
+        if sketching() or torch.get_default_device().type != "cpu":
             return
         size = torch.get_default_dtype().itemsize
         needed = size * (2 * layers * math.prod(shape) + self.drawn(layers, shape))

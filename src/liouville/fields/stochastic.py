@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from liouville.compilers import is_recorded
+from liouville.devices import is_capturing
 from liouville.fields.base import Theta, VectorField
 from liouville.fields.bound import Bound, original
 
@@ -38,6 +39,11 @@ class StochasticField(VectorField):
             raise NotImplementedError(
                 f"{type(self).__name__} draws new noise in every run, but a recording would always repeat the noise of "
                 "its example; call network.eval() first."
+            )
+        if seed is None and is_capturing():
+            raise NotImplementedError(
+                f"{type(self).__name__} draws new noise in every run, and a CUDA graph would repeat that of its first "
+                "one for ever; record network.eval(), or run without a graph."
             )
         return _Drawn(self, int(torch.randint(2**31, ())) if seed is None else seed)  # type: ignore[return-value]
 

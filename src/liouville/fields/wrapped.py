@@ -6,15 +6,18 @@ Dropout changes the velocities in training; a budget changes the weights. Facts 
 
 from __future__ import annotations
 
-__all__ = ["Wrapped", "unwrapped", "wrapping"]
+__all__ = ["Wrapped", "product_of", "unwrapped", "wrapping"]
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from liouville.devices import Product
 from liouville.fields.base import Lipschitz, Spectrum, Theta, VectorField, spectrum_of
+from liouville.fields.bound import original
 from liouville.fields.partitioned import PartitionedField
+from liouville.operators import Conv, Operator
 
 
 class Wrapped(VectorField):
@@ -156,3 +159,17 @@ def unwrapped(field: VectorField) -> VectorField:
     """
     *_, inner = wrapping(field)
     return inner
+
+
+def product_of(field: VectorField) -> Product:
+    """The kind of product that the velocities are made of, "any" where modules of a user's compute them.
+
+    Examples:
+        >>> from liouville.fields import PairField
+        >>> product_of(PairField(4, layers=2)), product_of(PairField(4, layers=2, operator=Conv(3)))
+        ('matrix', 'convolution')
+    """
+    operator = getattr(unwrapped(original(field)), "operator", None)
+    if isinstance(operator, Conv):
+        return "convolution"
+    return "matrix" if isinstance(operator, Operator) else "any"

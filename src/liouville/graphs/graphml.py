@@ -46,6 +46,7 @@ class _Reader:
         self.nodes: dict[str, int] = {}
         self.labels: dict[str, str] = {}
         self.links: dict[tuple[str, str], int] = {}  # (sender, receiver) -> line
+        self._once: dict[str, str] = {}
         self._keys, self._node, self._text = set[str](), "", list[str]()
         self._reading = False
         self.parser = expat.ParserCreate(namespace_separator=" ")
@@ -118,7 +119,8 @@ class _Reader:
         self._node, self.nodes[name] = name, len(self.nodes)
 
     def _edge(self, attributes: dict[str, str]) -> None:
-        u, v = (self._of(attributes, end, "an edge") for end in ("source", "target"))
+        ends = (self._of(attributes, end, "an edge") for end in ("source", "target"))
+        u, v = (self._once.setdefault(end, end) for end in ends)  # each name is kept once
         line = self.parser.CurrentLineNumber
         self.links.setdefault((u, v), line)
         if not self._yes(attributes, "directed", "true", "false", default=self.directed):

@@ -242,7 +242,7 @@ def _entry(cell: str) -> float | None:
 
 
 def _whole(value: float | None) -> bool:
-    return value is not None and value >= 0 and value == int(value)
+    return value is not None and value >= 0 and value % 1 == 0  # infinity % 1 is NaN
 
 
 def _counted(names: Sequence[str]) -> bool:

@@ -81,7 +81,7 @@ def of_edges(edges: Sequence[Edge], place: str, notes: Sequence[str] = ()) -> Pa
                     f"{place} {edge.place}",
                     f"nodes are called by numbers or by names, not both; got {cell!r} after {edges[0].source!r}",
                 )
-            if value is not None and (value < 0 or value != int(value)):
+            if value is not None and (value < 0 or value % 1 != 0):
                 raise Fault(f"{place} {edge.place}", f"nodes are numbered 0, 1, 2, ..., got {cell}")
             if value is not None and value > LARGEST:
                 raise Fault(

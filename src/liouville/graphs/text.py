@@ -80,6 +80,8 @@ def _rows(lines: list[tuple[int, str]]) -> list[Row]:
     bare = [re.sub(r'"[^"]*"', "", line) for _, line in lines]
     separator = next((s for s in "\t;," if all(s in line for line in bare)), " ")
     rows = [Row(n, _cells(n, line, separator)) for n, line in lines]
+    if empty := next((row for row in rows if not row.cells), None):
+        raise Fault(f"line {empty.line}", "the line holds separators only; expected two nodes a line")
     if all(len(row.cells) > 2 and not row.cells[-1] for row in rows):  # each line ends with a separator
         rows = [Row(n, cells[:-1]) for n, cells in rows]
     bracket = next((row for row in rows for cell in row.cells if _unbalanced(cell)), None)

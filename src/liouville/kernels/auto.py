@@ -18,12 +18,17 @@ from liouville.backprop.gate import Manner, observed
 from liouville.backprop.reversible import Reversible
 from liouville.backprop.trial import bytes_per_layer
 from liouville.compilers import is_watched
+from liouville.devices import fast_products, memory_share
 from liouville.fields.base import Theta, VectorField
+from liouville.fields.wrapped import product_of
 from liouville.kernels.batchlast import BatchLast
 from liouville.kernels.fused import Fused
 from liouville.kernels.library import is_built
 from liouville.kernels.table import EulerPlan, NoKernelError, ShearPlan, kernel_for
 from liouville.schemes.base import ReversibleScheme, Scheme, ShearScheme, State
+
+_MEMORY = 2**30
+_SHARE = 0.25  # of a device's memory: a network has several flows, and what an operation needs at once comes on top
 
 
 class Choice(NamedTuple):
@@ -45,11 +50,13 @@ class Auto(Backprop):
     Where the states must be rebuilt through more layers than their precision allows (64 in float32, 1,024 in
     float64), the kernel runs on the exact grid if it inverts. `Reversible` then stores anchors as densely as half of
     ``memory`` allows, is compensated if they would still be too far apart, and is always exact for states of 16 bits.
-    The choice depends on shapes, dtypes, scheme, ``memory`` and on whether the kernel was built, so that a run can be
-    repeated; the repr shows the last choice for training.
+    Where a GPU multiplies float32 by 10 bits (TF32) it is always compensated: only states rebuilt nearly to the bit
+    meet the same roundings again. The choice depends on shapes, dtypes, scheme, ``memory``, device and on whether the
+    kernel was built, so that a run can be repeated; the repr shows the last choice for training.
 
     Args:
-        memory: bytes that the states kept for the backward pass may take, 1 GiB by default.
+        memory: bytes that the states kept for the backward pass may take; None: 1 GiB, on CUDA a quarter of the
+            device's memory.
 
     Raises:
         ValueError: if memory is less than 1.
@@ -61,10 +68,10 @@ class Auto(Backprop):
         Reversible(anchors=16)
     """
 
-    memory: int = 2**30
+    memory: int | None = None
 
     def __post_init__(self) -> None:
-        if self.memory < 1:
+        if self.memory is not None and self.memory < 1:
             raise ValueError(f"memory must be at least 1 byte, got {self.memory}.")
         is_built()  # looks for the library now: a compiler could not trace it
 
@@ -121,11 +128,11 @@ class Auto(Backprop):
         if vectors and not is_built() and safe >= N and batch >= 64 and field.features <= 32:
             return Choice(BatchLast(), "the native kernel was not built, and this engine is fast for few features")
         size, unmeasured = bytes_per_layer(scheme, field, state, theta, h)
-        stored = N * size
+        stored, memory = N * size, self._memory(state[0].device)
         fits = f"{N} layers keep about {_amount(stored)}{unmeasured}"
-        if stored <= self.memory:
-            return Choice(Stored(), f"{fits}, within {_amount(self.memory)}")
-        fits = f"{fits}, more than {_amount(self.memory)}"
+        if stored <= memory:
+            return Choice(Stored(), f"{fits}, within {_amount(memory)}")
+        fits = f"{fits}, more than {_amount(memory)}"
         if not isinstance(scheme, ReversibleScheme):
             return Choice(Checkpointed(), f"{fits}, but {type(scheme).__name__} has no inverse")
         if scheme.kept_bits:
@@ -133,13 +140,21 @@ class Auto(Backprop):
         if digits > 1e-4:
             short = "states of 16 bits cannot be rebuilt by rounded sums"
             return Choice(Reversible(exact=True) if shears else Checkpointed(), f"{fits}; {short}")
+        if fast_products(state[0].dtype, state[0].device.type, product_of(field)):
+            few = "products of 10 bits (TF32) repeat only at states rebuilt nearly to the bit"
+            return Choice(Reversible(compensated=True) if shears else Checkpointed(), f"{fits}; {few}")
         if safe >= N:
+            if not plan and batch >= 64 and _walks(scheme, field, state, theta):
+                return Choice(BatchLast(), f"{fits}; with the batch innermost a layer is the fewest operations")
             return Choice(Reversible(), f"{fits}; {N} layers can be rebuilt in this precision")
-        anchors = max(16, math.ceil(N * sum(x.nbytes for x in state) / (self.memory / 2)))
+        anchors = max(16, math.ceil(N * sum(x.nbytes for x in state) / (memory / 2)))
         if anchors <= safe:
             return Choice(Reversible(anchors=anchors), f"{fits}; every {anchors}th state is kept against drift")
         far = f"{fits}; anchors within that would be {anchors} layers apart"
         return Choice(Reversible(compensated=True) if shears else Checkpointed(), far)
+
+    def _memory(self, device: torch.device) -> int:
+        return self.memory or memory_share(device, _SHARE) or _MEMORY
 
 
 def _plan(scheme: Scheme, field: VectorField, state: State, theta: Theta) -> ShearPlan | EulerPlan | None:
@@ -147,13 +162,24 @@ def _plan(scheme: Scheme, field: VectorField, state: State, theta: Theta) -> She
     tensors = (*state, *theta)
     dtype = state[0].dtype
     if dtype not in (torch.float32, torch.float64) or any(t.dtype is not dtype or not t.is_cpu for t in tensors):
-        return None
+        return None  # there are kernels on the CPU only
     if is_autocast("cpu"):
         return None
     try:
-        return kernel_for(scheme, field)
+        return kernel_for(scheme, field, "cpu")
     except NoKernelError:
         return None
+
+
+def _walks(scheme: Scheme, field: VectorField, state: State, theta: Theta) -> bool:
+    """Whether `BatchLast` runs this, where there is no kernel: it has no device of its own."""
+    if state[0].device.type != "cuda" or is_autocast("cuda") or len({t.dtype for t in (*state, *theta)}) > 1:
+        return False
+    try:
+        BatchLast().check(scheme, field)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_wide_stencil(plan: ShearPlan | EulerPlan, field: VectorField) -> bool:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from liouville.backprop import late
 from liouville.backprop.base import Backprop, require_depth
 from liouville.backprop.contract import (
     STORED,
@@ -31,6 +32,7 @@ from liouville.backprop.contract import (
     require_plain_autograd,
 )
 from liouville.backprop.drift import warn_once
+from liouville.devices import TF32, fast_products
 from liouville.fields.base import Theta, VectorField
 from liouville.fields.stochastic import original
 from liouville.kernels.table import GRADIENT, TANH, TRANSPOSED, ShearPlan, kernel_for
@@ -63,7 +65,7 @@ class BatchLast(Backprop):
         self._plan(scheme, field.in_run(0))
 
     def _plan(self, scheme: Scheme, field: VectorField) -> ShearPlan:
-        plan = kernel_for(scheme, field)
+        plan = kernel_for(scheme, field, None)
         if not isinstance(plan, ShearPlan):
             raise ValueError(
                 f"BatchLast() inverts every step in the backward pass, but {type(scheme).__name__} has no inverse; use "
@@ -80,7 +82,7 @@ class BatchLast(Backprop):
         batch = state[0].shape[:-1]
         parts = [x.reshape(-1, x.shape[-1]) for x in state]
         apply: Any = torch.compiler.disable(_Walk.apply) if torch.compiler.is_compiling() else _Walk.apply
-        final = apply(_Run(plan, h, field.layers, original(field)), *parts, *theta)
+        final = apply(_Run(plan, h, field.layers, original(field), late.pending()), *parts, *theta)
         return tuple(x.reshape(*batch, x.shape[-1]) for x in final)
 
 
@@ -89,6 +91,7 @@ class _Run(NamedTuple):
     h: float
     layers: int
     field: VectorField
+    checks: late.Checks | None
 
 
 class _Walk(torch.autograd.Function):
@@ -134,7 +137,7 @@ def _back(
             memory.shift(moved, j, parts[moved], -c * run.h)
             into.add(moved, j, parts[1 - moved], g[moved], memory, c * run.h)
             memory.pull(moved, j, g[1 - moved], c * run.h)
-    _judge(parts, start, run.field)
+    _judge(parts, start, run)
     return [x.mT.contiguous() if wanted else None for x, wanted in zip(g, needed, strict=False)] + sums
 
 
@@ -206,19 +209,28 @@ def _turned(x: Tensor) -> Tensor:
     return x.detach().mT.clone(memory_format=torch.contiguous_format)
 
 
-def _judge(parts: Sequence[Tensor], start: Sequence[Tensor], field: VectorField) -> None:
+def _judge(parts: Sequence[Tensor], start: Sequence[Tensor], run: _Run) -> None:
     """Warn where the rebuilt first state has lost half of its digits; a state that is not finite is skipped."""
     if not start[0].numel():
         return
-    off = max(float((x.mT - y).abs().max()) for x, y in zip(parts, start, strict=True))
-    drift, digits = off / max(float(max(y.abs().max() for y in start)), 1e-300), torch.finfo(start[0].dtype)
-    if drift > digits.eps**0.5:
-        warn_once(
-            field,
-            f"the states that BatchLast rebuilt have lost half of the digits of {digits.dtype} by the first layer (off "
-            f"by {drift:.1g} of their size there), and the gradients with them. Use Reversible(exact=True), "
-            "Checkpointed(), or smaller steps.",
-        )
+    digits = torch.finfo(start[0].dtype)
+    eps = TF32 if fast_products(start[0].dtype, start[0].device.type, "matrix") else digits.eps
+
+    def verdict(numbers: Sequence[float]) -> None:
+        (drift,) = numbers
+        if drift > eps**0.5:
+            warn_once(
+                run.field,
+                f"the states that BatchLast rebuilt have lost half of the digits of {digits.dtype} by the first layer "
+                f"(off by {drift:.1g} of their size there), and the gradients with them. Use Reversible(exact=True), "
+                "Checkpointed(), or smaller steps.",
+            )
+
+    off, size = (
+        torch.stack([x.abs().max() for x in tensors]).max()
+        for tensors in ([x.mT - y for x, y in zip(parts, start, strict=True)], start)
+    )
+    late.settle((off / size.clamp(min=digits.tiny)).reshape(1), verdict, run.checks)
 
 
 def _require_supported(state: State, theta: Theta) -> None:

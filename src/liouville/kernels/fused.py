@@ -65,10 +65,10 @@ class Fused(Backprop):
     exact: bool = False
 
     def check(self, scheme: Scheme, field: VectorField) -> None:
-        self._plan(scheme, field.in_run(0))
+        self._plan(scheme, field.in_run(0), None)
 
-    def _plan(self, scheme: Scheme, field: VectorField) -> ShearPlan | EulerPlan:
-        plan = kernel_for(scheme, field)
+    def _plan(self, scheme: Scheme, field: VectorField, device: str | None) -> ShearPlan | EulerPlan:
+        plan = kernel_for(scheme, field, device)
         if self.exact and isinstance(plan, EulerPlan):
             raise ValueError(
                 f"Fused(exact=True) inverts every step in the backward pass, but {type(scheme).__name__} has no "
@@ -82,7 +82,7 @@ class Fused(Backprop):
         return super().recorded() if self.exact or portable else self
 
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
-        return self.run_plan(self._plan(scheme, field), scheme, field, state, theta, h)
+        return self.run_plan(self._plan(scheme, field, state[0].device.type), scheme, field, state, theta, h)
 
     def run_plan(
         self, plan: ShearPlan | EulerPlan, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-_VERSION = 4
+_VERSION = 5
 _MISSING = (
-    "the native kernel is missing: liouville was installed without a C++ compiler, or runs from a source tree where "
-    "it was not built; with GCC or Clang run `pip install` again, or `make kernel` in the tree; every engine except "
-    "lv.Fused() works without it."
+    "the native kernel is missing: liouville was installed without a C++ compiler or with LIOUVILLE_KERNEL=OFF, or "
+    "runs from a source tree where it was not built; with GCC or Clang run `pip install` again, or `make kernel` in "
+    "the tree; every engine except lv.Fused() works without it."
 )
 
 
@@ -110,7 +110,8 @@ def library() -> ctypes.CDLL:
         is_ours = is_ours and size() == ctypes.sizeof(run)
         for way in ("forward", "backward"):
             getattr(kernel, f"lv_{kind}_{way}").argtypes = [POINTER(run)]
-            getattr(kernel, f"lv_{kind}_{way}").restype = None
+            getattr(kernel, f"lv_{kind}_{way}").restype = c_int64
+            getattr(kernel, f"lv_{kind}_{way}").errcheck = _outcome
     kernel.lv_activation.argtypes = [c_int64, c_int64, c_int64, c_void_p, c_void_p]
     kernel.lv_activation.restype = None
     if not is_ours:
@@ -122,6 +123,15 @@ def library() -> ctypes.CDLL:
     kernel.lv_use_openmp.restype = None
     kernel.lv_use_openmp(_torchs_threads())
     return kernel
+
+
+def _outcome(code: int, *_: object) -> None:
+    """What the C interface returns, as Python says it."""
+    if code:
+        raise torch.OutOfMemoryError(
+            "the native kernel is out of memory: it could not allocate what it works in; take fewer features, a "
+            "smaller batch, or fewer threads."
+        )
 
 
 def _torchs_threads() -> int | None:

@@ -57,18 +57,22 @@ class EulerPlan(NamedTuple):
     weights: Callable[[Theta], tuple[Tensor, ...]]
 
 
-def kernel_for(scheme: Scheme, field: VectorField, device: str = "cpu") -> ShearPlan | EulerPlan:
+def kernel_for(scheme: Scheme, field: VectorField, device: str | None) -> ShearPlan | EulerPlan:
     """The plan of a pair.
+
+    Args:
+        scheme, field: what runs.
+        device: the kind of device that a kernel is to run on; None for the plan, whatever runs it.
 
     Raises:
         NoKernelError: if the pair, its operator or its activation has no kernel on this device.
     """
     field = original(field)
-    make = _TABLE.get((type(scheme), type(field), device))
+    make = _TABLE.get((type(scheme), type(field)))
     if make is None:
-        raise _no_kernel(
-            f"{type(scheme).__name__} on {type(field).__name__}" + ("" if device == "cpu" else f" on {device}")
-        )
+        raise _no_kernel(f"{type(scheme).__name__} on {type(field).__name__}")
+    if device is not None and device not in _DEVICES:
+        raise _no_kernel(f"{type(scheme).__name__} on {type(field).__name__} on {device}")
     for name in _COMPUTED & vars(field).keys():
         raise _no_kernel(f"a {type(field).__name__} whose {name} was replaced")
     return make(scheme, field)
@@ -77,7 +81,7 @@ def kernel_for(scheme: Scheme, field: VectorField, device: str = "cpu") -> Shear
 def supported() -> list[str]:
     """The pairs that have a kernel, as the error says them."""
     fields: dict[str, list[str]] = {}
-    for scheme, field, _ in _TABLE:
+    for scheme, field in _TABLE:
         fields.setdefault(field.__name__, []).append(scheme.__name__)
     return [f"{field} ({_CONDITIONS[field]}) with {' or '.join(schemes)}" for field, schemes in fields.items()]
 
@@ -164,14 +168,14 @@ def _no_kernel(what: str) -> NoKernelError:
     )
 
 
-_Key = tuple[type[Scheme], type[VectorField], str]
-# the third key is the kind of device: a GPU kernel would be another line ("cuda") for each of these
+_DEVICES = ("cpu",)  # that have a kernel for every pair
+_Key = tuple[type[Scheme], type[VectorField]]
 _TABLE: dict[_Key, Callable[..., ShearPlan | EulerPlan]] = {
-    **{(scheme, SeparableHamiltonianField, "cpu"): _separable for scheme in SPLITTINGS},
-    **{(scheme, PairField, "cpu"): _pair for scheme in SPLITTINGS},
-    (ForwardEuler, HamiltonianField, "cpu"): _hamiltonian,
-    (ForwardEuler, AntisymmetricField, "cpu"): _antisymmetric,
-    (ForwardEuler, ResidualField, "cpu"): _residual,
+    **{(scheme, SeparableHamiltonianField): _separable for scheme in SPLITTINGS},
+    **{(scheme, PairField): _pair for scheme in SPLITTINGS},
+    (ForwardEuler, HamiltonianField): _hamiltonian,
+    (ForwardEuler, AntisymmetricField): _antisymmetric,
+    (ForwardEuler, ResidualField): _residual,
 }
 _OPERATORS = "dense, Conv(1), Conv(3) on images"
 _CONDITIONS = {

@@ -79,12 +79,15 @@ def fitted(field: VectorField, budget: Budget, theta: Theta, scale: float) -> Te
 def rescaled(field: VectorField, budget: Budget, theta: Theta, relative: Tensor) -> Theta:
     """theta with its K within the budget; differentiable. Weights that keep it, or are not finite, are unchanged.
 
-    U <= C is verified for the returned weights, with their rounding, whatever the multipliers are.
+    U <= C is verified for the returned weights, with their rounding, whatever the multipliers are. It is computed on
+    the CPU, where small steps one after the other are fastest; one copy fetches the weights.
     """
+    there, beside = theta, relative
+    theta, relative = _fetched(theta, relative)
     weights = [getattr(theta, name) for name in budget.names]
     size = max(float(w.detach().abs().max()) for w in weights)
     if not 0 < size < math.inf:
-        return _reached(theta, budget, relative)
+        return _reached(there, budget, beside)
     unit = 2.0 ** math.frexp(size)[1]  # all products of K / unit are finite
     raw = theta._replace(**{n: w.to("cpu", torch.float64) / unit for n, w in zip(budget.names, weights, strict=True)})
     runs = seen(field, budget, raw)
@@ -93,7 +96,7 @@ def rescaled(field: VectorField, budget: Budget, theta: Theta, relative: Tensor)
     with torch.no_grad():
         found = _solved(field, budget, theta, raw, unit, runs, multipliers, relatives)
     if found is None:
-        return _reached(theta, budget, relative)
+        return _reached(there, budget, beside)
     t, at = found
     root = torch.tensor(t ** (1 / budget.power), dtype=torch.float64)
     if torch.is_grad_enabled():
@@ -101,7 +104,29 @@ def rescaled(field: VectorField, budget: Budget, theta: Theta, relative: Tensor)
         energy = runs[at.run].energy(at.x, w, multipliers[at.run], t)
         log_t = -energy / (2 * at.weight)  # by the implicit function theorem, up to a constant
         root = root * ((log_t - log_t.detach()) / budget.power).exp()
-    return _rounded(theta, raw, budget, root)
+    return _sent(_rounded(theta, raw, budget, root), there, budget)
+
+
+def _fetched(theta: Theta, relative: Tensor) -> tuple[Theta, Tensor]:
+    """Both on the CPU, where they are of one dtype by one copy, for which the host waits once."""
+    tensors = (*theta, relative)
+    if all(t.is_cpu for t in tensors):
+        return theta, relative
+    if len({t.dtype for t in tensors}) > 1:
+        here = [t.cpu() for t in tensors]
+    else:
+        flat = torch.cat([t.flatten() for t in tensors]).cpu().split([t.numel() for t in tensors])
+        here = [part.view(t.shape) for part, t in zip(flat, tensors, strict=True)]
+    return type(theta)(*here[:-1]), here[-1]
+
+
+def _sent(theta: Theta, there: Theta, budget: Budget) -> Theta:
+    """``there`` with the weights that were rescaled, by one copy; so are their gradients, on the way back."""
+    if theta[0].device == there[0].device:
+        return theta
+    weights = [getattr(theta, name) for name in budget.names]
+    flat = torch.cat([w.flatten() for w in weights]).to(there[0].device).split([w.numel() for w in weights])
+    return there._replace(**{n: part.view(w.shape) for n, part, w in zip(budget.names, flat, weights, strict=True)})
 
 
 def _reached(theta: Theta, budget: Budget, relative: Tensor) -> Theta:

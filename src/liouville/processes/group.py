@@ -9,7 +9,7 @@ import os
 import torch
 from torch import nn
 
-from liouville.environment import several
+from liouville.environment import local_processes, several
 from liouville.processes.rendezvous import connect
 from liouville.processes.sharing import Processes
 
@@ -25,7 +25,7 @@ def join() -> None:
     if not several():
         return
     place = int(os.environ.get("LOCAL_RANK", "0"))
-    gpus = place < torch.cuda.device_count()
+    gpus = torch.cuda.device_count() >= local_processes()  # or no process takes one: all must speak one language
     if gpus:
         torch.cuda.set_device(place)
     connect(_TIMEOUT, "cpu:gloo,cuda:nccl" if gpus else "gloo")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["damaged", "label", "measured", "samples_of", "sound"]
+__all__ = ["damaged", "drawn", "label", "measured", "samples_of", "sound"]
 
 import json
 import math
@@ -16,13 +16,16 @@ from torch import Tensor
 
 from liouville.analysis import Certificate, Claim, certify
 from liouville.checkpoint import describe
-from liouville.data import Split
+from liouville.data import SOURCES, Split
 from liouville.facts import Facts
 from liouville.flow import Flow
 from liouville.network import Network
 from liouville.runs.plan import Plan
+from liouville.sketch import Sketch, TooLargeError
 
 _SAMPLES = 256
+_SPARE, _FACTOR = 1 << 25, 6  # bytes, and per byte of the weights: see liouville.checkpoint
+_POINTS = 1 << 18
 _FILE = "the weights and the description are those that were written: their SHA-256 hash matches"
 
 
@@ -66,6 +69,19 @@ def samples_of(network: Any, split: Split) -> Tensor:
     return x
 
 
+def drawn(plan: Plan) -> Split | None:
+    """The plan's data where they are made here; None where config.json would have files read or fetched, or much made.
+
+    Raises:
+        ValueError: the data set has no such options.
+    """
+    source = SOURCES.get(plan.data or "")
+    numbers = (v for v in plan.data_options.values() if isinstance(v, int) and not isinstance(v, bool))
+    if source is None or not source.self_contained or any(number > _POINTS for number in numbers):
+        return None
+    return plan.load()
+
+
 def label(plan: Plan, written: Mapping[str, Any], network: Any, split: Split | None) -> Claim:
     """Whether a network is the one that a plan describes, and its data those that the plan and the model file name.
 
@@ -84,8 +100,9 @@ def _differing(plan: Plan, written: Mapping[str, Any], network: Any, split: Spli
     known: Facts | None = network.facts if isinstance(network, Network) else None
     true = known or (Facts.from_dict(written) if split is None else split.facts())
     found, unlike = _plain(describe(network, {})), []
+    allowance = _SPARE + _FACTOR * sum(w.nbytes for w in network.state_dict().values())
     for levels in range(1, plan.levels + 1):  # a training that ended early may have left any of its depths
-        planned = _plain(describe(plan.changed(levels=levels).network(true).cpu(), {}))
+        planned = _planned(plan.changed(levels=levels, device="cpu"), true, allowance)
         unlike.append(next(_differences(planned, found, "network"), ""))
     if "" not in unlike:
         yield unlike[0]
@@ -98,6 +115,17 @@ def _differing(plan: Plan, written: Mapping[str, Any], network: Any, split: Spli
         kept = written if known is None else known.as_dict()
         if name != "fingerprint" and name in kept and not _same(kept[name], value):  # another machine may round
             yield f"data.{name} in config.json is not that of the plan's data set"
+
+
+def _planned(plan: Plan, facts: Facts, allowance: int) -> Any:
+    """The description of the network that is planned: as config.json may ask for any size, nothing is allocated."""
+    try:
+        with Sketch(allowance):
+            return _plain(describe(plan.network(facts), {}))
+    except TooLargeError:  # the network that is found is looked at with the same allowance
+        return {"type": "a much larger network"}
+    except (ArithmeticError, RuntimeError) as error:  # sizes beyond 2^63, for which torch has no other word
+        raise ValueError(f"config.json describes a network that cannot be built ({error}).") from error
 
 
 def _differences(planned: Any, found: Any, where: str) -> Iterator[str]:

@@ -236,8 +236,8 @@ def require_free(path: Path, force: bool = False) -> None:
             return
         if not path.is_dir():
             raise FileExistsError(f"{path} is not a folder; choose another --out.")
-        if not any(file.name not in (LOCK, RESERVE) for file in path.iterdir()):
-            return
+        if all(file.name in (LOCK, RESERVE) or file.name.startswith(f".{CONFIG}.") for file in path.iterdir()):
+            return  # nothing, or what a process left that was killed before its first file was whole
     if not force:
         raise FileExistsError(f"{path} exists already; choose another --out, or replace it with --force.")
     try:
@@ -252,7 +252,9 @@ def _remove_run(path: Path) -> None:
         (path / name).unlink(missing_ok=True)
     Checkpoint(path / CHECKPOINT).remove()
     figures = path / FIGURES
-    if figures.is_dir() and not figures.is_symlink():
+    if figures.is_symlink():  # what lies beyond it is somebody's, and new figures would be written there
+        figures.unlink()
+    if figures.is_dir():
         for file in (*figures.glob("*.png"), *figures.glob("*.svg")):
             file.unlink()
         with contextlib.suppress(OSError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = ["RECIPES", "Plan"]
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -23,10 +24,12 @@ from liouville.machine import require_memory
 from liouville.names import lookup
 from liouville.network import Network
 from liouville.renamed import current_names
-from liouville.runs.choices import DEVICES, DTYPES, INITS, LIFTS, engine, model_options, require_option
+from liouville.runs.choices import DTYPES, INITS, LIFTS, engine, model_options, require_option
 from liouville.runs.parsing import conforming
+from liouville.runs.place import device_of, require_device_name
 from liouville.runs.summary import flow_in_words, training_in_words
 from liouville.schemes import FORMER_NAMES, SCHEMES
+from liouville.sketch import sketching
 from liouville.train import GaussNewton, Penalty, Settings
 from liouville.train.settings import OPTIMIZERS
 from liouville.version import __version__
@@ -59,7 +62,8 @@ class Plan:
         settings: of `liouville.train.fit`, or of `liouville.train.gauss_newton`.
         engine: a name of ``liouville.kernels.ENGINES``.
         dtype: ``"float32"``, ``"float64"``, or ``"bfloat16"`` (autocast; weights stay float32).
-        device: ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA for images where there is a device, else the CPU.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` and so on, or ``"auto"``: CUDA where there is a device and a layer's
+            work is worth it (`liouville.runs.place`), else the CPU.
         threads: of torch; None leaves them as they are.
         seed: of the initial weights and of training; the data has its own (``data_options={"seed": 1}``).
         table: a table in a file, in place of ``data``.
@@ -111,10 +115,10 @@ class Plan:
             (self.scheme, SCHEMES, "scheme"),
             (self.lift, LIFTS, "lift"),
             (self.dtype, DTYPES, "dtype"),
-            (self.device, DEVICES, "device"),
         ):
             if value is not None:
                 lookup(dict.fromkeys(known), value, what)
+        require_device_name(self.device)
         engine(self.engine)
         if isinstance(self.settings, GaussNewton) and self.dtype == "bfloat16":
             raise ValueError("gauss-newton needs float32 or float64, got bfloat16; a line search compares digits.")
@@ -218,8 +222,8 @@ class Plan:
             ValueError: the parts do not fit together, or training them takes more memory than there is.
         """
         facts = facts.facts() if isinstance(facts, Split) else facts
-        device = self._device(facts)
-        if device == "cpu":
+        device = device_of(self.device, self._work(facts))
+        if device.type == "cpu" and not sketching():
             self._require_memory(facts)
         network = self._assembled(facts, self._first_layers(), generator)
         network.facts = facts
@@ -342,12 +346,13 @@ class Plan:
             )
         return self.layers // times if isinstance(self.layers, int) else tuple(N // times for N in self.layers)
 
-    def _device(self, facts: Facts) -> str:
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("this machine, or this build of torch, has no CUDA device; use the device 'cpu'.")
-        if self.device == "auto":
-            return "cuda" if len(facts.shape) == 3 and torch.cuda.is_available() else "cpu"
-        return self.device
+    def _work(self, facts: Facts) -> int:
+        """Multiplications of one product K y over a batch, in the first flow."""
+        features = self.features if isinstance(self.features, int) else self.features[0]
+        batch = min(self.settings.batch_size or facts.train_samples, facts.train_samples)
+        images = (self.conv or Images()) if len(facts.shape) == 3 else None
+        pixels = math.prod(facts.shape[1:]) // images.pool**2 if images else 1
+        return batch * pixels * features**2 * (images.kernel**2 if images else 1)
 
 
 def _weights(network: Network) -> int:

@@ -24,13 +24,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
+import torch
+
 from liouville.analysis import Certificate
 from liouville.checkpoint import DamagedModelError, load
 from liouville.data import Split
 from liouville.documents import conform, read, read_lines
 from liouville.facts import Facts, Written
 from liouville.network import Network
-from liouville.runs.certifying import damaged, label, measured, sound
+from liouville.runs.certifying import damaged, drawn, label, measured, sound
 from liouville.runs.plan import Plan
 from liouville.train import History
 from liouville.version import __version__
@@ -163,22 +165,26 @@ class Run:
             conform(record, dict[str, float | None], file=f"line {k} of {path}")
         return records
 
-    def certificate(self) -> Certificate:
+    def certificate(self, device: torch.device | str = "cpu") -> Certificate:
         """What is guaranteed of the network, that it is the one of the plan, and what some training inputs show.
 
-        Inputs of a run on data of one's own are in memory only while it is trained; afterwards the claims about
-        states are measured at probes, and nothing is said of predictions.
+        Inputs of a run on data of one's own are in memory only while it is trained, and files are not read because
+        config.json names them. Without inputs the claims about states are measured at probes, and nothing is said of
+        predictions.
+
+        Args:
+            device: where a network that is read from a file is measured.
 
         Raises:
             FileNotFoundError: as `network`.
         """
         plan, split = self.plan, None if self.trained is None else self.trained.split
         try:
-            network = self._trained().network if self.path is None else load(self.path / MODEL)
+            network = self._trained().network if self.path is None else load(self.path / MODEL).to(device)
         except DamagedModelError as error:
             return damaged(self._file(MODEL), str(error))
-        if split is None and plan.data is not None:
-            split = plan.load()
+        if split is None:
+            split = drawn(plan)
         files = () if self.path is None else (sound(),)
         return measured(network, split, *files, label(plan, self.config["data"], network, split))
 

@@ -28,7 +28,7 @@ from torch.func import jvp, vmap
 from liouville.compilers import advanced, is_recorded
 from liouville.fields.base import Lipschitz, Theta, VectorField
 from liouville.fields.hamiltonian import HamiltonianField
-from liouville.operators import spectral_norm
+from liouville.norms import spectral_norm
 from liouville.precision import in_working_precision, solve
 from liouville.schemes.base import ReversibleScheme, Scheme, State, SymmetricScheme
 

@@ -32,6 +32,7 @@ from liouville.sealed import DamagedFileError, opened, sealed
 
 State = dict[str, Any]
 _ENTRY = "liouville-training-1"
+_UNNOTICED, _MOST = 0.05, 1000  # seconds, and steps, that processes take between two questions to each other
 _DUE = 1  # what a process says to the others at the end of a step: 0 go on, 1 write, 1 + s write and answer signal s
 
 
@@ -126,6 +127,7 @@ class Keeper:
         self._around: Callable[[State], State] = lambda state: state
         self._root = self
         self._streams: list[list[Tensor]] = []
+        self._taken, self._patience, self._asked = 0, 1, time.monotonic()  # steps since the last question, to the next
         if checkpoint is not None:
             self._read(checkpoint)
             self._next = time.monotonic() + checkpoint.every
@@ -166,12 +168,37 @@ class Keeper:
         root = self._root
         if root.checkpoint is None:
             return
-        mine = root.interrupts.pending + _DUE if root.interrupts.pending else int(time.monotonic() >= root._next)
-        asked = root.processes.largest(mine)
+        asked = root._agreed(root.checkpoint.every)
         if asked:
             self.keep(training)
         if asked > _DUE:
             root.interrupts.answer(asked - _DUE)
+
+    def end(self, training: Resumable) -> None:
+        """After the last step: write, and answer the signal that came, if any."""
+        root = self._root
+        if root.checkpoint is None:
+            return
+        root._patience = 0
+        asked = root._agreed(root.checkpoint.every)
+        self.keep(training)
+        if asked > _DUE:
+            root.interrupts.answer(asked - _DUE)
+
+    def _agreed(self, every: float) -> int:
+        """What is to be done after this step; several processes ask each other, but not more often than they notice."""
+        held, now = self.interrupts.pending, time.monotonic()
+        mine = held + _DUE if held else int(now >= self._next)
+        if self.processes.size == 1:
+            return mine
+        self._taken += 1
+        if self._taken < self._patience:
+            return 0
+        pace = max(now - self._asked, 1e-9) / self._taken
+        patience = 1 if every < _UNNOTICED else max(1, min(int(_UNNOTICED / pace), _MOST))
+        word = self.processes.largest(mine * (_MOST + 1) + patience)  # one number for both: the same in all of them
+        self._taken, self._asked, self._patience = 0, now, word % (_MOST + 1)
+        return word // (_MOST + 1)
 
     def keep(self, training: Resumable) -> None:
         """Write the state now; where that fails, the last one stays, and training goes on."""

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 __all__ = ["evaluate", "evaluate_loaded"]
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
+from liouville.devices import memory_share
+from liouville.fields import VectorField
 from liouville.network import evaluation_mode
 from liouville.processes.sharing import Processes
 from liouville.task import Task
@@ -14,6 +19,8 @@ from liouville.train.losses import Reported
 from liouville.train.source import Loaded
 
 _EVALUATION_BATCH = 1000
+_SHARE = 0.5  # of a device's memory
+_ALIVE = 64  # of the widest tensors that a module puts out: a layer at work, and what an operation needs besides
 
 
 @torch.no_grad()
@@ -37,7 +44,7 @@ def evaluate(
         weight: (samples,), of the means; only how they compare counts.
     """
     with evaluation_mode(network):
-        scores = torch.cat([processes.map(network, part) for part in x.split(_EVALUATION_BATCH)])
+        scores = torch.cat([processes.map(network, part) for part in x.split(_samples_at_once(network, x))])
     return _figures(scores, y, task, prefix, weight)
 
 
@@ -63,3 +70,24 @@ def _figures(scores: Tensor, y: Tensor, task: Task | Reported, prefix: str, weig
         f"{prefix}loss": float(task.loss(scores, y, weight)),
         f"{prefix}{task.score_name}": task.score(scores, y, weight),
     }
+
+
+def _samples_at_once(network: nn.Module, x: Tensor) -> int:
+    """1,000, and on CUDA, where each part costs its launches, as many as fit into half of the memory by estimate."""
+    memory = memory_share(x.device, _SHARE)
+    if memory is None or len(x) <= _EVALUATION_BATCH:
+        return _EVALUATION_BATCH
+    sizes = [x[:1].nbytes]
+
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        sizes.extend(t.nbytes for t in tree_leaves(output) if isinstance(t, Tensor))
+
+    fields = [m for m in network.modules() if isinstance(m, VectorField)]
+    inside = {m for field in fields for m in field.modules()}  # where engines refuse hooks
+    hooks = [m.register_forward_hook(note) for m in network.modules() if m not in inside]
+    try:
+        network(x[:1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(_EVALUATION_BATCH, memory // (_ALIVE * max(sizes)))

@@ -190,7 +190,7 @@ class _Run:
         with self.keeper, self.progress.run(self.settings.iterations, 1, self.task.score_name) as bar:
             try:
                 self._iterations(bar)
-                self.keeper.keep(self)
+                self.keeper.end(self)
             finally:
                 self.network.load_state_dict(self.best)
         return self._finish()

@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from liouville.backprop.late import later
 from liouville.data import Split
-from liouville.fields.once import one_step
 from liouville.flow import flows_of
-from liouville.precision import in_working_precision
 from liouville.processes.sharing import Processes
 from liouville.randomness import seeded
 from liouville.task import Task
-from liouville.train.alternate import Features, fresh_head, require_network, train_head
+from liouville.train.alternate import train_head
 from liouville.train.augment import augmented
 from liouville.train.average import mover
 from liouville.train.callback import Callback
+from liouville.train.capture import CapturedStep, require_capturable
 from liouville.train.checkpoints import Checkpoint, Keeper, State, belongings, optimizer_state, restore_optimizer
 from liouville.train.clock import Clock
 from liouville.train.diagnosis import DivergenceError, diagnose
@@ -35,9 +35,11 @@ from liouville.train.losses import Loss
 from liouville.train.optimizers import optimizer_of
 from liouville.train.parts import Parts, lengths, parts_of, require_possible
 from liouville.train.progress import Progress, silent
+from liouville.train.readings import Readings
 from liouville.train.schedules import scheduler_of
 from liouville.train.settings import Settings
 from liouville.train.source import Batch, Loaded, Samples, Source, source_of
+from liouville.train.step import Step
 from liouville.train.trainable import require_labels, require_trainable
 
 _EXPLODED = 1e3  # a loss this many times the first one (plus 1) has diverged, though it is still a number
@@ -166,8 +168,15 @@ class _Run:
         self.average = copy.deepcopy(network) if settings.ema_decay else None
         self.move_average = mover(self.average, network) if self.average else None
         self.history = History(self.task.score_name)
-        self.shared = processes.wrapped(Features(require_network(network)) if settings.alternate else network)
-        self.first_loss, self.seen = math.nan, 0
+        self.step = Step(network, self.optimizer, self.task, settings, processes)
+        self.captured: CapturedStep | None = None
+        if settings.capture:
+            require_capturable(network, self.optimizer, settings, processes, len(self._samples()))
+            self.captured = CapturedStep(self.step)
+        # where a device computes, the host runs ahead of it
+        on_device = next(network.parameters()).device.type != "cpu"
+        self.readings = Readings(self._judge) if on_device else None
+        self.first_loss, self.loss, self.seen = math.nan, math.nan, 0
         self.at = "the start"
         self.epoch, self.taken, self.lr = 1, 0, settings.lr  # the epoch under way, its steps done, its first rate
         self.order = self.generator.get_state()  # of the stream, before that epoch drew the order of its samples
@@ -189,6 +198,7 @@ class _Run:
 
     def state(self) -> State:
         """All that the steps to come depend on; the generators of torch itself are the keeper's."""
+        self._read()
         return {
             "network": self.network.state_dict(),
             "best": self.best,
@@ -232,7 +242,7 @@ class _Run:
         with self.keeper, self.progress.run(self.epochs, self.steps, self.task.score_name) as bar:
             try:
                 self._epochs(bar)
-                self.keeper.keep(self)
+                self.keeper.end(self)
             finally:
                 self.network.load_state_dict(self.best)
         return self._finish()
@@ -264,7 +274,7 @@ class _Run:
             train_head(self.network, x, y, self._known_task(), self.settings, self.generator)
         if isinstance(self.data, Samples):
             metrics = self._evaluate(self.network, self.data, "train_")
-            self._require_sound(metrics["train_loss"], self.data.x[: self.settings.batch_size])
+            self._require_sound(metrics["train_loss"], self.data.x[: self.settings.batch_size], self.at)
         else:  # another pass may be long, or never end
             last = self.history.epochs[-1]
             metrics = {"train_loss": last.loss, f"train_{self.task.score_name}": last.score}
@@ -293,17 +303,17 @@ class _Run:
         batch = self.parts.sample
         for batch in self._batches():
             self.at = f"step {self.taken + 1} of epoch {epoch}"
-            loss, penalty, score, norm = self._step(batch)
+            loss = self._step(batch)
             self.taken += 1
             if self.move_average:
                 taken = self.taken + (epoch - 1) * self.steps
                 self.move_average(min(self.settings.ema_decay, (1 + taken) / (10 + taken)))
-            self.sums += torch.tensor([loss, penalty, score, norm, 1.0], dtype=torch.float64) * len(batch.x)
             bar.step(loss)
             for callback in self.callbacks:
                 callback.on_train_batch_end(loss)
             if self.taken < self._due():  # the last one's batch is read once more below
                 self.keeper.step(self)
+        self._read()
         samples = int(self.sums[4])
         if not samples:
             raise ValueError(f"{self.data.name} gives no batch in epoch {epoch}; it must give them anew each time.")
@@ -311,7 +321,7 @@ class _Run:
         held: dict[str, float] = {}
         # without a validation part, the last batch stands guard
         after = self._evaluate(self.average or self.network, self.validation or Samples(*batch))
-        self._require_sound(after["loss"], batch.x)
+        self._require_sound(after["loss"], batch.x, self.at)
         work = 2 * self.layers * samples
         if self.validation:
             held, work = after, work + self.layers * self.seen
@@ -358,45 +368,51 @@ class _Run:
                 require_labels(batch.y, task, data.name)
             yield batch
 
-    def _step(self, batch: Batch) -> tuple[float, float, float, float]:
-        x, y, weights_of_samples = batch
-        weights = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for p in weights:
-            p.grad = None
-        with one_step():
-            scores = self._scores(x, y)
-            penalty = self.settings.penalty(self.network)
-        loss = self.task.loss(scores, y, weights_of_samples)
-        value, weight = float(loss.detach()), float(penalty.detach())
-        self._require_sound(value, x)
-        self.processes.backward(loss, penalty)
-        norm = self._clipped([p.grad for p in weights if p.grad is not None])
-        for what, number in (("penalty", weight), ("gradient norm", norm)):
-            if not math.isfinite(number):
-                raise diagnose(self.network, x, what, number, self.at)
+    def _step(self, batch: Batch) -> float:
+        """One step; the last loss that is known is returned."""
+        if self.readings:
+            self._step_unread(batch, self.readings)
+        else:
+            numbers = self._step_read(batch)
+            self.scheduler.step()
+            self._note(numbers, len(batch.x), self.at)
+        return self.loss
+
+    def _step_read(self, batch: Batch) -> tuple[float, float, float, float]:
+        """A step whose loss is judged before it goes back, and its gradient before it moves a weight."""
+        self.step.clear()
+        outcome = self.step.forward(*batch)
+        loss, penalty = float(outcome.loss.detach()), float(outcome.penalty.detach())
+        self._require_sound(loss, batch.x, self.at)
+        norm = float(self.step.backward(outcome))
+        self._require_finite(penalty, norm, batch.x, self.at)
         self.optimizer.step()
+        return loss, penalty, self.task.score(outcome.scores.detach(), batch.y, batch.weight), norm
+
+    def _step_unread(self, batch: Batch, readings: Readings) -> None:
+        """A step on a device that the host runs ahead of; what it says is read, and judged, many steps at once."""
+        with later(readings.checks):
+            row = self.captured(batch.x, batch.y) if self.captured else self.step.whole(*batch)
         self.scheduler.step()
-        return value, weight, self.task.score(scores.detach(), y, weights_of_samples), norm
+        readings.add(row, len(batch.x), self.at)
+        if self.callbacks or readings.due():
+            self._read()
 
-    def _clipped(self, gradients: list[Tensor]) -> float:
-        """The norm of the whole gradient, which is then shortened to the largest one allowed."""
-        norm = nn.utils.get_total_norm([in_working_precision(g) for g in gradients])
-        if self.settings.max_grad_norm:
-            torch._foreach_mul_(gradients, (self.settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
-        return float(norm)
+    def _read(self) -> None:
+        if self.readings:
+            self.readings.read(*([self.captured.checks] if self.captured else []))
 
-    def _scores(self, x: Tensor, y: Tensor) -> Tensor:
-        """The network's scores; with alternation, those of a head made afresh for this batch's features."""
-        autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=self.settings.bfloat16)
-        if not self.settings.alternate:
-            with autocast:
-                return self.processes.map(self.shared, x).to(x.dtype)
-        with autocast:
-            features = self.processes.map(self.shared, x)
-        network = require_network(self.network)
-        fresh_head(network, features.detach().to(x.dtype), y, self._known_task(), self.settings)
-        with autocast:
-            return network.head(features).to(x.dtype)
+    def _judge(self, numbers: Sequence[float], samples: int, step: str) -> None:
+        loss, penalty, _, norm = numbers
+        at = step if step == self.at else f"{step} (noticed at {self.at})"
+        x = self.parts.sample.x[: self.settings.batch_size]
+        self._require_sound(loss, x, at)
+        self._require_finite(penalty, norm, x, at)
+        self._note(numbers, samples, step)
+
+    def _note(self, numbers: Sequence[float], samples: int, step: str) -> None:
+        self.sums += torch.tensor([*numbers, 1.0], dtype=torch.float64) * samples
+        self.loss = numbers[0]
 
     def _evaluate(self, network: nn.Module, source: Source, prefix: str = "") -> dict[str, float]:
         """Figures of a whole part, without label smoothing; ``seen`` says of how many samples."""
@@ -415,11 +431,16 @@ class _Run:
         assert isinstance(self.task, Task)
         return self.task
 
-    def _require_sound(self, loss: float, x: Tensor) -> None:
+    def _require_sound(self, loss: float, x: Tensor, at: str) -> None:
         if math.isnan(self.first_loss):
             self.first_loss = loss
         if not math.isfinite(loss) or loss > _EXPLODED * (1 + self.first_loss):
-            raise diagnose(self.network, x, "loss", loss, self.at)
+            raise diagnose(self.network, x, "loss", loss, at)
+
+    def _require_finite(self, penalty: float, norm: float, x: Tensor, at: str) -> None:
+        for what, number in (("penalty", penalty), ("gradient norm", norm)):
+            if not math.isfinite(number):
+                raise diagnose(self.network, x, what, number, at)
 
     def _keep_best(self, record: Epoch) -> None:
         loss = -record.epoch if record.validation_loss is None else record.validation_loss

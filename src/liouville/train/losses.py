@@ -135,4 +135,8 @@ class Reported:
 
     def score(self, scores: Tensor, y: Tensor, weight: Tensor | None = None) -> float:
         """Accuracy or r2 where there is one, else -loss."""
-        return self.task.score(scores, y, weight) if self.task else -float(self.loss(scores, y, weight))
+        return float(self.scored(scores, y, weight))
+
+    def scored(self, scores: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The same, still on its device."""
+        return self.task.scored(scores, y, weight) if self.task else -self.loss(scores, y, weight)

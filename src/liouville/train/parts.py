@@ -114,6 +114,11 @@ def require_possible(parts: Parts, settings: Settings, processes: Processes, dty
             "several processes share every batch, which a loader of your own does not do; give tensors or a Split, or "
             "train with Lightning."
         )
+    if settings.capture and (isinstance(data, Loaded) or data.weight is not None):
+        raise ValueError(
+            "Settings(capture=True) records a step as a CUDA graph and repeats it, but no step of a loader's batches, "
+            "or with weights of samples; give tensors without weights, or leave capture out."
+        )
     if settings.alternate and (isinstance(data, Loaded) or data.weight is not None or not isinstance(parts.goal, Task)):
         raise ValueError(
             "alternate fits a fresh head to batches, and in the end to all samples: it takes tensors or a Split, "

@@ -68,6 +68,8 @@ class Settings:
         warp: strength of random affine maps of training images, 0 for none; 1 turns, stretches, shears and shifts by up
             to 10 degrees, 10 % and a fourteenth of the width, 2 twice as much.
         bfloat16: run the network under autocast in bfloat16; weights and optimiser keep their precision.
+        capture: on CUDA, record the step once as a graph and repeat it (`liouville.train.capture`); for engines that do
+            not make the host wait, `Stored` above all. Never run on a GPU so far.
         seed: of the held-out part, the order of the batches, shifts and dropout.
         steps: number of steps, in place of ``epochs``; the last pass may end within the training part. A stream without
             a length needs it, and its epochs are ``steps / epochs`` batches.
@@ -102,6 +104,7 @@ class Settings:
     shift: int = 0
     warp: float = 0.0
     bfloat16: bool = False
+    capture: bool = False
     seed: int = 0
     steps: int | None = None
     label_smoothing: float = 0.0

@@ -123,7 +123,7 @@ def _measure_wide(flow: Flow, y: Tensor) -> Measured:
 def _defect(A: Tensor, J: Tensor, tokens: int) -> float | None:
     pixels = A.shape[-1] // (J.shape[-1] * tokens)
     if tokens * pixels > 1:  # J acts on the features of every token or pixel: the feature axis is inside the token axis
-        tokens_eye, pixels_eye = (torch.eye(k, dtype=J.dtype) for k in (tokens, pixels))
+        tokens_eye, pixels_eye = (torch.eye(k, dtype=J.dtype, device=J.device) for k in (tokens, pixels))
         J = torch.kron(tokens_eye, torch.kron(J, pixels_eye))
     size = torch.linalg.matrix_norm(A, ord=2).square() * torch.linalg.matrix_norm(J, ord=2)
     return float((torch.linalg.matrix_norm(A @ J @ A.mT - J, ord=2) / size).max())

@@ -20,10 +20,11 @@ from liouville import fields
 from liouville.analysis.proofs.assumptions import activation_facts, activation_of, is_shipped
 from liouville.backprop import Backprop
 from liouville.budget import BUDGETED
+from liouville.devices import fast_products
 from liouville.fields import VectorField
 from liouville.fields.base import is_closed
 from liouville.flow import Flow
-from liouville.operators import Operator
+from liouville.operators import Conv, Operator
 from liouville.schemes import Scheme
 
 _FIELDS = [kind for kind in vars(fields).values() if isinstance(kind, type) and issubclass(kind, VectorField)]
@@ -54,6 +55,13 @@ def require_untouched(network: nn.Module, known: Collection[type[nn.Module]]) ->
             "products of float32 matrices may be rounded to fewer digits here; call "
             'torch.set_float32_matmul_precision("highest") first.'
         )
+    if any(map(_convolves, network.modules())):
+        for weight in network.parameters():
+            if fast_products(weight.dtype, weight.device.type, "convolution"):
+                raise NotImplementedError(
+                    "convolutions of float32 on CUDA round to 10 bits here, as is torch's default; set "
+                    "torch.backends.cudnn.allow_tf32 = False first."
+                )
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         _require_numbers(name, tensor)
     for name, module in network.named_modules():
@@ -160,6 +168,10 @@ def _rounds_products() -> bool:
         return torch.get_float32_matmul_precision() != "highest"
     except RuntimeError:  # torch raises an error if a backend was set separately
         return False
+
+
+def _convolves(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.conv._ConvNd) or isinstance(getattr(module, "operator", None), Conv)
 
 
 def _require_numbers(name: str, tensor: Tensor) -> None:

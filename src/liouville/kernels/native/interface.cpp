@@ -1,6 +1,7 @@
 // The C interface, and the choice of the instruction set: once, when the library is loaded.
 #include <cstdlib>
 #include <cstring>
+#include <new>
 
 #include "pool.hpp"
 #include "problem.h"
@@ -50,6 +51,16 @@ const Isa& isa() {
     return chosen;
 }
 
+template <class Run>
+int64_t attempt(void (*run)(Run&, bool), Run& of, bool back) {
+    try {
+        run(of, back);
+        return LV_DONE;
+    } catch (const std::bad_alloc&) {
+        return LV_OUT_OF_MEMORY;
+    }
+}
+
 }  // namespace
 
 extern "C" {
@@ -57,7 +68,7 @@ extern "C" {
 #define LV_EXPORT __attribute__((visibility("default")))
 
 /// The layout of problem.h; the Python side refuses a library that was built from another one.
-LV_EXPORT int64_t lv_version(void) { return 4; }
+LV_EXPORT int64_t lv_version(void) { return 5; }
 LV_EXPORT int64_t lv_shear_run_size(void) { return sizeof(lv_shear_run); }
 LV_EXPORT int64_t lv_euler_run_size(void) { return sizeof(lv_euler_run); }
 LV_EXPORT const char* lv_isa(void) { return isa().name; }
@@ -65,10 +76,11 @@ LV_EXPORT const char* lv_isa(void) { return isa().name; }
 /// GOMP_parallel of the OpenMP runtime whose threads to use; null: threads of this library.
 LV_EXPORT void lv_use_openmp(void* parallel) { lv::use_team(parallel); }
 
-LV_EXPORT void lv_shear_forward(lv_shear_run* run) { isa().shear_run(*run, false); }
-LV_EXPORT void lv_shear_backward(lv_shear_run* run) { isa().shear_run(*run, true); }
-LV_EXPORT void lv_euler_forward(lv_euler_run* run) { isa().euler_run(*run, false); }
-LV_EXPORT void lv_euler_backward(lv_euler_run* run) { isa().euler_run(*run, true); }
+/// 0, or LV_OUT_OF_MEMORY: then nothing of what the run was to write may be read, and another run may be tried.
+LV_EXPORT int64_t lv_shear_forward(lv_shear_run* run) { return attempt(isa().shear_run, *run, false); }
+LV_EXPORT int64_t lv_shear_backward(lv_shear_run* run) { return attempt(isa().shear_run, *run, true); }
+LV_EXPORT int64_t lv_euler_forward(lv_euler_run* run) { return attempt(isa().euler_run, *run, false); }
+LV_EXPORT int64_t lv_euler_backward(lv_euler_run* run) { return attempt(isa().euler_run, *run, true); }
 
 /// sigma of `count` numbers, for tests.
 LV_EXPORT void lv_activation(int64_t type, int64_t kind, int64_t count, const void* in, void* out) {

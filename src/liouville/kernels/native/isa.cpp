@@ -1,4 +1,8 @@
 // All code that depends on the instruction set; compiled once for each, with LV_ISA its name.
+#include <atomic>
+#include <new>
+#include <vector>
+
 #include "euler.hpp"
 #include "run.hpp"
 
@@ -20,23 +24,32 @@ struct Call {
     Run& run;
     int threads;
     GradientSums<T> sums;
-    typename Part::Result* results;
+    std::vector<typename Part::Result> results;
+    std::atomic<bool> out_of_memory{false};
+
+    template <class... Sums>
+    Call(Run& run, int threads, const Sums&... of) : run(run), threads(threads), sums(of...), results(threads) {}
 
     static void part(void* data, int index) {
         Call& call = *static_cast<Call*>(data);
-        Part part(call.run, call.sums.of(index));
-        const Range range = Part::part(call.run, index, call.threads);
-        if (back)
-            part.backward(range);
-        else
-            part.forward(range);
-        call.results[index] = part.result();
+        try {
+            Part part(call.run, call.sums.of(index));
+            const Range range = Part::part(call.run, index, call.threads);
+            if (back)
+                part.backward(range);
+            else
+                part.forward(range);
+            call.results[index] = part.result();
+        } catch (const std::bad_alloc&) {  // no exception may leave a thread that belongs to somebody else
+            call.out_of_memory = true;
+        }
     }
 
     static void reduce(void* data, int index) { static_cast<Call*>(data)->sums.reduce(index); }
 
     void perform() {
         lv::parallel(threads, part, this);
+        if (out_of_memory) throw std::bad_alloc();
         if (back && threads > 1) lv::parallel(threads, reduce, this);
     }
 };
@@ -47,16 +60,15 @@ void perform(lv_shear_run& run) {
     const int64_t width = run.parts[0].width + run.parts[1].width;
     const int64_t work = run.layers * run.stages * (run.image.taps * width * width + 16 * width);
     const int threads = useful_threads(Lot::pieces(run), Lot::vectors_of_piece(run), run.threads, work);
-    auto* results = static_cast<typename Part::Result*>(std::calloc(threads, sizeof(typename Part::Result)));
-    Call<T, Part, lv_shear_run, back>{run, threads, {run.velocities, run.layers, threads, run.image.taps}, results}.perform();
+    Call<T, Part, lv_shear_run, back> call(run, threads, run.velocities, run.layers, threads, run.image.taps);
+    call.perform();
     run.checksum = 0, run.left_range = 0, run.error = 0, run.size = 0;
     for (int t = 0; t < threads; ++t) {
-        run.checksum += results[t].checksum;
-        run.left_range |= results[t].left;
-        run.error = results[t].error > run.error ? results[t].error : run.error;
-        run.size = results[t].size > run.size ? results[t].size : run.size;
+        run.checksum += call.results[t].checksum;
+        run.left_range |= call.results[t].left;
+        run.error = call.results[t].error > run.error ? call.results[t].error : run.error;
+        run.size = call.results[t].size > run.size ? call.results[t].size : run.size;
     }
-    std::free(results);
 }
 
 template <class T, class Lot>
@@ -78,9 +90,7 @@ void perform(lv_euler_run& run) {
     using Part = EulerRun<T, Sigma, form>;
     const int64_t work = run.layers * (2 * run.width * run.weights[0].rows + 16 * run.weights[0].rows);
     const int threads = useful_threads((run.batch + lanes<T> - 1) / lanes<T>, 1, run.threads, work);
-    auto* results = static_cast<typename Part::Result*>(std::calloc(threads, sizeof(typename Part::Result)));
-    Call<T, Part, lv_euler_run, back>{run, threads, {run.weights, run.layers, threads}, results}.perform();
-    std::free(results);
+    Call<T, Part, lv_euler_run, back>(run, threads, run.weights, run.layers, threads).perform();
 }
 
 template <class T, class Sigma>

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -39,7 +40,10 @@ class Pool {
 public:
     void run(int number, Work work, void* data) {
         if (number < 2 || number > kMost || !busy_.try_lock()) return alone(number, work, data);
-        while (int(threads_.size()) < number - 1) start();
+        try {
+            while (int(threads_.size()) < number - 1) start();
+        } catch (const std::exception&) {  // no memory for another thread: those that there are do all pieces
+        }
         work_.store(work, std::memory_order_relaxed);
         data_.store(data, std::memory_order_relaxed);
         done_.store(0, std::memory_order_relaxed);

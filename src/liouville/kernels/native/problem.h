@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 enum lv_type { LV_FLOAT32 = 0, LV_FLOAT64 = 1 };
+enum lv_outcome { LV_DONE = 0, LV_OUT_OF_MEMORY = 1 };
 enum lv_activation { LV_TANH = 0, LV_RELU = 1 };
 
 /* A velocity v(x) of widths rows x columns, by K (layers, rows, columns, taps) and b. */

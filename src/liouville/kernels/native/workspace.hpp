@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdlib>
+#include <new>
 
 #include "pool.hpp"
 #include "problem.h"
@@ -25,14 +26,18 @@ inline int64_t panels_in_turn(int64_t bytes) {
 }
 
 /// Pieces of this thread's memory, aligned for vectors and valid until this thread makes the next Workspace. It is kept
-/// between runs: new pages would take longer than a short run.
+/// between runs: new pages would take longer than a short run. Throws std::bad_alloc where memory
+/// ends; the thread then keeps none, and its next Workspace begins anew.
 class Workspace {
 public:
     explicit Workspace(int64_t bytes) {
         if (bytes > memory_.size) {
             std::free(memory_.at);
-            memory_.size = (bytes + 4095) / 4096 * 4096;
-            memory_.at = static_cast<char*>(std::aligned_alloc(4096, memory_.size));
+            memory_.at = nullptr, memory_.size = 0;
+            const int64_t size = (bytes + 4095) / 4096 * 4096;
+            memory_.at = static_cast<char*>(std::aligned_alloc(4096, size));
+            if (!memory_.at) throw std::bad_alloc();
+            memory_.size = size;
         }
     }
 
@@ -62,6 +67,7 @@ struct Gradients {
 };
 
 /// The sums of all threads: the first thread uses the caller's arrays, and the other sums are added to them in order.
+/// Throws std::bad_alloc where memory ends.
 template <class T>
 class GradientSums {
 public:
@@ -75,6 +81,7 @@ public:
             b_[k] = place(first_.b[k], v[k].b_stride, bias, layers);
         }
         others_ = static_cast<T*>(std::calloc((threads - 1) * size_ + 1, sizeof(T)));
+        if (!others_) throw std::bad_alloc();
     }
     ~GradientSums() { std::free(others_); }
     GradientSums(const GradientSums&) = delete;
