@@ -46,6 +46,7 @@ from liouville.sketch import Sketch, TooLargeError
 
 FORMAT = "liouville-1"
 WITH_FACTS = "liouville-2"  # a format of its own, so that earlier versions say what they lack
+WITH_PREPROCESSING = "liouville-3"
 _UNIT = "weight_unit"  # of a field whose start was scaled; no argument of any class
 _ARGUMENT = "argument."  # how the names of tensors begin that are no weights
 # What loading may take beside the file: the network, and what its constructors draw or try on the way.
@@ -169,7 +170,8 @@ def save(network: nn.Module, path: str | os.PathLike[str], *, facts: Facts | Non
     content = _Content(text, tensors, said)
     header = {"format": FORMAT, "description": text, "sha256": _digest(*content)}
     if content.facts is not None:
-        header |= {"format": WITH_FACTS, "facts": content.facts}
+        prepared = isinstance(known, Facts) and known.preprocessing is not None
+        header |= {"format": WITH_PREPROCESSING if prepared else WITH_FACTS, "facts": content.facts}
     metadata = {"liouville": json.dumps(header, sort_keys=True)}  # one entry: safetensors does not keep their order
     _require_loadable(content)
     with atomic(path) as temporary:
@@ -218,11 +220,11 @@ def _read(path: Path) -> _Content:
             f"{path} is not a readable model file ({error}); expected a file written by liouville.save."
         ) from error
     facts = header.get("facts")
-    known = header.get("format") == (FORMAT if facts is None else WITH_FACTS)
+    known = header.get("format") in ((FORMAT,) if facts is None else (WITH_FACTS, WITH_PREPROCESSING))
     if not known or not isinstance(header.get("description"), str) or not isinstance(facts, str | None):
         raise ValueError(
             f"{path} is a safetensors file, but not a liouville model (format {header.get('format')!r}, expected "
-            f"{FORMAT!r} or {WITH_FACTS!r}); expected a file written by liouville.save."
+            f"{FORMAT!r}, {WITH_FACTS!r} or {WITH_PREPROCESSING!r}); expected a file written by liouville.save."
         )
     content = _Content(header["description"], tensors, facts)
     if header.get("sha256") != _digest(*content):

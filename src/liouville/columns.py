@@ -8,10 +8,11 @@ object of another library: it goes into a JSON document, and back.
 
 from __future__ import annotations
 
-__all__ = ["Category", "Columns", "Number", "Table"]
+__all__ = ["Category", "Columns", "Number", "Table", "level"]
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,6 +24,8 @@ from liouville.documents import conform
 Value = str | int | float | bool
 _MOST = 100  # values of a column of words that get a feature; rarer ones count as unknown
 _Numbers = np.ndarray[Any, np.dtype[np.float64]]
+_MISSING = frozenset(("", "na", "n/a", "#n/a", "<na>", "nan", "null", "nat"))
+_WHOLE = re.compile(r"([+-]?[0-9]+)\.0+")
 
 
 class Table:
@@ -58,6 +61,16 @@ class Table:
             for k, (name, column) in enumerate(zip(self.names, columns, strict=True))
         ]
         self._rows = int(data.shape[0])
+
+    @classmethod
+    def of(cls, columns: Mapping[str, np.ndarray]) -> Table:
+        """Columns that are in order already, by their names: float64 with nan, or objects with None."""
+        table = object.__new__(cls)
+        table.named, table.names, table.columns = True, tuple(columns), list(columns.values())
+        table._rows = len(table.columns[0]) if columns else 0
+        if any(len(column) != table._rows for column in table.columns):
+            raise ValueError(f"all columns must have as many cells, got {[len(c) for c in table.columns][:8]}.")
+        return table
 
     def __len__(self) -> int:
         return self._rows
@@ -197,6 +210,11 @@ class Columns:
         """The names of what the network gets."""
         return [name for column in self.columns for name in column.features()]
 
+    @property
+    def width(self) -> int:
+        """How many features there are."""
+        return len(self.features())
+
     def categorical(self) -> list[int]:
         """The places of the columns of words."""
         return [k for k, column in enumerate(self.columns) if isinstance(column, Category)]
@@ -218,6 +236,47 @@ class Columns:
         for column, values in zip(self.columns, table.columns, strict=True):
             parts += column.encode(values)
         return np.column_stack(parts) if parts else np.zeros((len(table), 0))
+
+    def by_name(self, raw: Any) -> Table:
+        """Rows whose columns are found by name, in any order, among others or not.
+
+        Args:
+            raw: a DataFrame, a mapping from names to cells, or mappings, one for each row. Rows without names have the
+                cells of all columns in order. Numbers may be text; text of categories is compared without blanks
+                around it, and None, NaN and empty text are missing.
+
+        Raises:
+            ValueError: a column is missing, or a cell of a column of numbers is no finite number.
+
+        Examples:
+            >>> columns = Columns((Number("age", 40.0, 10.0, 38.0), Category("city", ("Bonn", "Rome"))), named=True)
+            >>> columns.transform(columns.by_name([{"city": "Rome", "age": "50"}, {"city": "", "age": None}])).tolist()
+            [[1.0, 0.0, 1.0], [-0.2, 0.0, 0.0]]
+        """
+        found = _by_name(raw, [column.name for column in self.columns])
+        read = {}
+        for column in self.columns:
+            cells = found[column.name]
+            if isinstance(column, Number):
+                read[column.name] = _as_numbers(cells, column.name)
+            elif all(isinstance(value, str) for value in column.values):
+                read[column.name] = _as_words(np.array([level(cell) for cell in cells], dtype=object))
+            else:
+                read[column.name] = _words(cells, column.name)
+        return Table.of(read)
+
+    def unseen(self, table: Table) -> dict[str, list[Value | None]]:
+        """By column, the cells that training did not have: other categories, missing values (None) where none were."""
+        found: dict[str, list[Value | None]] = {}
+        for column, cells in zip(self.columns, table.columns, strict=True):
+            if isinstance(column, Number):
+                new: list[Value | None] = [] if column.missing else [None] * int(np.isnan(cells).sum())
+            else:
+                known = {*column.values, *([None] if column.missing else [])}
+                new = [cell for cell in cells if cell not in known]
+            if new:
+                found[column.name] = new
+        return found
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON value that `from_dict` turns into equal columns."""
@@ -334,6 +393,66 @@ def _cell(value: Any) -> Any:
     if value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value):
         return None
     return value
+
+
+def level(cell: Any) -> str | None:
+    """A cell as the text of a category: blanks joined, whole numbers without a point; None where it is missing.
+
+    Examples:
+        >>> level(" New  York "), level(3.0), level("3.0"), level(True), level("NA"), level(float("nan"))
+        ('New York', '3', '3', 'True', None, None)
+    """
+    cell = _cell(cell)
+    text = "" if cell is None else " ".join(str(cell).split())
+    if text.casefold() in _MISSING:
+        return None
+    whole = _WHOLE.fullmatch(text)
+    return whole[1] if whole else text
+
+
+def _by_name(raw: Any, names: Sequence[str]) -> dict[str, Any]:
+    if hasattr(raw, "columns") and hasattr(raw, "__getitem__"):  # a data frame
+        found = {str(name): raw[name] for name in raw.columns if str(name) in names}
+        if any(getattr(cells, "ndim", 1) != 1 for cells in found.values()):
+            raise ValueError("the table has two columns of one name; give each column one name.")
+    elif isinstance(raw, Mapping):
+        found = {str(name): cells for name, cells in raw.items()}
+    elif isinstance(raw, Sequence) and raw and all(isinstance(row, Mapping) for row in raw):
+        found = {name: [row[name] for row in raw] for name in names if all(name in row for row in raw)}
+    else:
+        return dict(zip(names, _in_order(raw, len(names)), strict=True))
+    lacking = [name for name in names if name not in found]
+    if lacking:
+        raise ValueError(f"the table lacks {', '.join(map(repr, lacking))}; the inputs are {_listed(names)}.")
+    return found
+
+
+def _in_order(raw: Any, width: int) -> list[Any]:
+    """The columns of rows whose cells are in order."""
+    rows = raw.tolist() if hasattr(raw, "tolist") else list(raw)
+    if not all(isinstance(row, list | tuple) and len(row) == width for row in rows):
+        raise ValueError(f"expected rows of {width} cells, in the order of the columns, or a table with their names.")
+    return [list(cells) for cells in zip(*rows, strict=True)] or [[] for _ in range(width)]
+
+
+def _as_numbers(cells: Any, name: str) -> _Numbers:
+    """Float64, missing cells as nan; text is read."""
+    if getattr(getattr(cells, "dtype", None), "kind", "O") in "biuf":
+        return _finite(_plain(cells), name)
+    values = np.empty(len(cells))
+    for k, cell in enumerate(cells):
+        plain = _cell(cell)
+        text = plain.strip() if isinstance(plain, str) else plain
+        try:
+            if isinstance(text, str) and ("_" in text or not text.isascii()):
+                raise ValueError
+            missing = text is None or (isinstance(text, str) and text.casefold() in _MISSING)
+            values[k] = math.nan if missing else float(text)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(
+                f"column {name!r} has numbers, got {cell!r} in row {k + 1}; correct or empty it."
+            ) from None
+    return _finite(values, name)
 
 
 def _sortable(value: Value) -> tuple[bool, float, str]:

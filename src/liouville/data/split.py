@@ -11,7 +11,7 @@ from __future__ import annotations
 __all__ = ["Holdout", "Split", "held_out"]
 
 import dataclasses
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from torch import Tensor
 from liouville.data.checks import check
 from liouville.data.numbers import real_number
 from liouville.facts import Facts, as_numbers, fingerprint
+
+if TYPE_CHECKING:
+    from liouville.columns import Columns
 
 
 class Holdout(NamedTuple):
@@ -50,6 +53,8 @@ class Split:
         target_offset: the same for real-valued targets: y = (raw - target_offset) / target_scale.
         target_scale: see ``target_offset``.
         column_names: one name for each feature of a table, or None; new tables with a header must have these.
+        preprocessing: how the columns of a raw table became ``x``, in place of offset and scale, or None.
+        target: the column of that table that is predicted, or None.
 
     Raises:
         TypeError: a part is not a tensor.
@@ -73,12 +78,15 @@ class Split:
     target_offset: Tensor | None = None
     target_scale: Tensor | None = None
     column_names: tuple[str, ...] | None = None
+    preprocessing: Columns | None = None
+    target: str | None = None
 
     def __post_init__(self) -> None:
         check(self)
 
-    def transformed(self, raw: Tensor) -> Tensor:
-        """Raw inputs on the scale of ``x_train``: (raw - offset) / scale, computed in float64, in x_train's dtype.
+    def transformed(self, raw: Any) -> Tensor:
+        """Raw inputs on the scale of ``x_train``: (raw - offset) / scale, computed in float64, in x_train's dtype; rows
+        of a raw table as ``preprocessing`` has them.
 
         Examples:
             >>> x = torch.tensor([[0.0], [1.0]])
@@ -86,6 +94,9 @@ class Split:
             >>> split.transformed(torch.tensor([[14.0]]))
             tensor([[2.]])
         """
+        if self.preprocessing is not None:
+            rows = self.preprocessing.by_name(raw)
+            return torch.from_numpy(self.preprocessing.transform(rows)).to(self.x_train.dtype)
         x = raw.to(torch.float64)
         if self.offset is not None and self.scale is not None:
             x = (x - self.offset.to(x)) / self.scale.to(x)
@@ -110,6 +121,8 @@ class Split:
             column_names=self.column_names and tuple(self.column_names),
             train_samples=len(self.x_train),
             test_samples=len(self.x_test),
+            preprocessing=self.preprocessing,
+            target=self.target,
             fingerprint=fingerprint((self.x_train, self.y_train, self.x_test, self.y_test)),
             **{name: None if t is None else as_numbers(t) for name, t in transform.items()},
         )

@@ -113,7 +113,7 @@ class HamiltonianRegressor(RegressorMixin, HamiltonianEstimator):
         return self._fit(X, y, sample_weight)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """One more pass, over these rows alone, at a constant rate and with nothing held out.
+        """One more pass, over these rows only, at a constant rate and with nothing held out.
 
         Args:
             X, y, sample_weight: as for `fit`; the first call decides what columns and targets become.

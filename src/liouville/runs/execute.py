@@ -162,7 +162,9 @@ def train(
         if split is None:
             split = plan.load()
         else:
-            plan = dataclasses.replace(plan, data=None, data_options={})
+            plan = dataclasses.replace(plan, data=None, data_options={}, table=None)
+        if before is not None and plan.table is not None:
+            split = dataclasses.replace(split, name=before.facts.name)  # a table may be moved
         network = plan.network(split.facts())
         if before is not None:
             require_same(before, plan, network, split)

@@ -217,8 +217,8 @@ class _Run:
         self.history.work += self.layers * len(self.validation[0])
         loss, score = self.history.start["validation_loss"], self.history.start[f"validation_{self.task.score_name}"]
         self.best_key = -score, loss
-        if self.settings.target is not None and score >= self.settings.target:
-            self.history.stopped = f"the target {self.settings.target:g} was reached before the first iteration"
+        if self.settings.target_score is not None and score >= self.settings.target_score:
+            self.history.stopped = f"the target {self.settings.target_score:g} was reached before the first iteration"
 
     def _iteration(self, k: int) -> tuple[Iteration, str]:
         """The record of one iteration, and why it is the last, if it is."""
@@ -257,7 +257,7 @@ class _Run:
         return "" if step.length else "no step was found that lowers the objective"
 
     def _reached(self, record: Iteration) -> str:
-        target, patience = self.settings.target, self.settings.patience
+        target, patience = self.settings.target_score, self.settings.patience
         if target is not None and record.validation_score is not None and record.validation_score >= target:
             return f"the target {target:g} was reached"
         if patience is not None and record.epoch - self.history.best_epoch >= patience:

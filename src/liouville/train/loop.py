@@ -289,14 +289,14 @@ class _Run:
 
     def _start(self) -> None:
         """What the validation part says of the initial weights, where the run may end with them."""
-        if not self.validation or not (self.carried or self.settings.target is not None):
+        if not self.validation or not (self.carried or self.settings.target_score is not None):
             return
         self.history.start = self._evaluate(self.network, self.validation, "validation_")
         self.history.work += self.layers * self.seen
         if self.carried:
             self.best_loss = self.history.start["validation_loss"]
         if self._reached(self.history.start[f"validation_{self.task.score_name}"]):
-            self.history.stopped = f"the target {self.settings.target:g} was reached before the first epoch"
+            self.history.stopped = f"the target {self.settings.target_score:g} was reached before the first epoch"
 
     def _epoch(self, bar: Progress.Bar) -> Epoch:
         epoch = self.epoch
@@ -458,12 +458,12 @@ class _Run:
             self.history.best_epoch = record.epoch
 
     def _reached(self, score: float | None) -> bool:
-        target = self.settings.target
+        target = self.settings.target_score
         return target is not None and score is not None and score >= target
 
     def _note_stop(self, record: Epoch) -> None:
         patience = self.settings.patience
         if self._reached(record.validation_score):
-            self.history.stopped = f"the target {self.settings.target:g} was reached"
+            self.history.stopped = f"the target {self.settings.target_score:g} was reached"
         elif patience is not None and record.epoch - self.history.best_epoch >= patience:
             self.history.stopped = f"no better validation loss in {patience} epochs"

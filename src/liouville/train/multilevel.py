@@ -84,9 +84,9 @@ def multilevel(
 ) -> MultilevelHistory:
     """Train ``network`` at its depth N, double, carry on, up to 2^(levels - 1) N layers; in place.
 
-    A level ends where the validation score reaches ``settings.target`` or the validation loss has not improved for
-    ``settings.patience`` epochs (10 if None, but the last level then runs all its epochs); ``settings.epochs`` is the
-    most that one level may take. Levels before the last run at the highest rate, the last one on
+    A level ends where the validation score reaches ``settings.target_score``, or the validation loss has not improved
+    for ``settings.patience`` epochs (10 if None, but the last level then runs all its epochs); ``settings.epochs`` is
+    the most that one level may take. Levels before the last run at the highest rate, the last one on
     ``settings.schedule``. Where a layer's margin h x rate exceeds the ``stability_limit`` of its scheme, the network is
     doubled before it is trained. Forward Euler has no stable step on the imaginary axis, and other schemes may state no
     limit: there h x rate may be up to 2, which is a choice.
@@ -114,7 +114,7 @@ def multilevel(
         >>> import liouville as lv
         >>> network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=8, T=1.0)
         >>> data = lv.data.load("double-moons", points=200)
-        >>> history = multilevel(network, data, Settings(epochs=2, target=0.99), levels=2)
+        >>> history = multilevel(network, data, Settings(epochs=2, target_score=0.99), levels=2)
         >>> [level.layers for level in history.levels]
         [(8,), (16,)]
     """

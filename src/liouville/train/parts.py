@@ -91,8 +91,10 @@ def parts_of(
             train, held = train.part(kept), train.part(out)
     if isinstance(train, Loaded):
         _say(settings, isinstance(data, torch.utils.data.Dataset), held is not None, note)
-    if held is None and (settings.patience is not None or settings.target is not None):
-        raise ValueError("patience and target wait for validation figures, and nothing is held out; give validation=.")
+    if held is None and (settings.patience is not None or settings.target_score is not None):
+        raise ValueError(
+            "patience and target_score wait for validation figures, and nothing is held out; give validation=."
+        )
     return Parts(train, held, test, goal, plain, sample)
 
 

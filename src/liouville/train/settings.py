@@ -26,7 +26,7 @@ _REALS = (
     "beta2",
     "warmup",
     "validation",
-    "target",
+    "target_score",
     "max_grad_norm",
     "ema_decay",
     "warp",
@@ -34,7 +34,7 @@ _REALS = (
 )
 
 
-@fields_renamed(batch="batch_size", clip="max_grad_norm", average="ema_decay")
+@fields_renamed(batch="batch_size", clip="max_grad_norm", average="ema_decay", target="target_score")
 @dataclass(frozen=True)
 class Settings:
     """How `fit` trains.
@@ -60,8 +60,8 @@ class Settings:
         validation: share of the training part held out to choose the best epoch; in [0, 1), with 0 the last epoch is
             returned.
         patience: stop after this many epochs without a better validation loss; None runs all epochs.
-        target: stop once the validation score (accuracy, or r2) is at least this; those weights are returned, and None
-            never stops for it.
+        target_score: stop once the validation score (accuracy, or r2) is at least this; those weights are returned, and
+            None never stops for it.
         max_grad_norm: shorten longer gradients to this norm; None leaves them as they are.
         ema_decay: factor per step of an exponential moving average of the weights, 0 for none; the average is what is
             validated and returned.
@@ -104,7 +104,7 @@ class Settings:
     alternate: int = 0
     validation: float = 0.1
     patience: int | None = None
-    target: float | None = None
+    target_score: float | None = None
     max_grad_norm: float | None = None
     ema_decay: float = 0.0
     shift: int = 0
@@ -140,10 +140,10 @@ class Settings:
             raise ValueError(f"patience must be at least 1 epoch, a whole number, got {self.patience}.")
         if self.patience is not None and not self.validation:
             raise ValueError("patience waits for a better validation loss; give validation a share above 0.")
-        if self.target is not None and not (self.validation and self.target <= 1):
+        if self.target_score is not None and not (self.validation and self.target_score <= 1):
             raise ValueError(
-                f"target is a validation score of at most 1, and needs a validation share above 0; got {self.target} "
-                f"with validation={self.validation}."
+                "target_score is a validation score of at most 1, and needs a validation share above 0; got "
+                f"{self.target_score} with validation={self.validation}."
             )
         for name in ("lr", "head_lr", "max_grad_norm"):
             value = getattr(self, name)
@@ -161,7 +161,7 @@ class Settings:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
 
 
-@fields_renamed(batch="batch_size")
+@fields_renamed(batch="batch_size", target="target_score")
 @dataclass(frozen=True)
 class GaussNewton:
     """How `gauss_newton` trains. But for ``ridge`` the defaults are those of the first paper's code for its Swiss roll.
@@ -185,7 +185,7 @@ class GaussNewton:
         curvature: share of the batch that products use when alternating.
         validation: share of the training part held out to choose the best iteration; with 0 the last is returned.
         patience: stop after this many iterations without a better validation score, or loss at an equal score.
-        target: stop once the validation score is at least this.
+        target_score: stop once the validation score is at least this.
         seed: of the held-out part and the batches.
 
     Raises:
@@ -217,7 +217,7 @@ class GaussNewton:
     curvature: float = 1.0
     validation: float = 0.1
     patience: int | None = None
-    target: float | None = None
+    target_score: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
