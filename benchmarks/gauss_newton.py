@@ -63,7 +63,7 @@ def run(case: Case) -> dict:
     net = build("antisymmetric", "code", 4, case.layers, T, split.classes, case.seed, gamma=gamma)
     net.body.scheme = SCHEMES[case.scheme]
     usual = SETTINGS["antisymmetric"]
-    settings = replace(usual, iterations=60, target=1.0, penalty=replace(usual.penalty, smoothness=case.alpha))
+    settings = replace(usual, iterations=60, target_score=1.0, penalty=replace(usual.penalty, smoothness=case.alpha))
     return {"case": dataclasses.asdict(case), **trained(net, split, validation, settings), "torch": torch.__version__}
 
 

@@ -34,7 +34,7 @@ SWISS_ROLL = Settings(
     lr=0.03,
     schedule="constant",
     validation=0.2,
-    target=TARGET,
+    target_score=TARGET,
     penalty=Penalty(smoothness=1e-5, decay=1e-4),
 )
 PEAKS = replace(SWISS_ROLL, batch_size=500, ema_decay=0.98)

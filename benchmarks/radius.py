@@ -49,7 +49,8 @@ HEAD = [
 def trained(case: tuple) -> tuple[lv.Network, lv.data.Split]:
     data, model, n, layers, T, lift, budget, activation, seed = case
     split = lv.data.load(data, seed=seed)
-    builder = functools.partial(getattr(lv.zoo, model), activation=activation)
+    init = lv.Smooth(action=None)  # as drawn, which the tables were made with
+    builder = functools.partial(getattr(lv.zoo, model), activation=activation, init=init)
     g = torch.Generator().manual_seed(seed)
     network = lv.classifier(
         builder, split.x_train.shape[1], split.classes, n, layers, T, lift=lift, budget=budget, generator=g,

@@ -30,7 +30,7 @@ GENERATED = ("docs/reproduce.md", "docs/reproduce-quick.md", "docs/reproduce/")
 
 _PREPOSITION = re.compile(r"(about|after|at|by|during|for|from|in|of|on|over|to|under|with|without)\b", re.IGNORECASE)
 _VERB = re.compile(  # the verbs that begin a help text: add yours
-    r"(add|apply|attack|average|certify|check|copy|discard|draw|forget|let|leave|list|make|measure|overwrite|penalise|"
+    r"(add|apply|attack|average|certify|check|copy|discard|draw|forget|hold|let|leave|list|make|measure|overwrite|penalise|"
     r"print|put|record|repeat|replace|rescale|run|save|say|share|shorten|show|start|stop|train|use|write)\b",
     re.IGNORECASE,
 )

@@ -133,3 +133,11 @@ def test_survives_copy_and_pickle(a):
     for other in (copy.deepcopy(a), pickle.loads(pickle.dumps(a))):
         assert other == a
         assert torch.equal(other(x), a(x))
+
+
+def test_a_known_activation_is_unpickled_as_itself_and_another_one_as_an_equal() -> None:
+    """So a network that came back from another process can be saved."""
+    for known in ACTIVATIONS.values():
+        assert pickle.loads(pickle.dumps(known)) is known
+    own = Activation("tanh", torch.sin, torch.cos, torch.cos, lipschitz=1.0, monotone=False)
+    assert pickle.loads(pickle.dumps(own)) == own

@@ -130,7 +130,7 @@ def test_every_model_classifies_images(model):
 def test_verlet_reads_q_and_starts_there():
     net = lv.classifier("verlet", 2, 2, 4, 3, 0.6)
     x = torch.randn(5, 2)
-    assert torch.equal(net.lift(x), torch.cat((torch.zeros(5, 2), x), 1))
+    assert torch.equal(net.lift(x), torch.cat((torch.zeros(5, 2), net.body.field.state_unit * x), 1))
     assert net.head[1].in_features == 2
     assert torch.equal(net.head[0](net.features(x)), net.features(x)[:, 2:])
 

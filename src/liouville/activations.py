@@ -12,7 +12,8 @@ __all__ = ["ACTIVATIONS", "Activation", "activation", "logistic", "relu", "softp
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +58,12 @@ class Activation:
 
     def __deepcopy__(self, memo: object) -> Activation:
         return self  # immutable, and its functions need not be copyable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A known one is unpickled as itself, which is how model files know it."""
+        if ACTIVATIONS.get(self.name) is self:
+            return activation, (self.name,)
+        return Activation, tuple(getattr(self, field.name) for field in fields(self))
 
 
 def _log_cosh(x: Tensor) -> Tensor:

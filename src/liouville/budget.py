@@ -84,6 +84,7 @@ class BudgetedField(Wrapped):
     """
 
     multipliers: nn.Parameter | None
+    degrees = Wrapped.degrees  # the factor that keeps a budget is the same in all units
 
     def __init__(self, field: VectorField, scheme: Scheme, T: float, budget: float, bound: Bound | None = None) -> None:
         super().__init__(field)

@@ -15,6 +15,7 @@ import functools
 import hashlib
 import inspect
 import json
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable
@@ -45,6 +46,8 @@ from liouville.sketch import Sketch, TooLargeError
 
 FORMAT = "liouville-1"
 WITH_FACTS = "liouville-2"  # a format of its own, so that earlier versions say what they lack
+WITH_PREPROCESSING = "liouville-3"
+_UNIT = "weight_unit"  # of a field whose start was scaled; no argument of any class
 _ARGUMENT = "argument."  # how the names of tensors begin that are no weights
 # What loading may take beside the file: the network, and what its constructors draw or try on the way.
 _SPARE, _FACTOR, _OBJECT = 1 << 25, 6, 1 << 12  # bytes; per byte of the file; bytes of a module without weights
@@ -123,7 +126,9 @@ def describe(thing: Any, tensors: dict[str, Tensor] | None = None) -> Any:
             f"cannot save a {type(thing).__module__}.{name}: a file holds names, not code. Register the class with "
             "liouville.checkpoint.register before saving and before loading."
         )
-    return {"type": name} | {k: describe(v, tensors) for k, v in _REGISTRY[name].arguments(thing).items()}
+    described = {k: describe(v, tensors) for k, v in _REGISTRY[name].arguments(thing).items()}
+    unit = vars(thing).get("weight_unit") if isinstance(thing, fields.VectorField) else None
+    return {"type": name} | described | ({} if unit is None else {_UNIT: unit})
 
 
 class _Content(NamedTuple):
@@ -165,7 +170,8 @@ def save(network: nn.Module, path: str | os.PathLike[str], *, facts: Facts | Non
     content = _Content(text, tensors, said)
     header = {"format": FORMAT, "description": text, "sha256": _digest(*content)}
     if content.facts is not None:
-        header |= {"format": WITH_FACTS, "facts": content.facts}
+        prepared = isinstance(known, Facts) and known.preprocessing is not None
+        header |= {"format": WITH_PREPROCESSING if prepared else WITH_FACTS, "facts": content.facts}
     metadata = {"liouville": json.dumps(header, sort_keys=True)}  # one entry: safetensors does not keep their order
     _require_loadable(content)
     with atomic(path) as temporary:
@@ -214,11 +220,11 @@ def _read(path: Path) -> _Content:
             f"{path} is not a readable model file ({error}); expected a file written by liouville.save."
         ) from error
     facts = header.get("facts")
-    known = header.get("format") == (FORMAT if facts is None else WITH_FACTS)
+    known = header.get("format") in ((FORMAT,) if facts is None else (WITH_FACTS, WITH_PREPROCESSING))
     if not known or not isinstance(header.get("description"), str) or not isinstance(facts, str | None):
         raise ValueError(
             f"{path} is a safetensors file, but not a liouville model (format {header.get('format')!r}, expected "
-            f"{FORMAT!r} or {WITH_FACTS!r}); expected a file written by liouville.save."
+            f"{FORMAT!r}, {WITH_FACTS!r} or {WITH_PREPROCESSING!r}); expected a file written by liouville.save."
         )
     content = _Content(header["description"], tensors, facts)
     if header.get("sha256") != _digest(*content):
@@ -255,13 +261,27 @@ def _build(value: Any, tensors: dict[str, Tensor]) -> Any:
                 f"the file names the activation {name!r}; put it into liouville.activations.ACTIVATIONS first."
             )
         return ACTIVATIONS[name]
+    if name == "FittedEstimator" and name not in _REGISTRY:
+        raise _UnregisteredError(
+            "the file holds a scikit-learn estimator; read it with liouville.estimators.HamiltonianClassifier.load, or "
+            "HamiltonianRegressor.load."
+        )
     if name not in _REGISTRY:
         raise _UnregisteredError(
             f"the file names the class {name!r}, which is not registered; {suggestion(name, _REGISTRY)}register "
             "it with liouville.checkpoint.register before loading."
         )
-    arguments = {k: _build(v, tensors) for k, v in value.items() if k != "type"}
-    return _REGISTRY[name].build(**arguments)
+    arguments = {k: _build(v, tensors) for k, v in value.items() if k not in ("type", _UNIT)}
+    built = _REGISTRY[name].build(**arguments)
+    if _UNIT in value:
+        built.weight_unit = _unit(value[_UNIT])
+    return built
+
+
+def _unit(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"the unit of a field's matrices must be a positive number, got {value!r}.")
+    return float(value)
 
 
 def _assembled(content: _Content) -> nn.Module:

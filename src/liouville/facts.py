@@ -13,13 +13,16 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
 
 from liouville.documents import Count, Name, Numbers, Rule, Size, conform
 from liouville.task import Task
+
+if TYPE_CHECKING:
+    from liouville.columns import Columns
 
 Nested = float | tuple["Nested", ...]
 _TRANSFORMS = (("offset", "scale"), ("target_offset", "target_scale"))
@@ -41,6 +44,8 @@ class Written(TypedDict):
     target_offset: Numbers | None
     target_scale: Numbers | None
     fingerprint: NotRequired[Name | None]
+    preprocessing: NotRequired[dict[str, Any] | None]
+    target: NotRequired[Name | None]
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ class Facts:
             for unscaled inputs.
         target_offset, target_scale: the same for real targets.
         fingerprint: SHA-256 over every number of the data; None if it was not computed.
+        preprocessing: how the columns of a raw table become inputs, in place of offset and scale; None without.
+        target: the column of a raw table that is predicted; None without.
 
     Raises:
         ValueError: for parts of a wrong type or that do not fit each other, unprintable names, or a scale of 0.
@@ -82,6 +89,8 @@ class Facts:
     target_offset: Nested | None = None
     target_scale: Nested | None = None
     fingerprint: str | None = None
+    preprocessing: Columns | None = None
+    target: str | None = None
 
     def __post_init__(self) -> None:
         conform(self.as_dict(), Written)
@@ -96,6 +105,13 @@ class Facts:
         names = self.column_names
         if names is not None and ((len(names),) != self.shape or len(set(names)) < len(names)):
             yield f"column_names must be different names, one for each of {self.shape[-1]} columns."
+        if self.preprocessing is not None and (self.shape, self.offset) != ((self.preprocessing.width,), None):
+            yield (
+                f"columns that become {self.preprocessing.width} features are for samples of that shape, without "
+                f"offset and scale, got {self.shape}."
+            )
+        if self.preprocessing is not None and not all(map(str.isprintable, self.preprocessing.features())):
+            yield "the names of columns and categories must be text of printable characters."
         for offset, scale in _TRANSFORMS:
             if (getattr(self, offset) is None) != (getattr(self, scale) is None):
                 yield f"{offset} and {scale} belong together, one is null."
@@ -115,11 +131,14 @@ class Facts:
         return None if value is None else torch.tensor(value, dtype=torch.float64)
 
     def transformed(self, raw: Any) -> Tensor:
-        """Raw inputs scaled as in training, (raw - offset) / scale, in float64.
+        """Raw inputs scaled as in training, (raw - offset) / scale, in float64; with ``preprocessing``, rows of a raw
+        table, found by their names (`liouville.columns.Columns.by_name`).
 
         Raises:
-            ValueError: for samples of another shape.
+            ValueError: for samples of another shape, or rows that do not fit.
         """
+        if self.preprocessing is not None:
+            return torch.from_numpy(self.preprocessing.transform(self.preprocessing.by_name(raw)))
         x = torch.as_tensor(raw).to(torch.float64)
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"{self.name} has samples of shape {self.shape}, got {tuple(x.shape[1:])}.")
@@ -162,8 +181,9 @@ class Facts:
         return values
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON value from which `from_dict` makes equal facts."""
-        return {name: _as_lists(value) for name, value in dataclasses.asdict(self).items()}
+        """A JSON value that `from_dict` turns into equal facts."""
+        found = {f.name: _as_lists(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return found | {"preprocessing": self.preprocessing and self.preprocessing.as_dict()}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any], name: str = "data", file: object = None) -> Facts:
@@ -179,9 +199,13 @@ class Facts:
         """
         conform(value, Written, name, file)
         known = {f.name for f in dataclasses.fields(cls)}
-        given = {key: _as_tuples(v) for key, v in value.items() if key in known}
+        given = {key: _as_tuples(v) for key, v in value.items() if key in known}  # a preprocessing is made below
         given.setdefault("outputs", 0 if given["classes"] else 1)
         try:
+            if given.get("preprocessing") is not None:
+                from liouville.columns import Columns
+
+                given["preprocessing"] = Columns.from_dict(given["preprocessing"])
             return cls(**given)
         except ValueError as error:
             raise ValueError(f"{f'{file} is damaged: ' if file is not None else ''}{name}: {error}") from error

@@ -6,6 +6,7 @@ __all__ = ["ChannelsLast", "Connector", "Half", "Lift", "Network", "evaluation_m
 
 import contextlib
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -37,9 +38,10 @@ class Lift(nn.Module):
             halves of y = (p, q) hold data; ``"q"``: the second half, [0, x], as in the first paper's Verlet network; or
             the feature of each input, counted from 0, such as (0, 12).
         axis: the feature axis, -1 for vectors, -3 for images.
+        scale: y_0 = scale * [x, 0]; positive and finite.
 
     Raises:
-        ValueError: if x does not fit.
+        ValueError: if x does not fit, or a scale that is not positive.
 
     Examples:
         >>> Lift(4, place="ends")(torch.tensor([1.0, 2.0]))
@@ -47,9 +49,17 @@ class Lift(nn.Module):
     """
 
     def __init__(
-        self, features: int, inputs: int | None = None, *, place: Place | Sequence[int] = "front", axis: int = -1
+        self,
+        features: int,
+        inputs: int | None = None,
+        *,
+        place: Place | Sequence[int] = "front",
+        axis: int = -1,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
+        if not 0 < scale < math.inf:
+            raise ValueError(f"scale must be positive and finite, got {scale}.")
         if not isinstance(place, str):
             inputs, place = _require_places(place, features, inputs), tuple(place)
         elif place not in _PLACES:
@@ -61,6 +71,7 @@ class Lift(nn.Module):
                 "take more features or a learned lift."
             )
         self.features, self.inputs, self.place, self.axis = features, inputs, place, axis
+        self.scale = float(scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """x -> y_0."""
@@ -70,6 +81,8 @@ class Lift(nn.Module):
             raise ValueError(
                 f"expected {self.inputs} inputs on axis {self.axis}, got {width} (shape {tuple(x.shape)})."
             )
+        if self.scale != 1.0:
+            x = self.scale * x
         if isinstance(self.place, tuple):
             shape = list(x.shape)
             shape[self.axis] = self.features
@@ -87,7 +100,9 @@ class Lift(nn.Module):
         return F.pad(x, (*behind, first, rest))
 
     def extra_repr(self) -> str:
-        return f"features={self.features}, inputs={self.inputs}, place={self.place!r}, axis={self.axis}"
+        return f"features={self.features}, inputs={self.inputs}, place={self.place!r}, axis={self.axis}" + (
+            f", scale={self.scale:g}" if self.scale != 1.0 else ""
+        )
 
 
 def _require_places(place: Sequence[int], features: int, inputs: int | None) -> int:

@@ -24,9 +24,11 @@ class Task:
     """The loss to minimise and the score to report.
 
     Args:
-        kind: ``"logistic"``: two classes, one score; ``"softmax"``: K classes, K scores; ``"least-squares"``:
-            real-valued targets.
-        classes: number of classes; 0 for real-valued targets.
+        kind: ``"logistic"``: two classes, one score; ``"softmax"``: K classes, K scores; ``"multilabel"``: K labels,
+            any of which may hold, K scores; ``"least-squares"``: real-valued targets.
+        classes: number of classes or labels; 0 for real-valued targets.
+        smoothing: s: a class is learned as its share 1 - s, the rest spread evenly over all classes; 0 for real-valued
+            targets.
 
     Examples:
         >>> task = Task("logistic", 2)
@@ -34,8 +36,9 @@ class Task:
         0.6931
     """
 
-    kind: Literal["logistic", "softmax", "least-squares"]
+    kind: Literal["logistic", "softmax", "multilabel", "least-squares"]
     classes: int
+    smoothing: float = 0.0
 
     @classmethod
     def of(cls, classes: int, outputs: int) -> Task:
@@ -61,20 +64,45 @@ class Task:
         """``accuracy`` for classes, ``r2`` (the fraction of the variance explained) for real targets."""
         return "accuracy" if self.classes else "r2"
 
-    def loss(self, scores: Tensor, y: Tensor) -> Tensor:
-        """Mean cross-entropy, or half the mean squared error summed over outputs; in float32 for scores of 16 bits."""
-        scores = in_working_precision(scores)
+    def loss(self, scores: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Mean cross-entropy, or half the mean squared error; summed over labels or outputs.
+
+        Args:
+            scores: (samples, outputs); 16 bits are computed in float32.
+            y: targets.
+            weight: (samples,): the mean is of weight x loss; 1 for all if None.
+
+        Examples:
+            >>> task, y = Task("logistic", 2), torch.tensor([0, 1])
+            >>> scores, weight = torch.tensor([[-2.0], [3.0]]), torch.tensor([0.0, 2.0])
+            >>> bool(task.loss(scores, y, weight) == task.loss(scores[1:], y[1:]))
+            True
+        """
+        losses = self._losses(in_working_precision(scores), y, "mean" if weight is None else "none")
+        return losses if losses.ndim == 0 else (losses if weight is None else weight * losses).mean()
+
+    def _losses(self, scores: Tensor, y: Tensor, reduction: str) -> Tensor:
+        """One loss for each sample; for ``"mean"`` their mean, where torch has it in one call."""
         if self.kind == "logistic":
-            return F.binary_cross_entropy_with_logits(scores.squeeze(-1), y.to(scores.dtype))
+            return F.binary_cross_entropy_with_logits(
+                scores.squeeze(-1), self._smoothed(y, scores), reduction=reduction
+            )
         if self.kind == "softmax":
-            return F.cross_entropy(scores, y)
-        return 0.5 * (scores - y.view_as(scores)).square().flatten(1).sum(1).mean()
+            return F.cross_entropy(scores, y, reduction=reduction, label_smoothing=self.smoothing)
+        if self.kind == "multilabel":
+            return F.binary_cross_entropy_with_logits(scores, self._smoothed(y, scores), reduction="none").sum(1)
+        return 0.5 * (scores - y.view_as(scores)).square().flatten(1).sum(1)
+
+    def _smoothed(self, y: Tensor, like: Tensor) -> Tensor:
+        """The probability that is learned for each label that is 0 or 1."""
+        y = y.to(like.dtype)
+        return y * (1 - self.smoothing) + self.smoothing / 2 if self.smoothing else y
 
     def gradient(self, scores: Tensor, y: Tensor) -> Tensor:
         r"""L'(scores), the derivative of `loss` in closed form.
 
-        Per sample p - y with p = sigmoid(score) (logistic), p - e_y with p = softmax(scores), and score - y (least
-        squares), each divided by the number of samples.
+        Per sample p - y with p = sigmoid(score) (logistic, multilabel), p - e_y with p = softmax(scores), and score - y
+        (least squares), each divided by the number of samples.
 
         Args:
             scores: (samples, outputs).
@@ -85,17 +113,19 @@ class Task:
             tensor([[ 0.2500],
                     [-0.2500]])
         """
-        if self.kind == "logistic":
-            return (scores.sigmoid() - y.view_as(scores)) / len(scores)
+        if self.kind in ("logistic", "multilabel"):
+            return (scores.sigmoid() - self._smoothed(y.view_as(scores), scores)) / len(scores)
         if self.kind == "softmax":
-            return (scores.softmax(-1) - F.one_hot(y, scores.shape[-1])) / len(scores)
+            K = scores.shape[-1]
+            learned = F.one_hot(y, K).to(scores) * (1 - self.smoothing) + self.smoothing / K
+            return (scores.softmax(-1) - learned) / len(scores)
         return (scores - y.view_as(scores)) / len(scores)
 
     def curvature(self, scores: Tensor, v: Tensor) -> Tensor:
         r"""L''(scores) v, the positive semidefinite second derivative of `loss` in closed form; it needs no targets.
 
-        Per sample p (1 - p) v with p = sigmoid(score) (logistic), p v - p (p^T v) with p = softmax(scores), and v
-        (least squares), each divided by the number of samples.
+        Per sample p (1 - p) v with p = sigmoid(score) (logistic, multilabel), p v - p (p^T v) with p = softmax(scores),
+        and v (least squares), each divided by the number of samples.
 
         Args:
             scores, v: (samples, outputs).
@@ -104,7 +134,7 @@ class Task:
             >>> Task("logistic", 2).curvature(torch.zeros(1, 1), torch.ones(1, 1))
             tensor([[0.2500]])
         """
-        if self.kind == "logistic":
+        if self.kind in ("logistic", "multilabel"):
             p = scores.sigmoid()
             return p * (1 - p) * v / len(scores)
         if self.kind == "softmax":
@@ -113,23 +143,32 @@ class Task:
         return v / len(scores)
 
     def labels(self, scores: Tensor) -> Tensor:
-        """The predicted class: score >= 0 for two classes, the largest score for more."""
+        """The predicted class: score >= 0 for two classes, the largest score for more; for labels 0 or 1 for each."""
+        if self.kind == "multilabel":
+            return (scores >= 0).long()
         return (scores.squeeze(-1) >= 0).long() if self.kind == "logistic" else scores.argmax(-1)
 
     def probabilities(self, scores: Tensor) -> Tensor:
-        """(samples, classes), rows that add up to 1."""
+        """(samples, classes), rows that add up to 1; for labels the probability of each."""
+        if self.kind == "multilabel":
+            return scores.sigmoid()
         if self.kind == "softmax":
             return scores.softmax(-1)
         p = scores.sigmoid().reshape(-1, 1)
         return torch.cat((1 - p, p), 1)
 
-    def score(self, scores: Tensor, y: Tensor) -> float:
-        """Accuracy in [0, 1], or r2 <= 1."""
-        return float(self.scored(scores, y))
+    def score(self, scores: Tensor, y: Tensor, weight: Tensor | None = None) -> float:
+        """Accuracy in [0, 1], of all labels of a sample together, or r2 <= 1; over weighted samples where asked."""
+        return float(self.scored(scores, y, weight))
 
-    def scored(self, scores: Tensor, y: Tensor) -> Tensor:
+    def scored(self, scores: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
         """The same, still on its device."""
         if self.classes:
-            return (self.labels(scores) == y).double().mean()
+            hits = self.labels(scores) == y
+            hits = (hits.all(1) if hits.ndim > 1 else hits).double()
+            return hits.mean() if weight is None else (hits * weight).sum() / weight.sum()
         scores, y = in_working_precision(scores), y.view_as(scores)
-        return 1 - (scores - y).square().sum() / (y - y.mean(0)).square().sum()
+        if weight is None:
+            return 1 - (scores - y).square().sum() / (y - y.mean(0)).square().sum()
+        w = (weight / weight.sum()).view(-1, *(1,) * (y.ndim - 1))
+        return 1 - (w * (scores - y).square()).sum() / (w * (y - (w * y).sum(0)).square()).sum()

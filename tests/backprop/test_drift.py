@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from torch import nn
 
 import liouville as lv
 import samples
@@ -290,3 +291,15 @@ def test_a_buffer_that_someone_changes_before_the_backward_pass_does_not_pass_in
             field.X.mul_(1.01)
         with pytest.raises(RuntimeError):
             out.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_velocities_of_zero_are_repeated_where_denormal_numbers_are_flushed(dtype):
+    stack = lv.reversible([nn.Identity() for _ in range(3)], "midpoint", backprop=lv.Reversible())
+    x = torch.randn(2, 3, dtype=dtype, requires_grad=True)
+    torch.set_flush_denormal(True)
+    try:
+        stack(x).sum().backward()
+    finally:
+        torch.set_flush_denormal(False)
+    assert bool((x.grad == 1).all())

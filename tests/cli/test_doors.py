@@ -123,6 +123,22 @@ def test_whoever_asks_the_command_to_end_is_answered_like_ctrl_c(name):
     assert subprocess.run([sys.executable, "-c", ignoring + code]).returncode == 0
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_during_an_import_comes_again_as_itself_where_ctrl_c_is_ignored(name, tmp_path):
+    (tmp_path / "torch.py").write_text("")
+    (tmp_path / "slow.py").write_text(f"import os, signal\nos.kill(os.getpid(), signal.{name})\n")
+    code = (  # SIGINT is ignored in what a shell script starts with &
+        "import signal, sys, time; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from liouville import door\n"
+        "import torch; door.guard_interrupts()\n"
+        "try:\n import slow\n time.sleep(10)\n"
+        "except KeyboardInterrupt: sys.exit(door.exit_code(130))"
+    )
+    paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": paths})
+    assert done.returncode == 128 + getattr(signal, name)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_training_that_is_told_to_end_saves_what_it_has(name, tmp_path):

@@ -45,8 +45,8 @@ def assert_one_line(result, message, code=2):
         ),
         ("--levels 2 --validation 0", "a level ends by its validation loss; give validation a share above 0."),
         (
-            "--target 2",
-            "target is a validation score of at most 1, and needs a validation share above 0; got 2.0 with "
+            "--target-score 2",
+            "target_score is a validation score of at most 1, and needs a validation share above 0; got 2.0 with "
             "--validation 0.1.",
         ),
         (
@@ -60,7 +60,8 @@ def assert_one_line(result, message, code=2):
         (
             "--data swissroll",
             "unknown data set 'swissroll'; did you mean 'swiss-roll'? Known data sets: swiss-roll, double-moons, "
-            "double-circles, ellipses, peaks, digits, breast-cancer, wine, iris, diabetes, mnist.",
+            "double-circles, ellipses, peaks, digits, breast-cancer, wine, iris, diabetes, mnist. "
+            "A table of your own is --data FILE.csv --target COLUMN.",
         ),
         ("--scheme varlet", f"unknown scheme 'varlet'; did you mean 'Verlet'? Known schemes: {SCHEMES}."),
         (
@@ -104,7 +105,11 @@ def assert_one_line(result, message, code=2):
         ),
         ("--dtype double", "unknown dtype 'double'; known dtypes: float32, float64, bfloat16."),
         ("--threads 0", "threads must be at least 1, got 0."),
-        ("--data=", f"unknown data set ''; known data sets: {', '.join(SOURCES)}."),
+        (
+            "--data=",
+            f"unknown data set ''; known data sets: {', '.join(SOURCES)}. A table of your own is --data FILE.csv "
+            "--target COLUMN.",
+        ),
         ("--preset=", f"unknown preset ''; known presets: {', '.join(PRESETS)}."),
         ("--data digits -d image=maybe", "the data option image expects true or false, got 'maybe'."),
         (

@@ -233,7 +233,10 @@ def test_what_is_not_a_run_is_refused_by_name(liouville, trained, points, tmp_pa
     (run / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes()[:-1])
     assert f"{run / 'model.safetensors'} is not a readable model file" in error(run)
     (run / "model.safetensors").unlink()
-    assert error(run) == f"{run} has no model.safetensors: its training did not come to an end; train again."
+    assert error(run) == (
+        f"{run} has no model.safetensors: its training did not come to an end; "
+        f"`liouville train --resume {run}` goes on with it."
+    )
 
 
 def test_a_model_of_another_shape_in_the_run_is_noticed(liouville, trained, points, tmp_path):

@@ -203,9 +203,9 @@ def test_help_names_exactly_what_there_is():
 
 
 def test_levels_end_with_the_depth_that_was_asked_for_and_are_in_every_record(train, tmp_path):
-    assert train("--layers", 8, "--T", 0.5, "--levels", 3, "--target", 0.99).code == 0
+    assert train("--layers", 8, "--T", 0.5, "--levels", 3, "--target-score", 0.99).code == 0
     run = Run.open(tmp_path / "run")
-    assert run.config["plan"]["levels"] == 3 and run.config["plan"]["settings"]["target"] == 0.99
+    assert run.config["plan"]["levels"] == 3 and run.config["plan"]["settings"]["target_score"] == 0.99
     assert run.network().body.layers == 8
     assert [level["layers"] for level in run.metrics["levels"]] == [[2], [4], [8]]
     assert [record["layers"] for record in run.history()] == [2, 2, 4, 4, 8, 8]
@@ -227,7 +227,7 @@ def test_every_setting_of_training_has_its_option():
     numbers = set(settings.SOLVER)  # which -g sets
     assert numbers <= {f.name for f in dataclasses.fields(settings.GaussNewton)} and not numbers & names
     assert fields - numbers - {"penalty", "bfloat16", "iterations"} <= names
-    assert {f.name for f in dataclasses.fields(Plan)} - {"options", "settings", "conv"} <= names
+    assert {f.name for f in dataclasses.fields(Plan)} - {"options", "settings", "conv", "table"} <= names
 
 
 def test_options_of_an_earlier_version_work_and_are_not_shown(liouville, train, tmp_path):

@@ -74,7 +74,7 @@ CASES = {
     "shifted and warped": (images, {}, {"shift": 1, "warp": 1.0}),
     "a row per batch": (dense, {}, {"batch_size": 1, "epochs": 1}),
     "patience": (dense, {}, {"lr": 1.0, "schedule": "constant", "patience": 1, "epochs": 8}),
-    "levels": (dense, {"layers": 3}, {"target": 0.6, "penalty": PENALTY}),
+    "levels": (dense, {"layers": 3}, {"target_score": 0.6, "penalty": PENALTY}),
 }
 
 

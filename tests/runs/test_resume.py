@@ -236,6 +236,19 @@ def test_what_is_no_file_is_no_lock_and_nobody_waits_for_it(make, tmp_path):
         Lock(tmp_path / "lock", "it")
 
 
+def test_a_finished_run_loses_what_a_kill_at_its_very_end_left(ended, tmp_path):
+    path = tmp_path / "other"
+    shutil.copytree(ended, path)
+    run = runs.train(PLAN, out=path, resume=True)
+    weights = (path / "model.safetensors").read_bytes()
+    shutil.copy(ended / "checkpoint.safetensors", path)
+    (path / "lock").touch()
+    (path / ".reserve").touch()
+    assert runs.train(PLAN, out=path, resume=True).metrics == run.metrics
+    assert not any((path / name).exists() for name in ("checkpoint.safetensors", "lock", ".reserve"))
+    assert (path / "model.safetensors").read_bytes() == weights
+
+
 def test_a_full_disk_tears_no_line_and_keeps_the_weights(tmp_path, monkeypatch):
     """The disk fills up in the third epoch; the reserve has room for the weights, and then there is room again."""
     write, full = os.write, [False]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,8 +30,9 @@ def points(train: int = 25, test: int = 10) -> Split:
 
 
 def network(model: str = "h2", layers: int = 4, **options: object) -> lv.Network:
-    """A small network in float64."""
-    return lv.classifier(model, 2, 2, 4, layers, 1.5, generator=torch.Generator().manual_seed(0), **options).double()
+    """A small network in float64, its weights as they are drawn: no unit stands between a rate and a weight."""
+    build = functools.partial(lv.zoo.MODELS[model], init=lv.Smooth(action=None))
+    return lv.classifier(build, 2, 2, 4, layers, 1.5, generator=torch.Generator().manual_seed(0), **options).double()
 
 
 def weights(net: nn.Module) -> dict[str, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -25,8 +27,9 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
 def network(
     kind: str = "logistic", model: str = "h2", layers: int = 4, engine: lv.Backprop = lv.Stored(), **more: object
 ) -> lv.Network:
-    """Four features from two inputs; every weight that the objective sees is random."""
-    net = lv.regressor(model, 2, OUTPUTS[kind], 4, layers, 1.5, generator=generator(), backprop=engine, **more).double()
+    """Four features from two inputs; every weight that the objective sees is random, and as it is drawn."""
+    build = functools.partial(lv.zoo.MODELS[model], init=lv.Smooth(action=None))
+    net = lv.regressor(build, 2, OUTPUTS[kind], 4, layers, 1.5, generator=generator(), backprop=engine, **more).double()
     with torch.no_grad():
         for k, w in enumerate(net.parameters()):
             w += 0.2 * randn(*w.shape, seed=k)

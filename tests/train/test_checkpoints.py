@@ -86,7 +86,7 @@ PLANS = {
         {},
     ),
     "alternation, dropout": (gradients, {"alternate": 3}, {"dropout_rate": 0.2}),
-    "patience, target": (gradients, {"patience": 1, "target": 1.0}, {}),
+    "patience, target": (gradients, {"patience": 1, "target_score": 1.0}, {}),
     "bfloat16": (gradients, {"bfloat16": True}, {}),
     "levels": (levels, {}, {"dropout_rate": 0.1}),
     "levels, sgd, patience": (levels, {"optimizer": "sgd", "patience": 1}, {}),

@@ -124,14 +124,14 @@ def test_the_initial_weights_may_be_the_best() -> None:
     history = gauss_newton(net, other, settings(), validation=held)
     assert history.best_epoch == 0 and history.start["validation_accuracy"] == 1.0
     assert all(torch.equal(v, before[k]) for k, v in weights(net).items())
-    done = gauss_newton(net, other, settings(target=1.0), validation=held)
+    done = gauss_newton(net, other, settings(target_score=1.0), validation=held)
     assert not done.epochs and done.stopped == "the target 1 was reached before the first iteration"
 
 
 @pytest.mark.slow
 def test_stops() -> None:
     split = points(40, 10)
-    target = gauss_newton(network(), split, settings(validation=0.2, target=0.6))
+    target = gauss_newton(network(), split, settings(validation=0.2, target_score=0.6))
     assert (
         target.epochs and target.epochs[-1].validation_score >= 0.6 and target.stopped == "the target 0.6 was reached"
     )
@@ -221,7 +221,7 @@ def test_verlet_on_the_swiss_roll() -> None:
     head = nn.Sequential(lv.network.Half("q"), nn.Linear(2, 1))
     net = lv.Network(lv.Lift(4, 2, place="q"), body, head).double()
     settings = GaussNewton(
-        iterations=60, target=1.0, safeguard="trust-region", penalty=Penalty(smoothness=5e-3, head_decay=1e-4)
+        iterations=60, target_score=1.0, safeguard="trust-region", penalty=Penalty(smoothness=5e-3, head_decay=1e-4)
     )
     history = gauss_newton(net, split, settings, validation=(split.x_test, split.y_test))
     assert history.metrics["validation_accuracy"] == 1.0

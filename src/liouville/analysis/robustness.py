@@ -136,6 +136,8 @@ def _bound(module: nn.Module) -> float:
         return float(spectral_norm(module.weight.double()))
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and _is_plain(module):
         return float(Conv(1, module.weight.dim() - 2).norm(module.weight.double()))
+    if type(module) is Lift and _keeps_samples(module):
+        return module.scale
     if type(module) in _NON_EXPANSIVE and _keeps_samples(module):
         return 1.0
     raise NotImplementedError(f"no Lipschitz constant is known for {module}.")

@@ -71,7 +71,8 @@ class Probes:
         """Compare the last layer's velocities with those of the forward pass, in units of their own precision."""
         for a, b in zip(now, kept, strict=True):
             off, size = _largest([a - b]), _largest([b])
-            bearable = max(torch.finfo(b.dtype).eps, self.products) ** 0.5 * size.clamp(min=_smallest([b]))
+            half = max(torch.finfo(b.dtype).eps, self.products) ** 0.5
+            bearable = (half * size).clamp(min=_smallest([b]))  # the product itself may be flushed to 0
             self.impurity = torch.maximum(self.impurity, torch.where(size.isfinite(), off / bearable, 0.0))
 
     def values(self) -> Tensor:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 @click.command(short_help="Certify a network; exit 1 if a claim is broken.")
 @click.argument("run")
 @click.option(
-    "--data", metavar="NAME", help="Measure over this data set.  [default: the run's own; probes without one]"
+    "--data",
+    metavar="NAME|FILE",
+    help="Measure over this data set, or the table of the run.  [default: the run's own with a name; else probes]",
 )
 @click.option(
     "-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Option of the data set."
@@ -70,7 +72,7 @@ def _certify(name: str, data: str | None, options: tuple[str, ...], device: str)
         network = load(file)
     except DamagedModelError as error:
         return damaged(file, str(error)), folder
-    return measured(network.to(place), split_of(None, data, options), sound()), folder
+    return measured(network.to(place), split_of(run, data, options), sound()), folder
 
 
 def find_run(name: str) -> tuple[Run | None, Path]:
@@ -91,16 +93,35 @@ def find_run(name: str) -> tuple[Run | None, Path]:
 
 
 def split_of(run: Run | None, data: str | None, options: tuple[str, ...]) -> Any:
-    """The data set that was asked for, else the run's own, if it has a name; None where there is neither."""
+    """The data set that was asked for, else the run's own, if it has a name; None where there is neither.
+
+    A table in a file must be the one that the run was trained on.
+    """
     from liouville.data import SOURCES, load
+    from liouville.data.own import is_file_name
     from liouville.names import lookup, spelled
 
     data = spelled(data, SOURCES)
+    if data is not None and data not in SOURCES and is_file_name(data):
+        return _own_table(run, data)
     if data is not None:
         loader = lookup(SOURCES, data, "data set").loader
         return load(data, **convert_data_options(loader, options))
     plan = None if run is None else run.plan
     return plan.load() if plan is not None and plan.data is not None else None
+
+
+def _own_table(run: Run | None, file: str) -> Any:
+    import dataclasses
+
+    plan = None if run is None else run.plan
+    if run is None or plan is None or plan.table is None:
+        raise BadInput(f"--data {file} is a table, and goes with the folder of a run that was trained on it.")
+    table = dataclasses.replace(plan.table, path=str(Path(file).absolute()))
+    split = plan.changed(table=table).load()
+    if split.facts().fingerprint != run.facts.fingerprint:
+        raise BadInput(f"{file} is not the table that {run.path} was trained on: its fingerprint differs.")
+    return split
 
 
 def _once(claims: tuple[Claim, ...]) -> list[Claim]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Inputs", "read_inputs"]
+__all__ = ["Inputs", "read_bytes", "read_inputs"]
 
 import math
 import sys
@@ -62,7 +62,7 @@ def read_inputs(
         ValueError: it is empty or broken, of another width, or holds NaN or infinite values; the row is named.
     """
     shown = "standard input" if name == "-" else name
-    data = content.unpacked(_bytes(name), shown, unpack)
+    data = content.unpacked(read_bytes(name), shown, unpack)
     if not data.strip(b"\r\n "):
         raise ValueError(f"{shown} is empty; expected one row for each sample.")
     if not data.startswith((arrays.NPY, *arrays.IDX)):
@@ -73,7 +73,8 @@ def read_inputs(
     return Inputs(_fitted(read(data, shown), shape, shown), [], [], [])
 
 
-def _bytes(name: str) -> bytes:
+def read_bytes(name: str) -> bytes:
+    """What is in a file, or comes from standard input."""
     if name == "-":
         if sys.stdin is None or sys.stdin.closed:
             raise ValueError("standard input is closed; give the name of a file.")

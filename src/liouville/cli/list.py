@@ -119,7 +119,8 @@ KINDS: Mapping[str, tuple[tuple[str, ...], Callable[[], Rows]]] = {
 _NOTES = {
     "models": "P1: Haber & Ruthotto, 1705.03341; P2: Galimberti et al., 2105.13205; P3: 2104.13166; "
     "P4: Chang et al., 1709.03698. Every model takes --activation and --shared.",
-    "data": "All but mnist take -d seed=N; mnist takes -d root=FOLDER.",
+    "data": "All but mnist take -d seed=N; mnist takes -d root=FOLDER. "
+    "Your own table: --data FILE.csv --target COLUMN.",
 }
 
 

@@ -15,7 +15,7 @@ import click
 
 from liouville.cli.exits import BadInput
 from liouville.cli.options import on_device
-from liouville.terminal import printable
+from liouville.cli.own import note
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -72,10 +72,14 @@ def predict(
     INPUT is a table of text (CSV, with or without a header), a .npy array, or an IDX file of images, gzipped or not;
     `-` reads standard input. Values are raw: they are scaled here like the training data. The answer is a CSV with a
     header and one row for each row of INPUT; unreadable rows are refused, never left out. Notes go to standard error.
+
+    For a network that was trained on your table, INPUT is such a table, CSV or Parquet. Its columns are found by name;
+    others, the target among them, are left aside.
     """
     import torch
 
     from liouville.cli.inputs import read_inputs
+    from liouville.cli.rows import read_rows
     from liouville.runs.place import device_of
 
     torch.set_flush_denormal(True)
@@ -84,15 +88,19 @@ def predict(
     if facts is None:
         if probabilities:
             raise BadInput(f"{run} is a model file that does not know its data, nor what its outputs mean; give a run.")
-        _note(
+        note(
             f"{run} is a model file that does not know its data: inputs are taken as they are, and the network's raw "
             "outputs are given."
         )
     known, shape = (None, _shape(network)) if facts is None else (facts.column_names, facts.shape)
-    read = read_inputs(inputs, shape, known=known, header=header, ids=ids, unpack=unpack)
-    for note in read.notes:
-        _note(note)
-    outputs = _outputs(network, read.samples, raw=facts is not None)
+    table = facts is not None and facts.preprocessing is not None
+    if facts is not None and table:
+        read = read_rows(inputs, facts, header, ids, unpack)
+    else:
+        read = read_inputs(inputs, shape, known=known, header=header, ids=ids, unpack=unpack)
+    for text in read.notes:
+        note(text)
+    outputs = _outputs(network, read.samples, raw=facts is not None and not table)
     copied = [_copied(column) for column in read.copied]
 
     def lines() -> Iterator[str]:
@@ -121,10 +129,6 @@ def _outputs(network: Network, samples: Tensor, raw: bool) -> Tensor:
     return torch.cat(parts)
 
 
-def _note(text: str) -> None:
-    click.echo(printable(f"liouville: note: {text}"), err=True)
-
-
 def _open(name: str) -> Any:
     """The network of a run or of a model file."""
     from liouville.checkpoint import load
@@ -146,7 +150,7 @@ def _answering(run: Run) -> Network:
     network = run.network()
     if edited := run.edited(network):
         followed = "what it says now" if network.facts == run.facts else "the model file"
-        _note(
+        note(
             f"what {run.path}'s config.json says of the data ({', '.join(edited)}) was changed after it was written; "
             f"the answers follow {followed}."
         )
@@ -212,7 +216,7 @@ def _copied(column: list[str]) -> list[str]:
     safe = [_harmless(cell) for cell in column]
     changed = sum(a != b for a, b in zip(column, safe, strict=True))
     if changed:
-        _note(f"{changed} copied cell(s) begin like a formula of a spreadsheet and have an apostrophe in front.")
+        note(f"{changed} copied cell(s) begin like a formula of a spreadsheet and have an apostrophe in front.")
     return safe
 
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 __all__ = ["train"]
 
 import contextlib
+import dataclasses
 import sys
 import time
 import typing
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 import click
 
 from liouville.cli import parallel
-from liouville.cli.declared import declared, options
+from liouville.cli.declared import Declared, declared, options
 from liouville.cli.exits import BadInput, Failed, Interrupted
 from liouville.cli.options import INTEGERS, SectionedCommand, convert_data_options, convert_numbers, section
 from liouville.cli.output import say, table
+from liouville.cli.own import HOW, Words, described, note, table_of
 from liouville.environment import is_first, require_environment, several
 
 if TYPE_CHECKING:
@@ -32,10 +34,20 @@ _data, _network, _training, _machine, _output = (
     section(name) for name in ("Data", "Network", "Training", "Machine", "Output")
 )
 
+
+def _former(field: Declared) -> str | None:
+    """The option's name in an earlier version; that of --target-score is the column of a table to predict."""
+    return None if field.name == "target_score" else field.former
+
+
 _learned = options(
     _training,
     [
-        *(field for field in declared("train/settings.py", "Settings") if field.name != "seed"),
+        *(
+            field._replace(former=_former(field))
+            for field in declared("train/settings.py", "Settings")
+            if field.name != "seed"
+        ),
         *(field for field in declared("train/settings.py", "GaussNewton") if field.words),
     ],
     help={"epochs": "Passes over the training part; iterations of gauss-newton."},
@@ -47,7 +59,21 @@ _penalised = options(  # the former name of --head-decay is what Gauss-Newton's 
 
 
 @click.command(cls=SectionedCommand, short_help="Train a network, evaluate it, write a run folder.")
-@_data("--data", metavar="NAME", help="Data set, see `liouville list data`.  [default: swiss-roll]")
+@_data(
+    "--data",
+    metavar="NAME|FILE",
+    help="Data set, see `liouville list data`, or a table of your own: CSV or Parquet.  [default: swiss-roll]",
+)
+@_data("--target", metavar="COLUMN", help="Column of your table to predict: numbers, or text, which are classes.")
+@_data("--id", "ids", metavar="COLUMN", multiple=True, help="Leave a column of your table out; may be given again.")
+@_data(
+    "--category",
+    "categories",
+    metavar="COLUMN",
+    multiple=True,
+    help="Take a column of numbers for categories, the target for classes; may be given again.",
+)
+@_data("--header", metavar="auto|yes|no", help="Say whether your table's first row names its columns.  [default: auto]")
 @_data("-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Option of the data set.")
 @_data("--preset", metavar="NAME", help="Recipe to start from, see `liouville list presets`.  [default: default]")
 @_data("--like", metavar="RUN", help="Start from the plan of an earlier run instead.")
@@ -65,7 +91,9 @@ _penalised = options(  # the former name of --head-decay is what Gauss-Newton's 
 @_network("--shared/--no-shared", default=None, help="Use one weight for all layers.")
 @_network("--budget", type=float, help="Rescale K so that no sensitivity dy_N/dy_j has a norm above this.")
 @_network("--dropout", type=float, help="Dropout of every layer's velocity, in [0, 1).")
+@_network("--input-dropout", type=float, help="Dropout of the inputs, in [0, 1).")
 @_learned
+@_training("--stratified/--no-stratified", default=None, help="Hold out the same share of every class.")
 @_training(
     "-g",
     "--solver-option",
@@ -108,6 +136,10 @@ _penalised = options(  # the former name of --head-decay is what Gauss-Newton's 
 @_output("--svg", is_flag=True, help="Draw every figure as SVG, too.")
 def train(
     data: str | None,
+    target: str | None,
+    ids: tuple[str, ...],
+    categories: tuple[str, ...],
+    header: str | None,
     data_options: tuple[str, ...],
     preset: str | None,
     like: str | None,
@@ -124,9 +156,12 @@ def train(
 ) -> int:
     """Train a network, evaluate it on held-out data, and write a run folder.
 
-    Without options it trains a 64-layer Hamiltonian network on the Swiss roll. Other settings come from the data set's
-    recipe (or the preset, or the run named by --like); config.json in the run folder records all of them. Ctrl-C,
-    SIGTERM and SIGHUP end a training after its step and save its state; --resume RUN continues it.
+    Without options it trains a 64-layer Hamiltonian network on the Swiss roll. With --data my.csv --target y it trains
+    a network for your table; columns of numbers and categories are prepared here, and again by `liouville predict`.
+
+    Other settings come from the data set's recipe (or the preset, or the run named by --like); config.json in the run
+    folder records all of them. Ctrl-C, SIGTERM and SIGHUP end a training after its step and save its state; --resume
+    RUN continues it.
     """
     require_environment()
     parallel.require_cores(nproc, force)
@@ -140,7 +175,7 @@ def train(
 
     from liouville.runs import Run
     from liouville.runs.execute import settled
-    from liouville.runs.folder import require_free
+    from liouville.runs.folder import require_free, tidy
     from liouville.runs.resuming import require_same_plan
 
     watch.lap("import")
@@ -150,11 +185,13 @@ def train(
     folder = Path(out) if out is not None else None if before is None else before.path
     if folder is not None and before is None and is_first():
         require_free(folder, force)
-    plan = _plan(data, data_options, preset, like if resume is None else resume, changes | _numbers(solver))
+    words = Words(data, target, ids, categories, header, data_options)
+    plan = _plan(words, preset, like if resume is None else resume, changes | _numbers(solver))
     _require_one_process(plan)
     if before is not None and before.finished:
         require_same_plan(before, plan)
         if is_first():
+            tidy(before.path)
             say(f"{folder} is finished: {before.metrics['stopped']}; nothing is left to train")
         return 0
     with settled(plan) as plan:
@@ -176,6 +213,7 @@ class _Asked(NamedTuple):
 
 def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
     from liouville import processes
+    from liouville.runs.cautions import cautions
     from liouville.runs.execute import run, trained
     from liouville.runs.folder import next_free
     from liouville.runs.resuming import require_same
@@ -183,7 +221,11 @@ def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
     from liouville.train.progress import silent
 
     processes.join()
-    split = plan.load()
+    notes: list[str] = []
+    split = _loaded(plan, notes, asked.before)
+    if is_first() and not asked.quiet:
+        for text in notes:
+            note(text)
     network = plan.network(split.facts())
     if asked.before is not None:
         require_same(asked.before, plan, network, split)
@@ -195,10 +237,12 @@ def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
         processes.leave()
         parallel.end(0)
     if folder is None:
-        folder = next_free("runs", f"{plan.data}-{plan.model}")
+        folder = next_free("runs", f"{plan.subject}-{plan.model}")
     watch.lap("data")
     if not quiet:
         say(_describe(plan, split, network, together))
+        for caution in cautions(network) if plan.levels == 1 else ():
+            click.echo(f"liouville: note: {caution}", err=True)
     with _told():
         done = run(
             plan,
@@ -236,25 +280,59 @@ class _Watch:
         self.laps[name], self.last = now - self.last, now
 
 
-def _plan(
-    data: str | None, data_options: tuple[str, ...], preset: str | None, like: str | None, changes: dict[str, Any]
-) -> Plan:
+def _loaded(plan: Plan, notes: list[str], before: Run | None) -> Split:
+    try:
+        if plan.table is None:
+            return plan.load()
+        split = plan.load(notes)
+        if before is None:
+            return split
+        return dataclasses.replace(split, name=before.facts.name)  # a table may be moved
+    except FileNotFoundError as error:
+        if before is None or plan.table is None:
+            raise
+        raise BadInput(
+            f"the table of {before.path}, {plan.table.path}, is not there any more; move it back, or say where it is "
+            "with --data FILE."
+        ) from error
+
+
+def _plan(words: Words, preset: str | None, like: str | None, changes: dict[str, Any]) -> Plan:
     from liouville.data import SOURCES
+    from liouville.data.own import is_file_name
     from liouville.names import lookup, spelled
     from liouville.runs import PRESETS, Plan, Run
 
-    data, preset = spelled(data, SOURCES), spelled(preset, PRESETS)
+    data, preset = spelled(words.data, SOURCES), spelled(preset, PRESETS)
     if like is not None and preset is not None:
         raise BadInput("--like and --preset both say where to start from; give one of them.")
-    base = Run.open(like).plan if like is not None else Plan.of(_given(data, "swiss-roll"), _given(preset, "default"))
+    old = Run.open(like).plan if like is not None else None
+    if data is not None and data not in SOURCES and not is_file_name(data):
+        _unknown(data)
+    table = table_of(words, None if old is None else old.table, data in SOURCES)
+    if table is not None:
+        base = old or Plan.of(table, _given(preset, "default"))
+        return base.changed(table=table, **_as_spelled(changes))
+    base = old or Plan.of(_given(data, "swiss-roll"), _given(preset, "default"))
     name = base.data if data is None else data
     if name is None:
         raise BadInput(
             f"{like} was trained on data of one's own, which no name loads: give --data, or in Python "
             "runs.train(runs.Run.open(...).plan, split)."
         )
-    options = convert_data_options(lookup(SOURCES, name, "data set").loader, data_options)
+    options = convert_data_options(lookup(SOURCES, name, "data set").loader, words.options)
     return base.changed(data=name, data_options=options, **_as_spelled(changes))
+
+
+def _unknown(name: str) -> NoReturn:
+    from liouville.data import SOURCES
+    from liouville.names import lookup
+
+    try:
+        lookup(SOURCES, name, "data set")
+    except ValueError as error:
+        raise BadInput(f"{error} {HOW}") from None
+    raise AssertionError(name)
 
 
 def _numbers(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -341,7 +419,9 @@ def _describe(plan: Plan, split: Split, network: Network, processes: Processes) 
     task = f"{split.classes} classes" if split.classes else "real-valued targets"
     return (
         f"{split.name}: {len(split.x_train):,} training samples{held}, {len(split.x_test):,} test samples; "
-        f"inputs {shape}, {task}\n{plan.describe(network)}"
+        f"inputs {shape}, {task}\n"
+        + ("" if split.preprocessing is None else f"{described(split)}\n")
+        + plan.describe(network)
         + (f"; {processes.size} processes share every batch" if processes.size > 1 else "")
     )
 
@@ -355,11 +435,11 @@ def _report(done: Run, folder: Path, drawn: list[Path], laps: dict[str, float]) 
     network, history, split = _in_memory(done)
     name = history.score_name
     rows = []
-    for part, note in (("train", ""), ("validation", f"best epoch {history.best_epoch}"), ("test", "read once, now")):
+    for part, more in (("train", ""), ("validation", f"best epoch {history.best_epoch}"), ("test", "read once, now")):
         if f"{part}_loss" in history.metrics:
             score = history.metrics[f"{part}_{name}"]
             shown = f"{100 * score:.2f} %" if name == "accuracy" else f"{score:.4f}"
-            rows.append((part, shown, f"{history.metrics[f'{part}_loss']:.4g}", note))
+            rows.append((part, shown, f"{history.metrics[f'{part}_loss']:.4g}", more))
     say()
     table("result", ("part", name, "loss", ""), rows)
     if levels := getattr(history, "levels", ()):
@@ -374,7 +454,8 @@ def _report(done: Run, folder: Path, drawn: list[Path], laps: dict[str, float]) 
     say(f"run: {folder}")
     for path in drawn:
         say(f"     {path}")
-    say(f"next: liouville predict {folder} {'IMAGES.gz' if split.x_train.ndim == 4 else 'POINTS.csv'}")
+    inputs = "POINTS.csv" if split.preprocessing is None else "ROWS.csv"
+    say(f"next: liouville predict {folder} {'IMAGES.gz' if split.x_train.ndim == 4 else inputs}")
 
 
 def _command_line() -> list[str]:

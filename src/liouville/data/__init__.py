@@ -7,7 +7,7 @@ its seed alone: the same call gives the same bits.
 
 from __future__ import annotations
 
-__all__ = ["SOURCES", "Holdout", "Source", "Split", "check", "load", "names"]
+__all__ = ["SOURCES", "Holdout", "Source", "Split", "TableFile", "check", "load", "names"]
 
 import dataclasses
 import inspect
@@ -19,6 +19,7 @@ import torch
 
 from liouville.data import images, planar, tables
 from liouville.data.checks import check
+from liouville.data.own import TableFile
 from liouville.data.split import Holdout, Split
 from liouville.names import lookup, suggestion
 

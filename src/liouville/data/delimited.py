@@ -19,7 +19,7 @@ import numpy
 from liouville.data import content
 from liouville.data.cells import missing, number, numbers
 from liouville.data.headers import advice, is_header, listed
-from liouville.data.records import Records, records
+from liouville.data.records import SEPARATORS, Records, records
 
 HEADERS = ("auto", "yes", "no")
 _ROWS, _CELLS = 20_000, 400_000  # taken apart at once
@@ -113,7 +113,8 @@ def read(
     Args:
         data: the file's bytes, unpacked.
         name: of the file, for messages.
-        width: how many columns of numbers are expected; separators at the end of all lines make none.
+        width: how many columns of numbers are expected, 0 where that is not known; separators at the end of all lines
+            make none.
         known: the names that the columns should have.
         header: whether the first row has the names of the columns: "yes", "no", or "auto" to see.
         copied: how many other columns are expected.
@@ -129,11 +130,17 @@ def read(
         raise ValueError(f"{name} is empty; expected one row for each sample.")
     if not text.endswith(b"\n") or text.endswith(b"\n\n"):
         text = text.rstrip(b"\n") + b"\n"
-    found = records(text, name, (width, width + copied))
+    found = records(text, name, (width, width + copied) if width else _first_widths(text))
     notes = [note] if note else []
     if len(found.blank):
         notes.append(_blank(found, name))
     return _trimmed(_with_header(found, name, known, header, notes), width)
+
+
+def _first_widths(text: bytes) -> set[int]:
+    """How many cells the first line has, if one of the separators separates them; a header has them all."""
+    first = text.lstrip(b"\n").split(b"\n", 1)[0]
+    return {first.count(mark.encode()) + 1 for mark in SEPARATORS} - {1}
 
 
 def _blank(found: Records, name: str) -> str:

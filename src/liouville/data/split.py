@@ -8,10 +8,10 @@ with the data.
 
 from __future__ import annotations
 
-__all__ = ["Holdout", "Split"]
+__all__ = ["Holdout", "Split", "held_out"]
 
 import dataclasses
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from torch import Tensor
 from liouville.data.checks import check
 from liouville.data.numbers import real_number
 from liouville.facts import Facts, as_numbers, fingerprint
+
+if TYPE_CHECKING:
+    from liouville.columns import Columns
 
 
 class Holdout(NamedTuple):
@@ -50,6 +53,8 @@ class Split:
         target_offset: the same for real-valued targets: y = (raw - target_offset) / target_scale.
         target_scale: see ``target_offset``.
         column_names: one name for each feature of a table, or None; new tables with a header must have these.
+        preprocessing: how the columns of a raw table became ``x``, in place of offset and scale, or None.
+        target: the column of that table that is predicted, or None.
 
     Raises:
         TypeError: a part is not a tensor.
@@ -73,12 +78,15 @@ class Split:
     target_offset: Tensor | None = None
     target_scale: Tensor | None = None
     column_names: tuple[str, ...] | None = None
+    preprocessing: Columns | None = None
+    target: str | None = None
 
     def __post_init__(self) -> None:
         check(self)
 
-    def transformed(self, raw: Tensor) -> Tensor:
-        """Raw inputs on the scale of ``x_train``: (raw - offset) / scale, computed in float64, in x_train's dtype.
+    def transformed(self, raw: Any) -> Tensor:
+        """Raw inputs on the scale of ``x_train``: (raw - offset) / scale, computed in float64, in x_train's dtype; rows
+        of a raw table as ``preprocessing`` has them.
 
         Examples:
             >>> x = torch.tensor([[0.0], [1.0]])
@@ -86,6 +94,9 @@ class Split:
             >>> split.transformed(torch.tensor([[14.0]]))
             tensor([[2.]])
         """
+        if self.preprocessing is not None:
+            rows = self.preprocessing.by_name(raw)
+            return torch.from_numpy(self.preprocessing.transform(rows)).to(self.x_train.dtype)
         x = raw.to(torch.float64)
         if self.offset is not None and self.scale is not None:
             x = (x - self.offset.to(x)) / self.scale.to(x)
@@ -110,37 +121,29 @@ class Split:
             column_names=self.column_names and tuple(self.column_names),
             train_samples=len(self.x_train),
             test_samples=len(self.x_test),
+            preprocessing=self.preprocessing,
+            target=self.target,
             fingerprint=fingerprint((self.x_train, self.y_train, self.x_test, self.y_test)),
             **{name: None if t is None else as_numbers(t) for name, t in transform.items()},
         )
 
-    def holdout(self, fraction: float, generator: torch.Generator | None) -> Holdout:
+    def holdout(self, fraction: float, generator: torch.Generator | None, stratified: bool = False) -> Holdout:
         """Take ``round(fraction * samples)`` random samples out of the training part, for validation.
 
         Args:
             fraction: share of the training samples, between 0 and 1.
-            generator: draws which samples go (not stratified); None uses torch's default generator.
+            generator: draws which samples go; None uses torch's default generator.
+            stratified: whether each class gives its share.
 
         Raises:
             ValueError: nothing is left on one side, or only one class is left to train on.
         """
-        real_number("fraction", fraction, low=0.0, high=1.0)
-        samples = len(self.x_train)
-        if samples < 2:
-            raise ValueError("a validation part cannot be taken out of 1 training sample; it needs at least two.")
-        out = round(fraction * samples)
-        if not 0 < out < samples:
-            side = "hold out" if out == 0 else "train on"
-            raise ValueError(
-                f"fraction {fraction} of {samples} training samples leaves nothing to {side}; "
-                f"use a fraction from {1 / samples:.3g} to {(samples - 1) / samples:.3g}."
-            )
-        device = None if generator is None else generator.device
-        order = torch.randperm(samples, generator=generator, device=device).to(self.x_train.device)
-        kept, held = order[out:], order[:out]
+        classes = self.y_train if stratified and self.classes else None
+        kept, held = held_out(len(self.x_train), fraction, generator, classes)
+        kept, held = kept.to(self.x_train.device), held.to(self.x_train.device)
         if self.classes and len(self.y_train[kept].unique()) < 2:
             raise ValueError(
-                f"holding out a fraction {fraction} of {samples} training samples leaves only class "
+                f"holding out a fraction {fraction} of {len(self.x_train)} training samples leaves only class "
                 f"{int(self.y_train[kept][0])} to train on; use a smaller fraction or another seed."
             )
         return Holdout(self.x_train[kept], self.y_train[kept], self.x_train[held], self.y_train[held])
@@ -174,3 +177,53 @@ class Split:
             f"of shape {tuple(self.x_train.shape[1:])}, {task}, "
             f"{str(self.x_train.dtype).removeprefix('torch.')}, {self.x_train.device})"
         )
+
+
+def held_out(
+    samples: int, fraction: float, generator: torch.Generator | None, classes: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Which of so many samples to train on, and which ``round(fraction * samples)`` to hold out, drawn at random.
+
+    Args:
+        samples: how many there are.
+        fraction: share to hold out, between 0 and 1.
+        generator: draws them; None uses torch's default generator.
+        classes: (samples,), the class of each: every class gives its share, rounded, and keeps one at least.
+
+    Raises:
+        ValueError: nothing is left on one side.
+
+    Examples:
+        >>> kept, held = held_out(8, 0.5, None, torch.tensor([0, 0, 1, 1, 1, 1, 1, 1]))
+        >>> len(kept), int((held < 2).sum())
+        (4, 1)
+    """
+    real_number("fraction", fraction, low=0.0, high=1.0)
+    if samples < 2:
+        raise ValueError("a validation part cannot be taken out of 1 training sample; it needs at least two.")
+    out = round(fraction * samples)
+    if not 0 < out < samples:
+        side = "hold out" if out == 0 else "train on"
+        raise ValueError(
+            f"fraction {fraction} of {samples} training samples leaves nothing to {side}; "
+            f"use a fraction from {1 / samples:.3g} to {(samples - 1) / samples:.3g}."
+        )
+    order = torch.randperm(samples, generator=generator, device=None if generator is None else generator.device)
+    if classes is None:
+        return order[out:], order[:out]
+    order = order.cpu()
+    own = classes.cpu()[order].unique(return_inverse=True, return_counts=True)
+    chosen = torch.zeros(samples, dtype=torch.bool)
+    for k, share in enumerate(_shares(own[2], out).tolist()):
+        chosen[(own[1] == k).nonzero().flatten()[:share]] = True
+    return order[~chosen], order[chosen]
+
+
+def _shares(counts: Tensor, out: int) -> Tensor:
+    """How many of ``out`` each class gives: its share rounded down, then one more by the largest remainder."""
+    quotas = counts.double() * out / counts.sum()
+    shares = torch.minimum(quotas.floor().long(), counts - 1)
+    for k in (quotas - shares).argsort(descending=True, stable=True).tolist():
+        if int(shares.sum()) < out and shares[k] < counts[k] - 1:
+            shares[k] += 1
+    return shares

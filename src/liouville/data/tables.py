@@ -153,7 +153,7 @@ def _split(
     y = torch.as_tensor(bunch.target)
     y = y.long() if classes else y.to(torch.float64)[:, None]
     x_train, x_test, y_train, y_test = x[train], x[test], y[train], y[test]
-    maps: dict[str, Tensor | None] = {"offset": None, "scale": None}
+    maps: dict[str, Any] = {"offset": None, "scale": None}
     if standardise:
         maps = dict(zip(("offset", "scale"), _statistics(x_train), strict=True))
     elif scale != 1:

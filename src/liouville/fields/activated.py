@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ActivatedField", "weighted"]
+__all__ = ["ActivatedField", "quarter_turn", "weighted"]
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +96,13 @@ class ActivatedField(VectorField):
         if self.shared:
             parts.append("shared=True")
         return ", ".join(parts)
+
+
+def quarter_turn(features: int) -> Tensor:
+    """[[0, -I], [I, 0]], which turns all but the middle feature where their number is odd."""
+    half = features // 2
+    turn = torch.diag(torch.ones(half), features - half)
+    return turn.mT - turn
 
 
 def weighted(left: Tensor, slope: Tensor, right: Tensor) -> Tensor:

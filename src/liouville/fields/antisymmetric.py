@@ -13,7 +13,7 @@ from torch import Tensor
 from liouville.activations import Activation
 from liouville.compilers import advanced
 from liouville.fields.activated import ActivatedField
-from liouville.fields.base import Factors, Lipschitz, Scaling, Spectrum
+from liouville.fields.base import Degrees, Factors, Lipschitz, Scaling, Spectrum
 from liouville.fields.initial import Initial, Smooth
 from liouville.operators import Dense, Operator
 
@@ -88,6 +88,11 @@ class AntisymmetricField(ActivatedField):
     def scaling(self) -> Scaling | None:  # type: ignore[override]
         """Only A is scaled; None with diffusion, which would not scale with it."""
         return None if self.gamma else Scaling(("A",), 1)
+
+    @property
+    def degrees(self) -> Degrees | None:  # type: ignore[override]
+        """1 and 1; diffusion is a rate of its own, which no power of A moves."""
+        return None if self.gamma else Degrees(("A",), rate=1, raw=("W",))
 
     def theta(self) -> AntisymmetricTheta:
         """A = factor (W - W^T), b."""

@@ -9,12 +9,14 @@ any engine is one function of a state and a few tensors.
 from __future__ import annotations
 
 __all__ = [
+    "Degrees",
     "Factors",
     "Lipschitz",
     "Scaling",
     "Spectrum",
     "Theta",
     "VectorField",
+    "degrees_of",
     "is_closed",
     "require_sample_ndim",
     "spectrum_of",
@@ -73,6 +75,21 @@ class Scaling(NamedTuple):
     power: int
 
 
+class Degrees(NamedTuple):
+    """How a field grows with its matrices K, all else fixed: what makes the final time a unit (`VectorField.degrees`).
+
+    weights: the entries of theta that are the matrices.
+    rate: r; the rate of t K is t^r times that of K.
+    argument: a; so is the linear part of sigma's argument, t^a.
+    raw: the parameters that the matrices are made of, linearly; those of the same names if None.
+    """
+
+    weights: tuple[str, ...]
+    rate: int
+    argument: int = 1
+    raw: tuple[str, ...] | None = None
+
+
 class VectorField(nn.Module, ABC):
     """y' = f(y; theta_j), one frozen weight theta_j per layer.
 
@@ -91,6 +108,12 @@ class VectorField(nn.Module, ABC):
     constants: Collection[str] = ()  # the entries of theta() that are buffers, and no weights
     has_effects: bool = False  # whether a velocity has side effects, such as sending messages
     scaling: Scaling | None = None  # which weights a budget rescales; None: see `scaled`
+    degrees: Degrees | None = None
+    """Of a field whose time is a unit: T, K and y_0 give the network, step by step, that t^r T, K/t and t^a y_0 give,
+    for every t > 0, with everything else as it is. None where no power of K does that, as beside diffusion."""
+    weight_unit: float = 1.0
+    """What its matrices are counted in by `liouville.train.Settings` with ``rates="scaled"``: the factor of
+    `liouville.zoo.scaled_start`. 1 for a field that nobody has scaled."""
     sample_ndim: int | None = None
     """How many trailing axes of a state are one sample: 1 for vectors, 1 + dims for signals and images, 2 for sequences
     (tokens, features). None if unstated: then one leading axis is the batch, and more than one are ambiguous.
@@ -172,6 +195,17 @@ class VectorField(nn.Module, ABC):
             )
         root = factor ** (1 / self.scaling.power)
         return theta._replace(**{name: root.to(w) * w for name in self.scaling.weights for w in [getattr(theta, name)]})
+
+    @property
+    def state_unit(self) -> float:
+        """What y is counted in where the matrices are counted in `weight_unit`: its power -a."""
+        degrees = degrees_of(self)
+        return 1.0 if degrees is None else self.weight_unit**-degrees.argument
+
+    def matrices(self) -> list[Tensor]:
+        """The parameters that `degrees` counts."""
+        degrees = degrees_of(self)
+        return [] if degrees is None else [getattr(self, name) for name in degrees.raw or degrees.weights]
 
     def structure(self, theta: Theta) -> Tensor | None:
         """The skew matrix J of f = J grad H, H the `energy`; None where the field states no J or no H.
@@ -307,6 +341,11 @@ def is_closed(thing: object, name: str, changed_by: Collection[str] = _VELOCITIE
 def spectrum_of(field: VectorField) -> Spectrum:
     """The field's stated spectrum, unless a subclass has changed the computation that it describes."""
     return field.spectrum if is_closed(field, "spectrum") else "any"
+
+
+def degrees_of(field: VectorField) -> Degrees | None:
+    """What the field states, unless a subclass has changed what it computes since that was stated."""
+    return field.degrees if is_closed(field, "degrees", (*_VELOCITIES, "theta")) else None
 
 
 def require_sample_ndim(value: Any, feature_axis: int) -> int | None:

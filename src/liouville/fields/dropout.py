@@ -55,6 +55,7 @@ class DropoutField(Wrapped, StochasticField):
         return not self.training
 
     spectrum = Wrapped.spectrum  # in evaluation mode
+    degrees = Wrapped.degrees
 
     def rate(self, theta: Theta) -> Tensor:
         """The rate of the field, divided by 1 - probability."""

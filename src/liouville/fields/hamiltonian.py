@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from liouville.activations import Activation
 from liouville.fields.activated import ActivatedField, weighted
-from liouville.fields.base import Factors, Lipschitz, Scaling, Spectrum
+from liouville.fields.base import Degrees, Factors, Lipschitz, Scaling, Spectrum
 from liouville.fields.initial import Initial, Smooth
 from liouville.fields.partitioned import PartitionedField
 from liouville.names import lookup
@@ -112,6 +112,7 @@ class HamiltonianField(ActivatedField):
     J: Tensor
     J_raw: nn.Parameter
     scaling = Scaling(("K",), 2)
+    degrees = Degrees(("K",), rate=2)
 
     def __init__(
         self,
@@ -225,6 +226,7 @@ class SeparableHamiltonianField(PartitionedField, ActivatedField):
 
     X: Tensor | None
     scaling = Scaling(("K_p", "K_q"), 2)
+    degrees = Degrees(("K_p", "K_q"), rate=2)
 
     def __init__(
         self,

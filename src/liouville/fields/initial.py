@@ -11,7 +11,7 @@ __all__ = ["Initial", "Normal", "Smooth"]
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,7 +22,17 @@ from liouville.sketch import sketching
 
 @dataclass(frozen=True)
 class Initial(ABC):
-    """Draws the raw weights of all layers at once."""
+    """Draws the raw weights of all layers at once.
+
+    It knows no final time; where one is known beside a lift and a head, in `liouville.classifier`, a regressor or a
+    plan, ``action`` counts.
+
+    Args:
+        action: Omega, what T x rate is to be at the start: the matrices that were drawn are then scaled as
+            `liouville.zoo.scaled_start` describes. None leaves them as drawn, as does a field built by itself.
+    """
+
+    action: float | None = field(default=None, kw_only=True)
 
     @abstractmethod
     def weight(
@@ -56,8 +66,8 @@ class Smooth(Initial):
 
     The a_k do not depend on the number of layers, so the same generator gives 2N layers the same function of time as
     N. The factor c makes the variance of r, averaged over [0, T], equal to 1. M is the matrix that the field names: I
-    for Hamiltonian and symmetric fields and the pair field, a quarter turn for the antisymmetric one, 0 for the
-    residual one. So the untrained network turns every pair (p_i, q_i): it mixes the halves at once, and trains in far
+    for Hamiltonian and symmetric fields and the pair field, a quarter turn for the antisymmetric and half a one for the
+    residual field. So the untrained network turns every pair (p_i, q_i): it mixes the halves at once, and trains in far
     fewer steps than from zero mean.
 
     Args:
@@ -65,6 +75,7 @@ class Smooth(Initial):
         bias_scale: size of b.
         modes: how many cosines, k = 0 ... modes - 1; 1 makes all layers equal.
         mean: factor of M.
+        action: as for `Initial`; 20 serves all fields (docs/any-time.md).
 
     Examples:
         >>> import torch
@@ -78,10 +89,13 @@ class Smooth(Initial):
     bias_scale: float = 0.0
     modes: int = 4
     mean: float = 2.0
+    action: float | None = field(default=20.0, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.modes < 1:
             raise ValueError(f"modes must be at least 1, got {self.modes}.")
+        if self.action is not None and not 0 < self.action < math.inf:
+            raise ValueError(f"action must be positive and finite, or None, got {self.action}.")
 
     def weight(
         self, layers: int, shape: tuple[int, ...], mean: Tensor | None, generator: torch.Generator | None

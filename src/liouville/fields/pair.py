@@ -11,7 +11,7 @@ from torch import Tensor
 
 from liouville.activations import Activation
 from liouville.fields.activated import ActivatedField
-from liouville.fields.base import Factors, Lipschitz, Scaling, Spectrum
+from liouville.fields.base import Degrees, Factors, Lipschitz, Scaling, Spectrum
 from liouville.fields.initial import Initial, Smooth
 from liouville.fields.partitioned import PartitionedField
 from liouville.operators import Dense, Operator
@@ -51,6 +51,7 @@ class PairField(PartitionedField, ActivatedField):
     """
 
     scaling = Scaling(("K",), 1)
+    degrees = Degrees(("K",), rate=1)
 
     def __init__(
         self,

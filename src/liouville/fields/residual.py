@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from liouville.activations import Activation
-from liouville.fields.activated import ActivatedField, weighted
-from liouville.fields.base import Factors, Lipschitz, Scaling, Spectrum
+from liouville.fields.activated import ActivatedField, quarter_turn, weighted
+from liouville.fields.base import Degrees, Factors, Lipschitz, Scaling, Spectrum
 from liouville.fields.initial import Initial, Smooth
 from liouville.operators import Dense, Operator
 
@@ -47,6 +47,7 @@ class ResidualField(ActivatedField):
     """
 
     scaling = Scaling(("K",), 1)
+    degrees = Degrees(("K",), rate=1)
 
     def __init__(
         self,
@@ -83,8 +84,9 @@ class ResidualField(ActivatedField):
         one = torch.eye(self.features, dtype=theta.K.dtype, device=theta.K.device)[None]
         return (Factors((one,), theta.K, theta.b),)
 
-    def _mean(self, outputs: int, inputs: int) -> None:
-        """Around 0: a mean of either sign would make every layer grow, or every layer decay."""
+    def _mean(self, outputs: int, inputs: int) -> Tensor:
+        """Half of [[0, -I], [I, 0]]: a mean that is not skew would make every layer grow, or every layer decay."""
+        return 0.5 * quarter_turn(inputs)[:outputs]
 
     def rate(self, theta: ResidualTheta) -> Tensor:
         """s_max ||K|| of each layer."""
@@ -114,6 +116,8 @@ class SymmetricField(ActivatedField):
         >>> SymmetricField(4, layers=8, hidden=6).theta().K.shape
         torch.Size([8, 6, 4])
     """
+
+    degrees = Degrees(("K",), rate=2)
 
     def __init__(
         self,
@@ -182,6 +186,8 @@ class SemidefiniteField(ActivatedField):
         >>> SemidefiniteField(4, layers=8).theta().C.shape
         torch.Size([8, 4, 4])
     """
+
+    degrees = Degrees(("C",), rate=2, argument=2)
 
     def __init__(
         self,

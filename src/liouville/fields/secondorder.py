@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from liouville.fields.base import Lipschitz, Spectrum, Theta, VectorField, is_closed, spectrum_of
+from liouville.fields.base import Degrees, Lipschitz, Spectrum, Theta, VectorField, degrees_of, is_closed, spectrum_of
 from liouville.fields.hamiltonian import canonical
 from liouville.fields.partitioned import PartitionedField
 from liouville.fields.residual import SemidefiniteField, SymmetricField
@@ -58,6 +58,21 @@ class SecondOrderField(PartitionedField):
     def spectrum(self) -> Spectrum:
         """The square roots of the force's eigenvalues, which are real and not positive in both forces of the papers."""
         return "imaginary" if isinstance(self.force, _REAL) and spectrum_of(self.force) == "damped" else "any"
+
+    @property
+    def degrees(self) -> Degrees | None:  # type: ignore[override]
+        """The force's, but half its rate's: a frequency is the square root of a rate."""
+        own = degrees_of(self.force)
+        return None if own is None or own.rate % 2 else own._replace(rate=own.rate // 2)
+
+    @property
+    def weight_unit(self) -> float:  # type: ignore[override]
+        """The force's own."""
+        return self.force.weight_unit
+
+    def matrices(self) -> list[Tensor]:
+        """The force's."""
+        return self.force.matrices() if self.degrees else []
 
     @property
     def sample_ndim(self) -> int | None:  # type: ignore[override]

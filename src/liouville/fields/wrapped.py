@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from liouville.devices import Product
-from liouville.fields.base import Lipschitz, Spectrum, Theta, VectorField, spectrum_of
+from liouville.fields.base import Degrees, Lipschitz, Spectrum, Theta, VectorField, degrees_of, spectrum_of
 from liouville.fields.bound import original
 from liouville.fields.partitioned import PartitionedField
 from liouville.operators import Conv, Operator
@@ -94,6 +94,25 @@ class Wrapped(VectorField):
 
     def lipschitz(self, theta: Theta) -> Lipschitz:
         return self.field.lipschitz(theta)
+
+    @property
+    def degrees(self) -> Degrees | None:  # type: ignore[override]
+        """The field's own."""
+        return degrees_of(self.field)
+
+    @property
+    def weight_unit(self) -> float:  # type: ignore[override]
+        """The field's own."""
+        return self.field.weight_unit
+
+    @property
+    def state_unit(self) -> float:
+        """The field's own."""
+        return self.field.state_unit
+
+    def matrices(self) -> list[Tensor]:
+        """The field's own."""
+        return self.field.matrices()
 
     @property
     def feature_axis(self) -> int:  # type: ignore[override]

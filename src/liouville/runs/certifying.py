@@ -19,7 +19,7 @@ from liouville.checkpoint import describe
 from liouville.data import SOURCES, Split
 from liouville.facts import Facts
 from liouville.flow import Flow
-from liouville.network import Network
+from liouville.network import Lift, Network
 from liouville.runs.plan import Plan
 from liouville.sketch import Sketch, TooLargeError
 
@@ -129,9 +129,13 @@ def _planned(plan: Plan, facts: Facts, allowance: int) -> Any:
 
 
 def _differences(planned: Any, found: Any, where: str) -> Iterator[str]:
-    """What differs between two descriptions, part by part; how the depth is run is nobody's claim."""
+    """What differs between two descriptions, part by part; how the depth is run is nobody's claim.
+
+    Nor are the units of the weights and of y_0: they were drawn with the weights, at the depth of the start.
+    """
     if isinstance(planned, dict) and isinstance(found, dict) and planned.get("type") == found.get("type"):
-        for key in sorted({*planned, *found} - {"backprop"}):
+        units = {"weight_unit"} | ({"scale"} if planned.get("type") == Lift.__name__ else set())
+        for key in sorted({*planned, *found} - {"backprop"} - units):
             yield from _differences(planned.get(key), found.get(key), f"{where}.{key}")
     elif isinstance(planned, list) and isinstance(found, list) and len(planned) == len(found):
         for i, (a, b) in enumerate(zip(planned, found, strict=True)):

@@ -22,7 +22,7 @@ import torch
 from liouville.data import Split
 from liouville.network import Network
 from liouville.processes import Processes
-from liouville.runs.folder import Writer, config_of, metrics_of, require_free
+from liouville.runs.folder import Writer, config_of, metrics_of, require_free, tidy
 from liouville.runs.plan import Plan
 from liouville.runs.resuming import require_same
 from liouville.runs.run import CHECKPOINT, CONFIG, Run, Trained
@@ -162,11 +162,15 @@ def train(
         if split is None:
             split = plan.load()
         else:
-            plan = dataclasses.replace(plan, data=None, data_options={})
+            plan = dataclasses.replace(plan, data=None, data_options={}, table=None)
+        if before is not None and plan.table is not None:
+            split = dataclasses.replace(split, name=before.facts.name)  # a table may be moved
         network = plan.network(split.facts())
         if before is not None:
             require_same(before, plan, network, split)
             if before.finished:
+                if first:
+                    tidy(before.path)
                 return before
         return run(
             plan,
@@ -240,7 +244,8 @@ def run(
         on_stop()
         if writer is not None and not writer.begun:
             raise
-        sentence = f"interrupted in epoch {len(history.epochs) + 1} of {plan.epochs}"
+        of = "" if getattr(plan.settings, "steps", None) else f" of {plan.epochs}"
+        sentence = f"interrupted in epoch {len(history.epochs) + 1}{of}"
         raise Interrupted(f"{sentence}.", history.best_epoch, kept(stopped=sentence)) from error
     except Exception as error:
         on_stop()

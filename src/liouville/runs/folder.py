@@ -7,7 +7,7 @@ the pictures. While it is trained, ``checkpoint.safetensors`` has its whole stat
 
 from __future__ import annotations
 
-__all__ = ["Writer", "config_of", "figures", "metrics_of", "next_free", "require_free"]
+__all__ = ["Writer", "config_of", "figures", "metrics_of", "next_free", "require_free", "tidy"]
 
 import contextlib
 import errno
@@ -203,6 +203,20 @@ class Writer:
         text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
         with _writing(target), atomic(target) as path:
             path.write_text(text, encoding="utf-8", errors="backslashreplace")  # undecodable words of a command
+
+
+def tidy(path: Path | None) -> None:
+    """Remove from a finished run what a process that was killed at its very end left: checkpoint, reserve and lock."""
+    if path is None:
+        return
+    checkpoint = Checkpoint(path / CHECKPOINT)
+    if not checkpoint.exists() and not any((path / name).exists() for name in (LOCK, RESERVE)):
+        return
+    with contextlib.suppress(OSError):  # another process has it, or nothing can be written there
+        lock = Lock(path / LOCK, str(path))
+        checkpoint.remove()
+        (path / RESERVE).unlink(missing_ok=True)
+        lock.release()
 
 
 def figures(run: Path) -> Path:

@@ -55,4 +55,6 @@ def _of(path: Path) -> Overview:
     score = next((run.metrics[f"test_{name}"] for name in ("accuracy", "r2") if f"test_{name}" in run.metrics), None)
     shown = f"{score:.4f}" if isinstance(score, float) else ""
     epochs = f"{done} of {plan.epochs}" if plan.levels == 1 else f"{done}, at most {plan.epochs} a level"
-    return Overview(path, plan.data or "own", plan.model, state, epochs, shown, state == "interrupted")
+    if getattr(plan.settings, "steps", None) is not None:
+        epochs = str(done)
+    return Overview(path, plan.subject, plan.model, state, epochs, shown, state == "interrupted")

@@ -1,7 +1,7 @@
 """A plan as `config.json` holds it: every value of the type that its class declares.
 
 A field that was added after a file was written is not in it, and takes its default: the default of a new field has to
-be what earlier versions did. What this version does not know is refused by name.
+be what earlier versions did, or what they did is said here. What this version does not know is refused by name.
 """
 
 from __future__ import annotations
@@ -46,8 +46,11 @@ def conforming(plan: type, value: Mapping[str, Any]) -> tuple[dict[str, Any], di
         if name not in declared or name not in value:
             raise ValueError(f"plan.{name} is {'missing' if name in declared else 'unknown'}.")
         conform(value[name], declared[name], f"plan.{name}")
-    init, settings = dict(value.get("init", {"name": "smooth"})), dict(value["settings"])
+    init = {"action": None, **value.get("init", {"name": "smooth"})}
+    settings = dict(value["settings"])
     second = settings["optimizer"] == GaussNewton.optimizer
+    if not second:
+        settings.setdefault("rates", "plain")  # of versions whose weights had no units, as they had no action
     settings = current_names(GaussNewton if second else Settings, settings)
     if "penalty" in settings:
         settings["penalty"] = current_names(Penalty, settings["penalty"])

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from liouville import data
-from liouville.data import SOURCES, Split
+from liouville.data import SOURCES, Split, TableFile
 from liouville.facts import Facts
 from liouville.fields import Initial, Smooth
 from liouville.machine import require_memory
@@ -36,8 +36,10 @@ from liouville.version import __version__
 from liouville.zoo import MODELS, Images, classifier, regressor
 from liouville.zoo.networks import LiftChoice
 
-RECIPES: dict[str, Callable[[str], Plan]] = {}
-"""By preset, the function from the name of a data set to its plan; `liouville.runs.recipes` puts them in."""
+RECIPES: dict[str, Callable[[Any], Plan]] = {}
+"""By preset, the function from the name of a data set to its plan, or, the default one, from a table in a file.
+
+`liouville.runs.recipes` puts them in."""
 
 _MOST_THREADS = 1024  # more than any machine has; OpenMP ends the process where it cannot start them
 
@@ -47,7 +49,7 @@ class Plan:
     """One training run: data, network, settings, machine.
 
     Args:
-        data: a name of ``liouville.data.SOURCES``; None for data of one's own, which no name loads.
+        data: a name of ``liouville.data.SOURCES``; None for data of one's own, which no name loads, or ``table``.
         data_options: of its loader.
         model, features, layers, T, lift, conv: as for `liouville.classifier`; ``layers`` are those trained last.
         levels: how many depths `liouville.train.multilevel` goes through, each twice the one before; 1 trains at
@@ -64,6 +66,8 @@ class Plan:
             work is worth it (`liouville.runs.place`), else the CPU.
         threads: of torch; None leaves them as they are.
         seed: of the initial weights and of training; the data has its own (``data_options={"seed": 1}``).
+        table: a table in a file, in place of ``data``.
+        input_dropout: share of the inputs that the lift does not see during training.
 
     Raises:
         ValueError: for an unknown name (the nearest one is suggested), or an option that the model does not have.
@@ -94,10 +98,14 @@ class Plan:
     device: str = "auto"
     threads: int | None = None
     seed: int = 0
+    table: TableFile | None = None
+    input_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.data is not None:
             lookup(SOURCES, self.data, "data set")
+            if self.table is not None:
+                raise ValueError(f"a plan has one source of data, got {self.data!r} and {self.table.path}; give one.")
         elif self.data_options:
             raise ValueError(f"data of one's own have no options, got {dict(self.data_options)}; leave them out.")
         lookup(MODELS, self.model, "model")
@@ -126,12 +134,16 @@ class Plan:
             raise ValueError(f"threads must be at most {_MOST_THREADS}, got {self.threads}.")
 
     @classmethod
-    def of(cls, data: str = "swiss-roll", preset: str = "default") -> Plan:
-        """The plan of a data set's recipe.
+    def of(cls, data: str | TableFile = "swiss-roll", preset: str = "default") -> Plan:
+        """The plan of a data set's recipe; a table in a file is read, as its rows decide how long to train.
 
         Raises:
-            ValueError: for an unknown name, or a preset that the data set does not have.
+            ValueError: for an unknown name, or a preset that the data set does not have; as `TableFile.load`.
         """
+        if isinstance(data, TableFile):
+            if preset != "default":
+                raise ValueError(f"the preset {preset!r} is not for a table of your own; leave --preset out.")
+            return RECIPES[preset](data)
         lookup(SOURCES, data, "data set")
         return lookup(RECIPES, preset, "preset")(data)
 
@@ -153,6 +165,10 @@ class Plan:
             given.setdefault("options", kept)
         if isinstance(given.get("init"), str):
             given["init"] = lookup(INITS, given["init"], "initialisation")()
+        if "table" in given:
+            given["data"] = None
+        elif "data" in given:
+            given["table"] = None
         before = self.data_options if given.get("data", self.data) == self.data else {}
         given["data_options"] = {**before, **given.get("data_options", {})}
         own = {f.name for f in fields(self)} & given.keys()
@@ -173,12 +189,22 @@ class Plan:
         changes["settings"] = settings
         return replace(self, **changes)
 
-    def load(self) -> Split:
+    @property
+    def subject(self) -> str:
+        """What the data are called: by their name, or their file's; ``own`` where nothing loads them."""
+        return self.data or ("own" if self.table is None else self.table.name)
+
+    def load(self, notes: list[str] | None = None) -> Split:
         """The data, in the plan's floating-point type.
 
+        Args:
+            notes: takes sentences on what had to be guessed in a table.
+
         Raises:
-            ValueError: they are one's own, which no name loads; or as `liouville.data.load`.
+            ValueError: they are one's own, which no name loads; or as `liouville.data.load`, or `load_table` there.
         """
+        if self.table is not None:
+            return self.table.load(DTYPES[self.dtype], notes)
         if self.data is None:
             raise ValueError(
                 "this plan is for data of one's own, which no name loads; give the Split: runs.train(plan, split)."
@@ -221,6 +247,7 @@ class Plan:
             lift=self.lift,
             conv=(self.conv or Images()) if len(shape) == 3 else None,
             dropout_rate=self.dropout,
+            input_dropout=self.input_dropout,
             budget=self.budget,
             generator=generator or torch.Generator().manual_seed(self.seed),
             backprop=engine(self.engine),
@@ -298,6 +325,8 @@ class Plan:
         given["settings"] = (GaussNewton if second else Settings)(**settings)
         if given.get("conv") is not None:
             given["conv"] = Images(**given["conv"])
+        if given.get("table") is not None:
+            given["table"] = TableFile.from_dict(given["table"])
         for name in {"features", "layers"} & given.keys():
             given[name] = tuple(given[name]) if isinstance(given[name], list) else given[name]
         return cls(**given)
@@ -345,6 +374,8 @@ def _settings(before: Settings | GaussNewton, given: Mapping[str, Any]) -> Setti
         named.pop("optimizer", None)
         if "epochs" in named:
             named["iterations"] = named.pop("epochs")
+    elif "epochs" in named and "steps" not in named:
+        named["steps"] = None  # which would count in place of them
     for name in named.keys() - mine:
         raise ValueError(
             f"{name} is no setting of the optimizer {optimizer!r}; it has {', '.join(sorted(mine - {'optimizer'}))}."

@@ -6,10 +6,11 @@ option of the command.
 
 from __future__ import annotations
 
-__all__ = ["PRESETS", "recipe"]
+__all__ = ["PRESETS", "of_table", "recipe"]
 
 from dataclasses import replace
 
+from liouville.data import TableFile
 from liouville.fields import Normal, Smooth
 from liouville.runs.plan import RECIPES, Plan
 from liouville.train import Penalty, Settings
@@ -19,7 +20,9 @@ from liouville.zoo.networks import LiftChoice
 _TANH = {"activation": "tanh"}
 _PENALTY = Penalty(smoothness=1e-5, decay=1e-3)
 _PLANAR = Settings(epochs=190, batch_size=500, lr=0.07, penalty=_PENALTY)  # 1520 steps of 3600 training points
+_STEPS = 30, 600, 1500  # of a table of one's own: for each row, by batches; at least; at most
 _TABLE = Settings(epochs=60, batch_size=50, lr=0.01, penalty=_PENALTY)
+_OWN = Settings(rates="plain", batch_size=64, lr=0.01, validation=0.15, stratified=True, ema_decay=0.98)
 # A step of a few thousand numbers is faster on one thread, and on a busy machine two threads that wait for each other
 # are many times slower.
 _SMALL = Plan(options=_TANH, threads=1)
@@ -44,8 +47,9 @@ _DEFAULT = {
             T=1.0,
             options={"activation": "relu"},
             conv=Images(head_pool=2, dropout=0.1),
-            init=Smooth(scale=0.5, mean=0.0),
+            init=Smooth(scale=0.5, mean=0.0, action=None),
             settings=Settings(
+                rates="plain",
                 epochs=10,
                 batch_size=100,
                 lr=0.004,
@@ -62,6 +66,7 @@ _DEFAULT = {
 }
 
 _HDNN = Settings(
+    rates="plain",
     epochs=50,
     batch_size=125,
     lr=0.05,
@@ -81,15 +86,17 @@ _H1_64 = {
         data_options={"noise": 0.0, "test": "interleaved"},
         model="h1",
         T=2.0,
-        settings=replace(_PLANAR, epochs=250),
+        init=Smooth(action=None),
+        settings=replace(_PLANAR, epochs=250, rates="plain"),
     ),
     "double-circles": replace(
         _SMALL,
         data="double-circles",
         model="h1",
         T=2.0,
-        init=Smooth(scale=1.0, modes=20, mean=0.0),
+        init=Smooth(scale=1.0, modes=20, mean=0.0, action=None),
         settings=Settings(
+            rates="plain",
             epochs=600,
             batch_size=1000,
             lr=0.15,
@@ -149,11 +156,32 @@ def _pixelwise(data: str) -> Plan:
         T=2.0,
         conv=Images(kernel=1, pool=1),
         init=Normal(0.5),
-        settings=Settings(epochs=3, batch_size=100, lr=0.02, head_lr=0.002, beta2=0.999),
+        settings=Settings(epochs=3, batch_size=100, lr=0.02, head_lr=0.002, rates="plain", beta2=0.999),
     )
 
 
-RECIPES["default"] = lambda data: _DEFAULT[data]
+def of_table(table: TableFile) -> Plan:
+    """Where a table of one's own starts: eight layers, and as many steps as its rows ask for, which are counted."""
+    each, least, most = _STEPS
+    rows, classes = table.look()
+    fitted = round((1 - table.test_fraction) * (1 - _OWN.validation) * rows)
+    steps = min(max(each * fitted // _OWN.batch_size, least), most)
+    return Plan(
+        data=None,
+        table=table,
+        features=64,
+        layers=8,
+        T=2.0,
+        options={"activation": "relu"},
+        lift="linear",
+        init=Smooth(scale=1.0, mean=0.0, action=None),
+        input_dropout=0.05,
+        settings=replace(_OWN, steps=steps, label_smoothing=0.05 if classes else 0.0),
+        threads=1,
+    )
+
+
+RECIPES["default"] = lambda data: of_table(data) if isinstance(data, TableFile) else _DEFAULT[data]
 RECIPES["hdnn"] = lambda data: _hdnn(data, _HDNN, None, "hdnn")
 RECIPES["hdnn-script"] = lambda data: _hdnn(data, _HDNN_SCRIPT, "ends", "hdnn-script")
 RECIPES["h1-64"] = _h1_64

@@ -22,6 +22,12 @@ def require_same(run: Run, plan: Plan, network: Network, split: Split) -> None:
     """
     known = network.facts or split.facts()
     pairs = {f"plan.{name}": pair for name, pair in _differing(run.config["plan"], plan.as_dict()).items()}
+    pairs.pop("plan.table.path", None)  # a table may be moved
+    if not pairs and plan.table is not None and run.facts.fingerprint != known.fingerprint:
+        raise ValueError(
+            f"{run.path} cannot go on: {plan.table.path} is not the table that its training began with, as its "
+            "fingerprint differs; restore it, or train anew with --like."
+        )
     pairs |= {f"data.{name}": pair for name, pair in _differing(run.config["data"], known.as_dict()).items()}
     for name in ("liouville", "torch"):
         before, now = dict(run.config.get("versions") or {}).get(name), versions()[name]

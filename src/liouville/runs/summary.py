@@ -27,5 +27,11 @@ def training_in_words(s: Settings | GaussNewton) -> str:
     """How long, in which steps and at which rates."""
     if isinstance(s, GaussNewton):
         return f"{s.iterations} iterations of Gauss-Newton, head {s.head}, {s.safeguard}"
-    rates = f"lr {s.lr:g}" + (f" (head {s.head_lr:g})" if s.head_lr is not None else "")
-    return f"{s.epochs} epochs in batches of {s.batch_size}, {s.optimizer}, {s.schedule}, {rates}"
+    of = {
+        "scaled": "in units of the weights",
+        "share": "of y_N in the first step",
+        "plain": "of the weights as they are",
+    }
+    rates = f"lr {s.lr:g} {of[s.rates]}" + (f" (head {s.head_lr:g})" if s.head_lr is not None else "")
+    length = f"{s.epochs} epochs" if s.steps is None else f"{s.steps} steps"
+    return f"{length} in batches of {s.batch_size}, {s.optimizer}, {s.schedule}, {rates}"

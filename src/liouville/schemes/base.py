@@ -21,7 +21,7 @@ from liouville.compilers import advanced
 from liouville.fields.base import Lipschitz, Theta, VectorField
 from liouville.fields.partitioned import PartitionedField
 from liouville.schemes.growth import of_shears
-from liouville.schemes.limits import StabilityLimit
+from liouville.schemes.limits import StabilityLimit, carried
 
 State = tuple[Tensor, ...]
 
@@ -86,6 +86,14 @@ class Scheme(ABC):
             f"no upper bound is known for {type(self).__name__}; override log_growth(lipschitz, h) to get upper bounds "
             "and budgets."
         )
+
+    def carried(self, layers: int) -> float:
+        """The largest T x rate of an oscillation that N steps follow: what a start of such a network may ask for.
+
+        A choice, not a bound: h x rate is at most 0.6 of the ``stability_limit``, and at most 1.2; where the scheme
+        makes every oscillation grow, N steps may make it grow `liouville.schemes.limits.GROWTH`-fold.
+        """
+        return carried(self, layers)
 
     def amplification(self, z: Tensor) -> Tensor:
         """The largest |r(z)| over the eigenvalues r of one step on y' = lambda y, z = h lambda complex, elementwise.

@@ -7,7 +7,7 @@ have real parts, or change from layer to layer, another number decides (`liouvil
 
 from __future__ import annotations
 
-__all__ = ["StabilityLimit", "StabilityWarning", "warn"]
+__all__ = ["GROWTH", "StabilityLimit", "StabilityWarning", "carried", "warn"]
 
 import functools
 import math
@@ -28,6 +28,9 @@ _NEAR = (0.025, 0.05, 0.1)  # a scheme that amplifies all three has no stable st
 _ROUNDING = 1e-12  # tolerance of a growth factor there
 _GROWS = 1e-11  # tolerance of a growth factor beyond 1 elsewhere; two roots that meet leave the circle much faster
 _DIGITS = 9
+GROWTH = 20.0
+"""What N steps may multiply an oscillation by that the equation keeps, in `carried`."""
+_SHARE, _LONGEST = 0.6, 1.2  # of the stability limit; of h omega
 
 
 class StabilityWarning(UserWarning):
@@ -55,6 +58,43 @@ class StabilityLimit:
             return _kept(scheme)
         except TypeError:  # a scheme that cannot be hashed
             return _limit(scheme)
+
+
+def carried(scheme: Scheme, layers: int) -> float:
+    """The largest T omega that N steps follow: h omega <= 1.2 and <= 0.6 of the limit, growth <= `GROWTH`.
+
+    Examples:
+        >>> import liouville as lv
+        >>> [round(carried(scheme, 16), 1) for scheme in (lv.SymplecticEuler(), lv.ForwardEuler())]
+        [19.2, 10.8]
+    """
+    try:
+        return _carried_once(scheme, layers)
+    except TypeError:  # a scheme that cannot be hashed
+        return _carried(scheme, layers)
+
+
+def _carried(scheme: Scheme, layers: int) -> float:
+    limit = scheme.stability_limit
+    if math.isnan(limit):
+        return _SHARE * layers
+    longest = min(_LONGEST, _SHARE * limit) if limit > 0 else _LONGEST
+    if limit > 0 or _grows_by(scheme, longest, layers) <= GROWTH:
+        return longest * layers
+    low, high = 0.0, longest
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if _grows_by(scheme, middle, layers) <= GROWTH else (low, middle)
+    return low * layers
+
+
+_carried_once = functools.cache(_carried)
+
+
+@torch.no_grad()
+def _grows_by(scheme: Scheme, frequency: float, layers: int) -> float:
+    """What N steps at h omega multiply an oscillation by."""
+    return float(_growth(scheme, torch.tensor([frequency], dtype=torch.float64)) ** layers)
 
 
 @torch.no_grad()

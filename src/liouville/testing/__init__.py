@@ -5,8 +5,9 @@ the law, the measured and the allowed number, and a hint. Run them once in your 
 (a factor times eps times the number of terms); they are not fitted.
 """
 
+from liouville.testing.degrees import check_degrees
 from liouville.testing.engines import check_engine
 from liouville.testing.fields import check_field
 from liouville.testing.schemes import check_scheme
 
-__all__ = ["check_engine", "check_field", "check_scheme"]
+__all__ = ["check_degrees", "check_engine", "check_field", "check_scheme"]

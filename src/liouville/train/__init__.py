@@ -10,6 +10,7 @@ from liouville.train.evaluation import evaluate
 from liouville.train.gaussnewton import Iteration, gauss_newton
 from liouville.train.history import Epoch, History
 from liouville.train.loop import fit
+from liouville.train.losses import Huber, Quantile
 from liouville.train.monitor import GradientMonitor, GradientRecord, GradientWarning
 from liouville.train.multilevel import Level, MultilevelHistory, multilevel
 from liouville.train.newton import Head
@@ -35,11 +36,13 @@ __all__ = [
     "GradientWarning",
     "Head",
     "History",
+    "Huber",
     "Iteration",
     "Level",
     "MultilevelHistory",
     "Processes",
     "Progress",
+    "Quantile",
     "ReducedObjective",
     "Settings",
     "Task",

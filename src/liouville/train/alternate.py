@@ -19,8 +19,10 @@ from liouville.compilers import advanced_
 from liouville.network import Network
 from liouville.task import Task
 from liouville.train.optimizers import Adam
+from liouville.train.rates import groups_of
 from liouville.train.regularisers import HeadDecay
 from liouville.train.settings import Settings
+from liouville.units import units_of
 
 
 class Features(nn.Module):
@@ -61,7 +63,7 @@ def _head_steps(network: Network, task: Task, settings: Settings) -> Callable[[T
     weights: list[Tensor] = list(network.head.parameters())
     with torch.no_grad():
         torch._foreach_zero_(weights)
-    optimizer = Adam([{"params": weights, "lr": settings.head_lr or settings.lr}])
+    optimizer = Adam(groups_of(network, network.head.parameters(), settings.head_lr or settings.lr, settings))
 
     def step(features: Tensor, y: Tensor) -> None:
         for weight, gradient in zip(weights, _gradients(network, features, y, task, settings), strict=True):
@@ -73,12 +75,14 @@ def _head_steps(network: Network, task: Task, settings: Settings) -> Callable[[T
 
 def _gradients(network: Network, features: Tensor, y: Tensor, task: Task, settings: Settings) -> Sequence[Tensor]:
     """The head's, in closed form where it is one linear map with weight decay: autograd takes longer than all of it."""
-    head, penalty = network.head, settings.penalty
+    head, penalty = network.head, settings.penalty.in_units(settings.rates != "plain")
     decays_only = all(type(part) is HeadDecay for part in penalty.head_parts())
     if type(head) is nn.Linear and head.bias is not None and features.dim() == 2 and decays_only:
         W, mu = head.weight.detach(), head.bias.detach()
         slope = task.gradient(F.linear(features, W, mu), y)
-        return advanced_(slope.mT @ features, W, penalty.head_decay), advanced_(slope.sum(0), mu, penalty.head_decay)
+        unit = units_of(network).get(head.weight, 1.0) if settings.rates != "plain" else 1.0
+        decay = penalty.head_decay
+        return advanced_(slope.mT @ features, W, decay / unit**2), advanced_(slope.sum(0), mu, decay)
     penalties = [part.value(network) for part in penalty.head_parts()]
     objective = sum(penalties, start=task.loss(head(features), y))
     return torch.autograd.grad(objective, list(head.parameters()))

@@ -255,14 +255,17 @@ class Keeper:
             )
 
 
-def belongings(kind: str, network: nn.Module, split: Split, settings: Any, processes: Processes) -> dict[str, str]:
-    """What the state of a training depends on, by name; it goes on only where all of it is the same."""
+def belongings(kind: str, network: nn.Module, data: Split | str, settings: Any, processes: Processes) -> dict[str, str]:
+    """What the state of a training depends on, by name; it goes on only where all of it is the same.
+
+    ``data`` is the split, or what names other data and their numbers.
+    """
     shapes = [(name, tuple(p.shape), str(p.dtype)) for name, p in network.state_dict().items()]
     versioned = versions()
     return {
         "the method": kind,
         **{f"settings.{name}": json.dumps(value) for name, value in dataclasses.asdict(settings).items()},
-        "the data": f"{split.name} ({str(split.facts().fingerprint)[:12]})",
+        "the data": data if isinstance(data, str) else f"{data.name} ({str(data.facts().fingerprint)[:12]})",
         "the network": f"{len(shapes)} tensors ({hashlib.sha256(repr(shapes).encode()).hexdigest()[:12]})",
         **_described(network),
         "processes": str(processes.size),

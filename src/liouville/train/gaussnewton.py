@@ -29,7 +29,7 @@ from liouville.train.objective import Expansion, FullObjective, Objective
 from liouville.train.precondition import DepthPreconditioner, stacks
 from liouville.train.progress import Progress, silent
 from liouville.train.settings import GaussNewton
-from liouville.train.trainable import require_trainable, task_of
+from liouville.train.trainable import require_split, require_trainable, task_of
 from liouville.train.varpro import ReducedObjective
 
 
@@ -92,6 +92,7 @@ def gauss_newton(
     settings = GaussNewton() if settings is None else settings
     if not isinstance(settings, GaussNewton):
         raise ValueError(f"gauss_newton takes GaussNewton, got {type(settings).__name__}; Settings is for train.fit.")
+    require_split(split, "gauss_newton")
     require_trainable(network)
     if isinstance(checkpoint, Keeper):
         keeper = checkpoint
@@ -216,8 +217,8 @@ class _Run:
         self.history.work += self.layers * len(self.validation[0])
         loss, score = self.history.start["validation_loss"], self.history.start[f"validation_{self.task.score_name}"]
         self.best_key = -score, loss
-        if self.settings.target is not None and score >= self.settings.target:
-            self.history.stopped = f"the target {self.settings.target:g} was reached before the first iteration"
+        if self.settings.target_score is not None and score >= self.settings.target_score:
+            self.history.stopped = f"the target {self.settings.target_score:g} was reached before the first iteration"
 
     def _iteration(self, k: int) -> tuple[Iteration, str]:
         """The record of one iteration, and why it is the last, if it is."""
@@ -256,7 +257,7 @@ class _Run:
         return "" if step.length else "no step was found that lowers the objective"
 
     def _reached(self, record: Iteration) -> str:
-        target, patience = self.settings.target, self.settings.patience
+        target, patience = self.settings.target_score, self.settings.patience
         if target is not None and record.validation_score is not None and record.validation_score >= target:
             return f"the target {target:g} was reached"
         if patience is not None and record.epoch - self.history.best_epoch >= patience:

@@ -6,42 +6,53 @@ __all__ = ["fit"]
 
 import copy
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from liouville.backprop.late import later
 from liouville.data import Split
 from liouville.flow import flows_of
 from liouville.processes.sharing import Processes
 from liouville.randomness import seeded
+from liouville.task import Task
 from liouville.train.alternate import train_head
 from liouville.train.augment import augmented
+from liouville.train.average import mover
 from liouville.train.callback import Callback
 from liouville.train.capture import CapturedStep, require_capturable
 from liouville.train.checkpoints import Checkpoint, Keeper, State, belongings, optimizer_state, restore_optimizer
 from liouville.train.clock import Clock
 from liouville.train.diagnosis import DivergenceError, diagnose
-from liouville.train.evaluation import evaluate
+from liouville.train.evaluation import evaluate, evaluate_loaded
 from liouville.train.history import Epoch, History
+from liouville.train.losses import Loss
 from liouville.train.optimizers import optimizer_of
+from liouville.train.parts import Parts, lengths, parts_of, require_possible
 from liouville.train.progress import Progress, silent
+from liouville.train.rates import rate_of
 from liouville.train.readings import Readings
 from liouville.train.schedules import scheduler_of
 from liouville.train.settings import Settings
+from liouville.train.source import Batch, Loaded, Samples, Source, source_of
 from liouville.train.step import Step
-from liouville.train.trainable import require_trainable, task_of
+from liouville.train.trainable import require_labels, require_trainable
 
 _EXPLODED = 1e3  # a loss this many times the first one (plus 1) has diverged, though it is still a number
 
 
 def fit(
     network: nn.Module,
-    split: Split,
+    data: Split | Dataset | Iterable[Any] | tuple[Tensor, ...],
     settings: Settings | None = None,
     *,
+    validation: Split | Dataset | Iterable[Any] | tuple[Tensor, ...] | None = None,
+    loss: Loss | None = None,
     progress: Progress = silent,
     on_epoch: Callable[[History], None] | None = None,
     callbacks: Sequence[Callback] = (),
@@ -54,7 +65,15 @@ def fit(
 
     Args:
         network: any module with scores as output; a `Network` for penalties on its flows and for alternation.
-        split: training data, of which ``settings.validation`` is held out, and test data, read once at the end.
+        data: a `Split`, whose test part is read once at the end; tensors (X, y) or (X, y, weights), or a
+            ``TensorDataset``: of all of these ``settings.validation`` is held out; a ``DataLoader``, whose workers,
+            order and augmentation stay its own, or another iterable of batches (inputs, targets) or (inputs, targets,
+            weights); a ``Dataset``, for which a loader is made. A weight multiplies the loss of its sample; those of
+            tensors are relative. Whole numbers are classes, or (samples, K) labels; floating-point targets are real.
+        validation: what to choose the best epoch by, in any of these forms. Nothing is held out then, nor of a loader
+            or ``Dataset``: without this the last weights stay, and ``train_`` metrics are those of the last epoch.
+        loss: in place of the task's own: `Huber`, `Quantile`, a module of torch's, or any function (outputs, targets)
+            -> losses, one for each sample, or their mean where no weights are given.
         settings: everything that can be chosen; ``Settings()`` if None.
         progress: where to show it; ``liouville.train.progress.Terminal()`` draws a bar.
         on_epoch: called with the history after every epoch, and with that of a checkpoint at the start.
@@ -90,10 +109,33 @@ def fit(
     if isinstance(checkpoint, Keeper):
         keeper = checkpoint
     else:
-        belongs = belongings("fit", network, split, settings, processes) if checkpoint else None
+        belongs = _belongings(network, data, validation, loss, settings, processes) if checkpoint else None
         keeper = Keeper(checkpoint, belongs, processes, device, progress.note)
     with seeded(processes.seed(settings.seed), device):
-        return _Run(network, split, settings, progress, on_epoch, callbacks, optimizer, test, processes, keeper).train()
+        generator = torch.Generator().manual_seed(settings.seed)
+        parts = parts_of(network, data, validation, loss, settings, generator, progress.note)
+        run = _Run(
+            network, parts, settings, generator, progress, on_epoch, callbacks, optimizer, test, processes, keeper
+        )
+        return run.train()
+
+
+def _belongings(
+    network: nn.Module, data: Any, validation: Any, loss: Loss | None, settings: Settings, processes: Processes
+) -> dict[str, str]:
+    """What the state of this training depends on, where it has one."""
+    if isinstance(data, Split) and validation is None and loss is None:
+        return belongings("fit", network, data, settings, processes)
+    like = next(network.parameters())
+    sources = [source_of(part, like, settings.batch_size) for part in (data, validation) if part is not None]
+    if any(isinstance(source, Loaded) for source in sources):
+        raise ValueError(
+            "a checkpoint goes on to the same bits, and where a loader of your own was is not known; give tensors, a "
+            "TensorDataset or a Split, or leave checkpoint= out (Lightning goes on from the end of an epoch)."
+        )
+    described = ", validated on ".join(source.described() for source in sources if isinstance(source, Samples))
+    own = {} if loss is None else {"the loss": repr(loss)}
+    return belongings("fit", network, described, settings, processes) | own
 
 
 class _Run:
@@ -102,8 +144,9 @@ class _Run:
     def __init__(
         self,
         network: nn.Module,
-        split: Split,
+        parts: Parts,
         settings: Settings,
+        generator: torch.Generator,
         progress: Progress,
         on_epoch: Callable[[History], None] | None,
         callbacks: Sequence[Callback],
@@ -112,46 +155,33 @@ class _Run:
         processes: Processes,
         keeper: Keeper,
     ) -> None:
-        like = next(network.parameters())
         self.callbacks, self.processes, self.keeper = callbacks, processes, keeper
         self.network, self.settings, self.progress, self.on_epoch = network, settings, progress, on_epoch
-        if settings.bfloat16 and like.dtype is torch.float16:
-            raise ValueError(
-                "Settings(bfloat16=True) runs float32 weights in bfloat16, got float16; use network.float()."
-            )
-        self.task = task_of(network, split)
-        if (settings.shift or settings.warp) and split.x_train.ndim != 4:
-            raise ValueError(
-                f"shift and warp move images (samples, channels, height, width); the inputs of {split.name} have the "
-                f"shape {tuple(split.x_train.shape)}. Leave both at 0."
-            )
-        self.generator = torch.Generator().manual_seed(settings.seed)
-        self.split = split.to(device=like.device, dtype=like.dtype)
-        self.validation: tuple[Tensor, Tensor] | None = None
-        self.x, self.y = self.split.x_train, self.split.y_train
-        if settings.validation:
-            held = self.split.holdout(settings.validation, self.generator)
-            self.x, self.y = held.x_train, held.y_train
-            self.validation = held.x_validation, held.y_validation
-        self.steps = math.ceil(len(self.x) / settings.batch_size)
-        self.optimizer = optimizer or optimizer_of(network, settings)
+        self.parts, self.generator = parts, generator
+        self.task, self.data, self.validation = parts.goal, parts.train, parts.validation
+        require_possible(parts, settings, processes, next(network.parameters()).dtype)
+        self.steps, self.total = lengths(self.data, settings)  # of an epoch, of all
+        self.epochs = math.ceil(self.total / self.steps)
+        self.optimizer = optimizer or optimizer_of(network, settings, self._measured())
         self.carried, self.test = optimizer is not None, test
         self.layers = sum(flow.layers for flow in flows_of(network))
-        self.scheduler = scheduler_of(self.optimizer, settings, self.steps)
+        self.scheduler = scheduler_of(self.optimizer, settings, self.steps, self.total)
         self.average = copy.deepcopy(network) if settings.ema_decay else None
+        self.move_average = mover(self.average, network) if self.average else None
         self.history = History(self.task.score_name)
         self.step = Step(network, self.optimizer, self.task, settings, processes)
         self.captured: CapturedStep | None = None
         if settings.capture:
-            require_capturable(network, self.optimizer, settings, processes, len(self.x))
+            require_capturable(network, self.optimizer, settings, processes, len(self._samples()))
             self.captured = CapturedStep(self.step)
         # where a device computes, the host runs ahead of it
-        self.readings = Readings(self._judge) if like.device.type != "cpu" else None
-        self.first_loss = self.loss = math.nan
+        on_device = next(network.parameters()).device.type != "cpu"
+        self.readings = Readings(self._judge) if on_device else None
+        self.first_loss, self.loss, self.seen = math.nan, math.nan, 0
         self.at = "the start"
         self.epoch, self.taken, self.lr = 1, 0, settings.lr  # the epoch under way, its steps done, its first rate
         self.order = self.generator.get_state()  # of the stream, before that epoch drew the order of its samples
-        self.sums = torch.zeros(4, dtype=torch.float64)  # over its steps: loss, penalty, score, gradient norm
+        self.sums = torch.zeros(5, dtype=torch.float64)  # over its samples: loss, penalty, score, gradient norm, 1
         self.clock = Clock()
         self.best_loss, self.best = math.inf, copy.deepcopy(network.state_dict())
 
@@ -210,7 +240,7 @@ class _Run:
         self.network.train()
         for callback in self.callbacks:
             callback.on_train_start(self.network)
-        with self.keeper, self.progress.run(self.settings.epochs, self.steps, self.task.score_name) as bar:
+        with self.keeper, self.progress.run(self.epochs, self.steps, self.task.score_name) as bar:
             try:
                 self._epochs(bar)
                 self.keeper.end(self)
@@ -219,7 +249,7 @@ class _Run:
         return self._finish()
 
     def _epochs(self, bar: Progress.Bar) -> None:
-        while self.epoch <= self.settings.epochs and not self.history.stopped:
+        while self.epoch <= self.epochs and not self.history.stopped:
             record = self._epoch(bar)
             self._keep_best(record)
             self.history.epochs.append(record)
@@ -241,52 +271,61 @@ class _Run:
     def _finish(self) -> History:
         self.network.eval()
         if self.settings.alternate:
-            train_head(self.network, self.x, self.y, self.task, self.settings, self.generator)
-        metrics = self._evaluate(self.network, self.x, self.y, "train_")
-        self._require_sound(metrics["train_loss"], self.x[: self.settings.batch_size], self.at)
+            x, y, _ = self._samples().rows(slice(None))
+            train_head(self.network, x, y, self._known_task(), self.settings, self.generator)
+        if isinstance(self.data, Samples):
+            metrics = self._evaluate(self.network, self.data, "train_")
+            self._require_sound(metrics["train_loss"], self.data.x[: self.settings.batch_size], self.at)
+        else:  # another pass may be long, or never end
+            last = self.history.epochs[-1]
+            metrics = {"train_loss": last.loss, f"train_{self.task.score_name}": last.score}
         if self.validation:
-            metrics |= self._evaluate(self.network, *self.validation, "validation_")
+            metrics |= self._evaluate(self.network, self.validation, "validation_")
         metrics |= {"seconds": self.clock.run(), "work": self.history.work}
-        if self.test:
-            metrics |= self._evaluate(self.network, self.split.x_test, self.split.y_test, "test_")
+        if self.test and self.parts.test:
+            metrics |= self._evaluate(self.network, self.parts.test, "test_")
         self.history.metrics = metrics
         return self.history
 
     def _start(self) -> None:
         """What the validation part says of the initial weights, where the run may end with them."""
-        if not self.validation or not (self.carried or self.settings.target is not None):
+        if not self.validation or not (self.carried or self.settings.target_score is not None):
             return
-        self.history.start = self._evaluate(self.network, *self.validation, "validation_")
-        self.history.work += self.layers * len(self.validation[0])
+        self.history.start = self._evaluate(self.network, self.validation, "validation_")
+        self.history.work += self.layers * self.seen
         if self.carried:
             self.best_loss = self.history.start["validation_loss"]
         if self._reached(self.history.start[f"validation_{self.task.score_name}"]):
-            self.history.stopped = f"the target {self.settings.target:g} was reached before the first epoch"
+            self.history.stopped = f"the target {self.settings.target_score:g} was reached before the first epoch"
 
     def _epoch(self, bar: Progress.Bar) -> Epoch:
         epoch = self.epoch
-        self.lr = self.lr if self.taken else self.optimizer.param_groups[0]["lr"]
-        for x, y in self._batches():
+        self.lr = self.lr if self.taken else rate_of(self.optimizer)
+        batch = self.parts.sample
+        for batch in self._batches():
             self.at = f"step {self.taken + 1} of epoch {epoch}"
-            loss = self._step(x, y)
+            loss = self._step(batch)
             self.taken += 1
-            if self.average:
+            if self.move_average:
                 taken = self.taken + (epoch - 1) * self.steps
-                _move_average(self.average, self.network, min(self.settings.ema_decay, (1 + taken) / (10 + taken)))
+                self.move_average(min(self.settings.ema_decay, (1 + taken) / (10 + taken)))
             bar.step(loss)
             for callback in self.callbacks:
                 callback.on_train_batch_end(loss)
-            if self.taken < self.steps:  # the last one's batch is read once more below
+            if self.taken < self._due():  # the last one's batch is read once more below
                 self.keeper.step(self)
         self._read()
-        loss, penalty, score, norm = (self.sums / len(self.x)).tolist()
+        samples = int(self.sums[4])
+        if not samples:
+            raise ValueError(f"{self.data.name} gives no batch in epoch {epoch}; it must give them anew each time.")
+        loss, penalty, score, norm = (self.sums[:4] / samples).tolist()
         held: dict[str, float] = {}
-        x, y = self.validation or (x, y)  # without a validation part, the last batch stands guard
-        after = self._evaluate(self.average or self.network, x, y)
-        self._require_sound(after["loss"], x, self.at)
-        work = 2 * self.layers * len(self.x)
+        # without a validation part, the last batch stands guard
+        after = self._evaluate(self.average or self.network, self.validation or Samples(*batch))
+        self._require_sound(after["loss"], batch.x, self.at)
+        work = 2 * self.layers * samples
         if self.validation:
-            held, work = after, work + self.layers * len(x)
+            held, work = after, work + self.layers * self.seen
         self.history.work += work
         return Epoch(
             epoch=epoch,
@@ -302,43 +341,61 @@ class _Run:
             seconds=self.clock.epoch(),
         )
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _due(self) -> int:
+        """The steps of the epoch under way."""
+        return min(self.steps, self.total - (self.epoch - 1) * self.steps)
+
+    def _batches(self) -> Iterator[Batch]:
         """The batches of the epoch that are still to come."""
+        found = self._drawn(self.data) if isinstance(self.data, Samples) else self._loaded(self.data)
+        for batch in found:
+            yield batch._replace(x=augmented(batch.x, self.settings.shift, self.settings.warp, self.generator))
+
+    def _drawn(self, data: Samples) -> Iterator[Batch]:
         stream = self.generator
         if self.taken:  # gone on with inside of an epoch, whose order was drawn before
             stream = torch.Generator()
             stream.set_state(self.order)
-        order = torch.randperm(len(self.x), generator=stream).to(self.x.device)
-        for rows in order.split(self.settings.batch_size)[self.taken :]:
-            yield augmented(self.x[rows], self.settings.shift, self.settings.warp, self.generator), self.y[rows]
+        order = torch.randperm(len(data), generator=stream).to(data.x.device)
+        for rows in order.split(self.settings.batch_size)[self.taken : self._due()]:
+            yield data.rows(rows)
 
-    def _step(self, x: Tensor, y: Tensor) -> float:
+    def _loaded(self, data: Loaded) -> Iterator[Batch]:
+        """One pass, or of a stream without a length as many batches as an epoch has."""
+        due, task = self._due(), self.parts.plain
+        found = data.some(due) if data.batches() is None else itertools.islice(data, due)
+        for batch in found:
+            if isinstance(task, Task):
+                require_labels(batch.y, task, data.name)
+            yield batch
+
+    def _step(self, batch: Batch) -> float:
         """One step; the last loss that is known is returned."""
         if self.readings:
-            self._step_unread(x, y, self.readings)
+            self._step_unread(batch, self.readings)
         else:
-            numbers = self._step_read(x, y)
+            numbers = self._step_read(batch)
             self.scheduler.step()
-            self._note(numbers, len(x), self.at)
+            self._note(numbers, len(batch.x), self.at)
         return self.loss
 
-    def _step_read(self, x: Tensor, y: Tensor) -> tuple[float, float, float, float]:
+    def _step_read(self, batch: Batch) -> tuple[float, float, float, float]:
         """A step whose loss is judged before it goes back, and its gradient before it moves a weight."""
         self.step.clear()
-        outcome = self.step.forward(x, y)
+        outcome = self.step.forward(*batch)
         loss, penalty = float(outcome.loss.detach()), float(outcome.penalty.detach())
-        self._require_sound(loss, x, self.at)
+        self._require_sound(loss, batch.x, self.at)
         norm = float(self.step.backward(outcome))
-        self._require_finite(penalty, norm, x, self.at)
+        self._require_finite(penalty, norm, batch.x, self.at)
         self.optimizer.step()
-        return loss, penalty, self.task.score(outcome.scores.detach(), y), norm
+        return loss, penalty, self.task.score(outcome.scores.detach(), batch.y, batch.weight), norm
 
-    def _step_unread(self, x: Tensor, y: Tensor, readings: Readings) -> None:
+    def _step_unread(self, batch: Batch, readings: Readings) -> None:
         """A step on a device that the host runs ahead of; what it says is read, and judged, many steps at once."""
         with later(readings.checks):
-            row = self.captured(x, y) if self.captured else self.step.whole(x, y)
+            row = self.captured(batch.x, batch.y) if self.captured else self.step.whole(*batch)
         self.scheduler.step()
-        readings.add(row, len(x), self.at)
+        readings.add(row, len(batch.x), self.at)
         if self.callbacks or readings.due():
             self._read()
 
@@ -349,17 +406,38 @@ class _Run:
     def _judge(self, numbers: Sequence[float], samples: int, step: str) -> None:
         loss, penalty, _, norm = numbers
         at = step if step == self.at else f"{step} (noticed at {self.at})"
-        x = self.x[: self.settings.batch_size]
+        x = self.parts.sample.x[: self.settings.batch_size]
         self._require_sound(loss, x, at)
         self._require_finite(penalty, norm, x, at)
         self._note(numbers, samples, step)
 
     def _note(self, numbers: Sequence[float], samples: int, step: str) -> None:
-        self.sums += torch.tensor(numbers, dtype=torch.float64) * samples
+        self.sums += torch.tensor([*numbers, 1.0], dtype=torch.float64) * samples
         self.loss = numbers[0]
 
-    def _evaluate(self, network: nn.Module, x: Tensor, y: Tensor, prefix: str = "") -> dict[str, float]:
-        return evaluate(network, x, y, self.task, prefix, self.processes)
+    def _evaluate(self, network: nn.Module, source: Source, prefix: str = "") -> dict[str, float]:
+        """Figures of a whole part, without label smoothing; ``seen`` says of how many samples."""
+        if isinstance(source, Samples):
+            self.seen = len(source)
+            more = () if source.weight is None else (source.weight,)
+            return evaluate(network, source.x, source.y, self.parts.plain, prefix, self.processes, *more)
+        found, self.seen = evaluate_loaded(network, source, self.parts.plain, prefix)
+        return found
+
+    def _measured(self) -> tuple[Tensor, Tensor, Task] | None:
+        """What a share of the rate is measured on."""
+        if not isinstance(self.task, Task):
+            return None
+        x, y, _ = self.data.rows(slice(None)) if isinstance(self.data, Samples) else self.parts.sample
+        return x, y, self.task
+
+    def _samples(self) -> Samples:
+        assert isinstance(self.data, Samples)
+        return self.data
+
+    def _known_task(self) -> Task:
+        assert isinstance(self.task, Task)
+        return self.task
 
     def _require_sound(self, loss: float, x: Tensor, at: str) -> None:
         if math.isnan(self.first_loss):
@@ -380,20 +458,12 @@ class _Run:
             self.history.best_epoch = record.epoch
 
     def _reached(self, score: float | None) -> bool:
-        target = self.settings.target
+        target = self.settings.target_score
         return target is not None and score is not None and score >= target
 
     def _note_stop(self, record: Epoch) -> None:
         patience = self.settings.patience
         if self._reached(record.validation_score):
-            self.history.stopped = f"the target {self.settings.target:g} was reached"
+            self.history.stopped = f"the target {self.settings.target_score:g} was reached"
         elif patience is not None and record.epoch - self.history.best_epoch >= patience:
             self.history.stopped = f"no better validation loss in {patience} epochs"
-
-
-@torch.no_grad()
-def _move_average(average: nn.Module, network: nn.Module, factor: float) -> None:
-    for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
-        slow.lerp_(fast, 1 - factor)
-    for held, now in zip(average.buffers(), network.buffers(), strict=True):
-        held.copy_(now)

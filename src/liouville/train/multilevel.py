@@ -28,6 +28,7 @@ from liouville.train.optimizers import optimizer_of
 from liouville.train.progress import Progress, silent
 from liouville.train.refine import refine
 from liouville.train.settings import GaussNewton, Settings
+from liouville.train.trainable import Task, require_split, task_of
 
 _PATIENCE = 10  # epochs that a level other than the last waits for a better validation loss, unless settings say so
 _NO_LIMIT = 2.0  # the margin up to which a scheme is trained that states no limit, or 0 as forward Euler: a choice
@@ -83,9 +84,9 @@ def multilevel(
 ) -> MultilevelHistory:
     """Train ``network`` at its depth N, double, carry on, up to 2^(levels - 1) N layers; in place.
 
-    A level ends where the validation score reaches ``settings.target`` or the validation loss has not improved for
-    ``settings.patience`` epochs (10 if None, but the last level then runs all its epochs); ``settings.epochs`` is the
-    most that one level may take. Levels before the last run at the highest rate, the last one on
+    A level ends where the validation score reaches ``settings.target_score``, or the validation loss has not improved
+    for ``settings.patience`` epochs (10 if None, but the last level then runs all its epochs); ``settings.epochs`` is
+    the most that one level may take. Levels before the last run at the highest rate, the last one on
     ``settings.schedule``. Where a layer's margin h x rate exceeds the ``stability_limit`` of its scheme, the network is
     doubled before it is trained. Forward Euler has no stable step on the imaginary axis, and other schemes may state no
     limit: there h x rate may be up to 2, which is a choice.
@@ -113,11 +114,12 @@ def multilevel(
         >>> import liouville as lv
         >>> network = lv.classifier("h2", inputs=2, classes=2, features=4, layers=8, T=1.0)
         >>> data = lv.data.load("double-moons", points=200)
-        >>> history = multilevel(network, data, Settings(epochs=2, target=0.99), levels=2)
+        >>> history = multilevel(network, data, Settings(epochs=2, target_score=0.99), levels=2)
         >>> [level.layers for level in history.levels]
         [(8,), (16,)]
     """
     settings = Settings() if settings is None else settings
+    require_split(split, "multilevel")
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}.")
     if not settings.validation and validation is None:
@@ -131,7 +133,7 @@ def multilevel(
     elif validation is not None:
         raise ValueError("validation= belongs to GaussNewton; Settings(validation=...) holds out a share. Omit it.")
     else:
-        optimizer = optimizer or optimizer_of(network, settings)
+        optimizer = optimizer or optimizer_of(network, settings, _on_device(network, split))
         train = functools.partial(fit, optimizer=optimizer, processes=processes)
     kind = f"multilevel, {levels} levels, {how}"
     belongs = belongings(kind, network, split, settings, processes) if checkpoint else None
@@ -206,6 +208,13 @@ def _history(state: State) -> MultilevelHistory:
     """What ``asdict`` made of it, as it was."""
     epochs = [(Iteration if "tries" in epoch else Epoch)(**epoch) for epoch in state["epochs"]]
     return MultilevelHistory(**state | {"epochs": epochs, "levels": [Level(**level) for level in state["levels"]]})
+
+
+def _on_device(network: nn.Module, split: Split) -> tuple[Tensor, Tensor, Task]:
+    """The training part as the network takes it, which ``rates="share"`` measures its rate on."""
+    like = next(network.parameters())
+    moved = split.to(device=like.device, dtype=like.dtype)
+    return moved.x_train, moved.y_train, task_of(network, split)
 
 
 def _of_a_level(settings: Settings | GaussNewton) -> Settings | GaussNewton:

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from liouville.task import Task
+from liouville.train.rates import groups_of, measured
 from liouville.train.settings import Settings
 
 
@@ -89,15 +91,30 @@ class AdamW(Adam):
     _kernel = staticmethod(torch._fused_adamw_)
 
 
-def optimizer_of(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """The optimiser that the settings name, for the weights of a network; the head has a group of its own."""
+def optimizer_of(
+    network: nn.Module, settings: Settings, data: tuple[Tensor, Tensor, Task] | None = None
+) -> torch.optim.Optimizer:
+    """The optimiser that the settings name, for the weights of a network; the head has groups of its own, and so have
+    weights of different units (`liouville.train.rates`).
+
+    Args:
+        network, settings: as for `fit`.
+        data: inputs, targets and task, which ``rates="share"`` measures its rate on.
+
+    Raises:
+        ValueError: a share is asked for without data.
+    """
+    lr = settings.lr
+    if settings.rates == "share":
+        if data is None:
+            raise ValueError('rates="share" measures its rate on data; give optimizer_of data=(x, y, task).')
+        lr = measured(network, *data, settings)
     last = getattr(network, "head", None)
     head = {id(p) for p in last.parameters()} if isinstance(last, nn.Module) else set()
     weights = [p for p in network.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in weights if id(p) not in head], "lr": settings.lr}]
+    groups = groups_of(network, [p for p in weights if id(p) not in head], lr, settings)
     if not settings.alternate:
-        groups.append({"params": [p for p in weights if id(p) in head], "lr": settings.head_lr or settings.lr})
-    groups = [group for group in groups if group["params"]]
+        groups += groups_of(network, [p for p in weights if id(p) in head], settings.head_lr or lr, settings)
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=0.9)
     betas = (0.9, settings.beta2)

@@ -13,10 +13,9 @@ from liouville.train.settings import Settings
 
 
 def scheduler_of(
-    optimizer: torch.optim.Optimizer, settings: Settings, steps: int
+    optimizer: torch.optim.Optimizer, settings: Settings, steps: int, total: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """The schedule that the settings name, of ``steps`` steps an epoch."""
-    total = settings.epochs * steps
+    """The schedule that the settings name, of ``steps`` steps an epoch and ``total`` in all."""
     if settings.schedule == "one-cycle":
         return torch.optim.lr_scheduler.LambdaLR(optimizer, one_cycle(total, settings.warmup))
     if settings.schedule == "epoch-count":

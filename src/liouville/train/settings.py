@@ -14,6 +14,7 @@ from liouville.renamed import fields_renamed
 from liouville.train.regularisers import Penalty
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
+RATES = ("scaled", "share", "plain")
 SCHEDULES = ("one-cycle", "cosine", "step", "constant", "epoch-count")
 HEADS = ("eliminated", "eliminated-simple", "joint", "alternating")
 SAFEGUARDS = ("armijo", "trust-region")
@@ -25,23 +26,24 @@ _REALS = (
     "beta2",
     "warmup",
     "validation",
-    "target",
+    "target_score",
     "max_grad_norm",
     "ema_decay",
     "warp",
+    "label_smoothing",
 )
 
 
-@fields_renamed(batch="batch_size", clip="max_grad_norm", average="ema_decay")
+@fields_renamed(batch="batch_size", clip="max_grad_norm", average="ema_decay", target="target_score")
 @dataclass(frozen=True)
 class Settings:
     """How `fit` trains.
 
     Args:
-        epochs: passes over the training part.
+        epochs: passes over the training part; ignored where ``steps`` says how many there are.
         batch_size: samples per step.
         lr: learning rate, the highest of the schedule.
-        head_lr: learning rate of the head; ``lr`` if None.
+        head_lr: learning rate of the head; ``lr``, or the rate of a share, if None.
         optimizer: how steps follow from gradients, ``"sgd"`` with momentum 0.9.
         beta2: how long Adam remembers the squares of gradients; 0.95 made deep flows train far more reliably than
             torch's 0.999.
@@ -58,8 +60,8 @@ class Settings:
         validation: share of the training part held out to choose the best epoch; in [0, 1), with 0 the last epoch is
             returned.
         patience: stop after this many epochs without a better validation loss; None runs all epochs.
-        target: stop once the validation score (accuracy, or r2) is at least this; those weights are returned, and None
-            never stops for it.
+        target_score: stop once the validation score (accuracy, or r2) is at least this; those weights are returned, and
+            None never stops for it.
         max_grad_norm: shorten longer gradients to this norm; None leaves them as they are.
         ema_decay: factor per step of an exponential moving average of the weights, 0 for none; the average is what is
             validated and returned.
@@ -70,6 +72,16 @@ class Settings:
         capture: on CUDA, record the step once as a graph and repeat it (`liouville.train.capture`); for engines that do
             not make the host wait, `Stored` above all. Never run on a GPU so far.
         seed: of the held-out part, the order of the batches, shifts and dropout.
+        rates: how learning rates and penalties are counted; ``"scaled"``: those of weights in the units of their
+            network (`liouville.units`), so that one rate serves every final time. ``"share"``: as scaled, but ``lr`` is
+            how far the first step of the highest rate would move y_N, relative to its size. That is measured before
+            training, and the rate is 0.1 at most. ``"plain"``: those of the weights as they are. This is the same as
+            scaled where no unit is set: for flows of your own, and for weights that no final time has scaled.
+        steps: number of steps, in place of ``epochs``; the last pass may end within the training part. A stream without
+            a length needs it, and its epochs are ``steps / epochs`` batches.
+        label_smoothing: share of the probability that is spread over all classes in training, 0 for none; validation
+            and test losses are without it.
+        stratified: hold out the same share of every class.
 
     Raises:
         ValueError: if a value is out of range or a name unknown.
@@ -92,7 +104,7 @@ class Settings:
     alternate: int = 0
     validation: float = 0.1
     patience: int | None = None
-    target: float | None = None
+    target_score: float | None = None
     max_grad_norm: float | None = None
     ema_decay: float = 0.0
     shift: int = 0
@@ -100,14 +112,27 @@ class Settings:
     bfloat16: bool = False
     capture: bool = False
     seed: int = 0
+    rates: Literal["scaled", "share", "plain"] = "scaled"
+    steps: int | None = None
+    label_smoothing: float = 0.0
+    stratified: bool = False
 
     def __post_init__(self) -> None:
         lookup(dict.fromkeys(OPTIMIZERS, 0), self.optimizer, "optimizer")
         lookup(dict.fromkeys(SCHEDULES, 0), self.schedule, "schedule")
+        lookup(dict.fromkeys(RATES, 0), self.rates, "kind of rates")
+        if self.rates == "share" and self.alternate and self.head_lr is None:
+            raise ValueError("rates='share' measures no rate for a fresh head; give head_lr beside alternate.")
+        if self.rates == "share" and self.optimizer == "sgd":
+            raise ValueError("rates='share' measures a step of Adam, got optimizer='sgd'; use rates='scaled'.")
         for name, low in (("epochs", 1), ("batch_size", 1), ("alternate", 0), ("shift", 0), ("seed", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2**63:
                 raise ValueError(f"{name} must be a whole number of at least {low} (and below 2^63), got {value!r}.")
+        if self.steps is not None and (
+            not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1
+        ):
+            raise ValueError(f"steps must be a whole number of at least 1, or None, got {self.steps!r}.")
         for name in _REALS:
             if not isinstance(value := getattr(self, name), Real | None):
                 raise ValueError(f"{name} must be a number, got {value!r}.")
@@ -115,10 +140,10 @@ class Settings:
             raise ValueError(f"patience must be at least 1 epoch, a whole number, got {self.patience}.")
         if self.patience is not None and not self.validation:
             raise ValueError("patience waits for a better validation loss; give validation a share above 0.")
-        if self.target is not None and not (self.validation and self.target <= 1):
+        if self.target_score is not None and not (self.validation and self.target_score <= 1):
             raise ValueError(
-                f"target is a validation score of at most 1, and needs a validation share above 0; got {self.target} "
-                f"with validation={self.validation}."
+                "target_score is a validation score of at most 1, and needs a validation share above 0; got "
+                f"{self.target_score} with validation={self.validation}."
             )
         for name in ("lr", "head_lr", "max_grad_norm"):
             value = getattr(self, name)
@@ -131,12 +156,12 @@ class Settings:
             raise ValueError(
                 f"weight_decay belongs to optimizer='adamw', got {self.optimizer!r}; use Penalty(decay=...)."
             )
-        for name in ("warmup", "validation", "ema_decay", "beta2"):
+        for name in ("warmup", "validation", "ema_decay", "beta2", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
 
 
-@fields_renamed(batch="batch_size")
+@fields_renamed(batch="batch_size", target="target_score")
 @dataclass(frozen=True)
 class GaussNewton:
     """How `gauss_newton` trains. But for ``ridge`` the defaults are those of the first paper's code for its Swiss roll.
@@ -160,7 +185,7 @@ class GaussNewton:
         curvature: share of the batch that products use when alternating.
         validation: share of the training part held out to choose the best iteration; with 0 the last is returned.
         patience: stop after this many iterations without a better validation score, or loss at an equal score.
-        target: stop once the validation score is at least this.
+        target_score: stop once the validation score is at least this.
         seed: of the held-out part and the batches.
 
     Raises:
@@ -192,7 +217,7 @@ class GaussNewton:
     curvature: float = 1.0
     validation: float = 0.1
     patience: int | None = None
-    target: float | None = None
+    target_score: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from liouville.fields.once import one_step
-from liouville.precision import in_working_precision
 from liouville.processes.sharing import Processes
+from liouville.task import Task
 from liouville.train.alternate import Features, fresh_head, require_network
+from liouville.train.parts import Goal
+from liouville.train.rates import norm_in_units
 from liouville.train.settings import Settings
-from liouville.train.trainable import Task
 
 
 class Outcome(NamedTuple):
@@ -32,12 +33,13 @@ class Step:
         self,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
-        task: Task,
+        task: Goal,
         settings: Settings,
         processes: Processes,
     ) -> None:
         self.network, self.optimizer, self.task, self.settings = network, optimizer, task, settings
         self.processes = processes
+        self.penalty = settings.penalty.in_units(settings.rates != "plain")
         self.shared: Any = processes.wrapped(Features(require_network(network)) if settings.alternate else network)
 
     @property
@@ -45,16 +47,16 @@ class Step:
         """What is trained."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
-    def whole(self, x: Tensor, y: Tensor, keep: bool = False) -> Tensor:
+    def whole(self, x: Tensor, y: Tensor, weight: Tensor | None = None, *, keep: bool = False) -> Tensor:
         """The step: loss, penalty, score and gradient norm, (4,) in float64 on the device; nothing is read.
 
         ``keep`` sets gradients to zero where they are, in place of making new ones.
         """
         self.clear(keep)
-        outcome = self.forward(x, y)
+        outcome = self.forward(x, y, weight)
         norm = self.backward(outcome)
         self.optimizer.step()
-        score = self.task.scored(outcome.scores.detach(), y)
+        score = self.task.scored(outcome.scores.detach(), y, weight)
         return torch.stack([v.detach().double() for v in (outcome.loss, outcome.penalty, score, norm)])
 
     def clear(self, keep: bool = False) -> None:
@@ -65,18 +67,18 @@ class Step:
             elif p.grad is not None:
                 p.grad.zero_()
 
-    def forward(self, x: Tensor, y: Tensor) -> Outcome:
-        """Scores, loss and penalty."""
+    def forward(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Outcome:
+        """Scores, loss and penalty; the weights multiply the losses of their samples."""
         with one_step():
             scores = self._scores(x, y)
-            penalty = self.settings.penalty(self.network)
-        return Outcome(scores, self.task.loss(scores, y), penalty)
+            penalty = self.penalty(self.network)
+        return Outcome(scores, self.task.loss(scores, y, weight), penalty)
 
     def backward(self, outcome: Outcome) -> Tensor:
         """The norm of the whole gradient, which is then shortened to the largest one allowed."""
         self.processes.backward(outcome.loss, outcome.penalty)
         gradients = self._gradients()
-        norm = nn.utils.get_total_norm([in_working_precision(g) for g in gradients])
+        norm = norm_in_units(self.optimizer.param_groups)
         if self.settings.max_grad_norm:
             torch._foreach_mul_(gradients, (self.settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm
@@ -93,6 +95,7 @@ class Step:
         with autocast:
             features = self.processes.map(self.shared, x)
         network = require_network(self.network)
+        assert isinstance(self.task, Task)
         fresh_head(network, features.detach().to(x.dtype), y, self.task, self.settings)
         with autocast:
             return network.head(features).to(x.dtype)

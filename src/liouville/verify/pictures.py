@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from liouville import zoo
 from liouville.analysis import backward_sensitivity, layer_spectra, norms, singular_spectra
-from liouville.fields import AntisymmetricField
+from liouville.fields import AntisymmetricField, Smooth
 from liouville.flow import Flow
 from liouville.report import (
     growth_over_time,
@@ -73,7 +73,8 @@ def _singular_values() -> Figure:
 
 
 def _deep() -> dict[str, Flow]:
-    return {name: zoo.MODELS[name](4, 64, 6.4, generator=generator()) for name in ("h2", "ms2", "resnet")}
+    starts = {"h2": Smooth(), "ms2": Smooth(), "resnet": Smooth(mean=0.0)}  # around 0, as residual networks start
+    return {name: zoo.MODELS[name](4, 64, 6.4, init=init, generator=generator()) for name, init in starts.items()}
 
 
 def _mlp() -> list[nn.Module]:

@@ -14,6 +14,7 @@ from liouville.zoo.papers import (
     resnet,
     verlet,
 )
+from liouville.zoo.start import scaled_start
 
 __all__ = [
     "MODELS",
@@ -29,5 +30,6 @@ __all__ = [
     "ms3",
     "regressor",
     "resnet",
+    "scaled_start",
     "verlet",
 ]

@@ -15,9 +15,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from liouville.activations import Activation
 from liouville.backprop import Backprop, Stored
 from liouville.budget import budgeted
-from liouville.fields import dropout
+from liouville.fields import Initial, dropout
 from liouville.flow import Flow
 from liouville.names import lookup
 from liouville.network import ChannelsLast, Connector, Half, Lift, Network, Place
@@ -25,7 +26,9 @@ from liouville.operators import Conv, Dense
 from liouville.randomness import seeded
 from liouville.schemes import Scheme
 from liouville.task import scores_for
+from liouville.units import count_in
 from liouville.zoo.papers import MODELS, Builder, ms1, verlet
+from liouville.zoo.start import scaled_start
 
 LiftChoice = Place | Literal["linear"] | None
 
@@ -64,12 +67,18 @@ def classifier(
     scheme: Scheme | None = None,
     lift: LiftChoice = None,
     conv: Images | None = None,
+    activation: str | Activation | None = None,
+    init: Initial | None = None,
+    input_dropout: float = 0.0,
     dropout_rate: float = 0.0,
     budget: float | None = None,
     generator: torch.Generator | None = None,
     backprop: Backprop = Stored(),
 ) -> Network:
     """A classification network: lift, the model's flow, a linear head.
+
+    Its initial weights are such that the final time does not matter, as `liouville.zoo.scaled_start` says: with
+    ``init=Smooth(action=None)``, `Normal` or an `Initial` of your own they are as drawn, and it does.
 
     Args:
         model: a name of `MODELS`, or a function like them (``functools.partial(zoo.h1, J="full")``).
@@ -83,6 +92,9 @@ def classifier(
         lift: for vectors: where `Lift` puts the data (``"ends"`` by default; ``"q"`` for `verlet` and `ms1`), or
             ``"linear"``, a learned map.
         conv: for signals, images and volumes: `Images()` or another choice; required there, refused for vectors.
+        activation: of the flows; the model's own if None.
+        init: initial weights of the flows; the model's own if None.
+        input_dropout: share of the inputs that the lift does not see during training.
         dropout_rate: dropout of every layer's velocity during training.
         budget: C > 1: every flow keeps ||dy_N/dy_j|| <= C by `liouville.budgeted`; not available with dropout.
         generator: random generator of all initial weights; torch's default stream if None.
@@ -97,8 +109,8 @@ def classifier(
     """
     if classes < 2:
         raise ValueError(f"classes must be at least 2, got {classes}; use regressor for real-valued targets.")
-    around = scheme, lift, conv, dropout_rate, budget, generator, backprop
-    return _network(model, inputs, scores_for(classes), features, layers, T, *around)
+    around = scheme, lift, conv, input_dropout, dropout_rate, budget, generator, backprop
+    return _network(_with(model, activation, init), inputs, scores_for(classes), features, layers, T, *around)
 
 
 def regressor(
@@ -112,6 +124,9 @@ def regressor(
     scheme: Scheme | None = None,
     lift: LiftChoice = None,
     conv: Images | None = None,
+    activation: str | Activation | None = None,
+    init: Initial | None = None,
+    input_dropout: float = 0.0,
     dropout_rate: float = 0.0,
     budget: float | None = None,
     generator: torch.Generator | None = None,
@@ -123,12 +138,19 @@ def regressor(
         >>> regressor("ms2", inputs=10, outputs=1, features=16, layers=8, T=1.0)(torch.randn(5, 10)).shape
         torch.Size([5, 1])
     """
-    around = (scheme, lift, conv, dropout_rate, budget, generator, backprop)
-    return _network(model, inputs, outputs, features, layers, T, *around)
+    around = (scheme, lift, conv, input_dropout, dropout_rate, budget, generator, backprop)
+    return _network(_with(model, activation, init), inputs, outputs, features, layers, T, *around)
+
+
+def _with(model: str | Builder, activation: str | Activation | None, init: Initial | None) -> Builder:
+    """The model by its name, and with what is asked for in place of its own."""
+    build = lookup(MODELS, model, "model") if isinstance(model, str) else model
+    own = {name: value for name, value in (("activation", activation), ("init", init)) if value is not None}
+    return functools.partial(build, **own) if own else build
 
 
 def _network(
-    model: str | Builder,
+    build: Builder,
     inputs: int | tuple[int, ...],
     outputs: int,
     features: int | Sequence[int],
@@ -137,12 +159,14 @@ def _network(
     scheme: Scheme | None,
     lift: LiftChoice,
     conv: Images | None,
+    input_dropout: float,
     dropout_rate: float,
     budget: float | None,
     generator: torch.Generator | None,
     backprop: Backprop,
 ) -> Network:
-    build = lookup(MODELS, model, "model") if isinstance(model, str) else model
+    if not 0 <= input_dropout < 1:
+        raise ValueError(f"input_dropout must lie in [0, 1), got {input_dropout}.")
     widths = list(features) if isinstance(features, Sequence) else [features]
     depths = list(layers) if isinstance(layers, Sequence) else [layers] * len(widths)
     if len(depths) != len(widths):
@@ -155,6 +179,9 @@ def _network(
         flows = [build(n, N, T, operator=operator, backprop=own) for n, N in zip(widths, depths, strict=True)]
         if scheme is not None:
             flows = [Flow(f.field, scheme, f.T, backprop) for f in flows]
+        for flow in flows:
+            if (action := _action(flow)) is not None:
+                scaled_start(flow, action)
         if budget is not None and dropout_rate:
             raise ValueError("a budget bounds the velocities without dropout; give one of the two.")
         if budget is not None:
@@ -162,12 +189,24 @@ def _network(
         if dropout_rate:
             flows = [Flow(dropout(f.field, dropout_rate), f.scheme, f.T, f.backprop) for f in flows]
         if isinstance(inputs, int) and conv is None:
-            return _dense(_function(build), inputs, outputs, flows, lift)
+            return _dropping(count_in(_dense(_function(build), inputs, outputs, flows, lift)), input_dropout)
         if not isinstance(inputs, int) and conv is not None:
             if _function(build) is verlet:
                 raise ValueError("verlet, whose data lies only in q, is for vectors here; use ms1 for images.")
-            return _images(inputs, outputs, flows, conv)
+            return _dropping(count_in(_images(inputs, outputs, flows, conv)), input_dropout)
     raise _misfit(inputs, conv)
+
+
+def _dropping(network: Network, rate: float) -> Network:
+    if rate:
+        network.lift = nn.Sequential(nn.Dropout(rate), network.lift)
+    return network
+
+
+def _action(flow: Flow) -> float | None:
+    """What the initial weights ask for, of a field that knows how they were drawn."""
+    init = getattr(getattr(flow.field, "force", flow.field), "init", None)
+    return init.action if isinstance(init, Initial) else None
 
 
 def _dense(build: Any, inputs: int, outputs: int, flows: list[Flow], lift: LiftChoice) -> Network:
@@ -179,7 +218,7 @@ def _dense(build: Any, inputs: int, outputs: int, flows: list[Flow], lift: LiftC
             "verlet starts with p = 0 and the data in q, which a learned lift would overwrite; use lift='q' or ms1."
         )
     place = lift or ("q" if build in (ms1, verlet) else "ends")
-    first = nn.Linear(inputs, n) if place == "linear" else Lift(n, inputs, place=place)
+    first = nn.Linear(inputs, n) if place == "linear" else Lift(n, inputs, place=place, scale=flows[0].field.state_unit)
     if build is verlet:
         return Network(first, flows[0], nn.Sequential(Half("q"), nn.Linear(n - n // 2, outputs)))
     return Network(first, flows[0], nn.Linear(n, outputs))

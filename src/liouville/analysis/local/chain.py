@@ -103,7 +103,7 @@ def chain_of(network: Network) -> Chain:
     if sigmas or sigma is None or not is_shipped(sigma):
         raise NotImplementedError(f"a local radius is known for one of {', '.join(ACTIVATIONS)} in all flows.")
     steps = tuple(step for flow in flows for step in _steps(flow))
-    exact = type(network.lift) is not nn.Linear
+    exact = type(network.lift) is not nn.Linear and getattr(network.lift, "scale", 1.0) == 1.0
     return Chain(lift, lift_bias, exact, steps, head, head_bias, sigma, dtype)
 
 

@@ -28,10 +28,11 @@ from liouville.experiments.beyond.baselines import deep_mlp, deep_resnet
 from liouville.experiments.comparing import percents, spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
 from liouville.experiments.records import Record, rounded
+from liouville.experiments.starts import smooth_as_drawn
 from liouville.kernels import Auto
 from liouville.report.style import canvas, colours, heading
 from liouville.train import Penalty, Settings, fit
-from liouville.zoo import classifier
+from liouville.zoo import MODELS, classifier
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,7 +110,8 @@ def _network(config: Config) -> nn.Module:
     if config.network in DEEP:
         return deep_resnet(2, 1, FEATURES, config.layers, DEEP[config.network], config.seed)
     generator = torch.Generator().manual_seed(config.seed)
-    return classifier(config.network, 2, 2, FEATURES, config.layers, config.T, generator=generator, backprop=Auto())
+    build = functools.partial(MODELS[config.network], init=smooth_as_drawn(config.network))
+    return classifier(build, 2, 2, FEATURES, config.layers, config.T, generator=generator, backprop=Auto())
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:

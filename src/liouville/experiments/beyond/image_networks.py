@@ -123,7 +123,7 @@ def mlp(width: int = 72) -> nn.Module:
 
 
 def _convolutional() -> nn.Module:
-    build = functools.partial(h2, activation="relu", init=Smooth(scale=0.5, mean=0.0))
+    build = functools.partial(h2, activation="relu", init=Smooth(scale=0.5, mean=0.0, action=None))
     conv = Images(head_pool=2, dropout=0.1)
     return classifier(build, (1, 28, 28), CLASSES, (32, 48), (2, 3), 1.0, conv=conv, backprop=Auto())
 

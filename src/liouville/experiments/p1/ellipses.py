@@ -28,9 +28,9 @@ T = 20.0
 PATIENCE = 10
 _PENALTY = Penalty(smoothness=1e-3, head_decay=1e-3)
 SETTINGS = {
-    "Verlet": GaussNewton(target=1.0, patience=PATIENCE, safeguard="trust-region", penalty=_PENALTY),
-    "antisymmetric": GaussNewton(target=1.0, patience=PATIENCE, penalty=_PENALTY),
-    "ResNet": GaussNewton(target=1.0, patience=PATIENCE, penalty=_PENALTY),
+    "Verlet": GaussNewton(target_score=1.0, patience=PATIENCE, safeguard="trust-region", penalty=_PENALTY),
+    "antisymmetric": GaussNewton(target_score=1.0, patience=PATIENCE, penalty=_PENALTY),
+    "ResNet": GaussNewton(target_score=1.0, patience=PATIENCE, penalty=_PENALTY),
 }
 
 

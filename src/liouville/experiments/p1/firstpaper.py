@@ -37,6 +37,7 @@ from liouville.documents import FileName
 from liouville.experiments.comparing import NOT_AVAILABLE, percents, spread
 from liouville.experiments.experiment import Picture, Rendering, Table
 from liouville.experiments.records import Record, rounded
+from liouville.experiments.starts import smooth_as_drawn
 from liouville.fields import Smooth
 from liouville.kernels import Auto
 from liouville.network import Half, Lift, Network
@@ -119,7 +120,11 @@ def build(
     """
     generator = torch.Generator().manual_seed(seed)
     mean = 1.0 if name == "Verlet" else 0.0
-    inits = {"code": Smooth(scale=0.0, mean=mean), "near": Smooth(scale=0.1, mean=mean), "random": Smooth()}
+    inits = {
+        "code": Smooth(scale=0.0, mean=mean),
+        "near": Smooth(scale=0.1, mean=mean),
+        "random": smooth_as_drawn(NETWORKS[name]),
+    }
     options: dict[str, Any] = {"init": inits[start], "generator": generator}
     if name == "antisymmetric":
         options |= {"gamma": gamma, "factor": 1.0}

@@ -100,7 +100,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
         schedule="constant",
         validation=VALIDATION,
         ema_decay=0.95,
-        target=TARGET if config.start == "until the target" else None,
+        target_score=TARGET if config.start == "until the target" else None,
         penalty=Penalty(smoothness=1e-4, decay=1e-4, head_smoothness=0.1),
         seed=config.seed,
     )

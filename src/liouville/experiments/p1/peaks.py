@@ -37,7 +37,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     """Train level by level; the model of seed 0 is saved for the figures."""
     split, validation = load(config.seed, config.points)
     network = build(config.network, "random", 8, config.layers, T, split.classes, config.seed, opening=True)
-    settings = GaussNewton(patience=PATIENCE, target=0.99, penalty=Penalty(smoothness=5e-6, head_decay=1e-6))
+    settings = GaussNewton(patience=PATIENCE, target_score=0.99, penalty=Penalty(smoothness=5e-6, head_decay=1e-6))
     return through_levels(config, network, split, validation, settings, folder)
 
 

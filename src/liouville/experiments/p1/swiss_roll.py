@@ -99,7 +99,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     settings = replace(
         SETTINGS[config.network],
         iterations=config.iterations,
-        target=1.0,
+        target_score=1.0,
         patience=PATIENCE if config.kind == "cascade" else None,
         seed=config.seed,
     )

@@ -17,6 +17,7 @@ from typing import Any, TypedDict
 
 import torch
 
+from liouville.experiments.starts import as_drawn
 from liouville.runs import Plan
 from liouville.train import Settings, evaluate, fit
 from liouville.train.trainable import task_of
@@ -159,7 +160,7 @@ def plan_of(config: Config) -> Plan:
     """The training run as in `liouville train`."""
     column, procedure = COLUMNS[config.column], PROCEDURES[config.procedure]
     data = {"noise": 0.0, "test": "interleaved"} if config.data == "swiss-roll" else {}
-    return Plan.of(config.data, procedure.preset).changed(
+    return as_drawn(Plan.of(config.data, procedure.preset)).changed(
         model=column.model,
         layers=config.layers,
         T=config.T,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 __all__ = ["L1", "Decay", "Scaling", "Smoothness", "Variation", "decay", "smoothness"]
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from liouville.fields.base import degrees_of
 from liouville.fields.once import once, theta_of
 from liouville.flow import Flow, flows_of
 from liouville.names import lookup
@@ -19,11 +20,23 @@ Scaling = Literal["depth", "hdnn", "sum"]
 
 
 @dataclass(frozen=True)
-class Smoothness(ConvexRegulariser):
+class _InDepth(ConvexRegulariser):
+    """Of the weights of all flows, in their units or as they are."""
+
+    units: bool = field(default=False, repr=False, kw_only=True)
+
+    def _parts(self, network: nn.Module) -> list[_Weights]:
+        return [_Weights(flow, self.units) for flow in flows_of(network)]
+
+
+@dataclass(frozen=True)
+class Smoothness(_InDepth):
     r"""Smoothness in depth: c sum_{j=1}^{N-1} ||theta_j - theta_{j-1}||^2 over all weights.
 
     Args:
         weight: alpha.
+        units: of theta / s over [0, s^r T], s the unit of a flow's matrices (`VectorField.weight_unit`); False: of
+            theta over [0, T].
         scaling: ``"depth"``: c = 1/(2h), the quadrature of 1/2 int |theta'|^2 dt (Haber & Ruthotto, 1705.03341);
             ``"hdnn"``: c = h/2 (2104.13166, eq. (13); 2105.13205); ``"sum"``: c = 1/2.
 
@@ -36,11 +49,11 @@ class Smoothness(ConvexRegulariser):
     scaling: Scaling = "depth"
 
     def terms(self, network: nn.Module) -> list[Term]:
-        return [Term(_jumps(flow), _factor(0.5 / flow.h, flow, self.scaling)) for flow in flows_of(network)]
+        return [Term(part.jumps(), _factor(0.5 / part.h, part, self.scaling)) for part in self._parts(network)]
 
 
 @dataclass(frozen=True)
-class Decay(ConvexRegulariser):
+class Decay(_InDepth):
     r"""Weight decay: c sum_j ||theta_j||^2; c = h/2 for ``"depth"`` and ``"hdnn"``, 1/2 for ``"sum"``.
 
     Examples:
@@ -52,11 +65,11 @@ class Decay(ConvexRegulariser):
     scaling: Scaling = "depth"
 
     def terms(self, network: nn.Module) -> list[Term]:
-        return [Term(_layers(flow), _factor(0.5 * flow.h, flow, self.scaling)) for flow in flows_of(network)]
+        return [Term(part.layers(), _factor(0.5 * part.h, part, self.scaling)) for part in self._parts(network)]
 
 
 @dataclass(frozen=True)
-class Variation(ConvexRegulariser):
+class Variation(_InDepth):
     r"""Total variation in depth, int |theta'| dt summed over the entries: weights constant except for some jumps.
 
         h sum_j (sqrt(r_j^2 + e^2) - e),        r_j = (theta_{j+1} - theta_j) / h
@@ -84,11 +97,12 @@ class Variation(ConvexRegulariser):
         _require_smoothing(self.smoothing)
 
     def terms(self, network: nn.Module) -> list[Term]:
-        return [Term([jump / flow.h for jump in _jumps(flow)], flow.h, self.smoothing) for flow in flows_of(network)]
+        parts = self._parts(network)
+        return [Term([jump / part.h for jump in part.jumps()], part.h, self.smoothing) for part in parts]
 
 
 @dataclass(frozen=True)
-class L1(ConvexRegulariser):
+class L1(_InDepth):
     r"""The l1 norm in depth, int |theta| dt summed over the entries: h sum_j (sqrt(theta_j^2 + e^2) - e).
 
     Smoothed like `Variation`, and below h sum_j |theta_j| by at most e T for each entry.
@@ -113,7 +127,7 @@ class L1(ConvexRegulariser):
         _require_smoothing(self.smoothing)
 
     def terms(self, network: nn.Module) -> list[Term]:
-        return [Term(_layers(flow), flow.h, self.smoothing) for flow in flows_of(network)]
+        return [Term(part.layers(), part.h, self.smoothing) for part in self._parts(network)]
 
 
 def smoothness(flow: Flow, scaling: Scaling = "depth") -> Tensor:
@@ -126,42 +140,51 @@ def decay(flow: Flow, scaling: Scaling = "depth") -> Tensor:
     return Decay(scaling=scaling).value(flow)
 
 
-def _factor(in_depth: float, flow: Flow, scaling: Scaling) -> float:
-    return lookup({"depth": in_depth, "hdnn": 0.5 * flow.h, "sum": 0.5}, scaling, "scaling")
+class _Weights:
+    """The weights of one flow and its step: counted in their units, or as they are."""
+
+    def __init__(self, flow: Flow, units: bool) -> None:
+        own = degrees_of(flow.field) if units else None
+        self.flow, self.h, self.unit = flow, flow.h, 1.0
+        self.matrices: tuple[str, ...] = ()
+        if own is not None and flow.field.weight_unit != 1.0:
+            self.unit, self.matrices = flow.field.weight_unit, own.weights
+            self.h *= self.unit**own.rate
+
+    def jumps(self) -> list[Tensor]:
+        return [self._rows()[0].diff(dim=0)]
+
+    def layers(self) -> list[Tensor]:
+        """Weights that all layers share count once for each layer."""
+        own, shared = self._rows()
+        return [rows for rows in (own, shared.expand(self.flow.layers, -1)) if rows.numel()] or [own]
+
+    def _rows(self) -> tuple[Tensor, Tensor]:
+        """All entries of the weights of single layers, (N, entries), and of those that all layers share, (1, ...).
+
+        There is one tensor of each kind, because the time of a small penalty is the number of its operations.
+        """
+
+        def made() -> tuple[Tensor, Tensor]:
+            weights = [w / self.unit if name in self.matrices else w for name, w in _weights(self.flow)]
+            rows = ([w.flatten(1) for w in weights if (len(w) > 1) == own] for own in (True, False))
+            own, shared = (torch.cat(some, 1) if some else weights[0].new_zeros(1, 0) for some in rows)
+            return own, shared
+
+        return once(("rows", self.flow, self.unit), made)
 
 
-def _jumps(flow: Flow) -> list[Tensor]:
-    return [_rows(flow)[0].diff(dim=0)]
+def _factor(in_depth: float, part: _Weights, scaling: Scaling) -> float:
+    return lookup({"depth": in_depth, "hdnn": 0.5 * part.h, "sum": 0.5}, scaling, "scaling")
 
 
-def _layers(flow: Flow) -> list[Tensor]:
-    """Weights that all layers share count once for each layer."""
-    own, shared = _rows(flow)
-    return [rows for rows in (own, shared.expand(flow.layers, -1)) if rows.numel()] or [own]
-
-
-def _rows(flow: Flow) -> tuple[Tensor, Tensor]:
-    """All entries of the weights of single layers, (N, entries), and of the weights that all layers share, (1, ...).
-
-    There is one tensor of each kind, because the time of a small penalty is the number of its operations.
-    """
-
-    def made() -> tuple[Tensor, Tensor]:
-        weights = _weights(flow)
-        rows = ([w.flatten(1) for w in weights if (len(w) > 1) == own] for own in (True, False))
-        own, shared = (torch.cat(some, 1) if some else weights[0].new_zeros(1, 0) for some in rows)
-        return own, shared
-
-    return once(("rows", flow), made)
-
-
-def _weights(flow: Flow) -> list[Tensor]:
+def _weights(flow: Flow) -> list[tuple[str, Tensor]]:
     """theta without buffers and J, which are not trained; a scalar bias counts once, though theta() expands it."""
     fixed = {*flow.field.constants, *(() if getattr(flow.field, "train_J", True) else ("J",))}
     theta = theta_of(flow.field)
-    weights = [w for name, w in zip(theta._fields, theta, strict=True) if name not in fixed]
-    once = [w[..., :1] if w.dim() > 1 and w.stride(-1) == 0 else w for w in weights]
-    return list({(w.data_ptr(), w.shape): w for w in once}.values())  # the pair field's b and c may be one number
+    weights = [(name, w) for name, w in zip(theta._fields, theta, strict=True) if name not in fixed]
+    once = [(name, w[..., :1] if w.dim() > 1 and w.stride(-1) == 0 else w) for name, w in weights]
+    return list({(w.data_ptr(), w.shape): (name, w) for name, w in once}.values())  # a pair's b and c may be one number
 
 
 def _require_smoothing(smoothing: float) -> None:

@@ -5,18 +5,33 @@ from __future__ import annotations
 __all__ = ["HeadDecay", "HeadSmoothness", "head_decay"]
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from liouville.network import Half, Network
 from liouville.train.regularisers.base import ConvexRegulariser, Term
+from liouville.units import units_of
 
 
 @dataclass(frozen=True)
-class HeadDecay(ConvexRegulariser):
+class _OfHead(ConvexRegulariser):
+    units: bool = field(default=False, repr=False, kw_only=True)
+
+    def _counted(self, network: Network, weights: list[Tensor]) -> list[Tensor]:
+        """The weights in their units, if so asked."""
+        units = units_of(network) if self.units else {}
+        return [w / units[w] if w in units else w for w in weights]
+
+
+@dataclass(frozen=True)
+class HeadDecay(_OfHead):
     """1/2 (||W||^2 + |mu|^2) over the weights and biases of the head.
+
+    Args:
+        weight: alpha.
+        units: of the weights in their units (`liouville.units`); False: as they are.
 
     Examples:
         >>> import liouville as lv
@@ -27,12 +42,12 @@ class HeadDecay(ConvexRegulariser):
     of_head: ClassVar[bool] = True
 
     def terms(self, network: nn.Module) -> list[Term]:
-        weights = list(network.head.parameters()) if isinstance(network, Network) else []
-        return [Term(weights, 0.5)] if weights else []
+        weights: list[Tensor] = list(network.head.parameters()) if isinstance(network, Network) else []
+        return [Term(self._counted(network, weights), 0.5)] if weights else []  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
-class HeadSmoothness(ConvexRegulariser):
+class HeadSmoothness(_OfHead):
     r"""1/2 sum_k ||L w_k||^2: neighbouring pixels of the features get similar classifier weights.
 
     L is the five-point Laplacian on the feature image that the head's linear map reads, per channel and in units of its
@@ -42,6 +57,7 @@ class HeadSmoothness(ConvexRegulariser):
 
     Args:
         weight: alpha.
+        units: as for `HeadDecay`.
         shape: (channels, height, width) of that image; None takes a square with the channels of the last flow, or the
             half of them that a `liouville.network.Half` in the head selects.
 
@@ -62,7 +78,7 @@ class HeadSmoothness(ConvexRegulariser):
     def terms(self, network: nn.Module) -> list[Term]:
         if not isinstance(network, Network) or not (linear := _linear(network)):
             raise ValueError("smoothing a classifier in space needs a Network whose head has a linear map (nn.Linear).")
-        weight = linear[-1].weight
+        (weight,) = self._counted(network, [linear[-1].weight])
         shape = self.shape or _square(network, weight.shape[1])
         if math.prod(shape) != weight.shape[1]:
             raise ValueError(f"the head reads {weight.shape[1]} values, not a feature image of shape {shape}.")

@@ -21,8 +21,8 @@ __all__ = [
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,15 @@ class Penalty(Regulariser):
             else:
                 require_weight(name, getattr(self, name))
 
+    _units: ClassVar[bool] = False
+
+    def in_units(self, units: bool = True) -> Penalty:
+        """The same penalty of the weights in their units (`liouville.units`), which ``rates="scaled"`` minimises; of
+        the weights as they are if not ``units``.
+        """
+        kind = _InUnits if units else Penalty
+        return kind(**{f.name: getattr(self, f.name) for f in fields(self)})
+
     def parts(self) -> list[ConvexRegulariser]:
         """The regularisers with a weight other than 0."""
         return list(self._parts)
@@ -84,7 +93,8 @@ class Penalty(Regulariser):
     @functools.cached_property
     def _parts(self) -> list[ConvexRegulariser]:
         """The regularisers, made once, since every step needs them."""
-        return [made(self) for name, made in _PARTS.items() if getattr(self, name)]
+        found: list[Any] = [made(self) for name, made in _PARTS.items() if getattr(self, name)]
+        return [replace(part, units=True) if self._units and hasattr(part, "units") else part for part in found]
 
     def head_parts(self) -> list[ConvexRegulariser]:
         """The regularisers that depend only on the head."""
@@ -102,6 +112,12 @@ class Penalty(Regulariser):
             for name, product in part.curvature(network, direction).items():
                 total[name] += product
         return total
+
+
+class _InUnits(Penalty):
+    """A penalty of the weights in their units."""
+
+    _units = True
 
 
 _PARTS: dict[str, Callable[[Penalty], ConvexRegulariser]] = {

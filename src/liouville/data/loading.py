@@ -1,0 +1,268 @@
+"""The rows of a table of one's own in two parts, its columns looked at one by one and made what a network reads."""
+
+from __future__ import annotations
+
+__all__ = ["load_table", "target_of"]
+
+from typing import TYPE_CHECKING, Any
+
+import numpy
+import torch
+
+from liouville.columns import Columns, Number, Table
+from liouville.data.cells import number
+from liouville.data.headers import listed
+from liouville.data.kinds import Column, Fault, look, require_usable
+from liouville.data.raw import Raw
+from liouville.data.split import Split
+
+if TYPE_CHECKING:
+    from liouville.data.own import TableFile
+
+_LEAST = 10  # rows, for training, validation and test part
+_FEW = 20  # whole numbers that may be names of classes
+
+
+def load_table(file: TableFile, dtype: torch.dtype = torch.float32, notes: list[str] | None = None) -> Split:
+    """What `TableFile.load` gives."""
+    raw = file.raw()
+    y = target_of(raw, file)
+    inputs, words, told = _columns(raw, file, y.name)
+    faults: list[Fault] = []
+    found = []
+    for name, cells in zip(inputs, raw.cells(inputs), strict=True):
+        try:
+            column = _looked(raw, name, cells, name in words)
+            if name not in words:
+                require_usable(column, raw.rows)
+            found.append(column)
+        except Fault as fault:
+            faults.append(fault)
+    _raise(raw, faults)
+    split = _split(raw, file, found, y, dtype, told)
+    if notes is not None:
+        notes += [*raw.notes, *told]
+    return split
+
+
+def target_of(raw: Raw, file: TableFile) -> Column:
+    """The column to predict, fit for it.
+
+    Raises:
+        ValueError: there is no such column, or nothing can be learned of it.
+    """
+    name = raw.column(file.target, "--target")
+    if raw.rows < _LEAST:
+        rows = "1 row" if raw.rows == 1 else f"{raw.rows} rows"
+        raise ValueError(f"{raw.name} has {rows}; training, validation and test part need at least {_LEAST}.")
+    words = _words(raw, file)
+    try:
+        y = _looked(raw, name, raw.cells([name])[0], name in words)
+    except Fault as fault:
+        _raise(raw, [Fault(name, fault.what, "correct it, or name another target")])
+        raise
+    _require_target(raw, y, name in words)
+    return y
+
+
+def _words(raw: Raw, file: TableFile) -> set[str]:
+    """The columns that are declared to be categories, by the user or by the file."""
+    return {raw.column(word, "--category") for word in file.categories} | raw.words
+
+
+def _columns(raw: Raw, file: TableFile, target: str) -> tuple[list[str], set[str], list[str]]:
+    """The inputs, those declared to be categories, and notes."""
+    told = []
+    ids = [raw.column(word, "--id") for word in file.ids]
+    if target in ids:
+        raise ValueError(f"{target!r} is the target, and --id leaves it out; name another column.")
+    if raw.index is not None and raw.index not in (target, *ids):
+        told.append(f"{raw.name}: the first column has no name, and is left out as an index.")
+        ids.append(raw.index)
+    numbered = [name for name in raw.names if number(name) is not None]
+    if raw.named and numbered and file.header == "auto":
+        told.append(
+            f"{raw.name}: {listed(numbered)} are taken for names of columns; if they are data, say --header no."
+        )
+    inputs = [name for name in raw.names if name not in (target, *ids)]
+    if not inputs:
+        left = ", ".join((target, *ids))
+        raise ValueError(f"{raw.name} has no column besides {left}; there is nothing to learn from.")
+    return inputs, _words(raw, file), told
+
+
+def _looked(raw: Raw, name: str, cells: list[str], words: bool) -> Column:
+    """The column, or a `Fault`."""
+    if name in raw.times:
+        advice = "give numbers made of them (year, month, days since a day), or leave them out with --id COLUMN"
+        raise Fault(name, "has dates or times", advice)
+    return look(name, cells, words, raw.where, "--category COLUMN")
+
+
+def _raise(raw: Raw, faults: list[Fault]) -> None:
+    """One sentence for the first fault, with the other columns that it advises the same for."""
+    if not faults:
+        return
+    same = [f for f in faults if f.advice == faults[0].advice]
+    shown = [f"column {f.column!r} {f.what}" for f in same[:3]]
+    others = [f.column for f in same[3:]]
+    if others:
+        shown.append(f"and so have {listed(others)}")
+    raise ValueError(f"{raw.name}: {', '.join(shown)}; {same[0].advice}.")
+
+
+def _require_target(raw: Raw, y: Column, declared: bool) -> None:
+    what = f"{raw.name}: the target {y.name!r}"
+    if y.kind == "empty":
+        raise ValueError(f"{what} is empty in every row; name another column.")
+    if y.missing:
+        k = next(k for k, value in enumerate(y.values) if value is None or value != value)
+        place = raw.where(k).split(", ", 1)[1]
+        raise ValueError(
+            f"{what} is missing in {y.missing:,} of {raw.rows:,} rows, the first is {place}; fill or remove these rows."
+        )
+    if y.different == 1:
+        value = y.values[0]
+        shown = f"{value:g}" if y.kind == "numbers" else repr(value)
+        kind = "" if y.kind == "numbers" else " class"
+        raise ValueError(
+            f"{what} has one{kind or ' value'} only, {shown}; there is nothing to learn, name another column."
+        )
+    if y.kind == "numbers":
+        return
+    if y.different > _FEW and 2 * y.different > raw.rows and not declared:
+        raise ValueError(
+            f"{what} has {y.different:,} different texts in {raw.rows:,} rows, too many for classes; name another "
+            "column."
+        )
+    counts: dict[str, int] = {}
+    for value in y.values:
+        counts[value] = counts.get(value, 0) + 1
+    single = [name for name, n in counts.items() if n == 1]
+    if single:
+        rows = "has the class" if len(single) == 1 else "has the classes"
+        raise ValueError(
+            f"{what} {rows} {listed(single)} in one row only, and training and test part need one each; merge such "
+            "classes or remove these rows."
+        )
+
+
+def _split(raw: Raw, file: TableFile, found: list[Column], y: Column, dtype: torch.dtype, told: list[str]) -> Split:
+    labels, names = _labels(y)
+    train, test = _parts(raw.rows, labels, len(names), file, raw.name)
+    cells = {column.name: column.values for column in found if column.kind != "empty"}
+    rule = _fitted(raw, {name: values[train] for name, values in cells.items()})
+    used = {column.name for column in rule.columns}
+    left = [column.name for column in found if column.name not in used]
+    if left:
+        told.append(f"{raw.name}: left out, as nothing varies in it in the training part: {listed(left)}.")
+    told += _hints(raw, [column for column in found if column.name in used], y)
+    names_of = rule.features()
+    rows = Table.of({column.name: cells[column.name] for column in rule.columns})
+    x = torch.from_numpy(rule.transform(rows)).to(dtype)
+    if not x.isfinite().all():
+        bad = names_of[int((~x.isfinite()).any(0).nonzero()[0])]
+        raise ValueError(f"{raw.name}: column {bad!r} has numbers too far apart for {dtype}; take their logarithm.")
+    maps: dict[str, Any] = {}
+    if names:
+        target = torch.from_numpy(labels)
+    else:
+        values = torch.from_numpy(numpy.asarray(y.values, dtype=numpy.float64))[:, None]
+        scale, offset = torch.std_mean(values[train], dim=0, correction=0)
+        if not (scale.isfinite().all() and offset.isfinite().all()):
+            raise ValueError(f"{raw.name}: the target {y.name!r} has numbers too large; take another unit.")
+        if not scale.all():
+            raise ValueError(f"{raw.name}: the target {y.name!r} has one value only in the training part; more rows?")
+        maps = {"target_offset": offset, "target_scale": scale}
+        target = ((values - offset) / scale).to(dtype)
+    return Split(
+        x[train],
+        target[train],
+        x[test],
+        target[test],
+        file.name,
+        len(names),
+        label_names=names or None,
+        column_names=tuple(names_of) if len(set(names_of)) == len(names_of) else None,
+        preprocessing=rule,
+        target=y.name,
+        **maps,
+    )
+
+
+def _fitted(raw: Raw, cells: dict[str, Any]) -> Columns:
+    """What the columns become, learned from the training rows; columns without two different values are left out."""
+    varied = {name: values for name, values in cells.items() if _varies(values)}
+    if not varied:
+        raise ValueError(
+            f"{raw.name}: no column besides the target has two different values; there is nothing to learn."
+        )
+    with numpy.errstate(over="ignore", invalid="ignore"):
+        rule = Columns.fit(Table.of(varied))
+    for column in rule.columns:
+        if isinstance(column, Number) and not numpy.isfinite([column.offset, column.scale]).all():
+            most = numpy.nanmax(numpy.abs(varied[column.name]))
+            raise ValueError(
+                f"{raw.name}: column {column.name!r} has numbers up to {most:.3g}, whose spread is too large to "
+                "compute; take their logarithm, or another unit."
+            )
+    return rule
+
+
+def _varies(values: Any) -> bool:
+    """Whether there are two different values, a missing one among them."""
+    if values.dtype == object:
+        return len(set(values.tolist())) > 1
+    known = values[~numpy.isnan(values)]
+    return len(known) > 0 and bool(len(known) < len(values) or (known != known[0]).any())
+
+
+def _labels(y: Column) -> tuple[Any, tuple[str, ...]]:
+    """The number of each row's class, and the names of the classes in their order; none for real targets."""
+    if y.kind == "numbers":
+        return None, ()
+    names = sorted(set(y.values), key=_order)
+    places = {name: k for k, name in enumerate(names)}
+    return numpy.array([places[value] for value in y.values], dtype=numpy.int64), tuple(names)
+
+
+def _order(name: str) -> tuple[bool, float, str]:
+    """Numbers first, in the order of their size."""
+    value = number(name)
+    return value is None, value or 0.0, name
+
+
+def _parts(rows: int, labels: Any, classes: int, file: TableFile, name: str) -> tuple[Any, Any]:
+    """The rows of the training part and of the test part, in the order of the table."""
+    try:
+        from sklearn.model_selection import train_test_split
+    except ImportError as error:
+        raise ImportError("training on a table needs scikit-learn: pip install 'liouville[data]'") from error
+    least = max(classes, 1)
+    number = max(round(file.test_fraction * rows), least) if 0 < file.test_fraction < 1 else 0
+    if not least <= number <= rows - max(least, 2):
+        raise ValueError(
+            f"test_fraction {file.test_fraction} of the {rows} rows of {name} leaves too few for training or test; "
+            f"each class needs a row in both parts, and the default is 0.2."
+        )
+    train, test = train_test_split(range(rows), test_size=number, random_state=file.seed, stratify=labels)
+    return sorted(train), sorted(test)
+
+
+def _hints(raw: Raw, found: list[Column], y: Column) -> list[str]:
+    """What a user may have meant otherwise."""
+    told = []
+    if y.kind == "numbers" and y.different <= _FEW and (y.values == numpy.floor(y.values)).all():
+        told.append(
+            f"{raw.name}: the target {y.name!r} has {y.different} different whole numbers, and is taken as a quantity "
+            f"(regression); --category {y.name} makes classes of them."
+        )
+    for column in found:
+        if column.kind == "numbers" and raw.rows > _FEW and not column.missing:
+            steps = numpy.diff(column.values)
+            if (steps == 1).all() and column.values[0] in (0, 1):
+                told.append(
+                    f"{raw.name}: column {column.name!r} counts the rows, and is an input; --id {column.name} leaves "
+                    "it out."
+                )
+    return told
