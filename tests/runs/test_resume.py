@@ -14,6 +14,7 @@ import pytest
 from liouville import runs
 from liouville.locks import Lock, LockedError, holder
 from liouville.runs import Plan, Run
+from liouville.runs.folder import figures
 from liouville.runs.overview import overview
 from liouville.train import Progress
 from runs import own
@@ -276,3 +277,11 @@ def test_a_folder_that_was_removed_is_there_again_with_what_there_is(epoch, tmp_
     runs.train(PLAN, out=tmp_path / "whole")
     assert same(tmp_path / "run", tmp_path / "whole")
     assert set(contents(tmp_path / "run")) == set(contents(tmp_path / "whole"))
+
+
+def test_figures_are_never_drawn_through_a_link(tmp_path):
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "figures").symlink_to(tmp_path / "victim")
+    (figures(tmp_path / "run") / "training.png").write_text("")
+    assert not any((tmp_path / "victim").iterdir())

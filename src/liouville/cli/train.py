@@ -220,6 +220,7 @@ def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
     from liouville.train import Checkpoint, Terminal
     from liouville.train.progress import silent
 
+    mine = Checkpoint(asked.folder or Path(), asked.every)  # refuses a bad interval before anything is said
     processes.join()
     notes: list[str] = []
     split = _loaded(plan, notes, asked.before)
@@ -232,7 +233,6 @@ def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
     together = processes.share(network)
     folder, quiet = asked.folder, asked.quiet
     if not is_first():  # the state of the first one is all that there is
-        mine = Checkpoint(folder or Path(), asked.every)
         parallel.follow(lambda: trained(plan, network, split, processes=together, checkpoint=mine))
         processes.leave()
         parallel.end(0)

@@ -223,6 +223,8 @@ def figures(run: Path) -> Path:
     """The folder for a run's figures, made now."""
     folder = run / FIGURES
     with _writing(folder):
+        if folder.is_symlink():  # what lies beyond it is somebody's
+            folder.unlink()
         folder.mkdir(exist_ok=True)
     return folder
 
