@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -159,7 +160,7 @@ def _(folder: Path) -> Seen:
         left = list(disk.iterdir())
     return Seen(
         process.returncode == 2 and said.count("\n") == 1 and not left,
-        f"exit {process.returncode}: {said.strip()[-60:]}",
+        f"exit {process.returncode}: {told(said)}",
     )
 
 
@@ -169,7 +170,13 @@ def _(folder: Path) -> Seen:
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         process = started("--out", str(disk / "run"))
         said = process.communicate(timeout=LIMIT)[1]
-    return Seen(refused(process.returncode, said), f"exit {process.returncode}: {said.strip()[-60:]}")
+    return Seen(refused(process.returncode, said), f"exit {process.returncode}: {told(said)}")
+
+
+def told(said: str) -> str:
+    """The last sentence of a command, without the names of folders."""
+    sentence = said.strip().rpartition("error: ")[2].replace("\n", " ")
+    return re.sub(r"\S*/\S*", "DISK", sentence)
 
 
 def refused(code: int, said: str) -> bool:
