@@ -138,7 +138,7 @@ def test_of_an_earlier_version_an_edited_transform_is_followed_and_said(folder, 
 
 @pytest.mark.parametrize(
     ("offset", "scale"),
-    [(0.0, [1.0, 2.0]), ([[1.0], [2.0]], 1.0), ([0.0, 1.0, 2.0], [1.0]), (1.7e308, -1.7e308), ([[[0.0]]], 1.0)],
+    [(0.0, [1.0, 2.0]), ([[1.0], [2.0]], 1.0), ([0.0, 1.0, 2.0], [1.0]), (1.79e308, 1.79e308), ([[[0.0]]], 1.0)],
 )
 def test_a_target_transform_gives_one_finite_number_for_each_output(folder, liouville, before, offset, scale):
     before(folder / "run")

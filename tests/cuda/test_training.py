@@ -62,7 +62,7 @@ CASES = {
     "plain": (_network, FEW),
     "everything": (
         _network,
-        Settings(epochs=2, batch_size=40, max_grad_norm=0.1, ema_decay=0.9, patience=3, target=0.999, penalty=ALL),
+        Settings(epochs=2, batch_size=40, max_grad_norm=0.1, ema_decay=0.9, patience=3, target_score=0.999, penalty=ALL),
     ),
     "sgd and a bound": (
         _network,
@@ -186,8 +186,9 @@ def test_a_recorded_step_trains_as_one_that_is_not(cuda, make, settings):
 
 @pytest.mark.filterwarnings("default::liouville.DriftWarning")
 def test_drift_in_a_recorded_step_is_noticed_when_it_is_read(cuda):
-    make = functools.partial(_network, layers=32, T=75.0, backprop=lv.Reversible())
-    settings = Settings(epochs=1, batch_size=18, lr=1e-6, capture=True, validation=0.1)
+    start = lv.fields.Smooth(action=None)  # one that T is too long for
+    make = functools.partial(_network, layers=32, T=75.0, init=start, backprop=lv.Reversible())
+    settings = Settings(epochs=1, batch_size=18, lr=1e-6, rates="plain", capture=True, validation=0.1)
     network = make().float().to("cuda")
     with pytest.warns(lv.DriftWarning, match="lost half of the digits"):
         fit(network, _moons().to(dtype=torch.float32), settings)
