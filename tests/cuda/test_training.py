@@ -62,7 +62,9 @@ CASES = {
     "plain": (_network, FEW),
     "everything": (
         _network,
-        Settings(epochs=2, batch_size=40, max_grad_norm=0.1, ema_decay=0.9, patience=3, target_score=0.999, penalty=ALL),
+        Settings(
+            epochs=2, batch_size=40, max_grad_norm=0.1, ema_decay=0.9, patience=3, target_score=0.999, penalty=ALL
+        ),
     ),
     "sgd and a bound": (
         _network,
