@@ -182,7 +182,7 @@ def _draw(records: Sequence[Record]) -> Figure:
         axes.set_xlabel("learning rate")
     for row in panels:
         row[0].set_ylabel("training loss")
-    panels[0][0].legend(fontsize="x-small")
+    panels[0][1].legend(fontsize="x-small", loc="lower left")
     seeds = len({r.case.seed for r in records})
     heading(figure, "Swiss roll: does a learning rate carry over?", f"geometric means, seeds: {seeds}")
     return figure

@@ -259,9 +259,9 @@ def _draw(records: Sequence[Record]) -> Figure:
     axes.set_xticks(depths, [f"{N}\nT = {STEP * N:g}" for N in depths])
     axes.set(xlabel="layers", ylabel="test accuracy, %")
     axes.grid(axis="y")
-    axes.legend(loc="lower left", fontsize="small", ncols=2)
+    axes.legend(loc="lower right", fontsize="small", ncols=2)
     seeds = len({r.case.seed for r in records})
-    heading(figure, "Swiss roll: accuracy as the depth grows at a fixed step", f"medians and ranges, seeds: {seeds}")
+    heading(figure, "Swiss roll: accuracy as the depth grows at a fixed step", f"medians and ranges over at most {seeds} seeds")
     return figure
 
 
