@@ -21,7 +21,10 @@ _TANH = {"activation": "tanh"}
 _PENALTY = Penalty(smoothness=1e-5, decay=1e-3)
 _PLANAR = Settings(epochs=190, batch_size=500, lr=0.07, penalty=_PENALTY)  # 1520 steps of 3600 training points
 _STEPS = 30, 600, 1500  # of a table of one's own: for each row, by batches; at least; at most
-_TABLE = Settings(epochs=60, batch_size=50, lr=0.01, penalty=_PENALTY)
+# Tables keep the start and the rates that their numbers were chosen with: in units, one seed of three on diabetes fell
+# from R2 = 0.28 to 0.12, and digits from 96.8 to 96.6 % in the mean.
+_TABLE = Settings(rates="plain", epochs=60, batch_size=50, lr=0.01, penalty=_PENALTY)
+_DRAWN = Smooth(action=None)
 _OWN = Settings(rates="plain", batch_size=64, lr=0.01, validation=0.15, stratified=True, ema_decay=0.98)
 # A step of a few thousand numbers is faster on one thread, and on a busy machine two threads that wait for each other
 # are many times slower.
@@ -35,11 +38,11 @@ _DEFAULT = {
         replace(_SMALL, data="double-circles", T=3.0, settings=_PLANAR),
         replace(_SMALL, data="ellipses", T=3.0, settings=replace(_PLANAR, epochs=300)),
         replace(_SMALL, data="peaks", features=8, T=3.0, settings=replace(_PLANAR, epochs=170)),
-        replace(_SMALL, data="digits", features=64, layers=8, T=1.0, settings=_TABLE),
-        replace(_SMALL, data="breast-cancer", features=32, layers=8, T=1.0, settings=_TABLE),
-        replace(_SMALL, data="wine", features=16, layers=8, T=1.0, settings=_TABLE),
-        replace(_SMALL, data="iris", features=8, layers=8, T=1.0, settings=_TABLE),
-        replace(_SMALL, data="diabetes", features=16, layers=8, T=1.0, settings=_TABLE),
+        replace(_SMALL, data="digits", features=64, layers=8, T=1.0, init=_DRAWN, settings=_TABLE),
+        replace(_SMALL, data="breast-cancer", features=32, layers=8, T=1.0, init=_DRAWN, settings=_TABLE),
+        replace(_SMALL, data="wine", features=16, layers=8, T=1.0, init=_DRAWN, settings=_TABLE),
+        replace(_SMALL, data="iris", features=8, layers=8, T=1.0, init=_DRAWN, settings=_TABLE),
+        replace(_SMALL, data="diabetes", features=16, layers=8, T=1.0, init=_DRAWN, settings=_TABLE),
         Plan(
             data="mnist",
             features=(32, 64),
