@@ -261,7 +261,11 @@ def _draw(records: Sequence[Record]) -> Figure:
     axes.grid(axis="y")
     axes.legend(loc="lower right", fontsize="small", ncols=2)
     seeds = len({r.case.seed for r in records})
-    heading(figure, "Swiss roll: accuracy as the depth grows at a fixed step", f"medians and ranges over at most {seeds} seeds")
+    heading(
+        figure,
+        "Swiss roll: accuracy as the depth grows at a fixed step",
+        f"medians and ranges over at most {seeds} seeds",
+    )
     return figure
 
 
