@@ -183,7 +183,7 @@ def test_check_neither_builds_what_a_config_names_nor_reads_files_for_it(tmp_pat
     config = json.loads(path.read_text())
     config["plan"] |= {"layers": 50_000_000, "data": "mnist", "data_options": {"root": "/etc"}}
     path.write_text(json.dumps(config))
-    call = f"raise ValueError(str(lv.runs.Run.open({str(run.path)!r}).certificate().broken))"
+    call = f"raise ValueError(lv.runs.Run.open({str(run.path)!r}).certificate().broken[0].note)"
     used, _, said = measured(call, f"lv.runs.Run.open({str(sound)!r}).certificate()")
     assert "a much larger network in config.json" in said and used < 2 * SPARE
 
