@@ -19,11 +19,11 @@ EPS = torch.finfo(torch.float64).eps
 
 
 def _step(flow, y):
-    """Value, and gradients of the input and of every weight."""
+    """Value, and gradients of the input and of every weight that is trained."""
     y = y.clone().requires_grad_()
     value = flow(y)
     weight = torch.linspace(0.5, 1.5, value.numel(), dtype=value.dtype).reshape(value.shape).to(value.device)
-    inputs = [y, *flow.parameters()]
+    inputs = [y, *(p for p in flow.parameters() if p.requires_grad)]
     found = torch.autograd.grad((value * weight).sum(), inputs, allow_unused=True)
     return [value.detach(), *(g for g in found if g is not None)]
 
