@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from liouville.columns import Category, Columns, Number, Table
+from liouville.columns import Category, Columns, Number
+from liouville.table import Table
 
 pd = pytest.importorskip("pandas")
 

@@ -16,6 +16,7 @@ numpy = pytest.importorskip("numpy")
 pandas = pytest.importorskip("pandas")
 pytest.importorskip("sklearn")
 columns_of = pytest.importorskip("liouville.columns")
+table_of = pytest.importorskip("liouville.table")
 
 CITIES, SIZES = ("Bonn", "Rome", "Oslo"), ("s", "m", "l")
 
@@ -68,7 +69,7 @@ def test_columns_are_those_of_scikit_learn(written):
     levels = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
     theirs = ColumnTransformer([("n", numbers, ["age", "income"]), ("c", levels, ["city", "size"])])
     expected = theirs.fit(train).transform(new)
-    ours = columns_of.Columns.fit(columns_of.Table(train))
+    ours = columns_of.Columns.fit(table_of.Table(train))
     order = ["age", "income", "age is missing", "income is missing"]
     order += [f"city = {c}" for c in sorted(CITIES)] + ["city is missing"]
     order += [f"size = {s}" for s in sorted(SIZES)] + ["size is missing"]

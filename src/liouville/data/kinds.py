@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import numpy
 
-from liouville.columns import level
 from liouville.data.cells import missing, number, numbers, spelling
+from liouville.table import level
 
 Kind = Literal["numbers", "categories", "empty"]
 _FEW = 20  # levels that any column may have

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy
 import torch
 
-from liouville.columns import Columns, Number, Table
+from liouville.columns import Columns, Number
 from liouville.data.cells import number
 from liouville.data.headers import listed
 from liouville.data.kinds import Column, Fault, look, require_usable
 from liouville.data.raw import Raw
 from liouville.data.split import Split
+from liouville.table import Table
 
 if TYPE_CHECKING:
     from liouville.data.own import TableFile

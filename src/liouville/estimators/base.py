@@ -20,10 +20,11 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from torch import nn
 
-from liouville.columns import Columns, Table
+from liouville.columns import Columns
 from liouville.estimators.member import Recipe, Rows, built, trained, trained_on
 from liouville.estimators.rows import distinct, require_weights
 from liouville.network import Network, outputs_of
+from liouville.table import Table
 from liouville.train import Terminal
 from liouville.train.losses import Loss
 from liouville.train.progress import silent
