@@ -15,20 +15,17 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 import click
 
-from liouville.cli import parallel
+from liouville.cli import parallel, summary
 from liouville.cli.declared import Declared, declared, options
 from liouville.cli.exits import BadInput, Failed, Interrupted
 from liouville.cli.options import INTEGERS, SectionedCommand, convert_data_options, convert_numbers, section
-from liouville.cli.output import say, table
-from liouville.cli.own import HOW, Words, described, note, table_of
+from liouville.cli.output import say
+from liouville.cli.own import HOW, Words, note, table_of
 from liouville.environment import is_first, require_environment, several
 
 if TYPE_CHECKING:
     from liouville.data import Split
-    from liouville.network import Network
-    from liouville.processes import Processes
     from liouville.runs import Plan, Run
-    from liouville.train import History
 
 _data, _network, _training, _machine, _output = (
     section(name) for name in ("Data", "Network", "Training", "Machine", "Output")
@@ -240,7 +237,7 @@ def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
         folder = next_free("runs", f"{plan.subject}-{plan.model}")
     watch.lap("data")
     if not quiet:
-        say(_describe(plan, split, network, together))
+        say(summary.describe(plan, split, network, together))
         for caution in cautions(network) if plan.levels == 1 else ():
             click.echo(f"liouville: note: {caution}", err=True)
     with _told():
@@ -259,12 +256,12 @@ def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
         )
     processes.leave()
     watch.lap("train")
-    drawn = _draw(done, folder, asked.svg, quiet) if asked.figures else []
+    drawn = summary.draw(done, folder, asked.svg, quiet) if asked.figures else []
     watch.lap("figures")
     if quiet:
         say(str(folder))
     else:
-        _report(done, folder, drawn, watch.laps)
+        summary.report(done, folder, drawn, watch.laps)
     return 0
 
 
@@ -394,68 +391,6 @@ def _told() -> Iterator[None]:
             raise BadInput(str(stopped)) from stopped
         assert stopped.__cause__ is not None
         raise stopped.__cause__ from stopped
-
-
-def _draw(done: Run, folder: Path, svg: bool, quiet: bool) -> list[Path]:
-    from liouville.report import draw_all
-    from liouville.runs.folder import figures
-
-    network, history, split = _in_memory(done)
-    try:
-        return draw_all(network, split, history, figures(folder), svg=svg)
-    except ImportError as error:
-        if not quiet:
-            click.echo(f"liouville: note: no figures: {error}.", err=True)
-        return []
-    except OSError as error:
-        raise BadInput(
-            f"figures cannot be written to {folder}: {error.strerror or error}; the run is whole without them."
-        ) from error
-
-
-def _describe(plan: Plan, split: Split, network: Network, processes: Processes) -> str:
-    held = f", of which {plan.settings.validation:.0%} are held out for validation" if plan.settings.validation else ""
-    shape = " x ".join(map(str, split.x_train.shape[1:]))
-    task = f"{split.classes} classes" if split.classes else "real-valued targets"
-    return (
-        f"{split.name}: {len(split.x_train):,} training samples{held}, {len(split.x_test):,} test samples; "
-        f"inputs {shape}, {task}\n"
-        + ("" if split.preprocessing is None else f"{described(split)}\n")
-        + plan.describe(network)
-        + (f"; {processes.size} processes share every batch" if processes.size > 1 else "")
-    )
-
-
-def _in_memory(done: Run) -> tuple[Network, History, Split]:
-    assert done.trained is not None
-    return done.trained
-
-
-def _report(done: Run, folder: Path, drawn: list[Path], laps: dict[str, float]) -> None:
-    network, history, split = _in_memory(done)
-    name = history.score_name
-    rows = []
-    for part, more in (("train", ""), ("validation", f"best epoch {history.best_epoch}"), ("test", "read once, now")):
-        if f"{part}_loss" in history.metrics:
-            score = history.metrics[f"{part}_{name}"]
-            shown = f"{100 * score:.2f} %" if name == "accuracy" else f"{score:.4f}"
-            rows.append((part, shown, f"{history.metrics[f'{part}_loss']:.4g}", more))
-    say()
-    table("result", ("part", name, "loss", ""), rows)
-    if levels := getattr(history, "levels", ()):
-        rows = [
-            (" + ".join(map(str, v.layers)), f"{v.start[name]:.4f}", f"{v.end[name]:.4f}", f"{v.epochs} epochs")
-            for v in levels
-        ]
-        table("levels", ("layers", f"validation {name}", "at the end", ""), rows)
-    spent = ", ".join(f"{lap} {seconds:.1f}" for lap, seconds in laps.items())
-    say(f"{sum(laps.values()):.1f} s ({spent}); {history.stopped}")
-    say("engine: " + "; ".join(dict.fromkeys(repr(flow.backprop) for flow in network.flows())))
-    say(f"run: {folder}")
-    for path in drawn:
-        say(f"     {path}")
-    inputs = "POINTS.csv" if split.preprocessing is None else "ROWS.csv"
-    say(f"next: liouville predict {folder} {'IMAGES.gz' if split.x_train.ndim == 4 else inputs}")
 
 
 def _command_line() -> list[str]:
