@@ -54,6 +54,18 @@ class Recipe:
     loss: Loss | None
     device: str
 
+    def settings(self, **more: Any) -> Settings:
+        """Those of a training of any length."""
+        return Settings(
+            batch_size=self.batch_size,
+            lr=self.learning_rate,
+            optimizer="adam",
+            beta2=BETA2,
+            rates="plain",
+            label_smoothing=self.label_smoothing,
+            **more,
+        )
+
 
 class Rows(NamedTuple):
     """Encoded rows: features, targets, weights or None; ``strata`` are classes to divide evenly, or None."""
@@ -109,19 +121,13 @@ def trained(
         total = int(min(max(PASSES * len(left.x) / recipe.batch_size, STEPS[0]), STEPS[1]))
         passes = max(1, round(total / LOOKS / steps))  # between two looks at the validation rows
         length = {"steps": total}
-    settings = Settings(
+    settings = recipe.settings(
         **length,
-        batch_size=recipe.batch_size,
-        lr=recipe.learning_rate,
-        optimizer="adam",
-        beta2=BETA2,
-        rates="plain",
         schedule="one-cycle",
         warmup=WARMUP,
         validation=0.0 if held is None else 0.5,  # the rows themselves are given
         patience=None if held is None else recipe.patience,
         ema_decay=EMA_DECAY,
-        label_smoothing=recipe.label_smoothing,
         seed=seed,
     )
     history = fit(
@@ -139,16 +145,10 @@ def trained_on(
     recipe: Recipe, rows: Rows, network: Network, optimizer: torch.optim.Optimizer | None, seed: int
 ) -> tuple[History, torch.optim.Optimizer]:
     """One more pass over the rows at a constant rate; the optimiser carries on."""
-    settings = Settings(
+    settings = recipe.settings(
         epochs=1,
-        batch_size=recipe.batch_size,
-        lr=recipe.learning_rate,
-        optimizer="adam",
-        beta2=BETA2,
-        rates="plain",
         schedule="constant",
         validation=0.0,
-        label_smoothing=recipe.label_smoothing,
         seed=seed,
     )
     optimizer = optimizer or optimizer_of(network, settings)
