@@ -263,8 +263,8 @@ def _build(value: Any, tensors: dict[str, Tensor]) -> Any:
         return ACTIVATIONS[name]
     if name == "FittedEstimator" and name not in _REGISTRY:
         raise _UnregisteredError(
-            "the file holds a scikit-learn estimator; read it with liouville.estimators.HamiltonianClassifier.load, or "
-            "HamiltonianRegressor.load."
+            "the file holds a scikit-learn estimator; read it with liouville.estimators.HamiltonianClassifier.load or "
+            "HamiltonianRegressor.load, whose to_network() can be saved for the command."
         )
     if name not in _REGISTRY:
         raise _UnregisteredError(
