@@ -115,7 +115,7 @@ class HamiltonianEstimator(BaseEstimator):
         """A trained network by itself, which answers raw rows: for `liouville.save`, the command and other targets.
 
         Args:
-            member: which one of an ensemble; it answers alone, and not as the mean of all.
+            member: which one of an ensemble; its answers are not the mean of all.
 
         Returns:
             A `Network` of its own, with what the columns become, and the names of the classes or the scale of the
