@@ -84,7 +84,7 @@ def test_a_training_run_does_not_import_torchs_compiler() -> None:
 
 @pytest.mark.parametrize("dtypes", [(torch.float32,), (torch.float64,), (torch.float32, torch.float64, torch.bfloat16)])
 def test_the_norm_of_the_gradient_is_that_of_torch(dtypes: tuple[torch.dtype, ...]) -> None:
-    """Of the gradients that there are, by units, and to the bit: for one dtype by its own way, for several by torch's."""
+    """Of the gradients that there are, by units, and to the bit: for one dtype as for several."""
     weights = [nn.Parameter(p.detach().to(dtypes[k % len(dtypes)])) for k, p in enumerate(parameters())]
     for p in weights[1:]:
         p.grad = 3 * p.detach() + 1
