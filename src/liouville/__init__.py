@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from liouville.flow import Flow
     from liouville.kernels import Auto, BatchLast, Fused, NoKernelError
     from liouville.network import Connector, Lift, Network
+    from liouville.nodes import NodeHead
     from liouville.operators import Conv, Dense, Graph
     from liouville.schemes import (
         RK4,
@@ -110,6 +111,7 @@ _HOMES = {
     "liouville.flow": ("Flow",),
     "liouville.kernels": ("Auto", "BatchLast", "Fused", "NoKernelError"),
     "liouville.network": ("Connector", "Lift", "Network"),
+    "liouville.nodes": ("NodeHead",),
     "liouville.operators": ("Conv", "Dense", "Graph"),
     "liouville.schemes": (
         "RK4",
@@ -181,6 +183,7 @@ __all__ = [
     "Momentum",
     "Network",
     "NoKernelError",
+    "NodeHead",
     "Normal",
     "PairField",
     "PartitionedField",
