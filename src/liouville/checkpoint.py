@@ -33,7 +33,7 @@ from liouville.activations import ACTIVATIONS, Activation
 from liouville.budget import BUDGETED
 from liouville.documents import parse
 from liouville.facts import Facts
-from liouville.fields import HamiltonianField, SeparableHamiltonianField, ShearField
+from liouville.fields import HamiltonianField, PortHamiltonianField, SeparableHamiltonianField, ShearField
 from liouville.fields.modules import tied
 from liouville.files import atomic
 from liouville.flow import Flow
@@ -364,6 +364,11 @@ def _hamiltonian(field: HamiltonianField) -> dict[str, Any]:
     return _field(field, "hidden", "train_J") | {"J": J}
 
 
+def _port_hamiltonian(field: PortHamiltonianField) -> dict[str, Any]:
+    more = ("hidden", "rank", "damping", "shared_damping", "inputs", "quadratic")
+    return _field(field, *more) | {"J": field.J_name or field.J}
+
+
 def _separable(field: SeparableHamiltonianField) -> dict[str, Any]:
     X = field.sign if field.X is None else field.X
     return _field(field, "hidden", "p_features") | {"X": X}
@@ -467,6 +472,7 @@ for _kind in (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d):
 for _kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
     register(_kind, _convolution)
 register(HamiltonianField, _hamiltonian)
+register(PortHamiltonianField, _port_hamiltonian)
 register(SeparableHamiltonianField, _separable)
 register(ShearField, _shear, _built_shear)
 register(nn.Linear, _linear)
