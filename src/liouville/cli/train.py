@@ -185,7 +185,7 @@ def train(
     watch.lap("import")
     if resume is not None and (out is not None or like is not None or preset is not None):
         raise BadInput("--resume goes on with a run in its own folder; leave --out, --like and --preset out.")
-    before = None if resume is None else Run.open(resume)
+    before = None if resume is None else _of_one(Run.open(resume))
     folder = Path(out) if out is not None else None if before is None else before.path
     if folder is not None and before is None and is_first():
         require_free(folder, force)
@@ -314,7 +314,7 @@ def _plan(words: Words, preset: str | None, like: str | None, changes: dict[str,
     data, preset = spelled(words.data, SOURCES), spelled(preset, PRESETS)
     if like is not None and preset is not None:
         raise BadInput("--like and --preset both say where to start from; give one of them.")
-    old = Run.open(like).plan if like is not None else None
+    old = _of_one(Run.open(like)).plan if like is not None else None
     if data is not None and data not in SOURCES and not is_file_name(data):
         _unknown(data)
     table = table_of(words, None if old is None else old.table, data in SOURCES)
@@ -330,6 +330,15 @@ def _plan(words: Words, preset: str | None, like: str | None, changes: dict[str,
         )
     options = convert_data_options(lookup(SOURCES, name, "data set").loader, words.options)
     return base.changed(data=name, data_options=options, **_as_spelled(changes))
+
+
+def _of_one(run: Run) -> Run:
+    """A run of this command."""
+    if run.command == "agents":
+        raise BadInput(
+            f"{run.path} is a run of agents, with a graph: `liouville agents --resume {run.path}` goes on with it."
+        )
+    return run
 
 
 def _unknown(name: str) -> NoReturn:
