@@ -19,6 +19,7 @@ from liouville.backprop import Backprop, Stored
 from liouville.facts import Facts
 from liouville.fields.hooks import hook_of
 from liouville.flow import Flow, flows_of, require_tensor, require_untraced
+from liouville.nodes import Placement
 from liouville.plain import Raw, plain
 
 Place = Literal["front", "ends", "p", "q"]
@@ -227,7 +228,8 @@ class Network(nn.Module):
     ``network(x, mask=mask)`` gives further arguments to all flows of the body, as `Flow` describes.
 
     ``facts`` describe the network's data (``split.facts()``), or are None. They are saved with the network and let
-    `transform` and `predict` take raw inputs; ``network(x)`` takes inputs scaled as in training.
+    `transform` and `predict` take raw inputs; ``network(x)`` takes inputs scaled as in training. ``placement``, of a
+    network on the nodes of a graph, says who talks to whom, and is saved as well.
 
     Examples:
         >>> import liouville as lv
@@ -237,6 +239,7 @@ class Network(nn.Module):
     """
 
     facts: Facts | None = None
+    placement: Placement | None = None
 
     def __init__(self, lift: nn.Module, body: nn.Module, head: nn.Module) -> None:
         super().__init__()

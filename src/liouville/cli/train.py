@@ -186,6 +186,12 @@ _COMMON = (
 )
 @_output("--force", is_flag=True, help="Replace the run in --out; start more processes than there are cores.")
 @_output("--quiet", is_flag=True, help="Print the run folder and nothing else.")
+@_output(
+    "--log",
+    multiple=True,
+    metavar="csv|tensorboard",
+    help="Also write every epoch to history.csv, or for TensorBoard, in the run folder.",
+)
 @_output("--no-figures", is_flag=True, help="Draw no figures.")
 @_output("--svg", is_flag=True, help="Draw every figure as SVG, too.")
 @_output("--print-config", is_flag=True, help="Print every setting as YAML, for --config, and train nothing.")
@@ -205,6 +211,7 @@ def train(
     checkpoint_every: float,
     force: bool,
     quiet: bool,
+    log: tuple[str, ...],
     no_figures: bool,
     svg: bool,
     print_config: bool,
@@ -259,7 +266,7 @@ def train(
             say(f"{folder} is finished: {before.metrics['stopped']}; nothing is left to train")
         return 0
     with settled(plan) as plan:
-        asked = _Asked(folder, before, checkpoint_every, force, quiet, not no_figures, svg)
+        asked = _Asked(folder, before, checkpoint_every, force, quiet, log, not no_figures, svg)
         return _run(plan, asked, watch)
 
 
@@ -271,6 +278,7 @@ class _Asked(NamedTuple):
     every: float
     force: bool
     quiet: bool
+    log: tuple[str, ...]
     figures: bool
     svg: bool
 
@@ -280,11 +288,13 @@ def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
     from liouville.runs.cautions import cautions
     from liouville.runs.execute import run, trained
     from liouville.runs.folder import next_free
+    from liouville.runs.logs import loggers
     from liouville.runs.resuming import require_same
     from liouville.train import Checkpoint, Terminal
     from liouville.train.progress import silent
 
     mine = Checkpoint(asked.folder or Path(), asked.every)  # refuses a bad interval before anything is said
+    loggers(Path(), asked.log)  # and a bad name, or a package that is missing
     processes.join()
     notes: list[str] = []
     split = _loaded(plan, notes, asked.before)
@@ -318,6 +328,7 @@ def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
             resume=asked.before is not None,
             checkpoint_every=asked.every,
             processes=together,
+            log=asked.log,
             command=_command_line(),
             on_stop=parallel.deafen,
         )
