@@ -1,8 +1,9 @@
 """Does `liouville train --model M --layers N --T T --features n` learn the planar data whatever M, N, T and n are?
 
 A cell is one training by the recipe of its data with no other option. T changes no bit where it is a power of 4, which
-``--times`` shows on some cells, so every cell has one T. Cells run from cheap to dear until the time is over, --count of
-them at random with --pick; records are kept, and finished cells are not run again. With --page the table goes there.
+``--times`` shows on some cells, so every cell has one T. Cells run from cheap to dear until the time is over, or only
+--count of them, drawn with --pick; records are kept, and finished cells are not run again. With --page the table goes
+there.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import random
 import statistics
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from liouville import runs
 from liouville.runs.cautions import cautions
 from liouville.zoo import MODELS
-from tables import markdown, plain, write
+from tables import markdown, write
 
 GOALS = {"swiss-roll": 0.99, "double-circles": 0.99, "peaks": 0.975}
 DEPTHS, TIMES, WIDTHS = (16, 64, 256, 1024), (1.0, 4.0, 16.0, 64.0), (4, 8, 16, 32, 64)
@@ -81,7 +82,7 @@ def table(records: Sequence[dict], missing: Iterable[Cell]) -> str:
             continue
         scores = [100 * r["test_accuracy"] for r in mine]
         low = sorted((r for r in mine if r["test_accuracy"] < GOALS[data]), key=lambda r: r["test_accuracy"])
-        named = ", ".join(f"{r['model']} {r['features']}: {100 * r['test_accuracy']:.1f}" for r in low if not r["warned"])
+        named = ", ".join(_named(r) for r in low if not r["warned"])
         rows.append(
             [data, str(N), str(len(mine)), str(len(mine) - len(low)), str(sum(r["warned"] for r in low)),
              f"{statistics.median(scores):.1f}", f"{min(scores):.1f}", named or "none"]
@@ -92,13 +93,20 @@ def table(records: Sequence[dict], missing: Iterable[Cell]) -> str:
     return f"{markdown(HEAD, rows)}\n\n{note}"
 
 
+def _named(record: dict) -> str:
+    return f"{record['model']}, {record['features']} features: {100 * record['test_accuracy']:.1f}"
+
+
+def _kept(record: dict) -> dict:
+    return {name: value for name, value in record.items() if name not in ("T", "seconds")}
+
+
 def same(count: int, pick: int) -> str:
     """Train some cells at every T, and count those whose metrics are equal to the last digit."""
     some = random.Random(pick).sample([c for c in cells([60]) if c.cost < 5], count)
     equal, other = 0, []
     for cell in some:
-        found = {json.dumps({k: v for k, v in run(Cell(**{**asdict(cell), "T": T})).items() if k not in ("T", "seconds")})
-                 for T in TIMES}  # fmt: skip
+        found = {json.dumps(_kept(run(replace(cell, T=T)))) for T in TIMES}
         equal += len(found) == 1
         other += [f"{cell}"] * (len(found) > 1)
         print(cell, len(found), flush=True)
@@ -150,7 +158,7 @@ def _fits(cell: Cell, only: Sequence[str]) -> bool:
     """Whether each kind of fact that ``only`` names has the cell's."""
     facts = (cell.data, cell.model, str(cell.layers), f"n{cell.features}")
     known = (tuple(GOALS), tuple(MODELS), tuple(map(str, DEPTHS)), tuple(f"n{n}" for n in WIDTHS))
-    return all(fact in only or not any(name in names for name in only) for fact, names in zip(facts, known, strict=True))
+    return all(fact in only or not set(only) & set(names) for fact, names in zip(facts, known, strict=True))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What cannot work, said before it is trained: steps too few or too long for what the layers turn by, too few features."""
+"""What cannot work, said before it is trained: steps too few or too long for what layers turn by, too few features."""
 
 from __future__ import annotations
 
@@ -48,8 +48,9 @@ def _no_room(network: Network) -> str | None:
     if lift.inputs is None or lift.axis != -1 or read > lift.inputs:
         return None
     return (
-        f"the head reads {read} of {lift.features} features, no more than there are inputs. Classes that lie around each "
-        f"other are then learned less well (double circles: 96 to 98 % at 16 layers); take {4 * lift.inputs} features."
+        f"the head reads {read} of {lift.features} features, no more than there are inputs. Classes that lie around "
+        "each other are then learned less well (double circles: 96 to 98 % at 16 layers); take "
+        f"{4 * lift.inputs} features."
     )
 
 
@@ -73,7 +74,7 @@ def _too_few(flow: Flow) -> str | None:
         return (
             f"{flow.layers} layers of {_named(flow)} start with T x rate = {carried:.3g}, not {wanted:g}, at any T: "
             f"every step makes what turns grow, and {wanted:g} would grow more than {GROWTH:g}-fold. Planar data are "
-            f"learned a little less well (97 to 98 % of the Swiss roll at 16 layers); take {enough} layers or more, or "
+            f"learned a little less well (96 to 98 % of the Swiss roll at 16 layers); take {enough} layers or more, or "
             "a network of shears: h2, ms1, ms3, verlet, leapfrog."
         )
     if carried < min(wanted, _ENOUGH):

@@ -1,7 +1,7 @@
 """Are 16 and 64 layers on images as good as 4, at equal epochs and with one setting?
 
-The 3 x 3 networks of `mnist-table`, which were worse at 16 layers than at 4, with the start and the rate in the units of
-the network: Omega = 20 or what the layers carry, and a first step that moves y_N by half its size.
+The 3 x 3 networks of `mnist-table`, which were worse at 16 layers than at 4, with the start and the rate in the units
+of the network: Omega = 20 or what the layers carry, and a first step that moves y_N by half its size.
 """
 
 from __future__ import annotations
@@ -102,8 +102,9 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
         low = [N for N in middle if middle[N] < middle[min(middle)]]
         said.append(f"{activation}: {shown}" + (f"; **lower at {', '.join(map(str, low))}**." if low else "."))
     note = (
-        f"h2, 3x3 stencils on {FEATURES} channels of 14 x 14 pixels, at most {IMAGES:,} training images and {TEST:,} for "
-        f"the test, {EPOCHS} epochs of Adam, its first step {SHARE:g} of y_N. Start and share were chosen on seed 10."
+        f"h2, 3x3 stencils on {FEATURES} channels of 14 x 14 pixels, at most {IMAGES:,} training images and {TEST:,} "
+        f"for the test, {EPOCHS} epochs of Adam, its first step {SHARE:g} of y_N. Start and share were chosen on seed "
+        "10."
     )
     head = ("activation", *(f"{N} layers" for N in depths))
     return Rendering(" ".join(said), [Table("Test accuracy in percent", head, rows, note)] if rows else [])
