@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         kernels,
         operators,
         processes,
+        recurrent,
         report,
         runs,
         schemes,
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from liouville.flow import Flow
     from liouville.kernels import Auto, BatchLast, Fused, NoKernelError
     from liouville.network import Connector, Lift, Network
+    from liouville.nodes import NodeHead
     from liouville.operators import Conv, Dense, Graph
     from liouville.schemes import (
         RK4,
@@ -113,6 +115,7 @@ _HOMES = {
     "liouville.flow": ("Flow",),
     "liouville.kernels": ("Auto", "BatchLast", "Fused", "NoKernelError"),
     "liouville.network": ("Connector", "Lift", "Network"),
+    "liouville.nodes": ("NodeHead",),
     "liouville.operators": ("Conv", "Dense", "Graph"),
     "liouville.schemes": (
         "RK4",
@@ -151,6 +154,7 @@ _MODULES = {
     "kernels",
     "operators",
     "processes",
+    "recurrent",
     "report",
     "runs",
     "schemes",
@@ -186,6 +190,7 @@ __all__ = [
     "Momentum",
     "Network",
     "NoKernelError",
+    "NodeHead",
     "Normal",
     "PairField",
     "PartitionedField",
@@ -224,6 +229,7 @@ __all__ = [
     "load",
     "operators",
     "processes",
+    "recurrent",
     "regressor",
     "report",
     "reversible",

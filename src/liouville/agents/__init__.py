@@ -1,10 +1,14 @@
 """A deep network spread over the nodes of a graph, each with its own state and weights, talking to its neighbours."""
 
+from liouville.agents.cutting import node_part
 from liouville.agents.exchange import Exchange, Simulation
+from liouville.agents.export import export_node, read_part
 from liouville.agents.locality import Locality, Violation, check, derived_mask
-from liouville.agents.network import spread, to_central
+from liouville.agents.network import SpreadFlow, SpreadNetwork, spread, to_central
+from liouville.agents.parts import NodePart, Round, together
 from liouville.agents.patterns import GeneralPattern, SeparablePattern
 from liouville.agents.transport import AgentFault, Distributed
+from liouville.nodes import Placement
 
 __all__ = [
     "AgentFault",
@@ -12,11 +16,20 @@ __all__ = [
     "Exchange",
     "GeneralPattern",
     "Locality",
+    "NodePart",
+    "Placement",
+    "Round",
     "SeparablePattern",
     "Simulation",
+    "SpreadFlow",
+    "SpreadNetwork",
     "Violation",
     "check",
     "derived_mask",
+    "export_node",
+    "node_part",
+    "read_part",
     "spread",
     "to_central",
+    "together",
 ]

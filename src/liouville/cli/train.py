@@ -129,6 +129,12 @@ _penalised = options(  # the former name of --head-decay is what Gauss-Newton's 
 )
 @_output("--force", is_flag=True, help="Replace the run in --out; start more processes than there are cores.")
 @_output("--quiet", is_flag=True, help="Print the run folder and nothing else.")
+@_output(
+    "--log",
+    multiple=True,
+    metavar="csv|tensorboard",
+    help="Also write every epoch to history.csv, or for TensorBoard, in the run folder.",
+)
 @_output("--no-figures", is_flag=True, help="Draw no figures.")
 @_output("--svg", is_flag=True, help="Draw every figure as SVG, too.")
 def train(
@@ -146,6 +152,7 @@ def train(
     checkpoint_every: float,
     force: bool,
     quiet: bool,
+    log: tuple[str, ...],
     no_figures: bool,
     svg: bool,
     solver: tuple[str, ...],
@@ -192,7 +199,7 @@ def train(
             say(f"{folder} is finished: {before.metrics['stopped']}; nothing is left to train")
         return 0
     with settled(plan) as plan:
-        asked = _Asked(folder, before, checkpoint_every, force, quiet, not no_figures, svg)
+        asked = _Asked(folder, before, checkpoint_every, force, quiet, log, not no_figures, svg)
         return _run(plan, asked, watch)
 
 
@@ -204,6 +211,7 @@ class _Asked(NamedTuple):
     every: float
     force: bool
     quiet: bool
+    log: tuple[str, ...]
     figures: bool
     svg: bool
 
@@ -213,11 +221,13 @@ def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
     from liouville.runs.cautions import cautions
     from liouville.runs.execute import run, trained
     from liouville.runs.folder import next_free
+    from liouville.runs.logs import loggers
     from liouville.runs.resuming import require_same
     from liouville.train import Checkpoint, Terminal
     from liouville.train.progress import silent
 
     mine = Checkpoint(asked.folder or Path(), asked.every)  # refuses a bad interval before anything is said
+    loggers(Path(), asked.log)  # and a bad name, or a package that is missing
     processes.join()
     notes: list[str] = []
     split = _loaded(plan, notes, asked.before)
@@ -251,6 +261,7 @@ def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
             resume=asked.before is not None,
             checkpoint_every=asked.every,
             processes=together,
+            log=asked.log,
             command=_command_line(),
             on_stop=parallel.deafen,
         )

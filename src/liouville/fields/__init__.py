@@ -3,7 +3,9 @@
 from liouville.fields.activated import ActivatedField
 from liouville.fields.antisymmetric import AntisymmetricField
 from liouville.fields.base import VectorField
+from liouville.fields.driven import DrivenField, PartitionedDrivenField, driven
 from liouville.fields.dropout import DropoutField, PartitionedDropoutField, dropout
+from liouville.fields.gated import GatedAntisymmetricField
 from liouville.fields.given import PerLayer
 from liouville.fields.hamiltonian import HamiltonianField, SeparableHamiltonianField
 from liouville.fields.initial import Initial, Normal, Smooth
@@ -18,11 +20,14 @@ from liouville.fields.stochastic import StochasticField
 __all__ = [
     "ActivatedField",
     "AntisymmetricField",
+    "DrivenField",
     "DropoutField",
+    "GatedAntisymmetricField",
     "HamiltonianField",
     "Initial",
     "Normal",
     "PairField",
+    "PartitionedDrivenField",
     "PartitionedDropoutField",
     "PartitionedField",
     "PerLayer",
@@ -36,5 +41,6 @@ __all__ = [
     "StochasticField",
     "SymmetricField",
     "VectorField",
+    "driven",
     "dropout",
 ]
