@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Recurrent"]
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +60,7 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         backprop = Auto() if backprop is None else backprop  # one of its own: the repr shows its choice
-        given = [cells] if isinstance(cells, nn.Module) else list(cells)
+        given = list(cells) if isinstance(cells, Iterable) else [cells]
         self.num_layers, self.batch_first, self.bidirectional = num_layers, bool(batch_first), bool(bidirectional)
         self.dropout, self.backprop = float(dropout), backprop
         if not 0 <= dropout < 1:
