@@ -27,9 +27,8 @@ TYPED = {  # what somebody types who has not seen the question, and the page tha
     "csv": "own-data/",
     "missing values": "own-data/",
     "dataloader": "training/",
-    "resume": "training/",
+    "resume": "own-stack/",
     "which engine": "choosing/",
-    "final time": "any-time/",
     "why slow": "faq/",
     "checkpointing": "reversible-or-checkpointing/",
     "hugging face": "reversible-stacks/",
@@ -37,7 +36,8 @@ TYPED = {  # what somebody types who has not seen the question, and the page tha
     "own field": "extending/",
     "processes": "distributed/",
     "gpu": "gpu/",
-    "exploding gradients": "guarantees/",
+    "exploding gradients": "sensitivities/",
+    "gradients explode": "guarantees/",
     "certificate": "certificates/",
     "torchdiffeq": "coming-from/",
     "tab completion": "command/",
@@ -89,8 +89,11 @@ def test_every_question_is_found_by_the_search(site):
             box = driver.find_element(By.CSS_SELECTOR, "[data-md-component=search-query]")
             box.click()
             box.send_keys(question.rstrip("?"))
-            browser.wait(driver, "/matching|No /.test(document.querySelector('.md-search-result__meta').innerText)")
             links = "document.querySelectorAll('.md-search-result__item > .md-search-result__link')"
+            browser.wait(
+                driver,
+                f"{links}.length && !document.querySelector('.md-search-result__meta').innerText.startsWith('Init')",
+            )
             found = driver.execute_script(f"return [...{links}].map((a) => a.href)")
             pages = list(dict.fromkeys(re.sub(r"[?#].*", "", href).removeprefix(site) for href in found))[:FIRST]
             wanted = target.partition("#")[0].replace(".md", "/")
