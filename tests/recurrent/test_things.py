@@ -208,8 +208,9 @@ def test_a_head_on_the_last_state_learns_which_sign_came_first():
     network = SequenceNetwork(rnn, nn.Linear(16, 1))
     monitor = lv.train.GradientMonitor()
     split = lv.data.Split(x[:200], y[:200], x[200:], y[200:], name="first", classes=2)
-    settings = lv.train.Settings(epochs=12, batch_size=20, lr=0.02, seed=0)
-    history = lv.train.fit(network, split, settings, callbacks=[monitor])
+    history = lv.train.fit(
+        network, split, lv.train.Settings(epochs=12, batch_size=20, lr=0.02, seed=0), callbacks=[monitor]
+    )
     assert history.records()[-1]["accuracy"] > 0.9
     assert not monitor.flags and all(len(r.norms) == 21 for r in monitor.records)
 
