@@ -23,7 +23,7 @@ from liouville.cli.help import Command, section
 from liouville.cli.options import INTEGERS
 from liouville.cli.output import say
 from liouville.cli.own import Words, note
-from liouville.cli.planning import numbers, plan_of
+from liouville.cli.planning import numbers, of_one_network, plan_of
 from liouville.environment import is_first, require_environment, several
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ def train(
         raise BadInput("--resume goes on with a run in its own folder; leave --out, --like, --preset and --config out.")
     if like is not None and config is not None:
         raise BadInput("--like and --config both say where to start from; give one of them.")
-    before = None if resume is None else Run.open(resume)
+    before = None if resume is None else of_one_network(Run.open(resume))
     folder = Path(out) if out is not None else None if before is None else before.path
     if folder is not None and before is None and is_first() and not print_config:
         require_free(folder, force)

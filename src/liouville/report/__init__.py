@@ -3,6 +3,7 @@
 from liouville.report.figures import draw_all
 from liouville.report.images import hardest_mistakes
 from liouville.report.motion import features_in_motion
+from liouville.report.nodes import communication_graph
 from liouville.report.phase import phase_planes
 from liouville.report.plane import decision_regions, features_at_depths
 from liouville.report.regions import spectra_over_regions
@@ -17,6 +18,7 @@ from liouville.report.style import save
 from liouville.report.training import predictions, training_curves
 
 __all__ = [
+    "communication_graph",
     "decision_regions",
     "draw_all",
     "features_at_depths",

@@ -33,21 +33,13 @@ from liouville.documents import conform, read, read_lines
 from liouville.facts import Facts, Written
 from liouville.network import Network
 from liouville.runs.certifying import damaged, drawn, label, measured, sound
+from liouville.runs.files import CERTIFICATE, CHECKPOINT, CONFIG, FIGURES, HISTORY, LOCK, METRICS, MODEL
 from liouville.runs.plan import Plan
+from liouville.runs.spread import Spread
 from liouville.train import History
 from liouville.version import __version__
 
 FORMAT = "liouville-run-1"
-CERTIFICATE, CHECKPOINT, CONFIG, HISTORY, LOCK, METRICS, MODEL, FIGURES = (
-    "certificate.json",
-    "checkpoint.safetensors",
-    "config.json",
-    "history.jsonl",
-    "lock",
-    "metrics.json",
-    "model.safetensors",
-    "figures",
-)
 
 
 class _Config(TypedDict):
@@ -82,7 +74,7 @@ class Run:
         ...     Run.open(tempfile.mkdtemp())
         ... except FileNotFoundError as error:
         ...     print(str(error).split(": ")[1])
-        it has no config.json; give a folder that `liouville train` wrote.
+        it has no config.json; give a folder that `liouville train` or `liouville agents` wrote.
     """
 
     path: Path | None
@@ -103,7 +95,8 @@ class Run:
             raise FileNotFoundError(f"there is no run folder {path}.")
         if not (path / CONFIG).is_file():
             raise FileNotFoundError(
-                f"{path} is not a run: it has no {CONFIG}; give a folder that `liouville train` wrote."
+                f"{path} is not a run: it has no {CONFIG}; give a folder that `liouville train` or `liouville agents` "
+                "wrote."
             )
         config = read(path / CONFIG)
         conform(config, dict[str, Any], file=path / CONFIG)
@@ -123,6 +116,18 @@ class Run:
             return Plan.from_dict(self.config["plan"], self._version())
         except ValueError as error:
             raise ValueError(f"{self._file(CONFIG)}: {error}") from error
+
+    @property
+    def command(self) -> Literal["train", "agents"]:
+        """The sub-command that wrote it, and goes on with it."""
+        return "agents" if "agents" in self.config else "train"
+
+    @property
+    def asked(self) -> Plan | Spread:
+        """The plan; of agents with the graph that its network is spread over."""
+        if self.command == "train":
+            return self.plan
+        return Spread.of_config(self.config, self._file(CONFIG), self._version())
 
     @property
     def finished(self) -> bool:
@@ -147,7 +152,7 @@ class Run:
         if not path.is_file():
             raise FileNotFoundError(
                 f"{self.path} has no {MODEL}: its training did not come to an end; "
-                f"`liouville train --resume {self.path}` goes on with it."
+                f"`liouville {self.command} --resume {self.path}` goes on with it."
             )
         network = load(path)
         if not isinstance(network, Network):
@@ -178,15 +183,15 @@ class Run:
         Raises:
             FileNotFoundError: as `network`.
         """
-        plan, split = self.plan, None if self.trained is None else self.trained.split
+        asked, split = self.asked, None if self.trained is None else self.trained.split
         try:
             network = self._trained().network if self.path is None else load(self.path / MODEL).to(device)
         except DamagedModelError as error:
             return damaged(self._file(MODEL), str(error))
         if split is None:
-            split = drawn(plan)
+            split = drawn(asked)
         files = () if self.path is None else (sound(),)
-        return measured(network, split, *files, label(plan, self.config["data"], network, split))
+        return measured(network, split, *files, label(asked, self.config["data"], network, split))
 
     def edited(self, network: Network) -> list[str]:
         """What ``config.json`` says of the data otherwise than the file of `network`, or than it was written."""
