@@ -3,6 +3,7 @@
 from liouville.fields.activated import ActivatedField
 from liouville.fields.antisymmetric import AntisymmetricField
 from liouville.fields.base import VectorField
+from liouville.fields.driven import DrivenField, PartitionedDrivenField, driven
 from liouville.fields.dropout import DropoutField, PartitionedDropoutField, dropout
 from liouville.fields.given import PerLayer
 from liouville.fields.hamiltonian import HamiltonianField, SeparableHamiltonianField
@@ -17,11 +18,13 @@ from liouville.fields.stochastic import StochasticField
 __all__ = [
     "ActivatedField",
     "AntisymmetricField",
+    "DrivenField",
     "DropoutField",
     "HamiltonianField",
     "Initial",
     "Normal",
     "PairField",
+    "PartitionedDrivenField",
     "PartitionedDropoutField",
     "PartitionedField",
     "PerLayer",
@@ -34,5 +37,6 @@ __all__ = [
     "StochasticField",
     "SymmetricField",
     "VectorField",
+    "driven",
     "dropout",
 ]

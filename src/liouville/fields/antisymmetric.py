@@ -55,6 +55,8 @@ class AntisymmetricField(ActivatedField):
         True
     """
 
+    biases = (("b",),)
+
     def __init__(
         self,
         features: int,

@@ -111,6 +111,9 @@ class VectorField(nn.Module, ABC):
     degrees: Degrees | None = None
     """Of a field whose time is a unit: T, K and y_0 give the network, step by step, that t^r T, K/t and t^a y_0 give,
     for every t > 0, with everything else as it is. None where no power of K does that, as beside diffusion."""
+    biases: tuple[tuple[str, ...], ...] = ((),)
+    """The entries of theta() that are added inside the activation, for each velocity: of forward, or of p_dot and
+    q_dot. An input drives a field through them (`DrivenField`); a velocity reads no other bias than its own."""
     weight_unit: float = 1.0
     """What its matrices are counted in by `liouville.train.Settings` with ``rates="scaled"``: the factor of
     `liouville.zoo.scaled_start`. 1 for a field that nobody has scaled."""

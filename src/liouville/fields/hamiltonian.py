@@ -111,6 +111,7 @@ class HamiltonianField(ActivatedField):
 
     J: Tensor
     J_raw: nn.Parameter
+    biases = (("b",),)
     scaling = Scaling(("K",), 2)
     degrees = Degrees(("K",), rate=2)
 
@@ -225,6 +226,7 @@ class SeparableHamiltonianField(PartitionedField, ActivatedField):
     """
 
     X: Tensor | None
+    biases = (("b_q",), ("b_p",))
     scaling = Scaling(("K_p", "K_q"), 2)
     degrees = Degrees(("K_p", "K_q"), rate=2)
 

@@ -66,6 +66,11 @@ class SecondOrderField(PartitionedField):
         return None if own is None or own.rate % 2 else own._replace(rate=own.rate // 2)
 
     @property
+    def biases(self) -> tuple[tuple[str, ...], ...]:  # type: ignore[override]
+        """The force's."""
+        return (*self.force.biases, ())
+
+    @property
     def weight_unit(self) -> float:  # type: ignore[override]
         """The force's own."""
         return self.force.weight_unit

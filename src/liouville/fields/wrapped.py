@@ -101,6 +101,11 @@ class Wrapped(VectorField):
         return degrees_of(self.field)
 
     @property
+    def biases(self) -> tuple[tuple[str, ...], ...]:  # type: ignore[override]
+        """The field's own."""
+        return self.field.biases
+
+    @property
     def weight_unit(self) -> float:  # type: ignore[override]
         """The field's own."""
         return self.field.weight_unit
