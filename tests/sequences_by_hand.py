@@ -34,7 +34,7 @@ def euler(kind, **more):
 SHEARS = {
     "separable": separable,
     "separable-relu": lambda n: separable(n, activation="relu"),
-    "separable-unequal": lambda n: separable(n, p_features=n // 3 + 1) if n > 2 else separable(n),
+    
     "pair": pair,
     "pair-rectangular": lambda n: pair(n, p_features=n // 3 + 1) if n > 2 else pair(n),
     "pair-relu": lambda n: pair(n, activation="relu"),

@@ -113,7 +113,6 @@ class Forced(Structure):
         *((name, c_int64) for name in ("kind", "rows", "columns")),
         *((name, c_void_p) for name in ("K", "G", "b", "W")),
         *((name, c_void_p) for name in ("K_gradient", "G_gradient", "b_gradient", "W_gradient")),
-        ("forcing", Series),
     )
 
 
@@ -122,7 +121,7 @@ class Traced(Structure):
 
     _fields_ = (
         ("width", c_int64),
-        *((name, Array) for name in ("value", "costate", "start")),
+        *((name, Array) for name in ("value", "costate", "grid", "start")),
         *((name, Series) for name in ("output", "given")),
     )
 
@@ -143,8 +142,10 @@ class SequenceRun(Structure):
         ("input_sample", c_int64),
         ("segment", c_int64),
         ("kept", c_void_p),
-        ("error", c_double),
-        ("size", c_double),
+        *((name, c_double) for name in ("spacing", "limit")),
+        ("left_range", c_int64),
+        ("checksum", c_uint64),
+        *((name, c_double) for name in ("error", "size")),
     )
 
 

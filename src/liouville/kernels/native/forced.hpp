@@ -1,15 +1,14 @@
 // A velocity of a sequence in one thread: its packed weights, its work of some steps, and the sums of its gradients.
 //
-//   v = sigma(u),  K^T sigma(u),  G^T sigma(u)  or  x,      u = K x + b + W input_t + forcing_t
+//   v = sigma(u),  K^T sigma(u),  G^T sigma(u)  or  x,      u = K x + b + W input_t
 //
 // An event is one use of the velocity in a step: x, a = sigma(u), d = step (...) sigma'(u) and g, the costate of the
 // moved part, are kept for some steps, and then all their outer products are one product each:
 //
-//   g_K += d x^T + (step a) g^T        g_b, g_forcing += d        g_W += d input^T        g_input = W^T d
+//   g_K += d x^T + (step a) g^T        g_b += d        g_W += d input^T        g_input = W^T d
 #pragma once
 
 #include "activation.hpp"
-#include "block.hpp"
 #include "problem.h"
 #include "rows.hpp"
 #include "workspace.hpp"
@@ -37,7 +36,7 @@ struct Counter {
 template <class T>
 struct Step {
     int64_t samples;
-    const T *forth, *back;  // of each sample, factor * h and its negative
+    const T* factor;  // of each sample
 };
 
 template <class T, class Sigma>
@@ -108,15 +107,9 @@ public:
         std::memset(sum_b_, 0, inner() * sizeof(T));
     }
 
-    /// u = b + forcing of one step.
-    void bias(int64_t t, Range lot, T* to) const {
-        const auto* forcing = static_cast<const T*>(v_->forcing.in);
-        for (int64_t s = 0; s < lot.count; ++s, to += inner()) {
-            std::memcpy(to, b_, inner() * sizeof(T));
-            if (!forcing) continue;
-            const T* row = forcing + t * v_->forcing.time + (lot.first + s) * v_->forcing.sample;
-            for (int64_t j = 0; j < inner_; ++j) to[j] += row[j];
-        }
+    /// u = b, in `rows` rows.
+    void bias(int64_t rows) const {
+        for (int64_t r = 0; r < rows; ++r) std::memcpy(u + r * inner(), b_, inner() * sizeof(T));
     }
 
     bool reads_input() const { return inputs_ > 0; }
@@ -132,20 +125,18 @@ public:
         for (T* end = a + samples * inner(); a < end; a += lanes<T>) store(a, Sigma::template value<T>(load(a)));
     }
 
-    /// y += step v, after a.
-    void shift(const T* x, const T* a, T* y, const T* step, int64_t samples) const {
-        if (turns_) return rows_product<T>({a, inner()}, samples, {outward_, inner_, out()}, Move<T>{y, out(), step});
+    /// Moves by v, after a.
+    template <class Mover>
+    void shift(const T* x, const T* a, int64_t samples, const Mover& move) const {
+        if (turns_) return rows_product<T>({a, inner()}, samples, {outward_, inner_, out()}, move);
         const T* v = drifts ? x : a;
-        for (int64_t s = 0; s < samples; ++s) {
-            const Vec<T> by = broadcast(step[s]);
-            for (const T* end = y + out(); y < end; y += lanes<T>, v += lanes<T>)
-                store(y, fma<T>(by, load(v), load(y)));
-        }
+        for (int64_t s = 0; s < samples; ++s)
+            for (int64_t at = 0; at < out(); at += lanes<T>, v += lanes<T>) move(s, at, load(v));
     }
 
     /// The derivative of an event: g_x += step (dv/dx)^T g_y, after a. `x` and `g_y` are kept where a gradient needs them.
     void pull(int64_t event, const T* x, const T* g_y, T* g_x, const Step<T>& step) {
-        if (drifts) return shift(g_y, nullptr, g_x, step.forth, step.samples);
+        if (drifts) return shift(g_y, nullptr, step.samples, Move<T>{g_x, in(), step.factor});
         const int64_t samples = step.samples, at = event * samples;
         T *a = this->a + at * inner(), *d = this->d + at * inner(), *kept = this->x + at * in();
         const bool whole = to_.K && v_->kind == LV_GRADIENT;
@@ -154,7 +145,7 @@ public:
         if (turns_) rows_product<T>({g_y, out()}, samples, {inward_, out_, inner()}, Set<T>{d, inner()});
         const T* w = turns_ ? d : g_y;
         for (int64_t s = 0, k = 0; s < samples; ++s) {
-            const Vec<T> by = broadcast(step.forth[s]);
+            const Vec<T> by = broadcast(step.factor[s]);
             for (const int64_t end = k + inner(); k < end; k += lanes<T>) {
                 const Vec<T> sigma = load(a + k);
                 store(d + k, by * (load(w + k) * Sigma::template derivative<T>(sigma)));
@@ -164,7 +155,7 @@ public:
         rows_product<T>({d, inner()}, samples, {backward_, inner_, in()}, Add<T>{g_x, in()});
     }
 
-    /// Adds the events of `steps` steps to the sums; u then holds the gradient of the forced bias, in rows of samples.
+    /// Adds the events of `steps` steps to the sums; u then holds the gradient of b + W input, in rows of samples.
     void collect(int64_t steps, int64_t samples) {
         if (drifts) return;
         const int64_t events = steps * per * samples;
@@ -200,14 +191,6 @@ public:
     /// After `collect`: adds the gradient of the input.
     void to_input(int64_t rows, T* to) const {
         rows_product<T>({u, inner()}, rows, {W_back_, inner_, padded<T>(inputs_)}, Add<T>{to, padded<T>(inputs_)});
-    }
-
-    /// After `collect`: the gradient of the forcing of one step, whose rows begin at number `first`.
-    void to_forcing(int64_t t, Range lot, int64_t first) const {
-        auto* forcing = static_cast<T*>(v_->forcing.out);
-        for (int64_t s = 0; forcing && s < lot.count; ++s)
-            std::memcpy(forcing + t * v_->forcing.time + (lot.first + s) * v_->forcing.sample,
-                        u + (first + s) * inner(), inner_ * sizeof(T));
     }
 
     /// Adds the sums to those of the thread.

@@ -88,15 +88,14 @@ typedef struct {
 
 /* A velocity of a sequence: one weight over time, and a bias that the inputs force,
  *
- *   b_t = b + W input_t + forcing_t.
+ *   b_t = b + W input_t.
  *
- * K (rows, columns), W (u, inputs) and b (u), with u = columns for LV_TRANSPOSED and rows elsewhere. Any of G, W, b, and
- * the forcing may be null where the formula or the caller has none; LV_DRIFT has none of them. */
+ * K (rows, columns), W (u, inputs) and b (u), with u = columns for LV_TRANSPOSED and rows elsewhere. W may be null, and
+ * G where the formula has none; LV_DRIFT has no weights. */
 typedef struct {
     int64_t kind, rows, columns;
     const void *K, *G, *b, *W;
     void *K_gradient, *G_gradient, *b_gradient, *W_gradient;
-    lv_series forcing; /* `in` is read; `out` gets its gradient, with the same strides */
 } lv_forced;
 
 /* One part of the state over time. */
@@ -104,6 +103,7 @@ typedef struct {
     int64_t width;
     lv_array value;   /* forward: y_0 and y_T; backward: y_T, null where `output` has it */
     lv_array costate; /* of y_T, null where the final state has none; of y_0 */
+    lv_array grid;    /* exact runs only: the integers of y_T, written forward and read backward */
     lv_array start;   /* backward: y_0 */
     lv_series output; /* y_1 ... y_T: written forward, where asked for; read backward, where they were kept */
     lv_series given;  /* backward: the costates of y_1 ... y_T; may be null */
@@ -116,7 +116,7 @@ typedef struct {
  * where the source is the other one of two parts, or the same one of a single part: forward Euler.
  *
  * The backward pass reads the states that were kept, all as `output` or every segment-th as `kept`, and else inverts
- * the shears. A single part cannot be inverted: it needs `output` or `kept`. */
+ * the shears, on the grid of `spacing` in exact runs. A single part cannot be inverted: it needs `output` or `kept`. */
 typedef struct {
     int64_t type, activation, threads, batch, steps, stages, parts, inputs;
     lv_traced part[2];
@@ -128,5 +128,8 @@ typedef struct {
     int64_t input_time, input_sample;
     int64_t segment;
     void* kept;               /* ((steps - 1) / segment, batch, width), for a single part; may be null */
-    double error, size;       /* backward, by inversion: as of shears */
+    double spacing, limit;    /* as of shears; only where no `output` is kept */
+    int64_t left_range;
+    uint64_t checksum;
+    double error, size;       /* by inversion, as of shears; exact, forward: size is the largest entry of all states */
 } lv_sequence_run;

@@ -9,7 +9,7 @@
 // wait for the one before.
 #pragma once
 
-#include "tiles.hpp"
+#include "block.hpp"
 
 namespace LV_ISA {
 
@@ -77,6 +77,25 @@ struct Move {
 
     void operator()(int64_t i, int64_t at, Vec<T> sum) const {
         store(to + i * row + at, fma<T>(broadcast(step[i]), sum, load(to + i * row + at)));
+    }
+};
+
+/// The same on the grid: a row of integers moves by whole numbers, and its floating-point image with it.
+template <class T>
+struct MoveRounded {
+    T* to;
+    Integer<T>* z;
+    int64_t row;
+    const T* step;  // over the spacing
+    T spacing, limit;
+    IntegerVec<T>* left;
+    Vec<T>* largest;
+
+    void operator()(int64_t i, int64_t at, Vec<T> sum) const {
+        T* image = to + i * row + at;
+        Rounded<T>{image, z + i * row + at, step[i], spacing, limit, left}(0, sum);
+        const Vec<T> x = load(image);
+        *largest = *largest < x ? x : *largest < -x ? -x : *largest;
     }
 };
 
