@@ -125,6 +125,7 @@ _FIELDS = {
     "antisymmetric-shared": lambda g: lv.AntisymmetricField(4, N, shared=True, init=RANDOM, generator=g),
     "antisymmetric-graph": lambda g: lv.AntisymmetricField(6, N, operator=ONE_WAY, init=RANDOM, generator=g),
     "antisymmetric-images": lambda g: lv.AntisymmetricField(4, N, gamma=0.1, **_images(), generator=g),
+    "antisymmetric-gated": lambda g: lv.fields.GatedAntisymmetricField(4, N, gamma=0.2, init=RANDOM, generator=g),
     "residual": lambda g: lv.ResidualField(4, N, init=RANDOM, generator=g),
     "residual-relu": lambda g: lv.ResidualField(4, N, activation="relu", scalar_bias=True, init=RANDOM, generator=g),
     "residual-graph": lambda g: lv.ResidualField(3, N, operator=ONE_WAY, init=RANDOM, generator=g),
@@ -187,6 +188,36 @@ def field(name, seed=0):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _FIELDS[name](generator(seed)).double()
+
+
+INPUTS = 2  # the width of what drives a field
+DRIVEN = {
+    "separable": lambda g: lv.SeparableHamiltonianField(4, 1, init=RANDOM, generator=g),
+    "separable-X": lambda g: lv.SeparableHamiltonianField(
+        5, 1, X=_rect_X(), p_features=2, hidden=3, init=RANDOM, generator=g
+    ),
+    "pair": lambda g: lv.PairField(5, 1, p_features=2, init=RANDOM, generator=g),
+    "pair-scalar": lambda g: lv.PairField(4, 1, scalar_bias=True, init=RANDOM, generator=g),
+    "second-order": lambda g: lv.SecondOrderField(lv.SymmetricField(2, 1, hidden=3, init=RANDOM, generator=g)),
+    "hamiltonian": lambda g: lv.HamiltonianField(4, 1, hidden=3, init=RANDOM, generator=g),
+    "antisymmetric": lambda g: lv.AntisymmetricField(4, 1, gamma=0.1, scalar_bias=True, init=RANDOM, generator=g),
+    "gated": lambda g: lv.fields.GatedAntisymmetricField(4, 1, init=RANDOM, generator=g),
+    "residual": lambda g: lv.ResidualField(3, 1, init=RANDOM, generator=g),
+    "semidefinite": lambda g: lv.SecondOrderField(lv.SemidefiniteField(2, 1, init=RANDOM, generator=g)),
+    "graph": lambda g: lv.SeparableHamiltonianField(8, 1, operator=PATH, init=RANDOM, generator=g),
+}
+
+
+def driven(name, seed=0):
+    """A fresh field of one layer, driven by an input."""
+    g = generator(seed)
+    return lv.fields.driven(DRIVEN[name](g), INPUTS, generator=g).double()
+
+
+def cell(name, scheme, inputs=INPUTS, h=0.3, seed=0):
+    """A fresh cell of the same field."""
+    g = generator(seed)
+    return lv.recurrent.Cell(inputs, DRIVEN[name](g), scheme, h, generator=g).double()
 
 
 def inputs(of, batch=3, seed=1):
@@ -276,6 +307,7 @@ def everything():
         *OPERATORS.values(),
         *ACTIVATIONS.values(),
         *(field(name) for name in FIELDS),
+        *(driven(name) for name in DRIVEN),
         *SCHEMES.values(),
         *BACKPROPS.values(),
         lv.Fused(),  # which needs the native library to run: its laws are in kernels/, as the next one's

@@ -5,6 +5,7 @@ from liouville.fields.antisymmetric import AntisymmetricField
 from liouville.fields.base import VectorField
 from liouville.fields.driven import DrivenField, PartitionedDrivenField, driven
 from liouville.fields.dropout import DropoutField, PartitionedDropoutField, dropout
+from liouville.fields.gated import GatedAntisymmetricField
 from liouville.fields.given import PerLayer
 from liouville.fields.hamiltonian import HamiltonianField, SeparableHamiltonianField
 from liouville.fields.initial import Initial, Normal, Smooth
@@ -20,6 +21,7 @@ __all__ = [
     "AntisymmetricField",
     "DrivenField",
     "DropoutField",
+    "GatedAntisymmetricField",
     "HamiltonianField",
     "Initial",
     "Normal",

@@ -55,7 +55,7 @@ class AntisymmetricField(ActivatedField):
         True
     """
 
-    biases = (("b",),)
+    biases: tuple[tuple[str, ...], ...] = (("b",),)
 
     def __init__(
         self,

@@ -40,7 +40,7 @@ def driven(field: VectorField, inputs: int, *, generator: torch.Generator | None
     Examples:
         >>> from liouville.fields import SeparableHamiltonianField
         >>> driven(SeparableHamiltonianField(4, layers=1), inputs=3).theta()._fields
-        ('K_p', 'K_q', 'b_p', 'b_q', 'W_b_p', 'W_b_q')
+        ('K_p', 'K_q', 'b_p', 'b_q', 'W_b_q', 'W_b_p')
     """
     return (PartitionedDrivenField if isinstance(field, PartitionedField) else DrivenField)(
         field, inputs, generator=generator
@@ -83,7 +83,7 @@ class DrivenField(Wrapped):
 
     def inner(self, theta: Theta) -> Theta:
         """The weights of the inner field among these."""
-        return type(self.field.theta())(*theta[: len(theta) - len(self._names)])
+        return self._kind(*theta[: len(self._kind._fields)])
 
     def forward(self, y: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
         """tau f(y; theta_u), of the arguments u and tau."""
@@ -107,11 +107,12 @@ class DrivenField(Wrapped):
         tau: Tensor | None = None,
     ) -> Tensor:
         forced = {name: F.linear(u, getattr(theta_j, f"W_{name}"), getattr(theta_j, name)) for name in names}
-        v = velocity(x, self._kind(*theta_j[: len(theta_j) - len(self._names)])._replace(**forced))
+        v = velocity(x, self.inner(theta_j)._replace(**forced))
         return v if tau is None else tau * v
 
     @functools.cached_property
     def _kind(self) -> Any:
+        """The type of the inner field's theta."""
         return type(self.field.theta())
 
     def rate(self, theta: Theta) -> Tensor:
