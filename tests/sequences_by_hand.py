@@ -3,10 +3,7 @@
 import torch
 
 import liouville as lv
-from liouville.kernels.sequence import plan_for, run_of, sequence
-from measure import generator, near, randn
-
-H = 0.3
+from measure import generator
 
 
 def separable(n, **more):

@@ -67,8 +67,8 @@ def _sequence(
     """The final parts, the trajectory and the states kept."""
     run = _decoded(code, factors)
     state = (p, q)[: len(run.velocities)]
-    (first, *second), trajectory, kept = call.forward(run, state, u, tau, weights, traces, True)
-    return first, second[0] if second else p.new_empty(0), trajectory, kept
+    found = call.forward(run, state, u, tau, weights, traces=traces, keep=True)
+    return found.final[0], found.final[1] if len(state) == 2 else p.new_empty(0), found.trajectory, found.kept
 
 
 @_sequence.register_fake
@@ -106,7 +106,9 @@ def _sequence_backward(
     """Gradients of the first state, u and the weights; an empty tensor for each that is not needed."""
     run = _decoded(code, factors)
     *costate, along = costates
-    gradients, _ = call.backward(run, start, final, trajectory, kept, costate, along, u, tau, weights, needed)
+    found = call.Forward(final, trajectory, kept, [], 0, False, 0.0)
+    threads = torch.get_num_threads()
+    gradients = call.backward(run, start, found, costate, along, u, tau, weights, needed, threads=threads).gradients
     return [u.new_empty(0) if g is None else g for g in gradients]
 
 
@@ -129,7 +131,7 @@ def _(
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     p, q, u, tau, weights, _, ctx.code, ctx.factors = inputs
-    ctx.parts, ctx.has_tau = _decoded(ctx.code, ctx.factors).velocities.__len__(), tau is not None
+    ctx.parts, ctx.has_tau = len(_decoded(ctx.code, ctx.factors).velocities), tau is not None
     ctx.needed = [x.requires_grad for x in ((p, q)[: ctx.parts] + (u, *weights))]
     ctx.save_for_backward(p, q, *output, u, *(() if tau is None else (tau,)), *weights)
 

@@ -2,7 +2,7 @@ r"""Which pairs of scheme and field have a kernel over time, and their descripti
 
 from __future__ import annotations
 
-__all__ = ["SequencePlan", "Velocity", "plan_for"]
+__all__ = ["SequencePlan", "Velocity", "plan_for", "planned"]
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -10,6 +10,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from liouville.fields.base import Theta, VectorField
+from liouville.fields.bound import original
+from liouville.fields.driven import DrivenField
 from liouville.fields.hamiltonian import HamiltonianField
 from liouville.fields.residual import ResidualField, SemidefiniteField, SymmetricField
 from liouville.fields.secondorder import SecondOrderField
@@ -17,6 +19,7 @@ from liouville.kernels.table import (
     GRADIENT,
     PLAIN,
     EulerPlan,
+    ShearPlan,
     activation_code,
     kernel_for,
     no_kernel,
@@ -50,6 +53,21 @@ class SequencePlan(NamedTuple):
     velocities: tuple[Velocity, ...]
     stages: tuple[tuple[int, float], ...]
     weights: Callable[[Theta], Sequence[Tensor]]
+
+    @property
+    def inverts(self) -> bool:
+        """Whether the steps are shears, which the backward pass can undo."""
+        return len(self.velocities) == 2
+
+
+def planned(scheme: Scheme, field: VectorField, device: str | None) -> ShearPlan | EulerPlan | SequencePlan:
+    """The plan of a pair in depth, or in time where an input drives the field; as `kernel_for`."""
+    own = original(field)
+    if not isinstance(own, DrivenField):
+        return kernel_for(scheme, field, device)
+    if device not in (None, "cpu"):
+        raise no_kernel(f"{type(scheme).__name__} on a {type(own.field).__name__} that an input drives on {device}")
+    return plan_for(scheme, own.field)
 
 
 def plan_for(scheme: Scheme, field: VectorField) -> SequencePlan:
