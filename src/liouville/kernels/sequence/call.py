@@ -50,7 +50,8 @@ class Forward(NamedTuple):
 class Backward(NamedTuple):
     """Gradients of the first state's parts, u and the weights, where needed; what the rebuilt first state shows.
 
-    drift: its distance from the true one, over the largest entry, 0 where states were read; checksum: of an exact run.
+    drift: its distance from the true one over the largest entry of the first and the last state, 0 where states were
+    read; checksum: of an exact run.
     """
 
     gradients: list[Tensor | None]
@@ -157,8 +158,14 @@ def backward(
         native.input_time, native.input_sample = to_u.stride()[:2]
     native.kept = pointer(found.kept) if found.kept.numel() else None
     library().lv_sequence_backward(ctypes.byref(native))
-    drift = 0.0 if grid else native.error / max(native.size, torch.finfo(u.dtype).tiny)
-    return Backward(gradients, drift, native.checksum)
+    return Backward(gradients, 0.0 if grid else _relative(native, final), native.checksum)
+
+
+def _relative(native: SequenceRun, final: Sequence[Tensor]) -> float:
+    """The error of the rebuilt first state over its largest entry, or the last state's: the first is often zero."""
+    if not native.error:
+        return 0.0
+    return float(native.error / max(native.size, *(float(x.abs().max()) for x in final)))
 
 
 def _native(
