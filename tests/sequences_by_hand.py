@@ -75,7 +75,9 @@ def outcome(engine, scheme, field, u, tau=None, traces=False, needed=lambda k: T
     final, trajectory = run(engine, scheme, field, tuple(leaves[:-1]), leaves[-1], tau, traces)
     loss = sum((x.square() + torch.sin(3 * x)).sum() for x in final)
     if traces:
-        loss = loss + (trajectory.cos() * torch.linspace(0, 1, trajectory.numel(), dtype=dtype).view_as(trajectory)).sum()
+        loss = (
+            loss + (trajectory.cos() * torch.linspace(0, 1, trajectory.numel(), dtype=dtype).view_as(trajectory)).sum()
+        )
     wanted = [x for x in (*leaves, *weights) if x.requires_grad]
     found = iter(torch.autograd.grad(loss, wanted) if wanted else ())
     gradients = [next(found) if x.requires_grad else None for x in (*leaves, *weights)]

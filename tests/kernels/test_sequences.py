@@ -12,7 +12,7 @@ from liouville.kernels.sequence import call, ops
 from liouville.kernels.sequence.engine import _sent
 from liouville.kernels.sequence.plan import planned
 from measure import far, generator, near, randn
-from sequences_by_hand import EULER, FIELDS, H, SHEARS, equal, outcome, run, start, with_input
+from sequences_by_hand import FIELDS, SHEARS, H, equal, outcome, run, start, with_input
 from turns import one_in
 
 pytestmark = pytest.mark.skipif(not is_built(), reason="the native kernel is not built")
@@ -98,13 +98,21 @@ def test_shapes_of_the_batch(name, shape):
 def test_layouts(name):
     """Batch first, every other feature, one row for all samples, one number for all steps."""
     field, wide = with_input(name, 6, 3), randn(7, 20, 6)
-    for u in (wide.transpose(0, 1)[..., :3], wide.transpose(0, 1)[..., ::2], wide[:1, :, :3].transpose(0, 1).expand(20, 7, 3)):
+    for u in (
+        wide.transpose(0, 1)[..., :3],
+        wide.transpose(0, 1)[..., ::2],
+        wide[:1, :, :3].transpose(0, 1).expand(20, 7, 3),
+    ):
         case = (scheme_of(name), field, u)
         for traces in (False, True):
             equal(outcome(lv.Fused(), *case, None, traces), outcome(lv.Stored(), *case, None, traces), 200)
     whole = randn(7, 24)
     parts = tuple(whole[:, k * 12 : k * 12 + 2 * x.shape[1] : 2] for k, x in enumerate(start(field, (7,))))
-    near(run(lv.Fused(), scheme_of(name), field, parts, u)[0][0], run(lv.Stored(), scheme_of(name), field, parts, u)[0][0], 1e-12)
+    near(
+        run(lv.Fused(), scheme_of(name), field, parts, u)[0][0],
+        run(lv.Stored(), scheme_of(name), field, parts, u)[0][0],
+        1e-12,
+    )
 
 
 def test_costates_in_any_layout():
@@ -199,7 +207,7 @@ def test_an_exact_run_whose_numbers_leave_every_grid_is_refused():
     with torch.no_grad():
         field.field.K_p.fill_(30.0)
         field.field.K_q.fill_(30.0)
-    with pytest.raises(ArithmeticError, match="beyond the range|not finite"):
+    with pytest.raises(ArithmeticError, match=r"beyond the range|not finite"):
         outcome(lv.Fused(exact=True), lv.SymplecticEuler(), field, randn(400, 2, 1))
 
 
@@ -220,7 +228,9 @@ def test_the_operators_keep_torchs_contract(name):
         leaves = [w.clone().requires_grad_() for w in weights]
         tests = ("test_schema", "test_faketensor", "test_autograd_registration", "test_aot_dispatch_static")
         torch.library.opcheck(
-            ops._sequence, (p, q, u.clone().requires_grad_(), tau[..., 0], leaves, traces, code, factors), test_utils=tests
+            ops._sequence,
+            (p, q, u.clone().requires_grad_(), tau[..., 0], leaves, traces, code, factors),
+            test_utils=tests,
         )
 
 
@@ -260,7 +270,10 @@ def test_auto_takes_the_kernel_exactly_where_many_steps_would_lose_digits():
 
 
 def test_what_has_no_kernel_is_refused_and_named():
-    for kind, more in ((lv.SeparableHamiltonianField, {"X": torch.ones(2, 2)}), (lv.PairField, {"activation": "softplus"})):
+    for kind, more in (
+        (lv.SeparableHamiltonianField, {"X": torch.ones(2, 2)}),
+        (lv.PairField, {"activation": "softplus"}),
+    ):
         with pytest.raises(lv.NoKernelError, match=r"Stored\(\)"):
             lv.recurrent.Recurrent(
                 lv.recurrent.Cell(2, kind(4, 1, **more), lv.SymplecticEuler(), h=0.1), backprop=lv.Fused()

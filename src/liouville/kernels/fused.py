@@ -118,9 +118,7 @@ class Fused(Backprop):
         broken = self.exact and not traces and torch.compiler.is_compiling()  # as in `run_plan`
         return torch.compiler.disable(run)() if broken else run()
 
-    def run_plan(
-        self, plan: Plan, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float
-    ) -> State:
+    def run_plan(self, plan: Plan, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
         """The same, with a given plan of the pair."""
         if isinstance(plan, SequencePlan):
             return self._over_time(plan, scheme, field, state, theta, h, traces=False)[0]

@@ -117,9 +117,7 @@ def _archived(name: str) -> Sequences:
 
     (x_train, y_train, n_train), (x_test, y_test, n_test) = padded(a), padded(b)
     unequal = bool((n_train != steps).any() or (n_test != steps).any())
-    return Sequences(
-        x_train, y_train, x_test, y_test, n_train if unequal else None, n_test if unequal else None
-    )
+    return Sequences(x_train, y_train, x_test, y_test, n_train if unequal else None, n_test if unequal else None)
 
 
 def _read(path: Path) -> tuple[list[tuple[Tensor, str]], list[str]]:

@@ -86,7 +86,8 @@ def _classes(config: Config, task: Task) -> dict[str, Any]:
     data, generator = load(config.task, config.seed), torch.Generator().manual_seed(config.seed)
     order = torch.randperm(len(data.x_train), generator=generator)[: config.samples or None]
     held = order[: len(order) // HELD] if len(task.rates) > 1 else order[:0]
-    kept, best = order[len(held) :], (-1.0, 0.0, nn.Module())
+    kept = order[len(held) :]
+    tried: list[tuple[float, float, Classifier]] = []
     for rate in task.rates:
         network = build(config.network, task.inputs, task.classes, task.steps, task.weights, config.seed, width=64)
 
@@ -97,8 +98,8 @@ def _classes(config: Config, task: Task) -> dict[str, Any]:
 
         _train(network, batches(), config.epochs * -(-len(kept) // task.batch), rate, nn.functional.cross_entropy)
         score = _accuracy(network, data.x_train[held], data.y_train[held], _some(data.lengths_train, held))
-        best = max(best, (score, rate, network), key=lambda one: one[0])
-    _, rate, network = best
+        tried.append((score, rate, network))
+    _, rate, network = max(tried, key=lambda one: one[0])
     found = {
         "accuracy": rounded(_accuracy(network, data.x_test, data.y_test, data.lengths_test)),
         "weights": parameters(network),
@@ -164,7 +165,9 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
     """Accuracies and errors by task and network, and the sensitivities over time."""
     tables, sentences = [], []
     for name in TASKS:
-        found = {network: [r for r in records if (r.case.task, r.case.network) == (name, network)] for network in NETWORKS}
+        found = {
+            network: [r for r in records if (r.case.task, r.case.network) == (name, network)] for network in NETWORKS
+        }
         found = {network: mine for network, mine in found.items() if mine}
         if found:
             tables.append(_table(name, found))

@@ -15,6 +15,7 @@ from liouville.backprop.contract import differentiable_once, require_plain_autog
 from liouville.backprop.range import Range, Reach, reach
 from liouville.compilers import is_watched
 from liouville.fields.base import Theta, VectorField
+from liouville.fields.bound import original
 from liouville.fields.driven import drive_of
 from liouville.kernels.sequence import call, ops
 from liouville.kernels.sequence.call import Forward, Run
@@ -54,8 +55,8 @@ def over_time(
     if watched:
         final, trajectory = ops.flow_over_time(*sent, traces)
     elif torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        range = Range(sent.state, state[0].dtype) if exact else None
-        told = Told(sent.run, traces, warn, range, lambda: reach(scheme, field, state, theta, h))  # type: ignore[arg-type]
+        grid = Range(tuple(sent.state), state[0].dtype) if exact else None
+        told = Told(sent.run, traces, warn, grid, lambda: reach(scheme, field, state, theta, h))  # type: ignore[arg-type]
         *final, trajectory = _Direct.apply(told, len(state), *sent.state, sent.tau, sent.u, *sent.weights)
     else:
         final, trajectory = call.forward(*sent, traces=traces, keep=False)[:2]
@@ -96,7 +97,7 @@ def _sent(plan: SequencePlan, field: VectorField, state: State, theta: Theta, h:
     if u is None:
         return None
     weights, inputs = list(plan.weights(drive.theta)), []
-    for names in field.original.field.biases:  # type: ignore[attr-defined]
+    for names in original(field).field.biases:
         inputs.append(len(weights) if names else NONE)
         weights += [drive.weights[name] for name in names]
     run = Run(plan.activation, plan.velocities, plan.stages, tuple(inputs), h)

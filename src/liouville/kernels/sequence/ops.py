@@ -132,7 +132,7 @@ def _(
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     p, q, u, tau, weights, _, ctx.code, ctx.factors = inputs
     ctx.parts, ctx.has_tau = len(_decoded(ctx.code, ctx.factors).velocities), tau is not None
-    ctx.needed = [x.requires_grad for x in ((p, q)[: ctx.parts] + (u, *weights))]
+    ctx.needed = [x.requires_grad for x in (*(p, q)[: ctx.parts], u, *weights)]
     ctx.save_for_backward(p, q, *output, u, *(() if tau is None else (tau,)), *weights)
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from liouville.fields.activated import ActivatedField
 from liouville.fields.base import Theta, VectorField
 from liouville.fields.bound import original
 from liouville.fields.driven import DrivenField
@@ -76,7 +77,7 @@ def plan_for(scheme: Scheme, field: VectorField) -> SequencePlan:
     Raises:
         NoKernelError: if the pair, its operator or its activation has no kernel.
     """
-    if isinstance(field, SecondOrderField) and type(scheme) in SPLITTINGS:
+    if isinstance(field, SecondOrderField) and isinstance(scheme, SplittingScheme) and type(scheme) in SPLITTINGS:
         return _second_order(scheme, field)
     plan = kernel_for(scheme, field, None)
     if isinstance(plan, EulerPlan):
@@ -89,7 +90,7 @@ def plan_for(scheme: Scheme, field: VectorField) -> SequencePlan:
 def _second_order(scheme: SplittingScheme, field: SecondOrderField) -> SequencePlan:
     """p' = f(q), q' = p."""
     force = field.force
-    if type(force) not in _FORCES:
+    if type(force) not in _FORCES or not isinstance(force, ActivatedField):
         raise no_kernel(f"{type(scheme).__name__} on SecondOrderField of {type(force).__name__}")
     require_computed(field)
     require_computed(force)
