@@ -77,6 +77,19 @@ def _skew_layers():
     return B - B.mT
 
 
+def _port(g, **more):
+    field = lv.PortHamiltonianField(4, N, init=RANDOM, generator=g, **more)
+    with torch.no_grad():
+        field.L.add_(0.3 * torch.randn(field.L.shape, generator=g))
+    return field
+
+
+def _lossless(field):
+    with torch.no_grad():
+        field.L.zero_()
+    return field
+
+
 def _singular_J():
     J = torch.zeros(4, 4)
     J[0, 1], J[1, 0] = -1.0, 1.0
@@ -113,6 +126,12 @@ _FIELDS = {
     "hamiltonian-logistic": lambda g: lv.HamiltonianField(4, N, activation="logistic", init=RANDOM, generator=g),
     "hamiltonian-signal": lambda g: lv.HamiltonianField(4, N, operator=lv.Conv(3, 1), init=RANDOM, generator=g),
     "hamiltonian-images": lambda g: lv.HamiltonianField(4, N, **_images(), generator=g),
+    "port-hamiltonian": lambda g: _port(g),
+    "port-hamiltonian-quadratic": lambda g: _port(g, J="full", quadratic=0.5, rank=2, shared_damping=True),
+    "port-hamiltonian-inputs": lambda g: _port(g, inputs=2, activation="softplus"),
+    "port-hamiltonian-lossless": lambda g: _lossless(_port(g, quadratic=0.3)),
+    "port-hamiltonian-graph": lambda g: lv.PortHamiltonianField(8, N, operator=PATH, init=RANDOM, generator=g),
+    "port-hamiltonian-images": lambda g: lv.PortHamiltonianField(4, N, **_images(), generator=g),
     "pair": lambda g: lv.PairField(4, N, init=RANDOM, generator=g),
     "pair-rectangular": lambda g: lv.PairField(5, N, p_features=2, init=RANDOM, generator=g),
     "pair-scalar": lambda g: lv.PairField(4, N, scalar_bias=True, init=RANDOM, generator=g),
@@ -238,6 +257,7 @@ SCHEMES = {
         lv.RK4(),
         lv.ImplicitMidpoint(),
         lv.ImplicitSymplecticEuler(),
+        lv.DiscreteGradient(),
         lv.Momentum(),
         lv.Coupled(),
     )

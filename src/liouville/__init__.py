@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         PairField,
         PartitionedField,
         PerLayer,
+        PortHamiltonianField,
         ResidualField,
         SecondOrderField,
         SemidefiniteField,
@@ -64,10 +65,12 @@ if TYPE_CHECKING:
     from liouville.flow import Flow
     from liouville.kernels import Auto, BatchLast, Fused, NoKernelError
     from liouville.network import Connector, Lift, Network
+    from liouville.nodes import NodeHead
     from liouville.operators import Conv, Dense, Graph
     from liouville.schemes import (
         RK4,
         Coupled,
+        DiscreteGradient,
         ForwardEuler,
         ImplicitMidpoint,
         ImplicitSymplecticEuler,
@@ -97,6 +100,7 @@ _HOMES = {
         "PairField",
         "PartitionedField",
         "PerLayer",
+        "PortHamiltonianField",
         "ResidualField",
         "SecondOrderField",
         "SemidefiniteField",
@@ -111,10 +115,12 @@ _HOMES = {
     "liouville.flow": ("Flow",),
     "liouville.kernels": ("Auto", "BatchLast", "Fused", "NoKernelError"),
     "liouville.network": ("Connector", "Lift", "Network"),
+    "liouville.nodes": ("NodeHead",),
     "liouville.operators": ("Conv", "Dense", "Graph"),
     "liouville.schemes": (
         "RK4",
         "Coupled",
+        "DiscreteGradient",
         "ForwardEuler",
         "ImplicitMidpoint",
         "ImplicitSymplecticEuler",
@@ -170,6 +176,7 @@ __all__ = [
     "Conv",
     "Coupled",
     "Dense",
+    "DiscreteGradient",
     "DriftWarning",
     "Flow",
     "ForwardEuler",
@@ -183,10 +190,12 @@ __all__ = [
     "Momentum",
     "Network",
     "NoKernelError",
+    "NodeHead",
     "Normal",
     "PairField",
     "PartitionedField",
     "PerLayer",
+    "PortHamiltonianField",
     "ResidualField",
     "Reversible",
     "ReversibleScheme",

@@ -15,7 +15,8 @@ import click
 
 from liouville.cli import parallel
 from liouville.cli.exits import BadInput, Interrupted
-from liouville.cli.options import INTEGERS, SectionedCommand, convert_data_options, section
+from liouville.cli.help import Command, section
+from liouville.cli.options import INTEGERS, convert_data_options
 from liouville.cli.output import say
 from liouville.cli.traffic import about, report
 from liouville.environment import launched, require_environment
@@ -44,7 +45,30 @@ _NAMES = {
 }
 
 
-@click.command(cls=SectionedCommand, short_help="Train a network distributed over the nodes of a graph.")
+@click.command(
+    cls=Command,
+    short_help="Train a network distributed over the nodes of a graph.",
+    examples=(
+        ("liouville agents --graph ring.graphml", "the nodes of a ring, simulated in one process"),
+        ("liouville agents --graph links.csv --nproc 4 --out nodes", "four processes; the weights of every node"),
+        ("liouville agents --resume nodes", "go on with a training that was interrupted"),
+    ),
+    common=(
+        "graph",
+        "undirected",
+        "data",
+        "model",
+        "layers",
+        "epochs",
+        "lr",
+        "nproc",
+        "seed",
+        "out",
+        "resume",
+        "quiet",
+    ),
+    failure="the training diverged, or lost a process",
+)
 @_graph("--graph", metavar="FILE", help="Communication graph: GraphML, node pairs or a matrix.")
 @_graph("--undirected", is_flag=True, help="Let every link of --graph and --mask carry messages both ways.")
 @_graph("--mask", metavar="FILE", help="Graph of the blocks of K.  [default: the largest that --graph admits]")

@@ -187,6 +187,14 @@ class HamiltonianClassifier(ClassifierMixin, HamiltonianEstimator):
             raise NotFittedError(f"This {type(self).__name__} instance is not fitted yet; call fit first.")
         return Task(self._kind, len(self.classes_))  # type: ignore[arg-type]
 
+    def _answers(self) -> dict[str, Any]:
+        if self._kind == "multilabel":
+            raise ValueError(
+                "a network that answers raw rows names one class for each, and this classifier has several labels of "
+                "a sample; save the estimator itself, or use networks_ with inputs from columns_.transform."
+            )
+        return {"classes": len(self.classes_), "label_names": tuple(str(name) for name in self.classes_.tolist())}
+
     def _smoothing(self) -> float:
         if not isinstance(self.label_smoothing, int | float) or not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing!r}.")

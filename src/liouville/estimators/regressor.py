@@ -138,6 +138,15 @@ class HamiltonianRegressor(RegressorMixin, HamiltonianEstimator):
             return Quantile((0.5,))
         return Huber(1.0) if self.loss == "huber" else None
 
+    def _answers(self) -> dict[str, Any]:
+        offset, scale = self._target_offset, self._target_scale
+        return {
+            "classes": 0,
+            "outputs": len(offset),
+            "target_offset": tuple(offset.tolist()),
+            "target_scale": tuple(scale.tolist()),
+        }
+
     def _checked_targets(self, y: Any) -> _Array:
         y = checked(y).astype(np.float64)
         if y.ndim > 2 or 0 in y.shape[1:]:

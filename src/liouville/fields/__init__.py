@@ -11,6 +11,7 @@ from liouville.fields.hamiltonian import HamiltonianField, SeparableHamiltonianF
 from liouville.fields.initial import Initial, Normal, Smooth
 from liouville.fields.pair import PairField
 from liouville.fields.partitioned import PartitionedField
+from liouville.fields.porthamiltonian import PortHamiltonianField
 from liouville.fields.residual import ResidualField, SemidefiniteField, SymmetricField
 from liouville.fields.secondorder import SecondOrderField
 from liouville.fields.shear import ShearField
@@ -30,6 +31,7 @@ __all__ = [
     "PartitionedDropoutField",
     "PartitionedField",
     "PerLayer",
+    "PortHamiltonianField",
     "ResidualField",
     "SecondOrderField",
     "SemidefiniteField",

@@ -233,6 +233,19 @@ class VectorField(nn.Module, ABC):
             "second-order field whose force is the gradient of a potential (SymmetricField)."
         )
 
+    def mean_velocity(self, y: Tensor, z: Tensor, theta_j: Theta) -> Tensor:
+        """int_0^1 f((1 - s) y + s z; theta_j) ds in closed form, shaped like y; `DiscreteGradient` steps with it.
+
+        Arguments of a run follow, as for ``forward``. A subclass that changes ``forward`` overrides this too.
+
+        Raises:
+            NotImplementedError: if the field states none.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} states no mean of its velocity between two states; override "
+            "mean_velocity(y, z, theta_j), or use HamiltonianField or PortHamiltonianField."
+        )
+
     def factors(self, theta: Theta) -> tuple[Factors, ...] | None:
         """The velocities (p_dot and q_dot, or one y_dot) as matrices around sigma; None where they have another form.
 

@@ -87,6 +87,11 @@ class Given(Bound):
         theta_j, args, context = self.call.at(theta_j, self.j, self.kind)
         return self.run(y, theta_j, *args, **context)
 
+    def mean_velocity(self, y: Tensor, z: Tensor, theta_j: Theta) -> Tensor:
+        """The field's mean_velocity(y, z; theta_j, arguments)."""
+        theta_j, args, context = self.call.at(theta_j, self.j, self.kind)
+        return self.run.mean_velocity(y, z, theta_j, *args, **context)
+
     def p_dot(self, q: Tensor, theta_j: Theta) -> Tensor:
         """The field's p_dot(q; theta_j, arguments)."""
         theta_j, args, context = self.call.at(theta_j, self.j, self.kind)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from liouville.fields.base import Degrees, Lipschitz, Spectrum, Theta, VectorField, degrees_of, is_closed, spectrum_of
-from liouville.fields.hamiltonian import canonical
 from liouville.fields.partitioned import PartitionedField
 from liouville.fields.residual import SemidefiniteField, SymmetricField
+from liouville.fields.skew import canonical
 
 _REAL = (SymmetricField, SemidefiniteField)  # whose eigenvalues are real
 

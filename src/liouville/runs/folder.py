@@ -25,6 +25,7 @@ from liouville.files import append_whole, atomic, remove_left_over, reserve, wit
 from liouville.locks import Lock, LockedError
 from liouville.network import Network
 from liouville.provenance import versions
+from liouville.runs import logs
 from liouville.runs.plan import Plan
 from liouville.runs.run import CERTIFICATE, CHECKPOINT, CONFIG, FIGURES, FORMAT, HISTORY, LOCK, METRICS, MODEL, Run
 from liouville.train import Checkpoint, History
@@ -267,6 +268,7 @@ def _remove_run(path: Path) -> None:
     for name in (CERTIFICATE, MODEL, METRICS, HISTORY, CONFIG, RESERVE):
         (path / name).unlink(missing_ok=True)
     Checkpoint(path / CHECKPOINT).remove()
+    logs.remove(path)
     figures = path / FIGURES
     if figures.is_symlink():  # what lies beyond it is somebody's, and new figures would be written there
         figures.unlink()
