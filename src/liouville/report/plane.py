@@ -41,14 +41,7 @@ def decision_regions(
     _require_plane(x)
     names = _names(task, label_names)
     wrong = task.labels(_scores(network, x)) != y
-    low, high = x.amin(0), x.amax(0)
-    pad = 0.06 * (high - low).max()
-    low, high = low - pad, high + pad
-    layers = sum(flow.layers for flow in network.flows())
-    side = int(min(400, max(140, (_CELLS / max(layers, 1)) ** 0.5)))
-    columns, rows = (torch.linspace(float(low[k]), float(high[k]), side, dtype=x.dtype) for k in (0, 1))
-    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1).reshape(-1, 2).to(x.device)
-    probabilities = task.probabilities(_scores(network, grid)).double().cpu().reshape(side, side, -1)
+    (low, high), (columns, rows), probabilities = shading(network, x, task)
     width, height = (high - low).tolist()
     with styled():
         figure = canvas(6.6, min(8.0, max(3.6, 5.7 * height / width + 1.0)))
@@ -124,6 +117,32 @@ def features_at_depths(
         heading(figure, f"The head gets {share} of the test points right after {flow.layers} layers, {start} before")
         figure.text(0.988, 0.012, note, ha="right", va="bottom", fontsize=8, color=GREY)
     return figure
+
+
+def shading(
+    network: Network, x: Tensor, task: Task, most: int = 400
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]:
+    """The predicted probabilities over a window around some points of the plane.
+
+    Args:
+        network, x, task: as for `decision_regions`.
+        most: maximum number of points along a side.
+
+    Returns:
+        The corners of the window; the grid's coordinates across and up; (rows, columns, classes) in float64.
+    """
+    low, high = x.amin(0), x.amax(0)
+    pad = 0.06 * (high - low).max()
+    low, high = low - pad, high + pad
+    layers = sum(flow.layers for flow in network.flows())
+    side = int(min(most, max(140, (_CELLS / max(layers, 1)) ** 0.5)))
+    columns, rows = (torch.linspace(float(low[k]), float(high[k]), side, dtype=x.dtype) for k in (0, 1))
+    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1).reshape(-1, 2).to(x.device)
+    return (
+        (low, high),
+        (columns, rows),
+        task.probabilities(_scores(network, grid)).double().cpu().reshape(side, side, -1),
+    )
 
 
 def head_plane(network: Network, features: Tensor) -> tuple[Tensor, float]:

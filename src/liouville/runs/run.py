@@ -12,6 +12,7 @@ __all__ = [
     "LOCK",
     "METRICS",
     "MODEL",
+    "REPORT",
     "Run",
     "Trained",
 ]
@@ -32,13 +33,15 @@ from liouville.data import Split
 from liouville.documents import conform, read, read_lines
 from liouville.facts import Facts, Written
 from liouville.network import Network
-from liouville.runs.certifying import damaged, drawn, label, measured, sound
+from liouville.report.page import Record
+from liouville.runs.certifying import SAMPLES, damaged, drawn, label, measured, sound
 from liouville.runs.plan import Plan
+from liouville.runs.reporting import record_of
 from liouville.train import History
 from liouville.version import __version__
 
 FORMAT = "liouville-run-1"
-CERTIFICATE, CHECKPOINT, CONFIG, HISTORY, LOCK, METRICS, MODEL, FIGURES = (
+CERTIFICATE, CHECKPOINT, CONFIG, HISTORY, LOCK, METRICS, MODEL, FIGURES, REPORT = (
     "certificate.json",
     "checkpoint.safetensors",
     "config.json",
@@ -47,6 +50,7 @@ CERTIFICATE, CHECKPOINT, CONFIG, HISTORY, LOCK, METRICS, MODEL, FIGURES = (
     "metrics.json",
     "model.safetensors",
     "figures",
+    "report.html",
 )
 
 
@@ -165,7 +169,9 @@ class Run:
             conform(record, dict[str, float | None], file=f"line {k} of {path}")
         return records
 
-    def certificate(self, device: torch.device | str = "cpu") -> Certificate:
+    def certificate(
+        self, device: torch.device | str = "cpu", *, split: Split | None = None, samples: int = SAMPLES
+    ) -> Certificate:
         """What is guaranteed of the network, that it is the one of the plan, and what some training inputs show.
 
         Inputs of a run on data of one's own are in memory only while it is trained, and files are not read because
@@ -174,11 +180,15 @@ class Run:
 
         Args:
             device: where a network that is read from a file is measured.
+            split: the data; those in memory, else those that the plan makes, if None.
+            samples: how many training inputs are measured, at most.
 
         Raises:
             FileNotFoundError: as `network`.
         """
-        plan, split = self.plan, None if self.trained is None else self.trained.split
+        plan = self.plan
+        if split is None and self.trained is not None:
+            split = self.trained.split
         try:
             network = self._trained().network if self.path is None else load(self.path / MODEL).to(device)
         except DamagedModelError as error:
@@ -186,7 +196,15 @@ class Run:
         if split is None:
             split = drawn(plan)
         files = () if self.path is None else (sound(),)
-        return measured(network, split, *files, label(plan, self.config["data"], network, split))
+        return measured(network, split, *files, label(plan, self.config["data"], network, split), samples=samples)
+
+    def record(self, split: Split | None = None) -> Record:
+        """What a report shows of it: ``liouville.report.html(run)`` writes the page.
+
+        Args:
+            split: the data; those in memory, else those that the plan makes without reading a file, if None.
+        """
+        return record_of(self, split)
 
     def edited(self, network: Network) -> list[str]:
         """What ``config.json`` says of the data otherwise than the file of `network`, or than it was written."""
