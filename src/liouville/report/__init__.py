@@ -1,6 +1,7 @@
 """Figures of runs and of the theory, and the page of a run. matplotlib and plotly are imported with the first figure;
 their global state is unchanged."""
 
+from liouville.report.explore import explore
 from liouville.report.figures import draw_all
 from liouville.report.images import hardest_mistakes
 from liouville.report.motion import features_in_motion
@@ -21,6 +22,7 @@ from liouville.report.training import predictions, training_curves
 __all__ = [
     "decision_regions",
     "draw_all",
+    "explore",
     "features_at_depths",
     "features_in_motion",
     "growth_over_time",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from liouville.network import Network
+from liouville.report.answered import task_or
 from liouville.report.style import DARK, GREY, blend, canvas, colours, heading, percent, styled
 from liouville.train import Task
 
@@ -24,7 +25,7 @@ _CELLS = 8_000_000  # grid points times layers, which bounds the time of the sha
 
 @torch.no_grad()
 def decision_regions(
-    network: Network, x: Tensor, y: Tensor, task: Task, label_names: Sequence[str] | None = None
+    network: Network, x: Tensor, y: Tensor, task: Task | None = None, label_names: Sequence[str] | None = None
 ) -> Figure:
     """The predicted probability of every class over the plane, with held-out points on top, the wrong ones marked.
 
@@ -32,13 +33,14 @@ def decision_regions(
         network: a network with two inputs.
         x: points, (samples, 2).
         y: their labels.
-        task: turns scores into probabilities.
+        task: turns scores into probabilities; that of classes if None.
         label_names: one for each class; their numbers if None.
 
     Raises:
         ValueError: if the points do not lie in the plane.
     """
     _require_plane(x)
+    task = task_or(task, network, x)
     names = _names(task, label_names)
     wrong = task.labels(_scores(network, x)) != y
     (low, high), (columns, rows), probabilities = shading(network, x, task)
@@ -71,7 +73,7 @@ def features_at_depths(
     network: Network,
     x: Tensor,
     y: Tensor,
-    task: Task,
+    task: Task | None = None,
     label_names: Sequence[str] | None = None,
     panels: int = 6,
 ) -> Figure:
@@ -87,6 +89,7 @@ def features_at_depths(
     flows = list(network.flows())
     if len(flows) != 1:
         raise ValueError(f"features at several depths need a network of one flow, got {len(flows)}.")
+    task = task_or(task, network, x)
     flow, names = flows[0], _names(task, label_names)
     depths = torch.linspace(0, flow.layers, min(panels, flow.layers + 1)).round().long().tolist()
     states = flow.states(network.lift(x))

@@ -129,11 +129,12 @@ def styled() -> Iterator[None]:
 
 
 def canvas(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, drawn by Agg and not registered in pyplot."""
+    """An empty figure of this size in inches, drawn by Agg and not registered in pyplot; a notebook shows it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    from liouville.report.shown import Shown
+
+    figure = Shown(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
