@@ -17,22 +17,27 @@ import numpy as np
 import tables
 
 METHODS = ("linear", "MLP", "boosting", "RealMLP", "ours")
-_Figures = dict[tuple[str, str], Any]  # by method and table: (divisions, 3), of score, loss, seconds
+_Figures = dict[tuple[str, str], dict[int, tuple[float, float, float]]]
+"""By method and table, then by division: score, loss, seconds."""
 
 
 def figures(records: Sequence[dict[str, Any]]) -> _Figures:
-    """The numbers of every method on every table, by its seeds in order."""
-    found: dict[tuple[str, str], dict[int, tuple[float, float, float]]] = {}
+    """The numbers of every method on every table."""
+    found: _Figures = {}
     for r in records:
         found.setdefault((r["method"], r["table"]), {})[r["seed"]] = (r["score"], r["loss"], r["seconds"])
-    return {key: np.array([by[seed] for seed in sorted(by)]) for key, by in found.items()}
+    return found
 
 
 def paired(found: _Figures, mine: str, other: str) -> dict[str, tuple[Any, Any]]:
-    """Both methods' numbers by table, where both are there."""
-    both = [t for m, t in found if m == mine and (other, t) in found]
-    lengths = {t: min(len(found[mine, t]), len(found[other, t])) for t in both}
-    return {t: (found[mine, t][: lengths[t]], found[other, t][: lengths[t]]) for t in both}
+    """Both methods' numbers by table, (divisions, 3), of the divisions that both have."""
+    pairs = {}
+    for method, table in found:
+        a, b = found[method, table], found.get((other, table), {})
+        common = sorted(a.keys() & b.keys())
+        if method == mine and common:
+            pairs[table] = tuple(np.array([numbers[seed] for seed in common]) for numbers in (a, b))
+    return pairs
 
 
 def clear(differences: Any) -> int:
@@ -74,7 +79,7 @@ def pair_row(found: _Figures, mine: str, other: str) -> list[str]:
     ]
 
 
-PAIR_HEAD = ["pair", "won/level/lost", "median no worse", "within 1 point", "loss no worse", "behind in all", "errors"]
+PAIR_HEAD = ["pair", "won/level/lost", "median no worse", "within 1 point", "loss no worse", "worse in all", "errors"]
 PAIR_HEAD += ["losses"]
 
 
@@ -94,7 +99,7 @@ def summary(records: Sequence[dict[str, Any]], words: str, page: Path | None) ->
         (["table", *methods], rows),
         (["seconds", *methods], seconds),
         (PAIR_HEAD, pairs),
-        (["pair", "table", "points behind", "clear", "divisions behind", "loss"], lost),
+        (["pair", "table", "points worse", "clear", "divisions worse", "loss"], lost),
     ]
     divisions = sorted({len(v) for v in found.values()})
     words += f", {len(names)} tables, {' to '.join(map(str, divisions))} divisions of each"
@@ -105,16 +110,19 @@ def summary(records: Sequence[dict[str, Any]], words: str, page: Path | None) ->
 
 
 def _cell(numbers: Any) -> str:
-    return "-" if numbers is None else f"{numbers[:, 0].mean():.1f} ({numbers[:, 1].mean():.3f})"
+    if numbers is None:
+        return "-"
+    score, loss, _ = np.mean(list(numbers.values()), axis=0)
+    return f"{score:.1f} ({loss:.3f})"
 
 
 def _seconds(numbers: Any) -> str:
-    return "-" if numbers is None else f"{numbers[:, 2].mean():.2f}"
+    return "-" if numbers is None else f"{np.mean(list(numbers.values()), axis=0)[2]:.2f}"
 
 
 def _mean(found: _Figures, method: str, names: Sequence[str]) -> str:
-    own = [found[method, t][:, :2].mean(0) for t in names if (method, t) in found]
-    score, loss = np.mean(own, axis=0)
+    own = [np.mean(list(found[method, t].values()), axis=0) for t in names if (method, t) in found]
+    score, loss, _ = np.mean(own, axis=0)
     return f"{score:.1f} ({loss:.3f})"
 
 
