@@ -15,12 +15,11 @@ SCHEMES = (lv.ImplicitMidpoint(), lv.ForwardEuler(), lv.DiscreteGradient())
 PORTS = [f for f in samples.FIELDS if f.startswith("port") and "images" not in f]
 
 
-@pytest.mark.parametrize("T", [0.3, 1.0])
 @pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
 @pytest.mark.parametrize("name", PORTS)
 @torch.no_grad()
-def test_no_layer_loses_more_volume_and_no_product_more_norm_than_stated(name, scheme, T):
-    flow = lv.Flow(samples.field(name), scheme, T)
+def test_no_layer_loses_more_volume_and_no_product_more_norm_than_stated(name, scheme):
+    flow = lv.Flow(samples.field(name), scheme, T=0.8)
     y = torch.cat((samples.inputs(flow.field, batch=4), 0.0 * samples.inputs(flow.field, batch=1)))
     A = layer_jacobians(flow, y)
     volumes = torch.linalg.slogdet(A).logabsdet
@@ -76,8 +75,9 @@ def test_what_is_not_known_is_refused():
             log_lower_bound(flow)
 
 
-def claims(flow, y=None):
-    return {c.name: c for c in certify(flow, y).claims}
+def claims(flow):
+    """On few states: every one costs a solve per layer."""
+    return {c.name: c for c in certify(flow, samples.inputs(flow.field)).claims}
 
 
 @pytest.mark.parametrize("name", ["port-hamiltonian", "port-hamiltonian-lossless"])
@@ -95,7 +95,7 @@ def test_the_certificate_has_both_sides_and_the_balance(name):
 
 
 def test_other_fields_have_no_such_claims_and_images_no_bound():
-    assert not {"damping", "passivity"} & set(claims(lv.zoo.h2(4, 2, 1.0)))
+    assert not {"damping", "passivity"} & set(claims(lv.zoo.h2(4, 2, 1.0).double()))
     images = claims(lv.Flow(samples.field("port-hamiltonian-images"), lv.ForwardEuler(), T=0.3))
     assert images["damping"].status == "not applicable" and "dense" in images["damping"].note
 

@@ -20,9 +20,11 @@ from liouville.agents.exchange import ALL_REDUCE, Consensus, Exchange, Simulatio
 from liouville.agents.fields import LocalHamiltonianField, LocalSeparableField
 from liouville.agents.locality import require_local
 from liouville.agents.patterns import Protocol
+from liouville.backprop import Stored
 from liouville.checkpoint import register
 from liouville.fields import HamiltonianField
 from liouville.flow import Flow
+from liouville.kernels import Auto
 from liouville.network import Lift, Network
 from liouville.nodes import NodeHead, Placement
 
@@ -187,7 +189,7 @@ def _local_flow(flow: Flow, exchange: Exchange, placement: Placement) -> SpreadF
         kind(flow.field, exchange, placement.protocol),  # type: ignore[arg-type]
         flow.scheme,
         flow.T,
-        flow.backprop,
+        Stored() if isinstance(flow.backprop, Auto) else flow.backprop,  # a process may choose unlike another
     )
     local.exchange, local.placement = exchange, placement
     local._central = (_weightless(flow),)  # type: ignore[assignment]

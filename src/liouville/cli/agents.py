@@ -12,7 +12,8 @@ import click
 
 from liouville.cli import parallel
 from liouville.cli.exits import BadInput, Interrupted
-from liouville.cli.options import INTEGERS, SectionedCommand, section
+from liouville.cli.help import Command, section
+from liouville.cli.options import INTEGERS
 from liouville.cli.output import say
 from liouville.environment import launched, require_environment
 from liouville.names import spelled
@@ -22,7 +23,31 @@ _graph, _data, _network, _training, _machine, _output = (
 )
 
 
-@click.command(cls=SectionedCommand, short_help="Train a network distributed over the nodes of a graph.")
+@click.command(
+    cls=Command,
+    short_help="Train a network distributed over the nodes of a graph.",
+    examples=(
+        ("liouville agents --graph ring.graphml", "the nodes of a ring, simulated in one process"),
+        ("liouville agents --graph links.csv --data log.csv --target u", "your graph and data, an answer of each node"),
+        ("liouville agents --graph links.csv --nproc 4 --out nodes", "four processes; the weights of every node"),
+        ("liouville agents --resume nodes", "go on with a training that was interrupted"),
+    ),
+    common=(
+        "graph",
+        "undirected",
+        "data",
+        "model",
+        "layers",
+        "epochs",
+        "lr",
+        "nproc",
+        "seed",
+        "out",
+        "resume",
+        "quiet",
+    ),
+    failure="the training diverged, or lost a process",
+)
 @click.argument("run", required=False)
 @_graph("--graph", metavar="FILE", help="Communication graph: GraphML, node pairs or a matrix.")
 @_graph("--undirected", is_flag=True, help="Let every link of --graph and --mask carry messages both ways.")

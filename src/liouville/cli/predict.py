@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from liouville.cli.exits import BadInput
+from liouville.cli.help import Command
 from liouville.cli.options import on_device
 from liouville.cli.own import note
 
@@ -29,9 +30,17 @@ _AT_ONCE = 2000  # samples
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last are full-width
 
 
-@click.command(short_help="Apply a trained network to new inputs.")
-@click.argument("run")
-@click.argument("inputs", metavar="INPUT")
+@click.command(
+    cls=Command,
+    short_help="Apply a trained network to new inputs.",
+    examples=(
+        ("liouville predict runs/swiss-roll-h2-1 points.csv", "a class for each row"),
+        ("liouville predict runs/flats rows.csv --id id --probabilities", "with the row's name and all probabilities"),
+        ("liouville predict runs/mnist images.idx3.gz --out answers.csv", "images, into a file"),
+    ),
+)
+@click.argument("run", type=click.Path())
+@click.argument("inputs", metavar="INPUT", type=click.Path())
 @click.option("--out", metavar="FILE", help="Write the CSV to this file instead of standard output.")
 @click.option("--probabilities", is_flag=True, help="Add a column with the probability of every class.")
 @click.option(

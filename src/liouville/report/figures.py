@@ -37,7 +37,7 @@ def draw_all(
     """
     figures: dict[str, Figure] = {}
     if history.epochs:
-        figures["training"] = training_curves(history.records(), history.score_name, history.best_epoch)
+        figures["training"] = training_curves(history)
     figures |= _by_data(network, split) | _of_nodes(network)
     files = [save(figure, Path(folder) / f"{name}.png", svg=svg) for name, figure in figures.items()]
     return [path for group in files for path in group]

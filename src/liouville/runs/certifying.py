@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["damaged", "drawn", "label", "measured", "samples_of", "sound"]
+__all__ = ["SAMPLES", "damaged", "drawn", "label", "measured", "samples_of", "sound"]
 
 import json
 import math
@@ -25,7 +25,7 @@ from liouville.runs.plan import Plan
 from liouville.runs.spread import Spread
 from liouville.sketch import Sketch, TooLargeError
 
-_SAMPLES = 256
+SAMPLES = 256
 _SPARE, _FACTOR = 1 << 25, 6  # bytes, and per byte of the weights: see liouville.checkpoint
 _POINTS = 1 << 18
 _FILE = "the weights and the description are those that were written: their SHA-256 hash matches"
@@ -42,20 +42,20 @@ def sound() -> Claim:
     return Claim("file", _FILE, "pass", "measured", note=note)
 
 
-def measured(network: Any, split: Split | None, *claims: Claim) -> Certificate:
+def measured(network: Any, split: Split | None, *claims: Claim, samples: int = SAMPLES) -> Certificate:
     """Of a network, measured over training samples, or at probes without a split; ``claims`` go in front.
 
     Raises:
         ValueError: the network does not accept the inputs.
     """
-    x = None if split is None else samples_of(network, split)
+    x = None if split is None else samples_of(network, split, samples)
     found = certify(network, x)
     over = "probes" if split is None or x is None else f"at most {len(x)} training samples of {split.name}"
     of_nodes = () if getattr(network, "placement", None) is None else (locality(network, x),)
     return replace(found, subject=f"{found.subject}; measured over {over}", claims=(*claims, *of_nodes, *found.claims))
 
 
-def samples_of(network: Any, split: Split) -> Tensor:
+def samples_of(network: Any, split: Split, samples: int = SAMPLES) -> Tensor:
     """Training inputs, as many as are measured at most, that the network accepts.
 
     Raises:
@@ -63,7 +63,7 @@ def samples_of(network: Any, split: Split) -> Tensor:
     """
     if isinstance(network, Flow):
         raise ValueError("a file of a flow is measured at probes; leave --data out.")
-    x = split.x_train[:_SAMPLES].to(next(network.parameters()))
+    x = split.x_train[:samples].to(next(network.parameters()))
     try:
         with torch.no_grad():
             network(x[:1])

@@ -13,6 +13,7 @@ __all__ = [
     "LOCK",
     "METRICS",
     "MODEL",
+    "REPORT",
 ]
 
 CERTIFICATE = "certificate.json"
@@ -24,4 +25,5 @@ LOCALITY = "locality.json"  # of agents
 LOCK = "lock"
 METRICS = "metrics.json"
 MODEL = "model.safetensors"
+REPORT = "report.html"
 AGENTS = "agents.json"  # what folders of agents had in place of CONFIG

@@ -2,7 +2,8 @@
 
 ``config.json`` says what was run, and suffices to run it again; ``history.jsonl`` has a line per epoch, written while
 training goes on; ``metrics.json`` has what was measured at the end; ``model.safetensors`` the network; ``figures/``
-the pictures. While it is trained, ``checkpoint.safetensors`` has its whole state, and ``lock`` names the process.
+the pictures, ``report.html`` the page that shows all of it. While it is trained, ``checkpoint.safetensors`` has its
+whole state, and ``lock`` names the process.
 """
 
 from __future__ import annotations
@@ -26,7 +27,18 @@ from liouville.locks import Lock, LockedError
 from liouville.network import Network
 from liouville.provenance import versions
 from liouville.runs import logs
-from liouville.runs.files import CERTIFICATE, CHECKPOINT, CONFIG, FIGURES, HISTORY, LOCALITY, LOCK, METRICS, MODEL
+from liouville.runs.files import (
+    CERTIFICATE,
+    CHECKPOINT,
+    CONFIG,
+    FIGURES,
+    HISTORY,
+    LOCALITY,
+    LOCK,
+    METRICS,
+    MODEL,
+    REPORT,
+)
 from liouville.runs.plan import Plan
 from liouville.runs.run import FORMAT, Run
 from liouville.runs.spread import Spread
@@ -117,7 +129,7 @@ class Writer:
             with _writing(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
                 self._lock = Lock(self.path / LOCK, str(self.path))
-                remove_left_over(self.path, CONFIG, HISTORY, METRICS, MODEL)
+                remove_left_over(self.path, CONFIG, HISTORY, METRICS, MODEL, REPORT)
             if not resume:
                 with _writing(self.path):
                     _remove_run(self.path)
@@ -278,7 +290,7 @@ def require_free(path: Path, force: bool = False) -> None:
 
 def _remove_run(path: Path) -> None:
     """Remove the files of a run by name; anything else in the folder is somebody's, and stays."""
-    for name in (CERTIFICATE, LOCALITY, MODEL, METRICS, HISTORY, CONFIG, RESERVE):
+    for name in (REPORT, CERTIFICATE, LOCALITY, MODEL, METRICS, HISTORY, CONFIG, RESERVE):
         (path / name).unlink(missing_ok=True)
     Checkpoint(path / CHECKPOINT).remove()
     logs.remove(path)

@@ -12,6 +12,7 @@ __all__ = [
     "LOCK",
     "METRICS",
     "MODEL",
+    "REPORT",
     "Run",
     "Trained",
 ]
@@ -32,9 +33,11 @@ from liouville.data import Split
 from liouville.documents import conform, read, read_lines
 from liouville.facts import Facts, Written
 from liouville.network import Network
-from liouville.runs.certifying import damaged, drawn, label, measured, sound
-from liouville.runs.files import CERTIFICATE, CHECKPOINT, CONFIG, FIGURES, HISTORY, LOCK, METRICS, MODEL
+from liouville.report.page import Record
+from liouville.runs.certifying import SAMPLES, damaged, drawn, label, measured, sound
+from liouville.runs.files import CERTIFICATE, CHECKPOINT, CONFIG, FIGURES, HISTORY, LOCK, METRICS, MODEL, REPORT
 from liouville.runs.plan import Plan
+from liouville.runs.reporting import record_of
 from liouville.runs.spread import Spread
 from liouville.train import History
 from liouville.version import __version__
@@ -170,7 +173,9 @@ class Run:
             conform(record, dict[str, float | None], file=f"line {k} of {path}")
         return records
 
-    def certificate(self, device: torch.device | str = "cpu") -> Certificate:
+    def certificate(
+        self, device: torch.device | str = "cpu", *, split: Split | None = None, samples: int = SAMPLES
+    ) -> Certificate:
         """What is guaranteed of the network, that it is the one of the plan, and what some training inputs show.
 
         Inputs of a run on data of one's own are in memory only while it is trained, and files are not read because
@@ -179,11 +184,15 @@ class Run:
 
         Args:
             device: where a network that is read from a file is measured.
+            split: the data; those in memory, else those that the plan makes, if None.
+            samples: how many training inputs are measured, at most.
 
         Raises:
             FileNotFoundError: as `network`.
         """
-        asked, split = self.asked, None if self.trained is None else self.trained.split
+        asked = self.asked
+        if split is None and self.trained is not None:
+            split = self.trained.split
         try:
             network = self._trained().network if self.path is None else load(self.path / MODEL).to(device)
         except DamagedModelError as error:
@@ -191,7 +200,15 @@ class Run:
         if split is None:
             split = drawn(asked)
         files = () if self.path is None else (sound(),)
-        return measured(network, split, *files, label(asked, self.config["data"], network, split))
+        return measured(network, split, *files, label(asked, self.config["data"], network, split), samples=samples)
+
+    def record(self, split: Split | None = None) -> Record:
+        """What a report shows of it: ``liouville.report.html(run)`` writes the page.
+
+        Args:
+            split: the data; those in memory, else those that the plan makes without reading a file, if None.
+        """
+        return record_of(self, split)
 
     def edited(self, network: Network) -> list[str]:
         """What ``config.json`` says of the data otherwise than the file of `network`, or than it was written."""

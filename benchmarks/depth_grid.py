@@ -1,0 +1,165 @@
+"""Does `liouville train --model M --layers N --T T --features n` learn the planar data whatever M, N, T and n are?
+
+A cell is one training by the recipe of its data with no other option. T changes no bit where it is a power of 4, which
+``--times`` shows on some cells, so every cell has one T. Cells run from cheap to dear until the time is over, or only
+--count of them, drawn with --pick; records are kept, and finished cells are not run again. With --page the table goes
+there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import random
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from liouville import runs
+from liouville.runs.cautions import cautions
+from liouville.zoo import MODELS
+from tables import markdown, write
+
+GOALS = {"swiss-roll": 0.99, "double-circles": 0.99, "peaks": 0.975}
+DEPTHS, TIMES, WIDTHS = (16, 64, 256, 1024), (1.0, 4.0, 16.0, 64.0), (4, 8, 16, 32, 64)
+STEPS = {"swiss-roll": 840, "double-circles": 1520, "peaks": 1360}
+LAYER_BY_LAYER = ("leapfrog", "midpoint")  # which have no kernel
+WHOLE = ("h1", "antisymmetric", "ms2", "resnet", *LAYER_BY_LAYER)  # whose K is n x n
+HEAD = ["data", "layers", "cells", "at the goal", "warned of", "median", "least", "below the goal"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training; the seed is that of data, weights and batches."""
+
+    data: str
+    model: str
+    layers: int
+    features: int
+    T: float
+    seed: int
+
+    @property
+    def cost(self) -> float:
+        """Seconds of one thread, roughly."""
+        width = self.features if self.model in WHOLE else self.features / 2
+        layer = 2.5e-6 * max(1.0, width / 2) ** 1.45 + (1e-4 if self.model in LAYER_BY_LAYER else 0)
+        return 1.0 + STEPS[self.data] * (4e-4 + self.layers * layer)
+
+
+def cells(seeds: Sequence[int]) -> list[Cell]:
+    """All of them, T in turn, the cheapest first."""
+    kinds = itertools.product(GOALS, MODELS, DEPTHS, WIDTHS, seeds)
+    made = [Cell(data, model, N, n, TIMES[k % 4], seed) for k, (data, model, N, n, seed) in enumerate(kinds)]
+    return sorted(made, key=lambda cell: cell.cost)
+
+
+def run(cell: Cell) -> dict[str, object]:
+    """Train it; what was said before is recorded."""
+    plan = runs.Plan.of(cell.data).changed(
+        model=cell.model, layers=cell.layers, T=cell.T, features=cell.features, seed=cell.seed,
+        data_options={"seed": cell.seed},
+    )  # fmt: skip
+    start = time.process_time()
+    try:
+        metrics = runs.train(plan).metrics
+        result = {k: metrics[k] for k in ("train_loss", "validation_loss", "test_accuracy")}
+    except runs.Failed as error:
+        result = {"test_accuracy": 0.0, "failed": str(error)}
+    warned = bool(cautions(plan.network(plan.load().facts())))
+    return asdict(cell) | result | {"warned": warned, "seconds": round(time.process_time() - start, 1)}
+
+
+def table(records: Sequence[dict], missing: Iterable[Cell]) -> str:
+    """By data and depth; what is below its goal by name; what was not run."""
+    rows = []
+    for data, N in itertools.product(GOALS, DEPTHS):
+        mine = [r for r in records if (r["data"], r["layers"]) == (data, N)]
+        if not mine:
+            continue
+        scores = [100 * r["test_accuracy"] for r in mine]
+        low = sorted((r for r in mine if r["test_accuracy"] < GOALS[data]), key=lambda r: r["test_accuracy"])
+        named = ", ".join(_named(r) for r in low if not r["warned"])
+        rows.append(
+            [data, str(N), str(len(mine)), str(len(mine) - len(low)), str(sum(r["warned"] for r in low)),
+             f"{statistics.median(scores):.1f}", f"{min(scores):.1f}", named or "none"]
+        )  # fmt: skip
+    left = [f"{n} of {N} layers" for N in DEPTHS if (n := sum(cell.layers == N for cell in missing))]
+    seeds = ", ".join(map(str, sorted({r["seed"] for r in records})))
+    note = f"Seeds {seeds}. Not run: {', '.join(left) or 'nothing'}."
+    return f"{markdown(HEAD, rows)}\n\n{note}"
+
+
+def _named(record: dict) -> str:
+    return f"{record['model']}, {record['features']} features: {100 * record['test_accuracy']:.1f}"
+
+
+def _kept(record: dict) -> dict:
+    return {name: value for name, value in record.items() if name not in ("T", "seconds")}
+
+
+def same(count: int, pick: int) -> str:
+    """Train some cells at every T, and count those whose metrics are equal to the last digit."""
+    some = random.Random(pick).sample([c for c in cells([60]) if c.cost < 5], count)
+    equal, other = 0, []
+    for cell in some:
+        found = {json.dumps(_kept(run(replace(cell, T=T)))) for T in TIMES}
+        equal += len(found) == 1
+        other += [f"{cell}"] * (len(found) > 1)
+        print(cell, len(found), flush=True)
+    return f"{equal} of {count} cells have equal losses and accuracies, to the last digit, at T = 1, 4, 16 and 64." + (
+        f" Not: {'; '.join(other)}." if other else ""
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".jsonl"), help="records; resumed")
+    parser.add_argument("--minutes", type=float, default=10.0, help="no cell is begun that would end later")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[60])
+    parser.add_argument("--count", type=int, help="so many of the cells without a record, at random")
+    parser.add_argument("--pick", type=int, default=0, help="seed of what --count draws")
+    parser.add_argument("--only", nargs="*", default=[], help="of these data, models, depths and widths (n4, n8 ...)")
+    parser.add_argument("--times", action="store_true", help="train --count cells at every T instead, and compare")
+    parser.add_argument("--page", type=Path, help="write the table between the marks of this page")
+    options = parser.parse_args()
+    if options.times:
+        text = same(options.count or 4, options.pick)
+        print(text)
+        if options.page:
+            write(options.page, "times", text)
+        return
+    records = [json.loads(line) for line in options.json.read_text().splitlines()] if options.json.exists() else []
+    known = {tuple(r[k] for k in Cell.__dataclass_fields__) for r in records}
+    left = [cell for cell in cells(options.seeds) if tuple(asdict(cell).values()) not in known]
+    chosen = [c for c in left if _fits(c, options.only)]
+    if options.count is not None:
+        chosen = random.Random(options.pick).sample(chosen, min(options.count, len(chosen)))
+    end = time.time() + 60 * options.minutes
+    with options.json.open("a") as file:
+        for cell in chosen:
+            if time.time() + cell.cost > end:
+                continue
+            records.append(run(cell))
+            left.remove(cell)
+            print(*records[-1].values(), f"({cell.cost:.0f})", flush=True)
+            file.write(json.dumps(records[-1]) + "\n")
+            file.flush()
+    text = table(records, left)
+    print(text)
+    if options.page:
+        write(options.page, "depth-grid", text)
+
+
+def _fits(cell: Cell, only: Sequence[str]) -> bool:
+    """Whether each kind of fact that ``only`` names has the cell's."""
+    facts = (cell.data, cell.model, str(cell.layers), f"n{cell.features}")
+    known = (tuple(GOALS), tuple(MODELS), tuple(map(str, DEPTHS)), tuple(f"n{n}" for n in WIDTHS))
+    return all(fact in only or not set(only) & set(names) for fact, names in zip(facts, known, strict=True))
+
+
+if __name__ == "__main__":
+    main()
