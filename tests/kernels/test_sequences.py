@@ -301,13 +301,23 @@ def test_what_has_no_kernel_is_refused_and_named():
         lv.recurrent.AntisymmetricRNN(2, 4, length=9, backprop=lv.Fused(exact=True))
 
 
-def test_second_derivatives_and_transforms_are_refused():
+@pytest.mark.parametrize("name", ["separable", "antisymmetric"])
+def test_second_derivatives_are_those_of_the_plain_loop(name):
+    field, u, state = with_input(name, 6, 2), randn(9, 2, 3, 2), None
+    for traces in (False, True):
+        found = []
+        for engine in (lv.Fused(), lv.Stored()):
+            x, state = u.clone().requires_grad_(), tuple(s.requires_grad_() for s in start(field, (2, 3)))
+            (out, *_), y = run(engine, scheme_of(name), field, state, x, lengths(9, 3, 2), traces)
+            loss = out.square().sum() + (y.sin().sum() if traces else 0)
+            first = torch.autograd.grad(loss, (x, *state, *field.parameters()), create_graph=True)
+            found.append(torch.autograd.grad(sum(g.square().sum() for g in first), (x, *state, *field.parameters())))
+        for a, b in zip(*found, strict=True):
+            near(a, b, 1e-10 * max(1.0, float(b.abs().max())))
+
+
+def test_transforms_are_refused():
     field, u = with_input("separable", 6, 2), randn(9, 3, 2)
-    x = u.clone().requires_grad_()
-    (out, _), _ = run(lv.Fused(), lv.SymplecticEuler(), field, start(field, (3,)), x)
-    (g,) = torch.autograd.grad(out.square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match=r"second derivatives.*Stored"):
-        g.sum().backward()
     state = start(field, (3,))
     with pytest.raises(ValueError, match=r"torch.func.*Stored"):
         torch.func.vmap(lambda u: run(lv.Fused(), lv.SymplecticEuler(), field, state, u)[0][0])(u[None])
