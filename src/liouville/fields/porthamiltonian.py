@@ -71,6 +71,7 @@ class PortHamiltonianField(ActivatedField):
     """
 
     J: Tensor
+    biases = (("b",),)
 
     def __init__(
         self,
