@@ -147,7 +147,7 @@ def test_the_regions_count_and_mark_what_is_wrong():
 def test_the_shading_is_the_probability():
     certain, even = torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5])
     blue = torch.tensor([0x00, 0x72, 0xB2]) / 255
-    assert torch.allclose(style.blend(certain), 1 - 0.42 * (1 - blue))
+    assert torch.allclose(style.blend(certain), 1 - float(style.strengths(2)[0]) * (1 - blue))
     assert style.blend(even).min() > 0.9
     assert (style.blend(torch.eye(10)) < 1).any(-1).all() and len(set(style.colours(10))) == 10
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from liouville.network import Network
+from liouville.report.answered import task_or
 from liouville.report.plane import head_plane
 from liouville.report.style import DARK, canvas, colours, heading, percent, styled
 from liouville.train import Task
@@ -27,7 +28,7 @@ def features_in_motion(
     network: Network,
     x: Tensor,
     y: Tensor,
-    task: Task,
+    task: Task | None = None,
     label_names: Sequence[str] | None = None,
     *,
     title: str = "",
@@ -44,7 +45,7 @@ def features_in_motion(
         network: a classifier of two classes, with one flow as its body and at least two features.
         x: held-out points.
         y: their labels.
-        task: decides which of them the head gets right.
+        task: decides which of them the head gets right; that of classes if None.
         label_names: one for each class; their numbers if None.
         title: text before the layer number.
         points: number of points drawn; the accuracy is over all points.
@@ -53,7 +54,7 @@ def features_in_motion(
     Raises:
         ValueError: if the network's body is not one flow, or there are more than two classes.
     """
-    flows = list(network.flows())
+    flows, task = list(network.flows()), task_or(task, network, x)
     if len(flows) != 1 or task.kind != "logistic":
         raise ValueError(f"motion needs one flow and two classes, got {len(flows)} flows and {task.classes} classes.")
     flow = flows[0]
@@ -85,7 +86,7 @@ def _basis(features: Tensor, normal: Tensor) -> Tensor:
 def _animate(
     seen: Tensor, y: Tensor, plane: float, names: Sequence[str] | None, titles: Sequence[str], layers: Sequence[int]
 ) -> FuncAnimation:
-    from matplotlib.animation import FuncAnimation
+    from liouville.report.shown import Moving
 
     names = names or ["class 0", "class 1"]
     shades = [colours(2)[int(k)] for k in y]
@@ -114,7 +115,7 @@ def _animate(
         title.set_text(titles[j])
         return [*dots, title]
 
-    return FuncAnimation(figure, draw, frames=list(layers), blit=False)  # type: ignore[arg-type]
+    return Moving(figure, draw, frames=list(layers), blit=False)  # type: ignore[arg-type]
 
 
 def _frame(axes: Axes, points: Tensor) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from liouville.network import Network
+from liouville.report.answered import task_or
 from liouville.report.style import DARK, GREY, blend, canvas, colours, heading, percent, styled
 from liouville.train import Task
 
@@ -24,7 +25,7 @@ _CELLS = 8_000_000  # grid points times layers, which bounds the time of the sha
 
 @torch.no_grad()
 def decision_regions(
-    network: Network, x: Tensor, y: Tensor, task: Task, label_names: Sequence[str] | None = None
+    network: Network, x: Tensor, y: Tensor, task: Task | None = None, label_names: Sequence[str] | None = None
 ) -> Figure:
     """The predicted probability of every class over the plane, with held-out points on top, the wrong ones marked.
 
@@ -32,23 +33,17 @@ def decision_regions(
         network: a network with two inputs.
         x: points, (samples, 2).
         y: their labels.
-        task: turns scores into probabilities.
+        task: turns scores into probabilities; that of classes if None.
         label_names: one for each class; their numbers if None.
 
     Raises:
         ValueError: if the points do not lie in the plane.
     """
     _require_plane(x)
+    task = task_or(task, network, x)
     names = _names(task, label_names)
     wrong = task.labels(_scores(network, x)) != y
-    low, high = x.amin(0), x.amax(0)
-    pad = 0.06 * (high - low).max()
-    low, high = low - pad, high + pad
-    layers = sum(flow.layers for flow in network.flows())
-    side = int(min(400, max(140, (_CELLS / max(layers, 1)) ** 0.5)))
-    columns, rows = (torch.linspace(float(low[k]), float(high[k]), side, dtype=x.dtype) for k in (0, 1))
-    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1).reshape(-1, 2).to(x.device)
-    probabilities = task.probabilities(_scores(network, grid)).double().cpu().reshape(side, side, -1)
+    (low, high), (columns, rows), probabilities = shading(network, x, task)
     width, height = (high - low).tolist()
     with styled():
         figure = canvas(6.6, min(8.0, max(3.6, 5.7 * height / width + 1.0)))
@@ -78,7 +73,7 @@ def features_at_depths(
     network: Network,
     x: Tensor,
     y: Tensor,
-    task: Task,
+    task: Task | None = None,
     label_names: Sequence[str] | None = None,
     panels: int = 6,
 ) -> Figure:
@@ -94,6 +89,7 @@ def features_at_depths(
     flows = list(network.flows())
     if len(flows) != 1:
         raise ValueError(f"features at several depths need a network of one flow, got {len(flows)}.")
+    task = task_or(task, network, x)
     flow, names = flows[0], _names(task, label_names)
     depths = torch.linspace(0, flow.layers, min(panels, flow.layers + 1)).round().long().tolist()
     states = flow.states(network.lift(x))
@@ -124,6 +120,32 @@ def features_at_depths(
         heading(figure, f"The head gets {share} of the test points right after {flow.layers} layers, {start} before")
         figure.text(0.988, 0.012, note, ha="right", va="bottom", fontsize=8, color=GREY)
     return figure
+
+
+def shading(
+    network: Network, x: Tensor, task: Task, most: int = 400
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]:
+    """The predicted probabilities over a window around some points of the plane.
+
+    Args:
+        network, x, task: as for `decision_regions`.
+        most: maximum number of points along a side.
+
+    Returns:
+        The corners of the window; the grid's coordinates across and up; (rows, columns, classes) in float64.
+    """
+    low, high = x.amin(0), x.amax(0)
+    pad = 0.06 * (high - low).max()
+    low, high = low - pad, high + pad
+    layers = sum(flow.layers for flow in network.flows())
+    side = int(min(most, max(140, (_CELLS / max(layers, 1)) ** 0.5)))
+    columns, rows = (torch.linspace(float(low[k]), float(high[k]), side, dtype=x.dtype) for k in (0, 1))
+    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1).reshape(-1, 2).to(x.device)
+    return (
+        (low, high),
+        (columns, rows),
+        task.probabilities(_scores(network, grid)).double().cpu().reshape(side, side, -1),
+    )
 
 
 def head_plane(network: Network, features: Tensor) -> tuple[Tensor, float]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from liouville.report.style import GREY, canvas, colours, heading, percent, styled
+from liouville.train import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,17 +21,24 @@ if TYPE_CHECKING:
 _TRAIN, _HELD, _NORM = colours(3)
 
 
-def training_curves(records: Sequence[Mapping[str, Any]], score_name: str = "accuracy", best_epoch: int = 0) -> Figure:
+def training_curves(
+    history: History | Sequence[Mapping[str, Any]], score_name: str = "accuracy", best_epoch: int = 0
+) -> Figure:
     """Loss on a logarithmic axis, score, and gradient norm, epoch by epoch.
 
     Args:
-        records: records from `liouville.train.History.records`.
-        score_name: ``accuracy`` or ``r2``.
-        best_epoch: epoch to mark; 0 marks none. A line marks each change of ``layers``.
+        history: what `liouville.train.fit` returns, or its records.
+        score_name: ``accuracy`` or ``r2``; a history knows its own.
+        best_epoch: epoch to mark; 0 marks none; a history knows its own. A line marks each change of ``layers``.
 
     Raises:
         ValueError: if there is no record.
     """
+    records: Sequence[Mapping[str, Any]]
+    if isinstance(history, History):
+        records, score_name, best_epoch = history.records(), history.score_name, history.best_epoch
+    else:
+        records = history
     if not records:
         raise ValueError("there is no epoch to draw.")
     epochs = [r["epoch"] for r in records]
