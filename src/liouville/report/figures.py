@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from liouville.data import Split
 from liouville.network import Network
@@ -51,7 +52,7 @@ def _by_data(network: Network, split: Split) -> dict[str, Figure]:
     x, y, shape = split.x_test, split.y_test, split.x_test.shape[1:]
     if not split.classes:
         predicted = torch.cat([network(part) for part in x.split(1000)])
-        return {"predictions": predictions(predicted, y, task.score(predicted, y))}
+        return {"predictions": _predictions(split, predicted, task.score(predicted, y))}
     if shape == (2,):
         regions = {"regions": decision_regions(network, x, y, task, split.label_names)}
         one_flow = len(list(network.flows())) == 1
@@ -59,3 +60,14 @@ def _by_data(network: Network, split: Split) -> dict[str, Figure]:
     if len(shape) == 3:
         return {"mistakes": hardest_mistakes(network, x, y, task, split.label_names)}
     return {}
+
+
+def _predictions(split: Split, predicted: Tensor, r2: float) -> Figure:
+    """In the targets' own unit, where the split knows it."""
+    facts, targets = split.facts(), split.y_test.reshape(predicted.shape)
+    name = facts.target or "target"
+    if facts.target_scale is None:
+        return predictions(predicted, targets, r2, f"{name}, as the data have it")
+    answers, wanted = (facts.answers(values.double().cpu()) for values in (predicted, targets))
+    assert isinstance(answers, Tensor) and isinstance(wanted, Tensor)
+    return predictions(answers, wanted, r2, f"{name}, in its own unit")
