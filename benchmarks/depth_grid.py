@@ -58,19 +58,26 @@ def cells(seeds: Sequence[int]) -> list[Cell]:
 
 
 def run(cell: Cell) -> dict[str, object]:
-    """Train it; what was said before is recorded."""
-    plan = runs.Plan.of(cell.data).changed(
-        model=cell.model, layers=cell.layers, T=cell.T, features=cell.features, seed=cell.seed,
-        data_options={"seed": cell.seed},
-    )  # fmt: skip
+    """Train it."""
+    plan = _plan(cell.data, cell.layers, cell.model, cell.features, T=cell.T, seed=cell.seed)
     start = time.process_time()
     try:
         metrics = runs.train(plan).metrics
         result = {k: metrics[k] for k in ("train_loss", "validation_loss", "test_accuracy")}
     except runs.Failed as error:
         result = {"test_accuracy": 0.0, "failed": str(error)}
-    warned = bool(cautions(plan.network(plan.load().facts())))
-    return asdict(cell) | result | {"warned": warned, "seconds": round(time.process_time() - start, 1)}
+    return asdict(cell) | result | {"seconds": round(time.process_time() - start, 1)}
+
+
+def _plan(data: str, layers: int, model: str, features: int, T: float = 4.0, seed: int = 0) -> runs.Plan:
+    plan = runs.Plan.of(data).changed(data_options={"seed": seed}, seed=seed)
+    return plan.changed(model=model, layers=layers, features=features, T=T)
+
+
+def _warned(kind: tuple) -> bool:
+    """Whether something is said before it is trained."""
+    plan = _plan(*kind)
+    return bool(cautions(plan.network(plan.load().facts())))
 
 
 def table(records: Sequence[dict], missing: Iterable[Cell]) -> str:
@@ -84,7 +91,7 @@ def table(records: Sequence[dict], missing: Iterable[Cell]) -> str:
         if not found:
             continue
         low = sorted((kind for kind in found if found[kind] < 100 * GOALS[data]), key=found.__getitem__)
-        warned = [kind for kind in low if kinds[kind][0]["warned"]]
+        warned = [kind for kind in low if _warned(kind)]
         named = [f"{m}, {n} features: {found[data, N, m, n]:.2f} ({len(kinds[data, N, m, n])})" for _, _, m, n in low]
         rows.append(
             [data, str(N), str(len(found)), str(len(found) - len(low)), str(len(warned)),
