@@ -52,7 +52,7 @@ def plain(module: nn.Module, example: Tensor) -> GraphModule:
 
 
 def _bare(recorded: Graph) -> Graph:
-    """The same operations without checks around them, on whichever device x is; they return a tensor, or a flat tuple of several."""
+    """The same operations without checks around them, on whichever device x is; several outputs are a flat tuple."""
     graph, known = Graph(), dict[Node, Node]()
     for node in recorded.nodes:
         if node.op == "output":
