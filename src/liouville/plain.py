@@ -52,12 +52,12 @@ def plain(module: nn.Module, example: Tensor) -> GraphModule:
 
 
 def _bare(recorded: Graph) -> Graph:
-    """The same operations without checks around them, on whichever device x is; they return a tensor, no tuple."""
+    """The same operations without checks around them, on whichever device x is; several outputs are a flat tuple."""
     graph, known = Graph(), dict[Node, Node]()
     for node in recorded.nodes:
         if node.op == "output":
-            (result,) = node.args[0]
-            graph.output(known[result])
+            results = tuple(known[result] for result in node.args[0])
+            graph.output(results if len(results) > 1 else results[0])
         elif node.target not in _CHECKS:
             known[node] = graph.node_copy(node, known.__getitem__)
             if "new_" in str(node.target):
