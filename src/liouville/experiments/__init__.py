@@ -36,6 +36,7 @@ EXPERIMENTS: dict[str, str] = {
     "scarcity": "beyond.scarcity",
     "noise": "beyond.noise",
     "language": "beyond.language",
+    "closed-loop": "beyond.closed_loop",
 }
 
 
