@@ -44,6 +44,15 @@ from liouville.network import ChannelsLast, Connector, Half, Lift, Network
 from liouville.nodes import NodeHead, Placement
 from liouville.operators import Conv, Dense, Graph
 from liouville.randomness import seeded
+from liouville.recurrent import (
+    AntisymmetricRNN,
+    AntisymmetricRNNCell,
+    Cell,
+    HamiltonianRNN,
+    HamiltonianRNNCell,
+    Recurrent,
+    SequenceNetwork,
+)
 from liouville.schemes import FORMER_NAMES, SCHEMES
 from liouville.sketch import Sketch, TooLargeError
 
@@ -449,6 +458,13 @@ def _network(lift: Any, body: Any, head: Any, placement: Placement | None = None
     return network
 
 
+def _made_as(kind: Any, base: Any, **arguments: Any) -> Any:
+    """A ``kind`` whose constructor makes the parts that a file names: put together as its base is."""
+    made = kind.__new__(kind)
+    base.__init__(made, **arguments)
+    return made
+
+
 for _kind in (*SCHEMES.values(), *ENGINES.values(), Dense, Conv):
     register(_kind)
 for _former, _name in FORMER_NAMES.items():
@@ -471,6 +487,14 @@ for _kind in (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d):
     register(_kind)
 for _kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
     register(_kind, _convolution)
+for _base, _kinds in {
+    Cell: (Cell, HamiltonianRNNCell, AntisymmetricRNNCell),
+    Recurrent: (Recurrent, HamiltonianRNN, AntisymmetricRNN),
+}.items():
+    for _kind in _kinds:
+        register(_kind, _attributes(_base), functools.partial(_made_as, _kind, _base))
+register(SequenceNetwork)
+register(nn.ModuleList, lambda parts: {"modules": list(parts)})
 register(HamiltonianField, _hamiltonian)
 register(PortHamiltonianField, _port_hamiltonian)
 register(SeparableHamiltonianField, _separable)

@@ -60,7 +60,7 @@ class Run:
         self.device, self.dtype = state[0].device.type, state[0].dtype
         weights = _weights(self.theta, theta, needed if layers.arithmetic.repeats else (False,) * len(needed))
         parts = layers.enter(state)
-        axis, states = layers.field.feature_axis, None
+        states = None
         for j in range(self.depth):
             if j in self.anchored:
                 kept["anchor", j] = [x.clone() for x in _flat(parts)]
@@ -70,7 +70,7 @@ class Run:
             if layers.left and self.probed:
                 kept["left", j] = layers.left
             if self.traces:
-                after = joined(layers.leave(parts), axis)
+                after = joined(layers.leave(parts), layers.field.feature_axis)
                 states = after.new_empty((self.depth, *after.shape)) if states is None else states
                 states[j] = after
         kept["end", self.depth] = _flat(parts)

@@ -89,14 +89,6 @@ class DrivenField(Wrapped):
         """tau f(y; theta_u), of the arguments u and tau."""
         return self._moved(self.field, self._names, y, theta_j, *args, **context)
 
-    def mean_velocity(self, y: Tensor, z: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
-        """The mean of tau f(.; theta_u) between y and z."""
-
-        def mean(y: Tensor, own: Theta) -> Tensor:
-            return self.field.mean_velocity(y, z, own)
-
-        return self._moved(mean, self._names, y, theta_j, *args, **context)
-
     def p_dot(self, q: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
         """tau p_dot(q; theta_u)."""
         return self._moved(self.field.p_dot, self.field.biases[0], q, theta_j, *args, **context)
@@ -104,6 +96,11 @@ class DrivenField(Wrapped):
     def q_dot(self, p: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
         """tau q_dot(p; theta_u)."""
         return self._moved(self.field.q_dot, self.field.biases[1], p, theta_j, *args, **context)
+
+    def mean_velocity(self, y: Tensor, z: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
+        """tau times the mean velocity between y and z, of theta_u."""
+        mean = self.field.mean_velocity
+        return self._moved(lambda y, theta_u: mean(y, z, theta_u), self._names, y, theta_j, *args, **context)
 
     def _moved(
         self,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 __all__ = ["GatedAntisymmetricField", "GatedTheta"]
 
-from typing import Any, NamedTuple
+import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from liouville.compilers import advanced
-from liouville.fields.antisymmetric import AntisymmetricField
-from liouville.fields.base import Factors, Lipschitz, Spectrum
+from liouville.fields.activated import ActivatedField, quarter_turn
+from liouville.fields.base import Degrees, Lipschitz
 from liouville.fields.initial import Initial, Smooth
 from liouville.operators import Dense, Operator
 
@@ -24,7 +25,7 @@ class GatedTheta(NamedTuple):
     c: Tensor
 
 
-class GatedAntisymmetricField(AntisymmetricField):
+class GatedAntisymmetricField(ActivatedField):
     r"""y' = s(M y + c) * tanh(M y + b), M = A - gamma I, A = W - W^T, s the logistic function, * entry by entry.
 
     The gate lets a feature stand still for some inputs. f' = D M with a diagonal D of entries in [-1/4, 1]: unlike
@@ -44,9 +45,6 @@ class GatedAntisymmetricField(AntisymmetricField):
     """
 
     biases = (("b", "c"),)
-    spectrum: Spectrum = "any"
-    scaling = AntisymmetricField.scaling
-    degrees = AntisymmetricField.degrees
 
     def __init__(
         self,
@@ -59,15 +57,25 @@ class GatedAntisymmetricField(AntisymmetricField):
         init: Initial = Smooth(),
         generator: torch.Generator | None = None,
     ) -> None:
-        more = {"gamma": gamma, "operator": operator, "shared": shared, "init": init, "generator": generator}
-        super().__init__(features, layers, **more)  # type: ignore[arg-type]
+        super().__init__(features, layers, operator, "tanh", shared, init)
+        if not 0 <= gamma < math.inf:
+            raise ValueError(f"gamma must be >= 0 and finite (it is diffusion; below 0 the field grows), got {gamma}.")
+        self.gamma = gamma
+        self.W = self._weight(features, features, generator)
+        self.b = self._bias(features, generator)
         self.c = self._bias(features, generator)
 
-    def theta(self) -> GatedTheta:  # type: ignore[override]
-        """A = W - W^T, b, c."""
-        return GatedTheta(*super().theta(), self.c)
+    @property
+    def degrees(self) -> Degrees | None:  # type: ignore[override]
+        """1 and 1, without diffusion, which is a rate of its own."""
+        return None if self.gamma else Degrees(("A",), rate=1, raw=("W",))
 
-    def forward(self, y: Tensor, theta_j: GatedTheta) -> Tensor:  # type: ignore[override]
+    def theta(self) -> GatedTheta:
+        """A = W - W^T, b, c."""
+        W = self._constrained(self.W)
+        return GatedTheta(W - self.operator.transpose(W), self.b, self.c)
+
+    def forward(self, y: Tensor, theta_j: GatedTheta) -> Tensor:
         """y' = s(M y + c) * tanh(M y + b)."""
         My = self.operator.apply(theta_j.A, y)
         if self.gamma:
@@ -75,7 +83,7 @@ class GatedAntisymmetricField(AntisymmetricField):
         gate, moved = (self.operator.broadcast(bias) + My for bias in (theta_j.c, theta_j.b))
         return torch.sigmoid(gate) * torch.tanh(moved)
 
-    def jacobian(self, y: Tensor, theta: GatedTheta) -> Tensor | None:  # type: ignore[override]
+    def jacobian(self, y: Tensor, theta: GatedTheta) -> Tensor | None:
         """D M, D = diag(s' tanh + s tanh')."""
         A = self.operator.matrix(theta.A)
         if A is None:
@@ -86,12 +94,15 @@ class GatedAntisymmetricField(AntisymmetricField):
         slope = s * (1 - s) * t + s * (1 - t.square())
         return slope.unsqueeze(-1) * M.unsqueeze(-3)
 
-    def factors(self, theta: GatedTheta) -> tuple[Factors, ...] | None:  # type: ignore[override]
-        """None: a product of two activations has another form."""
-        return None
+    def _mean(self, outputs: int, inputs: int) -> Tensor:
+        """A quarter turn, as for `AntisymmetricField`."""
+        return 0.5 * quarter_turn(inputs)
 
-    def lipschitz(self, theta: GatedTheta) -> Lipschitz:  # type: ignore[override]
+    def rate(self, theta: GatedTheta) -> Tensor:
+        """||A - gamma I|| of each layer, (||A||^2 + gamma^2)^(1/2), as A is normal."""
+        return (self.operator.norm(theta.A).square() + self.gamma**2).sqrt()
+
+    def lipschitz(self, theta: GatedTheta) -> Lipschitz:
         """||f'|| <= ||M||, as |s (1 - s) t + s (1 - t^2)| <= 1 for s in [0, 1] and t in [-1, 1]."""
-        plain: Any = theta
-        L = self.rate(plain) if self.gamma else self.operator.norm(theta.A)
+        L = self.rate(theta) if self.gamma else self.operator.norm(theta.A)  # no derivative of the root at 0
         return Lipschitz((L,), L)

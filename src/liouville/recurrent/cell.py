@@ -12,6 +12,7 @@ __all__ = ["Cell"]
 
 import functools
 import math
+from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
@@ -72,6 +73,7 @@ class Cell(nn.Module):
         self.scheme: Scheme = scheme
         self.h = float(h)
         self.sizes = self._sizes()
+        self.watchers: tuple[Callable[..., None], ...] = ()  # told (cell, u, state, tau, end, states) after every run
 
     @property
     def field(self) -> VectorField:
@@ -133,10 +135,15 @@ class Cell(nn.Module):
             engine = engine.recorded()
         elif is_hollow(u):
             engine = Stored()
+        states = None
         if traces:
-            end, states = engine.trajectory(self.scheme, run, parts, theta, self.h)
-            return torch.cat(end, -1), states
-        return torch.cat(engine.run(self.scheme, run, parts, theta, self.h), -1), None
+            parts, states = engine.trajectory(self.scheme, run, parts, theta, self.h)
+        else:
+            parts = engine.run(self.scheme, run, parts, theta, self.h)
+        end = torch.cat(parts, -1)
+        for watch in self.watchers:
+            watch(self, u, state, tau, end, states)
+        return end, states
 
     def require_fits(self, u: Tensor) -> None:
         """Raise a `ValueError` unless the last axis and the dtype of u fit the weights."""

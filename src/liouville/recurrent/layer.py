@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Recurrent"]
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -60,12 +60,13 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         backprop = Auto() if backprop is None else backprop  # one of its own: the repr shows its choice
-        self.cells = nn.ModuleList([cells] if isinstance(cells, Cell) else cells)  # type: ignore[assignment]
+        given = list(cells) if isinstance(cells, Iterable) else [cells]
         self.num_layers, self.batch_first, self.bidirectional = num_layers, bool(batch_first), bool(bidirectional)
         self.dropout, self.backprop = float(dropout), backprop
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {dropout}.")
-        _require_levels([*self.cells], num_layers, self.directions)
+        _require_levels(given, num_layers, self.directions)
+        self.cells = nn.ModuleList(given)  # type: ignore[assignment]
         for cell in self.cells:
             backprop.check(cell.scheme, cell.driven)
 

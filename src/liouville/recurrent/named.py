@@ -24,7 +24,7 @@ from liouville.recurrent.layer import Recurrent
 from liouville.recurrent.start import step_for
 from liouville.schemes import ForwardEuler, Scheme, SymplecticEuler
 
-_INIT = Smooth(scale=0.35, mean=1.0)
+_INIT = Smooth(scale=0.175, mean=0.5)
 
 
 class HamiltonianRNNCell(Cell):

@@ -16,7 +16,7 @@ import torch
 from liouville.fields import VectorField
 from liouville.schemes import Scheme
 
-ACTION = 5.0
+ACTION = 20.0
 """Omega over a sequence."""
 
 
@@ -38,7 +38,7 @@ def step_for(field: VectorField, scheme: Scheme, length: int, action: float = AC
         >>> field = lv.SeparableHamiltonianField(8, layers=1)
         >>> h = step_for(field, lv.SymplecticEuler(), length=500)
         >>> round(500 * h * float(field.rate(field.theta())), 3)
-        5.0
+        20.0
     """
     if isinstance(length, bool) or not isinstance(length, int) or length < 1:
         raise ValueError(f"length must be the expected number of steps, a whole number of at least 1, got {length!r}.")
