@@ -38,6 +38,7 @@ EXPERIMENTS: dict[str, str] = {
     "noise": "beyond.noise",
     "language": "beyond.language",
     "sequences": "beyond.sequences",
+    "closed-loop": "beyond.closed_loop",
 }
 
 

@@ -178,8 +178,10 @@ class PortHamiltonianField(ActivatedField):
 
     def _driven(self, gradient: Tensor, theta_j: PortTheta | PortThetaG, u: Tensor | None) -> Tensor:
         velocity = self.operator.mix(self.interconnection(theta_j), gradient)
-        if u is None or not isinstance(theta_j, PortThetaG):
+        if not isinstance(theta_j, PortThetaG):
             return velocity
+        if u is None:  # 0, so that G has a gradient, of 0
+            u = theta_j.G.new_zeros(self.inputs, *(1,) * (-1 - self.feature_axis))
         return velocity + self.operator.mix(theta_j.G, u)
 
     def jacobian(self, y: Tensor, theta: PortTheta | PortThetaG) -> Tensor | None:
