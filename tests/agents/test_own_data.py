@@ -164,7 +164,7 @@ def spoiled(**columns):
     "data, words, message",
     [
         (lambda: frame(), (), "say what of data.csv to predict: --target COLUMN"),
-        (lambda: frame(), ("--target", "v"), "has no column 'v', and none is called NODE.v after a node of the graph, tank 0"),
+        (lambda: frame(), ("--target", "v"), "and none is called NODE.v after a node of the graph, tank 0"),
         (lambda: frame().assign(weather=1.5), ("--target", "u"), "weather belongs to no node of the graph; call"),
         (lambda: frame().assign(**{"tank 0.u": float("nan")}), ("--target", "u"), "'tank 0.u' is empty in every row"),
         (lambda: frame().assign(**{"tank 0.u": ["a", "b"] * 30}), ("--target", "u"), "is one of 4 targets and has cl"),
