@@ -27,6 +27,6 @@ def test_nodes_links_and_names_are_drawn_once(links):
 
 def test_places_are_apart_and_within_the_figure():
     for M in (1, 2, 12, 70):
-        at = _places(adjacency([[int(abs(i - k) in (0, 1, M - 1)) for k in range(M)] for i in range(M)]))
+        at = _places(adjacency([[abs(i - k) in (0, 1, M - 1) for k in range(M)] for i in range(M)]))
         assert all(x * x + y * y <= 1 + 1e-9 for x, y in at)
         assert len({(round(x, 3), round(y, 3)) for x, y in at}) == M
