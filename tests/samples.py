@@ -219,6 +219,7 @@ DRIVEN = {
     "pair-scalar": lambda g: lv.PairField(4, 1, scalar_bias=True, init=RANDOM, generator=g),
     "second-order": lambda g: lv.SecondOrderField(lv.SymmetricField(2, 1, hidden=3, init=RANDOM, generator=g)),
     "hamiltonian": lambda g: lv.HamiltonianField(4, 1, hidden=3, init=RANDOM, generator=g),
+    "port": lambda g: lv.PortHamiltonianField(4, 1, rank=2, damping=0.3, quadratic=0.2, init=RANDOM, generator=g),
     "antisymmetric": lambda g: lv.AntisymmetricField(4, 1, gamma=0.1, scalar_bias=True, init=RANDOM, generator=g),
     "gated": lambda g: lv.fields.GatedAntisymmetricField(4, 1, init=RANDOM, generator=g),
     "residual": lambda g: lv.ResidualField(3, 1, init=RANDOM, generator=g),

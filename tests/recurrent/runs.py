@@ -43,6 +43,9 @@ class _Slower:
     def __call__(self, y, theta):
         return self.tau * self.field(y, theta)
 
+    def mean_velocity(self, y, z, theta):
+        return self.tau * self.field.mean_velocity(y, z, theta)
+
     def p_dot(self, q, theta):
         return self.tau * self.field.p_dot(q, theta)
 

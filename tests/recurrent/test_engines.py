@@ -46,13 +46,13 @@ def _pairs_of_engines():
                 yield field, scheme, name, steps
 
 
-@pytest.mark.parametrize(("field", "scheme", "engine", "steps"), one_in(29, list(_pairs_of_engines())))
+@pytest.mark.parametrize(("field", "scheme", "engine", "steps"), one_in(43, list(_pairs_of_engines())))
 @pytest.mark.filterwarnings("ignore::liouville.schemes.StabilityWarning")
 def test_every_engine_is_the_plain_loop(field, scheme, engine, steps):
     cell, u, state, tau = _case(field, scheme, steps)
     expected = _gradients(cell, u, state, tau, loop)
     found = _gradients(cell, u, state, tau, lambda c, *a: c.run(*a, ENGINES[engine], traces=True))
-    implicit = 1e3 if scheme.startswith("Implicit") else 1.0  # a solver's residual, T times
+    implicit = 1e3 if scheme.startswith(("Implicit", "Discrete")) else 1.0  # a solver's residual, T times
     for a, b in zip((*found[:2], *found[2]), (*expected[:2], *expected[2]), strict=True):
         near(a, b, implicit * rounding(b, terms=64 * T))
     last = cell.run(u, state, tau, ENGINES[engine], traces=False)
@@ -97,7 +97,7 @@ def test_no_weight_is_ever_repeated_over_time(engine):
     assert sizes.largest < steps * (n // 2) ** 2 / 4
 
 
-def _held(steps, engine, traces, n=8, batch=500):
+def _held(steps, engine, traces, n=8, batch=200):
     """Bytes of live storages between the passes and at most, without input, output and the input's gradient."""
     cell = lv.recurrent.HamiltonianRNNCell(1, n, length=steps).double()
     u, state = randn(steps, batch, 1).requires_grad_(), randn(batch, n)
@@ -120,9 +120,9 @@ def _held(steps, engine, traces, n=8, batch=500):
     ids=repr,
 )
 def test_memory_does_not_grow_with_time_beyond_inputs_and_outputs(engine, traces):
-    few, many = _held(36, engine, traces), _held(108, engine, traces)
+    few, many = _held(34, engine, traces), _held(68, engine, traces)
     assert 0 < few[0] == many[0]
-    assert many[1] <= few[1] + 4 * 500 * 8 * 8  # a few states more: when python lets go of them is not fixed
+    assert many[1] <= few[1] + 4 * 200 * 8 * 8  # a few states more: when python lets go of them is not fixed
 
 
 def test_the_plain_loop_keeps_more_for_every_step():

@@ -49,16 +49,18 @@ class Config:
     seed: int
 
 
-class Values(TypedDict, total=False):
-    """The recorded values of a case; ``smallest`` and ``largest`` are singular values of d y_T / d y_0."""
+class Values(TypedDict):
+    """The recorded values of a case; the score is a test accuracy or, of a number to predict, a squared error.
 
-    accuracy: float
-    error: float
+    ``least`` and ``most`` are the extreme norms of d y_T / d y_t over t; None where they were not measured.
+    """
+
+    score: float
     weights: int
     rate: float
     seconds: float
-    smallest: float
-    largest: float
+    least: float | None
+    most: float | None
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
@@ -79,7 +81,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     task = TASKS[config.task]
     begun = time.process_time()
     found = _adding(config, task) if config.task.startswith("adding") else _classes(config, task)
-    return found | {"seconds": round(time.process_time() - begun, 1)}
+    return {"least": None, "most": None} | found | {"seconds": round(time.process_time() - begun, 1)}
 
 
 def _classes(config: Config, task: Task) -> dict[str, Any]:
@@ -101,7 +103,7 @@ def _classes(config: Config, task: Task) -> dict[str, Any]:
         tried.append((score, rate, network))
     _, rate, network = max(tried, key=lambda one: one[0])
     found = {
-        "accuracy": rounded(_accuracy(network, data.x_test, data.y_test, data.lengths_test)),
+        "score": rounded(_accuracy(network, data.x_test, data.y_test, data.lengths_test)),
         "weights": parameters(network),
         "rate": rate,
     }
@@ -125,7 +127,7 @@ def _adding(config: Config, task: Task) -> dict[str, Any]:
     x, y = adding(task.steps, 500, torch.Generator().manual_seed(10_000 + config.seed))
     with torch.no_grad():
         error = nn.functional.mse_loss(torch.cat([network(part) for part in x.split(100)]), y)
-    return {"error": rounded(float(error)), "weights": parameters(network), "rate": task.rates[0]}
+    return {"score": rounded(float(error)), "weights": parameters(network), "rate": task.rates[0]}
 
 
 def _train(network: nn.Module, batches: Any, steps: int, rate: float, loss: Any) -> None:
@@ -150,7 +152,7 @@ def _accuracy(network: nn.Module, x: Tensor, y: Tensor, lengths: Tensor | None) 
 
 
 def _sensitivity(network: nn.Module, data: Sequences) -> dict[str, float]:
-    """The extreme singular values of d y_T / d y_t over all t, on one test sequence."""
+    """The extreme norms of d y_T / d y_t over all t, on one test sequence."""
     if not isinstance(network, Classifier) or not isinstance(network.body, Ours):
         return {}
     (cell,) = network.body.rnn.cells
@@ -158,7 +160,7 @@ def _sensitivity(network: nn.Module, data: Sequences) -> dict[str, float]:
     flow = along(cell, data.x_test[0, :length]).double()
     start = torch.zeros(1, flow.field.features, dtype=torch.float64)
     values = torch.linalg.svdvals(backward_sensitivity(flow, start)[:, 0])
-    return {"smallest": rounded(float(values[:, 0].min())), "largest": rounded(float(values[:, 0].max()))}
+    return {"least": rounded(float(values[:, 0].min())), "most": rounded(float(values[:, 0].max()))}
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
@@ -172,15 +174,15 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
         if found:
             tables.append(_table(name, found))
             sentences.append(_sentence(name, found))
-    sensitive = [r for r in records if "smallest" in r.values]
+    sensitive = [r for r in records if not r.diverged and r.values["least"] is not None]
     if sensitive:
         tables.append(_sensitivities(sensitive))
     return Rendering(" ".join(sentences), tables)
 
 
 def _scores(name: str, records: Sequence[Record]) -> list[float]:
-    key, scale = ("error", 1.0) if name.startswith("adding") else ("accuracy", 100.0)
-    return [scale * r.values[key] for r in records if not r.diverged]
+    scale = 1.0 if name.startswith("adding") else 100.0
+    return [scale * r.values["score"] for r in records if not r.diverged]
 
 
 def _table(name: str, found: Mapping[str, Sequence[Record]]) -> Table:
@@ -221,7 +223,7 @@ def _sensitivities(records: Sequence[Record]) -> Table:
         for network in OURS:
             mine = [r.values for r in records if (r.case.task, r.case.network) == (name, network)]
             if mine:
-                least, most = min(v["smallest"] for v in mine), max(v["largest"] for v in mine)
+                least, most = min(v["least"] for v in mine), max(v["most"] for v in mine)
                 rows.append((f"{name}, {network}", f"{least:.3g}", f"{most:.3g}"))
     note = "The norm of d y_T / d y_t of trained networks on one test sequence, least and largest over t and seeds."
     return Table("Sensitivities over time", ("task and network", "least norm", "largest norm"), rows, note)

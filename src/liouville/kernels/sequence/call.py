@@ -165,7 +165,7 @@ def _relative(native: SequenceRun, final: Sequence[Tensor]) -> float:
     """The error of the rebuilt first state over its largest entry, or the last state's: the first is often zero."""
     if not native.error:
         return 0.0
-    return float(native.error / max(native.size, *(float(x.abs().max()) for x in final)))
+    return float(native.error / max(native.size, *(float(x.detach().abs().max()) for x in final)))
 
 
 def _native(

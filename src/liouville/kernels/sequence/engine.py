@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from liouville.backprop.base import Stored
-from liouville.backprop.contract import differentiable_once, require_plain_autograd
+from liouville.backprop.contract import require_plain_autograd
 from liouville.backprop.range import Range, Reach, reach
+from liouville.backprop.twice import are_differentiated, by_the_plain_loop
 from liouville.compilers import is_watched
 from liouville.fields.base import Theta, VectorField
 from liouville.fields.bound import original
@@ -56,8 +57,11 @@ def over_time(
         final, trajectory = ops.flow_over_time(*sent, traces)
     elif torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         grid = Range(tuple(sent.state), state[0].dtype) if exact else None
-        told = Told(sent.run, traces, warn, grid, lambda: reach(scheme, field, state, theta, h))  # type: ignore[arg-type]
-        *final, trajectory = _Direct.apply(told, len(state), *sent.state, sent.tau, sent.u, *sent.weights)
+        found: Any = lambda: reach(scheme, field, state, theta, h)  # type: ignore[arg-type]  # noqa: E731
+        again = Again(scheme, field, state[0].shape[:-1], h, type(theta))
+        told = Told(sent.run, traces, warn, grid, found, again)
+        given = (*sent.state, sent.tau, sent.u, *sent.weights, *theta)
+        *final, trajectory = _Direct.apply(told, len(state), len(sent.weights), *given)
     else:
         final, trajectory = call.forward(*sent, traces=traces, keep=False)[:2]
     batch = state[0].shape[:-1]
@@ -121,51 +125,75 @@ class Told(NamedTuple):
     warn: Callable[[float, torch.dtype], None]
     grid: Range | None
     found: Callable[[], Reach] | None  # the range of a run that left three grids
+    again: Again
+
+
+class Again(NamedTuple):
+    """What the plain loop needs, for gradients that are to be differentiated."""
+
+    scheme: Scheme
+    field: VectorField
+    batch: torch.Size
+    h: float
+    kind: Callable[..., Theta]
+
+    def gradients(
+        self,
+        state: Sequence[Tensor],
+        theta: Sequence[Tensor],
+        costate: Sequence[Tensor | None],
+        along: Tensor | None,
+        needed: Sequence[bool],
+    ) -> list[Tensor | None]:
+        """Of the state, (samples, width), and of theta."""
+        parts = tuple(x.reshape(*self.batch, x.shape[-1]) for x in state)
+        costate = [None if g is None else g.reshape(*self.batch, g.shape[-1]) for g in costate]
+        along = None if along is None else along.reshape(len(along), *self.batch, along.shape[-1])
+        found = by_the_plain_loop(self.scheme, self.field, self.h, parts, self.kind(*theta), costate, needed, along)
+        first = [None if g is None else g.reshape(x.shape) for g, x in zip(found, state, strict=False)]
+        return [*first, *found[len(state) :]]
 
 
 class _Direct(torch.autograd.Function):
-    """The operator of `liouville.kernels.sequence.ops` without torch's dispatcher, and exact runs."""
+    """The operator of `liouville.kernels.sequence.ops` without torch's dispatcher, and exact runs.
+
+    ``weights`` and u are made of ``theta``, from which only the plain loop starts.
+    """
 
     @staticmethod
-    def forward(ctx: Any, told: Told, parts: int, *tensors: Any) -> Any:
-        state, tau, u, weights = tensors[:parts], tensors[parts], tensors[parts + 1], tensors[parts + 2 :]
+    def forward(ctx: Any, told: Told, parts: int, number: int, *tensors: Any) -> Any:
+        state, tau, u = tensors[:parts], tensors[parts], tensors[parts + 1]
+        weights, theta = tensors[parts + 2 : parts + 2 + number], tensors[parts + 2 + number :]
         found = _on_its_grid(told, Sent(told.run, list(state), u, tau, list(weights)))
-        ctx.told, ctx.parts, ctx.threads = told._replace(found=None), parts, torch.get_num_threads()
+        ctx.told, ctx.parts, ctx.number, ctx.threads = told._replace(found=None), parts, number, torch.get_num_threads()
         ctx.found = found._replace(final=[], trajectory=u.new_empty(0), kept=u.new_empty(0), integers=[])
-        ctx.save_for_backward(*state, *found.final, found.trajectory, found.kept, tau, u, *found.integers, *weights)
+        ctx.save_for_backward(
+            *state, *found.final, found.trajectory, found.kept, tau, u, *found.integers, *weights, *theta
+        )
         ctx.set_materialize_grads(False)
         return *found.final, found.trajectory
 
     @staticmethod
     def backward(ctx: Any, *costates: Tensor | None) -> tuple[Tensor | None, ...]:
-        n, told, saved = ctx.parts, ctx.told, iter(ctx.saved_tensors)
-        given = [g for g in costates if g is not None]
-        require_plain_autograd(given)
+        n, told, saved, needed = ctx.parts, ctx.told, iter(ctx.saved_tensors), ctx.needs_input_grad[3:]
+        require_plain_autograd([g for g in costates if g is not None])
         start, final = [next(saved) for _ in range(n)], [next(saved) for _ in range(n)]
         trajectory, kept, tau, u = (next(saved) for _ in range(4))
         integers = [next(saved) for _ in range(n)] if told.grid else []
-        weights = list(saved)
-        found = ctx.found._replace(final=final, trajectory=trajectory, kept=kept, integers=integers)
-        needed = [*ctx.needs_input_grad[2 : 2 + n], *ctx.needs_input_grad[3 + n :]]
-        back = call.backward(
-            told.run,
-            start,
-            found,
-            costates[:n],
-            costates[n] if told.traces else None,
-            u,
-            tau,
-            weights,
-            needed,
-            threads=ctx.threads,
-            grid=told.grid,
-        )
-        if told.grid and back.checksum != found.checksum:
+        weights, theta = [next(saved) for _ in range(ctx.number)], list(saved)
+        costate, along = costates[:n], costates[n] if told.traces else None
+        own = n + 2 + ctx.number
+        if are_differentiated():
+            found = told.again.gradients(start, theta, costate, along, [*needed[:n], *needed[own:]])
+            return None, None, None, *found[:n], *(None,) * (own - n), *found[n:]
+        run = ctx.found._replace(final=final, trajectory=trajectory, kept=kept, integers=integers)
+        wanted, options = [*needed[:n], *needed[n + 1 : own]], {"threads": ctx.threads, "grid": told.grid}
+        back = call.backward(told.run, start, run, costate, along, u, tau, weights, wanted, **options)
+        if told.grid and back.checksum != run.checksum:
             raise RuntimeError("the exact inversion did not restore every bit; please report it, and use Reversible().")
         if back.drift:
             told.warn(back.drift, u.dtype)
-        gradients = differentiable_once(back.gradients, (*given, *start, u, *weights))
-        return None, None, *gradients[:n], None, *gradients[n:]
+        return None, None, None, *back.gradients[:n], None, *back.gradients[n:], *(None,) * len(theta)
 
 
 def _on_its_grid(told: Told, sent: Sent) -> Forward:
