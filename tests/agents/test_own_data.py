@@ -164,7 +164,7 @@ def spoiled(**columns):
     "data, words, message",
     [
         (lambda: frame(), (), "say what of data.csv to predict: --target COLUMN"),
-        (lambda: frame(), ("--target", "v"), "has no column 'v' for --target"),
+        (lambda: frame(), ("--target", "v"), "and none is called NODE.v after a node of the graph, tank 0"),
         (lambda: frame().assign(weather=1.5), ("--target", "u"), "weather belongs to no node of the graph; call"),
         (lambda: frame().assign(**{"tank 0.u": float("nan")}), ("--target", "u"), "'tank 0.u' is empty in every row"),
         (lambda: frame().assign(**{"tank 0.u": ["a", "b"] * 30}), ("--target", "u"), "is one of 4 targets and has cl"),
@@ -290,3 +290,17 @@ def test_more_hops_than_the_graph_has_reach_all(here):
     found = check("tanks.csv", network, "owner-computes")
     assert found.spans == (0, 3, 3, 3) and "depends on nodes up to 3 hops away" in found.decision
     assert Simulation("tanks.csv").graph == network.field.operator.links
+
+
+def test_links_of_a_drawing_that_go_one_way_are_not_passed_over(call, here):
+    nodes = "".join(f'<node id="{name}"/>' for name in NODES)
+    edges = "".join(f'<edge source="{a}" target="{b}"/>' for a, b in itertools.pairwise(NODES))
+    back = '<edge source="tank 1" target="tank 0"/>'
+    form = '<graphml><graph edgedefault="directed">{}</graph></graphml>'
+    Path("drawn.graphml").write_text(form.format(nodes + edges))
+    code, _, err = agents(call, "--target", "u", graph="drawn.graphml")
+    assert code == 2 and "no link goes both ways, node tank 0 -> node tank 1" in err and "--undirected" in err
+    assert agents(call, "--target", "u", "--undirected", graph="drawn.graphml")[0] == 0
+    Path("drawn.graphml").write_text(form.format(nodes + edges + back))
+    code, _, err = agents(call, "--target", "u", graph="drawn.graphml")
+    assert code == 0 and "2 of 4 links go one way, node tank 1 -> node tank 2 for example" in err

@@ -70,7 +70,19 @@ def test_runs_that_cannot_be_read_are_listed_as_damaged(train, tmp_path):
 
 def test_agents_go_on_by_their_folder(tmp_path):
     (tmp_path / "ring").write_text("0 1\n1 2\n2 3\n3 0\n")
-    words = ("--graph", tmp_path / "ring", "--layers", 2, "-d", "points=80", "--quiet", "--epochs", 3, "--out")
+    words = (
+        "--graph",
+        tmp_path / "ring",
+        "--layers",
+        2,
+        "-d",
+        "points=80",
+        "--quiet",
+        "--no-figures",
+        "--epochs",
+        3,
+        "--out",
+    )
     for name in ("whole", "parts"):
         assert call("agents", *words, tmp_path / name).code == 0
     for file in (tmp_path / "parts").glob("node-*.epoch-3.*"):
@@ -78,6 +90,6 @@ def test_agents_go_on_by_their_folder(tmp_path):
     refused = call("agents", "--resume", tmp_path / "parts", "--lr", 1)
     assert refused.code == 2 and "leave --lr out" in refused.err
     (tmp_path / "ring").unlink()
-    assert call("agents", "--resume", tmp_path / "parts", "--quiet").code == 0
+    assert call("agents", "--resume", tmp_path / "parts", "--quiet", "--no-figures").code == 0
     for file in (tmp_path / "whole").glob("node-*"):
         assert file.read_bytes() == (tmp_path / "parts" / file.name).read_bytes()

@@ -214,7 +214,7 @@ def _export(run: str | None, nodes: tuple[str, ...], out: str | None, quiet: boo
         raise BadInput(f"{run} has no graph, so it has no nodes; give a run of `liouville agents`.")
     graph = network.placement.graph
     chosen = [node_of(graph, word) for word in nodes]
-    parent = Path(out) if out else (file.parent if found is None else Path(run)) / "nodes"
+    parent = Path(out) if out else file.parent / "nodes"
     for i in chosen:
         folder = parent / f"node-{i}"
         part = export_node(network, i, folder)

@@ -198,6 +198,7 @@ def _graphs(door: Door, undirected: bool, protocol: Protocol, consensus: Consens
     lookup(dict.fromkeys(NAMES["consensus"]), consensus, "consensus")
     graph = adjacency(door.graph, undirected=undirected)
     if not door.mask:
+        _require_two_ways(door, graph)
         return graph, derived_mask(graph, protocol)
     mask = adjacency(door.mask, undirected=undirected)
     if len(mask) != len(graph):
@@ -211,6 +212,25 @@ def _graphs(door: Door, undirected: bool, protocol: Protocol, consensus: Consens
         return graph, mask.in_order_of(graph)
     except ValueError as error:
         raise BadInput(f"--mask {door.mask} and --graph {door.graph}: {error}") from None
+
+
+def _require_two_ways(door: Door, graph: Pattern) -> None:
+    """Refuse a drawing whose links all go one way, along which no node hears another; a note where some do."""
+    one_way, links = graph.one_way(), sum(map(sum, graph)) - len(graph)
+    if not one_way:
+        return
+    sender, receiver = one_way[0]
+    example = f"{graph.label(sender)} -> {graph.label(receiver)} for example"
+    if len(one_way) == links:
+        raise BadInput(
+            f"--graph {door.graph}: no link goes both ways, {example}, so no two nodes can share a block of K; drawing "
+            "programs write directed links, and --undirected lets each carry messages both ways."
+        )
+    if not door.quiet:
+        note(
+            f"--graph {door.graph}: {len(one_way)} of {links} links go one way, {example}, and carry no message of the "
+            "network; --undirected lets them carry messages both ways."
+        )
 
 
 def _require_reach(door: Door, graph: Pattern, consensus: Consensus) -> None:

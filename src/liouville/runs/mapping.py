@@ -105,8 +105,19 @@ def targets_in(raw: Raw, words: Sequence[str], graph: Pattern) -> list[str]:
             continue
         places = {name: node_of_column(name, graph) for name in raw.names}
         every = [name for name, at in places.items() if at is not None and at[1].casefold() == plain.casefold() != ""]
+        if not every and not _numbers_a_column(plain, raw):
+            near = suggestion(plain, raw.names)
+            names = graph.names or tuple(map(str, range(len(graph))))
+            raise ValueError(
+                f"{raw.name} has no column {plain!r}, and none is called NODE.{plain} after a node of the graph, "
+                f"{listed(names)}; {near}{'I' if near else 'i'}ts columns are {listed(raw.names)}."
+            )
         found += every or [raw.column(word, "--target")]
     return list(dict.fromkeys(found))
+
+
+def _numbers_a_column(word: str, raw: Raw) -> bool:
+    return word.isascii() and word.isdecimal() and 1 <= int(word[:9]) <= len(raw.names)
 
 
 def nodes_of(
