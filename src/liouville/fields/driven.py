@@ -178,7 +178,10 @@ def _require_driveable(field: VectorField, inputs: int) -> None:
     if isinstance(inputs, bool) or not isinstance(inputs, int) or inputs < 1:
         raise ValueError(f"inputs must be a whole number of at least 1, got {inputs!r}.")
     if isinstance(field, StochasticField):
-        raise ValueError(f"an input drives a deterministic field, got {name}; give dropout the driven field.")
+        raise ValueError(
+            f"an input drives a deterministic field, got {name}; let dropout take the driven field, or drop outputs of "
+            "levels, dropout= of a recurrent layer."
+        )
     if not any(field.biases):
         raise ValueError(
             f"{name} states no biases, through which an input could drive it; use one of the library's fields, or "
