@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from liouville.backprop import Backprop, Stored
+from liouville.display import table
 from liouville.facts import Facts
 from liouville.fields.hooks import hook_of
 from liouville.flow import Flow, flows_of, require_tensor, require_untraced
@@ -346,6 +347,24 @@ class Network(nn.Module):
     def flows(self) -> Iterator[Flow]:
         """The flows of the body, in order."""
         return iter(flows_of(self.body))
+
+    def _repr_html_(self) -> str:
+        """A small table for notebooks."""
+        rows = [("lift", _line(self.lift)), *((f"flow {k}", _in_short(f)) for k, f in enumerate(self.flows()))]
+        weights = sum(p.numel() for p in self.parameters())
+        rows += [("head", _line(self.head)), ("weights", f"{weights:,}")]
+        data = () if self.facts is None else (("data", self.facts.name),)
+        return table(type(self).__name__, (), [*rows, *data])
+
+
+def _line(module: nn.Module) -> str:
+    text = " ".join(repr(module).split())
+    return text if len(text) <= 100 else f"{text[:96]} ..."
+
+
+def _in_short(flow: Flow) -> str:
+    scheme, field = type(flow.scheme).__name__, type(flow.field).__name__
+    return f"{flow.layers} layers of {scheme} through {field}, T = {flow.T:g}, h = {flow.h:.4g}, {flow.backprop!r}"
 
 
 def _through(module: nn.Module, y: Tensor, args: Sequence[Any], context: Mapping[str, Any]) -> Tensor:

@@ -45,12 +45,14 @@ class SpreadNetwork(Network):
         placement: graph, protocol and consensus.
         outputs: which of the central network's outputs these are, in their order; None where all nodes know all.
         parts: for each hosted node that has outputs of its own, their places among these.
+        width: how many outputs all nodes have together.
     """
 
     exchange: Exchange
     placement: Placement
     outputs: Tensor | None
     parts: dict[int, Tensor]
+    width: int
 
     def __init__(self, network: Network, exchange: Exchange, placement: Placement) -> None:
         flow = cast(Flow, network.body)
@@ -66,6 +68,7 @@ class SpreadNetwork(Network):
         self.exchange, self.placement, self.facts = exchange, placement, network.facts
         whose = None if isinstance(head, LocalHead) else torch.tensor(getattr(network.head, "outputs", owners.tolist()))
         self.outputs, self.parts = None, {}
+        self.width = len(whose) if whose is not None else cast(nn.Linear, network.head).out_features
         if whose is not None:
             self.outputs = torch.isin(whose, torch.tensor(exchange.hosted)).nonzero().flatten()
             places = {i: (whose[self.outputs] == i).nonzero().flatten() for i in exchange.hosted}
@@ -74,12 +77,14 @@ class SpreadNetwork(Network):
 
     def central(self) -> Network:
         """The central network with the weights of the hosted nodes, and zeros where other processes have theirs."""
-        central = copy.deepcopy(self._central[0])
+        central: Network = copy.deepcopy(self._central[0])
+        like = next(self.parameters())
         for module in central.modules():
             for name, weight in module.named_parameters(recurse=False):
-                zeros = torch.zeros(weight.shape, dtype=weight.dtype, device=next(self.parameters()).device)
-                setattr(module, name, nn.Parameter(zeros, weight.requires_grad))
+                setattr(module, name, nn.Parameter(like.new_zeros(weight.shape), weight.requires_grad))
+        central = central.to(like)  # buffers, too
         to_central(self, central)
+        central.placement, central.facts = self.placement, self.facts
         return central.train(self.training)
 
 

@@ -30,8 +30,9 @@ def by_the_plain_loop(
     h: float,
     state: State,
     theta: Theta,
-    costate: Sequence[Tensor],
+    costate: Sequence[Tensor | None],
     needed: Sequence[bool],
+    along: Tensor | None = None,
 ) -> list[Tensor | None]:
     """The gradients of state and theta, each None if it is not needed, with a graph of their own.
 
@@ -39,15 +40,20 @@ def by_the_plain_loop(
         scheme, field, h: of the run.
         state: its first state.
         theta: its weights.
-        costate: gradients at the last state, one for each part.
+        costate: gradients at the last state, one for each part; None where it is 0.
         needed: for each part of the state, then each weight.
+        along: gradient at the trajectory, of a run that gave one.
     """
     inputs = (*state, *theta)
     # views, since one input may be computed from another, and each gradient counts its own way only
     own = [x.view_as(x) if n else x.detach() for x, n in zip(inputs, needed, strict=True)]
     start, weights = tuple(own[: len(state)]), type(theta)(*own[len(state) :])
-    last = Stored().run(scheme, field, start, weights, h)
-    reached = [(x, g) for x, g in zip(last, costate, strict=True) if x.requires_grad]
+    if along is None:
+        ends = [*Stored().run(scheme, field, start, weights, h)]
+    else:
+        last, trajectory = Stored().trajectory(scheme, field, start, weights, h)
+        ends, costate = [*last, trajectory], [*costate, along]
+    reached = [(x, g) for x, g in zip(ends, costate, strict=True) if g is not None and x.requires_grad]
     wanted = [x for x, n in zip(own, needed, strict=True) if n]
     found = iter(
         torch.autograd.grad(

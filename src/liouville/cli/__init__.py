@@ -15,6 +15,7 @@ from liouville.cli.exits import Interrupted
 from liouville.cli.help import Explained
 from liouville.cli.list import list_command
 from liouville.cli.predict import predict
+from liouville.cli.report import report
 from liouville.cli.reproduce import reproduce
 from liouville.cli.sensitivities import sensitivities
 from liouville.cli.train import train
@@ -67,7 +68,7 @@ def liouville(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (train, check, sensitivities, predict, reproduce, agents, verify_command, list_command):
+for _command in (train, report, check, sensitivities, predict, reproduce, agents, verify_command, list_command):
     liouville.add_command(_command)
 
 

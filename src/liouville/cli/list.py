@@ -61,8 +61,9 @@ def _runs(folder: Path) -> None:
         say(f"no runs in {folder}")
         return
     rows = [(str(one.path), one.data, one.model, one.state, one.epochs, one.score) for one in found]
-    again = sum(one.resumable for one in found)
-    note = f"{again} can go on: liouville train --resume RUN" if again else ""
+    again = [one.command for one in found if one.resumable]
+    commands = " or ".join(f"liouville {command} --resume RUN" for command in sorted(set(again), reverse=True))
+    note = f"{len(again)} can go on: {commands}" if again else ""
     table("runs", ("run", "data", "model", "state", "epochs", "test"), rows, note)
 
 

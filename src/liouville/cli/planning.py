@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["numbers", "plan_of"]
+__all__ = ["numbers", "of_one_network", "plan_of"]
 
 import typing
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from liouville.cli.own import HOW, Words, table_of
 
 if TYPE_CHECKING:
     from liouville.data import TableFile
-    from liouville.runs import Plan
+    from liouville.runs import Plan, Run
 
 
 def plan_of(words: Words, preset: str | None, like: str | None, config: str | None, changes: dict[str, Any]) -> Plan:
@@ -40,7 +40,7 @@ def plan_of(words: Words, preset: str | None, like: str | None, config: str | No
     data, preset = spelled(words.data, SOURCES), spelled(preset if preset is not None else start, PRESETS)
     if like is not None and preset is not None:
         raise BadInput("--like and --preset both say where to start from; give one of them.")
-    old = Run.open(like).plan if like is not None else None
+    old = of_one_network(Run.open(like)).plan if like is not None else None
     if data is not None and data not in SOURCES and not is_file_name(data):
         _unknown(data)
     table = table_of(words, before if old is None else old.table, data in SOURCES)
@@ -57,6 +57,19 @@ def plan_of(words: Words, preset: str | None, like: str | None, config: str | No
     base = overlaid(base.changed(data=name), settings, config)
     options = convert_data_options(lookup(SOURCES, name, "data set").loader, words.options)
     return base.changed(data_options=options, **_as_spelled(changes))
+
+
+def of_one_network(run: Run) -> Run:
+    """A run of `liouville train`.
+
+    Raises:
+        BadInput: it is one of agents.
+    """
+    if run.command == "agents":
+        raise BadInput(
+            f"{run.path} is a run of agents, with a graph: `liouville agents --resume {run.path}` goes on with it."
+        )
+    return run
 
 
 def _start(words: Words, settings: dict[str, Any], file: str | None) -> tuple[Words, str | None, TableFile | None]:

@@ -199,7 +199,8 @@ def _columns(facts: Facts | None, outputs: Tensor, probabilities: bool, run: str
     except ValueError as error:
         raise ValueError(f"{run} does not fit together: {error}") from error
     if not isinstance(answers, list):
-        return ["prediction"] if width == 1 else [f"prediction_{k}" for k in range(width)], _texts(answers)
+        called = facts.targets or range(width)
+        return ["prediction"] if width == 1 else [f"prediction_{name}" for name in called], _texts(answers)
     names = [_harmless(str(n)) for n in facts.label_names or range(facts.classes)]
     shown = [f"p({n})" for n in names] if probabilities else []
     return ["prediction", *shown], [[_harmless(str(answer)) for answer in answers], *shares]

@@ -23,7 +23,8 @@ from liouville.cli.help import Command, section
 from liouville.cli.options import INTEGERS
 from liouville.cli.output import say
 from liouville.cli.own import Words, note
-from liouville.cli.planning import numbers, plan_of
+from liouville.cli.planning import numbers, of_one_network, plan_of
+from liouville.cli.report import opened
 from liouville.environment import is_first, require_environment, several
 
 if TYPE_CHECKING:
@@ -195,6 +196,8 @@ _COMMON = (
 @_output("--no-figures", is_flag=True, help="Draw no figures.")
 @_output("--svg", is_flag=True, help="Draw every figure as SVG, too.")
 @_output("--print-config", is_flag=True, help="Print every setting as YAML, for --config, and train nothing.")
+@_output("--no-report", is_flag=True, help="Write no report.html.")
+@_output("--open", "show", is_flag=True, help="Show the report in a browser at the end.")
 def train(
     data: str | None,
     target: str | None,
@@ -215,6 +218,8 @@ def train(
     no_figures: bool,
     svg: bool,
     print_config: bool,
+    no_report: bool,
+    show: bool,
     solver: tuple[str, ...],
     **changes: Any,
 ) -> int:
@@ -236,6 +241,8 @@ def train(
         from liouville.processes import launch
 
         return launch(sys.argv[1:], nproc)
+    if show and no_report:
+        raise BadInput("--open shows the report that --no-report leaves out; give one of them.")
     watch = _Watch()
     import torch  # noqa: F401 (by itself, to know how long it takes)
 
@@ -249,7 +256,7 @@ def train(
         raise BadInput("--resume goes on with a run in its own folder; leave --out, --like, --preset and --config out.")
     if like is not None and config is not None:
         raise BadInput("--like and --config both say where to start from; give one of them.")
-    before = None if resume is None else Run.open(resume)
+    before = None if resume is None else of_one_network(Run.open(resume))
     folder = Path(out) if out is not None else None if before is None else before.path
     if folder is not None and before is None and is_first() and not print_config:
         require_free(folder, force)
@@ -266,7 +273,7 @@ def train(
             say(f"{folder} is finished: {before.metrics['stopped']}; nothing is left to train")
         return 0
     with settled(plan) as plan:
-        asked = _Asked(folder, before, checkpoint_every, force, quiet, log, not no_figures, svg)
+        asked = _Asked(folder, before, checkpoint_every, force, quiet, log, not no_figures, svg, not no_report, show)
         return _run(plan, asked, watch)
 
 
@@ -281,6 +288,8 @@ class _Asked(NamedTuple):
     log: tuple[str, ...]
     figures: bool
     svg: bool
+    report: bool
+    show: bool
 
 
 def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
@@ -336,10 +345,14 @@ def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
     watch.lap("train")
     drawn = summary.draw(done, folder, asked.svg, quiet) if asked.figures else []
     watch.lap("figures")
+    reported = summary.page(done, folder, quiet) if asked.report else None
+    watch.lap("report")
     if quiet:
         say(str(folder))
     else:
-        summary.report(done, folder, drawn, watch.laps)
+        summary.report(done, folder, [*drawn, *([reported] if reported else [])], watch.laps)
+    if asked.show and reported is not None:
+        opened(reported)
     return 0
 
 

@@ -18,10 +18,14 @@ from torch import Tensor
 
 from liouville.data.checks import check
 from liouville.data.numbers import real_number
+from liouville.display import table
 from liouville.facts import Facts, as_numbers, fingerprint
 
 if TYPE_CHECKING:
     from liouville.columns import Columns
+
+
+_NAMES = 20  # of classes that a notebook shows
 
 
 class Holdout(NamedTuple):
@@ -180,6 +184,19 @@ class Split:
             f"of shape {tuple(self.x_train.shape[1:])}, {task}, "
             f"{str(self.x_train.dtype).removeprefix('torch.')}, {self.x_train.device})"
         )
+
+    def _repr_html_(self) -> str:
+        """A small table for notebooks."""
+        parts = ("training", self.x_train, self.y_train), ("test", self.x_test, self.y_test)
+        shown = [
+            (name, f"{len(x):,}", tuple(x.shape[1:]), x.dtype, tuple(y.shape[1:]), y.dtype) for name, x, y in parts
+        ]
+        rows = [(*row[:2], *(str(cell).removeprefix("torch.") for cell in row[2:])) for row in shown]
+        names = ", ".join(self.label_names[:_NAMES]) if self.label_names else ""
+        more = ", ..." if self.label_names and len(self.label_names) > _NAMES else ""
+        task = f"{self.classes} classes" if self.classes else "real targets"
+        head = ("part", "samples", "shape of an input", "its dtype", "shape of a target", "its dtype")
+        return table(f"{self.name}: {task}", head, rows, f"classes: {names}{more}" if names else "")
 
 
 def held_out(

@@ -26,7 +26,7 @@ from liouville.estimators.rows import distinct, require_weights
 from liouville.facts import Facts
 from liouville.network import Network, outputs_of
 from liouville.table import Table
-from liouville.train import Terminal
+from liouville.train import Terminal, tabular
 from liouville.train.losses import Loss
 from liouville.train.progress import silent
 
@@ -40,18 +40,18 @@ class HamiltonianEstimator(BaseEstimator):
 
     def __init__(
         self,
-        model: str = "h2",
+        model: str = tabular.MODEL,
         *,
-        features: int = 64,
-        layers: int = 8,
-        T: float = 2.0,
-        activation: str = "relu",
-        input_dropout: float = 0.05,
-        learning_rate: float = 0.01,
-        batch_size: int = 64,
+        features: int = tabular.FEATURES,
+        layers: int = tabular.LAYERS,
+        T: float = tabular.T,
+        activation: str = tabular.ACTIVATION,
+        input_dropout: float = tabular.INPUT_DROPOUT,
+        learning_rate: float = tabular.SETTINGS.lr,
+        batch_size: int = tabular.SETTINGS.batch_size,
         max_iter: int | None = None,
         early_stopping: bool = True,
-        validation_fraction: float = 0.15,
+        validation_fraction: float = tabular.SETTINGS.validation,
         n_iter_no_change: int | None = None,
         ensemble: int = 1,
         categorical_features: Any = "from_dtype",

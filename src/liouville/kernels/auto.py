@@ -24,9 +24,10 @@ from liouville.fields.bound import original
 from liouville.fields.driven import DrivenField
 from liouville.fields.wrapped import product_of
 from liouville.kernels.batchlast import BatchLast
-from liouville.kernels.fused import Fused
+from liouville.kernels.fused import Fused, Plan
 from liouville.kernels.library import is_built
-from liouville.kernels.table import EulerPlan, NoKernelError, ShearPlan, kernel_for
+from liouville.kernels.sequence import planned
+from liouville.kernels.table import NoKernelError, ShearPlan
 from liouville.schemes.base import ReversibleScheme, Scheme, ShearScheme, State
 
 _MEMORY = 2**30
@@ -94,7 +95,7 @@ class Auto(Backprop):
 
     def _chosen(
         self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float
-    ) -> tuple[ShearPlan | EulerPlan | None, Choice]:
+    ) -> tuple[Plan | None, Choice]:
         """The plan of the pair, if it has one, and the choice for this run, which the repr shows from now on."""
         tensors = (*state, *theta)
         traced = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
@@ -122,7 +123,7 @@ class Auto(Backprop):
 
     def _choose(
         self,
-        plan: ShearPlan | EulerPlan | None,
+        plan: Plan | None,
         scheme: Scheme,
         field: VectorField,
         state: State,
@@ -176,7 +177,7 @@ class Auto(Backprop):
         return self.memory or memory_share(device, _SHARE) or _MEMORY
 
 
-def _plan(scheme: Scheme, field: VectorField, state: State, theta: Theta) -> ShearPlan | EulerPlan | None:
+def _plan(scheme: Scheme, field: VectorField, state: State, theta: Theta) -> Plan | None:
     """The plan that `Fused` would run, if it can run here."""
     tensors = (*state, *theta)
     dtype = state[0].dtype
@@ -185,7 +186,7 @@ def _plan(scheme: Scheme, field: VectorField, state: State, theta: Theta) -> She
     if is_autocast("cpu"):
         return None
     try:
-        return kernel_for(scheme, field, "cpu")
+        return planned(scheme, field, "cpu")
     except NoKernelError:
         return None
 
@@ -201,7 +202,7 @@ def _walks(scheme: Scheme, field: VectorField, state: State, theta: Theta) -> bo
     return True
 
 
-def _is_wide_stencil(plan: ShearPlan | EulerPlan, field: VectorField) -> bool:
+def _is_wide_stencil(plan: Plan, field: VectorField) -> bool:
     """Whether torch's convolutions are as fast: beyond 16 channels multiplications dominate the time."""
     return isinstance(plan, ShearPlan) and plan.taps > 1 and field.features > 16
 

@@ -6,7 +6,7 @@ __all__ = ["Fused"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -27,9 +27,11 @@ from liouville.fields.base import Theta, VectorField
 from liouville.fields.stochastic import original
 from liouville.kernels import euler, ops, shears
 from liouville.kernels.library import library
-from liouville.kernels.table import EulerPlan, ShearPlan, kernel_for
+from liouville.kernels.sequence import SequencePlan, over_time, planned
+from liouville.kernels.table import EulerPlan, ShearPlan
 from liouville.schemes.base import Scheme, State
 
+Plan = ShearPlan | EulerPlan | SequencePlan
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
@@ -67,9 +69,9 @@ class Fused(Backprop):
     def check(self, scheme: Scheme, field: VectorField) -> None:
         self._plan(scheme, field.in_run(0), None)
 
-    def _plan(self, scheme: Scheme, field: VectorField, device: str | None) -> ShearPlan | EulerPlan:
-        plan = kernel_for(scheme, field, device)
-        if self.exact and isinstance(plan, EulerPlan):
+    def _plan(self, scheme: Scheme, field: VectorField, device: str | None) -> Plan:
+        plan = planned(scheme, field, device)
+        if self.exact and (isinstance(plan, EulerPlan) or (isinstance(plan, SequencePlan) and not plan.inverts)):
             raise ValueError(
                 f"Fused(exact=True) inverts every step in the backward pass, but {type(scheme).__name__} has no "
                 "inverse; use Fused(), which recomputes its states from some that it keeps, Stored() or Checkpointed()."
@@ -84,10 +86,42 @@ class Fused(Backprop):
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
         return self.run_plan(self._plan(scheme, field, state[0].device.type), scheme, field, state, theta, h)
 
-    def run_plan(
-        self, plan: ShearPlan | EulerPlan, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float
-    ) -> State:
+    def trajectory(
+        self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float
+    ) -> tuple[State, Tensor]:
+        plan = self._plan(scheme, field, state[0].device.type)
+        if not isinstance(plan, SequencePlan):
+            return super().trajectory(scheme, field, state, theta, h)
+        final, trajectory = self._over_time(plan, scheme, field, state, theta, h, traces=True)
+        return final, cast(Tensor, trajectory)
+
+    def _over_time(
+        self,
+        plan: SequencePlan,
+        scheme: Scheme,
+        field: VectorField,
+        state: State,
+        theta: Theta,
+        h: float,
+        traces: bool,
+    ) -> tuple[State, Tensor | None]:
+        require_depth(theta, field.layers)
+        _require_supported(state, theta)
+
+        def warn(drift: float, dtype: torch.dtype) -> None:
+            if drift > torch.finfo(dtype).eps ** 0.5:
+                _warn(original(field), drift, dtype)
+
+        def run() -> tuple[State, Tensor | None]:
+            return over_time(plan, scheme, field, state, theta, h, traces=traces, exact=self.exact, warn=warn)
+
+        broken = self.exact and not traces and torch.compiler.is_compiling()  # as in `run_plan`
+        return torch.compiler.disable(run)() if broken else run()
+
+    def run_plan(self, plan: Plan, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
         """The same, with a given plan of the pair."""
+        if isinstance(plan, SequencePlan):
+            return self._over_time(plan, scheme, field, state, theta, h, traces=False)[0]
         require_depth(theta, field.layers)
         _require_supported(state, theta)
         axis = field.feature_axis

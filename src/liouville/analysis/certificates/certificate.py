@@ -24,6 +24,7 @@ from liouville.analysis.certificates.flows import Claim, of_flow, probes
 from liouville.analysis.certificates.predictions import of_network
 from liouville.analysis.overtime import certified_sequences
 from liouville.analysis.states import require_samples
+from liouville.display import table
 from liouville.fields import SecondOrderField
 from liouville.fields.wrapped import wrapping
 from liouville.files import without_nan
@@ -76,6 +77,13 @@ class Certificate:
         lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row[:4], widths, strict=True)), row[4]]) for row in rows]
         verdict = "no claim is broken" if self.holds else f"broken: {', '.join(c.name for c in self.broken)}"
         return "\n".join([self.subject, *(line.rstrip() for line in lines), verdict])
+
+    def _repr_html_(self) -> str:
+        """The table of ``print(certificate)``, for notebooks."""
+        verdict = "no claim is broken" if self.holds else f"broken: {', '.join(c.name for c in self.broken)}"
+        return table(
+            self.subject, ("claim", "status", "guaranteed", "measured", "route or reason"), self.rows(), verdict
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON value; numbers that are not finite become null."""
