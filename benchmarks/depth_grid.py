@@ -2,8 +2,8 @@
 
 A cell is one training by the recipe of its data with no other option. T changes no bit where it is a power of 4, which
 ``--times`` shows on some cells, so every cell has one T. Cells run from cheap to dear until the time is over, or only
---count of them, drawn with --pick; records are kept, and finished cells are not run again. With --page the table goes
-there.
+--count of them, drawn with --pick; records are kept, and finished cells are not run again. A kind of cell counts by the
+median of its seeds. With --page the table goes there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DEPTHS, TIMES, WIDTHS = (16, 64, 256, 1024), (1.0, 4.0, 16.0, 64.0), (4, 8, 16, 
 STEPS = {"swiss-roll": 840, "double-circles": 1520, "peaks": 1360}
 LAYER_BY_LAYER = ("leapfrog", "midpoint")  # which have no kernel
 WHOLE = ("h1", "antisymmetric", "ms2", "resnet", *LAYER_BY_LAYER)  # whose K is n x n
-HEAD = ["data", "layers", "cells", "at the goal", "warned of", "median", "least", "below the goal"]
+HEAD = ["data", "layers", "kinds", "at the goal", "warned of", "median", "below the goal, in percent"]
 
 
 @dataclass(frozen=True)
@@ -58,43 +58,54 @@ def cells(seeds: Sequence[int]) -> list[Cell]:
 
 
 def run(cell: Cell) -> dict[str, object]:
-    """Train it; what was said before is recorded."""
-    plan = runs.Plan.of(cell.data).changed(
-        model=cell.model, layers=cell.layers, T=cell.T, features=cell.features, seed=cell.seed,
-        data_options={"seed": cell.seed},
-    )  # fmt: skip
+    """Train it."""
+    plan = _plan(cell.data, cell.layers, cell.model, cell.features, T=cell.T, seed=cell.seed)
     start = time.process_time()
     try:
         metrics = runs.train(plan).metrics
         result = {k: metrics[k] for k in ("train_loss", "validation_loss", "test_accuracy")}
     except runs.Failed as error:
         result = {"test_accuracy": 0.0, "failed": str(error)}
-    warned = bool(cautions(plan.network(plan.load().facts())))
-    return asdict(cell) | result | {"warned": warned, "seconds": round(time.process_time() - start, 1)}
+    return asdict(cell) | result | {"seconds": round(time.process_time() - start, 1)}
+
+
+def _plan(data: str, layers: int, model: str, features: int, T: float = 4.0, seed: int = 0) -> runs.Plan:
+    plan = runs.Plan.of(data).changed(data_options={"seed": seed}, seed=seed)
+    return plan.changed(model=model, layers=layers, features=features, T=T)
+
+
+def _warned(kind: tuple) -> bool:
+    """Whether something is said before it is trained."""
+    plan = _plan(*kind)
+    return bool(cautions(plan.network(plan.load().facts())))
 
 
 def table(records: Sequence[dict], missing: Iterable[Cell]) -> str:
     """By data and depth; what is below its goal by name; what was not run."""
+    kinds: dict[tuple, list[dict]] = {}
+    for r in records:
+        kinds.setdefault((r["data"], r["layers"], r["model"], r["features"]), []).append(r)
     rows = []
     for data, N in itertools.product(GOALS, DEPTHS):
-        mine = [r for r in records if (r["data"], r["layers"]) == (data, N)]
-        if not mine:
+        found = {kind: _median(mine) for kind, mine in kinds.items() if kind[:2] == (data, N)}
+        if not found:
             continue
-        scores = [100 * r["test_accuracy"] for r in mine]
-        low = sorted((r for r in mine if r["test_accuracy"] < GOALS[data]), key=lambda r: r["test_accuracy"])
-        named = ", ".join(_named(r) for r in low if not r["warned"])
+        low = sorted((kind for kind in found if found[kind] < 100 * GOALS[data]), key=found.__getitem__)
+        warned = [kind for kind in low if _warned(kind)]
+        named = [f"{m}, {n} features: {found[data, N, m, n]:.2f} ({len(kinds[data, N, m, n])})" for _, _, m, n in low]
         rows.append(
-            [data, str(N), str(len(mine)), str(len(mine) - len(low)), str(sum(r["warned"] for r in low)),
-             f"{statistics.median(scores):.1f}", f"{min(scores):.1f}", named or "none"]
+            [data, str(N), str(len(found)), str(len(found) - len(low)), str(len(warned)),
+             f"{statistics.median(found.values()):.1f}", "; ".join(named) or "none"]
         )  # fmt: skip
-    left = [f"{n} of {N} layers" for N in DEPTHS if (n := sum(cell.layers == N for cell in missing))]
+    left = {(c.data, c.model, c.layers, c.features) for c in missing} - {(d, m, N, n) for d, N, m, n in kinds}
+    counts = [f"{count} of {N} layers" for N in DEPTHS if (count := sum(kind[2] == N for kind in left))]
     seeds = ", ".join(map(str, sorted({r["seed"] for r in records})))
-    note = f"Seeds {seeds}. Not run: {', '.join(left) or 'nothing'}."
+    note = f"In brackets: runs. Seeds {seeds}. Kinds not run: {', '.join(counts) or 'none'}."
     return f"{markdown(HEAD, rows)}\n\n{note}"
 
 
-def _named(record: dict) -> str:
-    return f"{record['model']}, {record['features']} features: {100 * record['test_accuracy']:.1f}"
+def _median(records: Sequence[dict]) -> float:
+    return statistics.median(100 * r["test_accuracy"] for r in records)
 
 
 def _kept(record: dict) -> dict:
@@ -120,6 +131,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".jsonl"), help="records; resumed")
     parser.add_argument("--minutes", type=float, default=10.0, help="no cell is begun that would end later")
     parser.add_argument("--seeds", type=int, nargs="*", default=[60])
+    parser.add_argument("--low", action="store_true", help="only kinds with a run below the goal so far")
     parser.add_argument("--count", type=int, help="so many of the cells without a record, at random")
     parser.add_argument("--pick", type=int, default=0, help="seed of what --count draws")
     parser.add_argument("--only", nargs="*", default=[], help="of these data, models, depths and widths (n4, n8 ...)")
@@ -135,7 +147,12 @@ def main() -> None:
     records = [json.loads(line) for line in options.json.read_text().splitlines()] if options.json.exists() else []
     known = {tuple(r[k] for k in Cell.__dataclass_fields__) for r in records}
     left = [cell for cell in cells(options.seeds) if tuple(asdict(cell).values()) not in known]
+    low = {
+        (r["data"], r["model"], r["layers"], r["features"]) for r in records if r["test_accuracy"] < GOALS[r["data"]]
+    }
     chosen = [c for c in left if _fits(c, options.only)]
+    if options.low:
+        chosen = [c for c in chosen if (c.data, c.model, c.layers, c.features) in low]
     if options.count is not None:
         chosen = random.Random(options.pick).sample(chosen, min(options.count, len(chosen)))
     end = time.time() + 60 * options.minutes

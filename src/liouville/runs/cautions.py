@@ -7,24 +7,23 @@ __all__ = ["cautions"]
 import bisect
 import math
 
-from torch import nn
-
 from liouville.analysis import margin
 from liouville.fields import Initial
 from liouville.fields.base import degrees_of
 from liouville.fields.wrapped import unwrapped
 from liouville.flow import Flow
-from liouville.network import Half, Lift, Network
+from liouville.network import Lift, Network
 from liouville.schemes.limits import GROWTH
 
 _ENOUGH = 9.0  # T x rate at the start, below which planar data were learned worse
+_DEEP = 64  # layers that need no feature beside the data
 _LONGEST = 2.0  # h x rate of a scheme without a limit of its own
 
 
 def cautions(network: Network) -> list[str]:
     """A sentence for each flow of vectors that starts with less than it needs, or with steps that are too long.
 
-    One more if the head reads half of the features, and the data fill that half.
+    One more if the data fill the half of the features that holds them, and there are few layers.
 
     Examples:
         >>> import liouville as lv
@@ -40,17 +39,17 @@ def cautions(network: Network) -> list[str]:
 
 
 def _no_room(network: Network) -> str | None:
-    """Of a head that reads one half, which holds the data and nothing beside them."""
-    lift, head = network.lift, network.head
-    if not (isinstance(lift, Lift) and isinstance(head, nn.Sequential) and isinstance(head[0], Half)):
+    """Of few layers on a state of which one half holds the data, and nothing beside them."""
+    lift = network.lift
+    if not (isinstance(lift, Lift) and lift.place == "q" and lift.axis == -1 and lift.inputs is not None):
         return None
-    read = lift.features // 2
-    if lift.inputs is None or lift.axis != -1 or read > lift.inputs:
+    layers = max(flow.layers for flow in network.flows())
+    if lift.features // 2 > lift.inputs or layers >= _DEEP:
         return None
     return (
-        f"the head reads {read} of {lift.features} features, no more than there are inputs. Classes that lie around "
-        "each other are then learned less well (double circles: 96 to 98 % at 16 layers); take "
-        f"{4 * lift.inputs} features."
+        f"{lift.inputs} inputs fill the half of the {lift.features} features that holds them. In few layers classes "
+        "that lie around each other are then learned less well (double circles: 95 to 99 % at 16 layers); take "
+        f"{4 * lift.inputs} features, or {_DEEP} layers."
     )
 
 
