@@ -82,7 +82,7 @@ def test_an_engine_can_take_a_run_apart():
         (lambda: lv.PairField(4, 3), 2, "layers=1, got 3"),
         (lambda: lv.PairField(4, 1), 0, "inputs must be"),
         (lambda: samples.field("shear"), 2, "states no biases"),
-        (lambda: lv.dropout(lv.PairField(4, 1), 0.1), 2, "give dropout the driven field"),
+        (lambda: lv.dropout(lv.PairField(4, 1), 0.1), 2, "let dropout take the driven field"),
         (lambda: lv.PairField(4, 1, operator=lv.Conv(3)), 2, "on vectors"),
     ],
 )

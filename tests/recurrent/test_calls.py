@@ -170,6 +170,7 @@ WRONG = {
     "state width": (lambda r: r(randn(T, B, I), randn(1, B, H + 1)), r"shape \(4, 8\)"),
     "state batch": (lambda r: r(randn(T, B, I), randn(1, B + 1, H)), r"shape \(4, 8\)"),
     "state axes": (lambda r: r(randn(T, B, I), randn(1, H)), "must have shape"),
+    "state dtype": (lambda r: r(randn(T, B, I), torch.zeros(1, B, H)), "the state is torch.float32"),
     "lengths number": (lambda r: r(randn(T, B, I), lengths=[1, 2]), "lengths must be 4 whole numbers"),
     "lengths range": (lambda r: r(randn(T, B, I), lengths=[1, 2, 3, 7]), "must lie in 1 ... 6"),
     "lengths zero": (lambda r: r(randn(T, B, I), lengths=[1, 2, 3, 0]), "must lie in 1 ... 6"),

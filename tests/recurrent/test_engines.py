@@ -46,7 +46,7 @@ def _pairs_of_engines():
                 yield field, scheme, name, steps
 
 
-@pytest.mark.parametrize(("field", "scheme", "engine", "steps"), one_in(43, list(_pairs_of_engines())))
+@pytest.mark.parametrize(("field", "scheme", "engine", "steps"), one_in(71, list(_pairs_of_engines())))
 @pytest.mark.filterwarnings("ignore::liouville.schemes.StabilityWarning")
 def test_every_engine_is_the_plain_loop(field, scheme, engine, steps):
     cell, u, state, tau = _case(field, scheme, steps)
@@ -115,7 +115,7 @@ def _held(steps, engine, traces, n=8, batch=200):
         (lv.Auto(), False),
         (lv.Auto(), True),
         (lv.Reversible(exact=True), True),
-        (lv.Reversible(compensated=True), False),
+        pytest.param(lv.Reversible(compensated=True), False, marks=pytest.mark.slow),
     ],
     ids=repr,
 )

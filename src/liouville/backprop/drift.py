@@ -79,9 +79,10 @@ class Probes:
         """The impurity, then the relative errors in the order of ``found``, on the device."""
         off, size = (torch.stack(row).double() for row in zip(*self.found.values(), strict=True))
         off = torch.where(off.isfinite(), off, torch.inf)
-        # zeros that moved away come back with a rounding of the value they had reached
+        # zeros that moved away come back with a rounding of the value they had reached; a start at rest, as over time,
+        # is nothing but zeros, and what counts is how they compare with the next state
         after = torch.cat((_largest(self.end).reshape(1), size[:-1]))
-        least = torch.maximum(0.01 * after, size).clamp(min=_smallest(self.end))
+        least = torch.where(size == 0, after, torch.maximum(0.01 * after, size)).clamp(min=_smallest(self.end))
         # a state that was not finite is skipped
         return torch.cat((self.impurity.reshape(1), torch.where(least.isfinite(), off / least, 0.0)))
 

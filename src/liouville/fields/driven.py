@@ -97,11 +97,6 @@ class DrivenField(Wrapped):
         """tau q_dot(p; theta_u)."""
         return self._moved(self.field.q_dot, self.field.biases[1], p, theta_j, *args, **context)
 
-    def mean_velocity(self, y: Tensor, z: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
-        """tau times the mean velocity between y and z, of theta_u."""
-        mean = self.field.mean_velocity
-        return self._moved(lambda y, theta_u: mean(y, z, theta_u), self._names, y, theta_j, *args, **context)
-
     def _moved(
         self,
         velocity: Callable[..., Tensor],
@@ -178,7 +173,10 @@ def _require_driveable(field: VectorField, inputs: int) -> None:
     if isinstance(inputs, bool) or not isinstance(inputs, int) or inputs < 1:
         raise ValueError(f"inputs must be a whole number of at least 1, got {inputs!r}.")
     if isinstance(field, StochasticField):
-        raise ValueError(f"an input drives a deterministic field, got {name}; give dropout the driven field.")
+        raise ValueError(
+            f"an input drives a deterministic field, got {name}; let dropout take the driven field, or drop outputs of "
+            "levels, dropout= of a recurrent layer."
+        )
     if not any(field.biases):
         raise ValueError(
             f"{name} states no biases, through which an input could drive it; use one of the library's fields, or "

@@ -28,7 +28,8 @@ def along(cell: Cell, u: Tensor) -> Flow:
     cell and the bias b + W u_t, and is one step of length h.
 
     Raises:
-        ValueError: if u is not one sequence, or for a second-order field's start "half", which a cell does not use.
+        ValueError: if u is not one sequence.
+        NotImplementedError: for a field whose biases are not parameters of its own, such as one with a budget.
 
     Examples:
         >>> import liouville as lv
@@ -43,14 +44,21 @@ def along(cell: Cell, u: Tensor) -> Flow:
     cell.require_fits(u)
     theta, field, T = cell.driven.theta(), copy.deepcopy(cell.field), len(u)
     own: Any = field.force if isinstance(field, SecondOrderField) else field
+    names = [name for each in cell.field.biases for name in each]
+    scalar = getattr(own, "scalar_bias", False)  # one number, from which theta() makes them all
+    if not scalar and not own._parameters.keys() >= set(names):
+        raise NotImplementedError(
+            f"the biases of {type(own).__name__} are made in theta(), so it has no twin with others; analyse a field "
+            "whose biases are its own parameters, such as the one inside a budget."
+        )
     for part in {field, own}:
         part.layers = T
     for name, raw in list(own.named_parameters(recurse=False)):
         setattr(own, name, nn.Parameter(raw.detach().expand(T, *raw.shape[1:]), requires_grad=False))
-    for name in (name for names in cell.field.biases for name in names):
+    for name in names:
         W, b = getattr(theta, f"W_{name}"), getattr(theta, name)
         own.register_parameter(name, nn.Parameter(torch.nn.functional.linear(u, W[0], b[0]), requires_grad=False))
-    if getattr(own, "scalar_bias", False):
+    if scalar:
         own.scalar_bias = False
     return Flow(field, cell.scheme, T=T * cell.h).train(cell.training)
 
@@ -61,7 +69,10 @@ def flows_along(rnn: Recurrent | Cell, input: Tensor) -> list[list[Flow]]:
 
     Args:
         rnn: a cell, or a recurrent layer.
-        input: sequences in the form that the layer takes; time first for a cell.
+        input: sequences of one length, in the form that the layer takes; time first for a cell.
+
+    Raises:
+        ValueError: if the lengths differ.
 
     Examples:
         >>> import liouville as lv
@@ -71,7 +82,10 @@ def flows_along(rnn: Recurrent | Cell, input: Tensor) -> list[list[Flow]]:
     """
     if isinstance(rnn, Cell):
         rnn = Recurrent(rnn)
-    inputs = rnn.inputs(taken(input, rnn.batch_first, None, None))
+    call = taken(input, rnn.batch_first, None, None)
+    if call.tau is not None:
+        raise ValueError("the sequences must be equally long to be analysed together; give them one at a time.")
+    inputs = rnn.inputs(call)
     return [
         [along(cell, u[:, b]) for cell, u in zip(rnn.cells, inputs, strict=True)] for b in range(inputs[0].shape[1])
     ]

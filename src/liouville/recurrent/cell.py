@@ -112,6 +112,8 @@ class Cell(nn.Module):
         if not isinstance(hx, Tensor) or hx.shape != shape:
             got = tuple(hx.shape) if isinstance(hx, Tensor) else type(hx).__name__
             raise ValueError(f"the state must be one tensor of shape {shape} here, got {got}.")
+        if hx.dtype != self._dtype and not is_autocast(u.device.type):
+            raise ValueError(f"the weights are {self._dtype} and the state is {hx.dtype}; convert it with .to(dtype).")
         return hx
 
     def run(

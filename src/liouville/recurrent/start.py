@@ -18,11 +18,12 @@ from liouville.schemes import Scheme
 
 ACTION = 20.0
 """Omega over a sequence."""
+_LONGEST = 0.5  # of h x rate: the weights of all steps are one, and training makes them larger
 
 
 @torch.no_grad()
 def step_for(field: VectorField, scheme: Scheme, length: int, action: float = ACTION) -> float:
-    """h with length x h x rate = action, less where the scheme carries no more in so many steps (`Scheme.carried`).
+    """h with length x h x rate = action, less where a step would be long: h x rate <= 1/2, or `Scheme.carried`.
 
     Args:
         field: with its initial weights.
@@ -48,4 +49,4 @@ def step_for(field: VectorField, scheme: Scheme, length: int, action: float = AC
         rate = 0.0
     if not 0 < rate < math.inf:
         raise ValueError(f"{type(field).__name__} gives no rate to choose a step by; give h.")
-    return min(action, scheme.carried(length)) / (length * rate)
+    return min(action, scheme.carried(length), _LONGEST * length) / (length * rate)
