@@ -92,7 +92,7 @@ def _with(field, u):
 
 def test_wrong_inputs_are_refused_in_a_sentence():
     flow = lv.Flow(lv.PortHamiltonianField(4, 2), lv.DiscreteGradient(), T=1.0)
-    with pytest.raises(TypeError, match=r"no ports.*inputs="):
+    with pytest.raises(TypeError, match=r"without ports.*inputs="):
         flow(torch.zeros(3, 4), u=torch.zeros(2))
     flow = lv.Flow(lv.PortHamiltonianField(4, 2, inputs=2), lv.DiscreteGradient(), T=1.0)
     with pytest.raises(TypeError, match=r"u must have 2 features.*\(3,\)"):

@@ -103,4 +103,4 @@ def test_training_curves_take_a_history_or_its_records():
             lv.report.training_curves(history.records(), "accuracy", 2),
         )
     ]
-    assert titles[0] == titles[1] and "at epoch 2" in titles[0]
+    assert titles[0] == titles[1] and "the best epoch, 2 of 3" in titles[0]

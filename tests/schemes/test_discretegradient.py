@@ -90,3 +90,12 @@ def test_a_subclass_with_another_velocity_must_state_its_mean():
     with pytest.raises(ValueError, match="Faster does not state"):
         lv.Flow(Faster(4, 2), SCHEME, T=1.0)
     lv.Flow(Stated(4, 2), SCHEME, T=1.0)(torch.randn(3, 4))
+
+
+@torch.no_grad()
+def test_a_driven_field_is_stepped_with_its_input():
+    field, y, u = samples.driven("port-hamiltonian"), randn(3, 4), randn(samples.INPUTS, seed=3)
+    own, theta = field.field, at(field.theta())
+    forced = own.theta()._replace(b=own.b + theta.W_b @ u)
+    (expected,) = SCHEME.step(own, (y,), at(forced), 0.3)
+    near(lv.Flow(field, SCHEME, T=0.3)(y, u), expected, RESIDUAL * EPS)

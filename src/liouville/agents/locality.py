@@ -92,10 +92,9 @@ class Locality:
         if len(self.spans) != len(self.exchanges) + 1:
             return ""
         far = f"up to {self.spans[-1]} hops away" if self.spans[-1] >= 0 else "that no path reaches"
-        return (
-            f"a decision, {len(self.exchanges)} layers, takes {sum(self.exchanges)} exchanges one after the other, and "
-            f"depends on nodes {far}"
-        )
+        layers = "1 layer" if len(self.exchanges) == 1 else f"{len(self.exchanges)} layers"
+        rounds = f"{sum(self.exchanges)} exchanges one after the other"
+        return f"a decision, {layers}, takes {rounds}, and depends on nodes {far}"
 
     def __str__(self) -> str:
         verdict = f"local under {self.protocol}" if self.holds else f"not local under {self.protocol}"

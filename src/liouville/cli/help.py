@@ -83,7 +83,8 @@ class Command(Explained):
 
 
 def _hint(command: Command) -> str:
-    hidden = [p for p in command.params if command.common is not None and p.name not in command.common]
+    options = [p for p in command.params if isinstance(p, click.Option)]
+    hidden = [p for p in options if command.common is not None and p.name not in command.common]
     return f"Show the other {len(hidden)} options, too." if hidden else "Show the same: these are all options."
 
 

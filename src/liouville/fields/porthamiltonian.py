@@ -15,6 +15,7 @@ from liouville.fields.activated import ActivatedField, weighted
 from liouville.fields.base import Degrees, Lipschitz, Scaling, Spectrum
 from liouville.fields.given import PerLayer
 from liouville.fields.initial import Initial, Smooth
+from liouville.fields.signatures import named
 from liouville.fields.skew import copied, require_structure, skew_matrix
 from liouville.norms import spectral_norm
 from liouville.operators import Dense, Operator
@@ -219,10 +220,13 @@ class PortHamiltonianField(ActivatedField):
         return Lipschitz((self.rate(theta),), mu)
 
     def check_arguments(self, args: Sequence[Any], context: Mapping[str, Any]) -> None:
+        if not self.inputs and (args or context):
+            raise TypeError(
+                f"PortHamiltonianField without ports takes no arguments beside its input, got {named(args, context)}; "
+                "build it with inputs=, the width of u, to give flow(y, u=u)."
+            )
         super().check_arguments(args, context)
         for u in (*args, *context.values()):
-            if not self.inputs and u is not None:
-                raise TypeError("this field has no ports, so it takes no u; build it with inputs=, the width of u.")
             u = u.values if isinstance(u, PerLayer) else u
             axis = self.feature_axis
             if isinstance(u, Tensor) and (u.dim() < -axis or u.shape[axis] != self.inputs):

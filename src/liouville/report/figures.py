@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from liouville.data import Split
 from liouville.network import Network
@@ -52,7 +53,7 @@ def _by_data(network: Network, split: Split) -> dict[str, Figure]:
     x, y, shape = split.x_test, split.y_test, split.x_test.shape[1:]
     if not split.classes:
         predicted = torch.cat([network(part) for part in x.split(1000)])
-        return {"predictions": predictions(predicted, y, task.score(predicted, y))}
+        return {"predictions": _predictions(split, predicted, task.score(predicted, y))}
     if shape == (2,):
         regions = {"regions": decision_regions(network, x, y, task, split.label_names)}
         one_flow = len(list(network.flows())) == 1
@@ -71,3 +72,14 @@ def _of_nodes(network: Network) -> dict[str, Figure]:
     acting = getattr(network.head, "outputs", ())
     counts = [[list(nodes).count(i) for i in range(len(graph))] for nodes in (taken, acting)]
     return {"graph": communication_graph(graph, "Who hears whom", *counts)}
+
+
+def _predictions(split: Split, predicted: Tensor, r2: float) -> Figure:
+    """In the targets' own unit, where the split knows it."""
+    facts, targets = split.facts(), split.y_test.reshape(predicted.shape)
+    name = facts.target or "target"
+    if facts.target_scale is None:
+        return predictions(predicted, targets, r2, f"{name}, as the data have it")
+    answers, wanted = (facts.answers(values.double().cpu()) for values in (predicted, targets))
+    assert isinstance(answers, Tensor) and isinstance(wanted, Tensor)
+    return predictions(answers, wanted, r2, f"{name}, in its own unit")

@@ -13,7 +13,7 @@ from torch import Tensor
 from liouville.network import Network
 from liouville.report.answered import task_or
 from liouville.report.plane import head_plane
-from liouville.report.style import DARK, canvas, colours, heading, percent, styled
+from liouville.report.style import DARK, canvas, cloud, heading, key, name_classes, percent, styled
 from liouville.train import Task
 
 if TYPE_CHECKING:
@@ -89,22 +89,20 @@ def _animate(
     from liouville.report.shown import Moving
 
     names = names or ["class 0", "class 1"]
-    shades = [colours(2)[int(k)] for k in y]
     windows = [(0, 1), (2, 3)] if seen.shape[-1] == 4 else [(0, 1)]
     with styled():
         figure = canvas(3.3 * len(windows) + 0.2, 4.0)
         panels = figure.subplots(1, len(windows), squeeze=False)[0]
         dots = []
         for axes, window in zip(panels, windows, strict=True):
-            dots.append(axes.scatter(*seen[0][:, window].unbind(1), s=7, c=shades, linewidths=0))
+            dots.append(cloud(axes, seen[0][:, window], y, 2, 10))
             _frame(axes, seen[..., window].flatten(0, 1))
         panels[0].axvline(plane, color=DARK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
         panels[0].set(xlabel="normal of the head's plane (dashed)", ylabel="1st component orthogonal to it")
         if len(windows) > 1:
             panels[1].set(xlabel="2nd component", ylabel="3rd component")
-        for name, colour in zip(names, colours(2), strict=True):
-            panels[0].scatter([], [], s=22, c=colour, linewidths=0, label=name)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=2, handletextpad=0.2)
+        name_classes(panels[0], names)
+        key(figure)
         title = heading(figure, titles[0])
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # keep the layout in every frame

@@ -15,9 +15,12 @@ __all__ = [
     "Look",
     "blend",
     "canvas",
+    "cloud",
     "colours",
     "heading",
+    "key",
     "look_of",
+    "name_classes",
     "percent",
     "save",
     "shades",
@@ -28,7 +31,8 @@ __all__ = [
 
 import contextlib
 import os
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,6 +42,8 @@ from torch import Tensor
 from liouville.files import atomic
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
@@ -74,9 +80,17 @@ NETWORKS: dict[str, Look] = {
     "midpoint": Look("#7F7F2A", _MIXED),
     "resnet": Look("#5A5A5A", _SOLID),
     "mlp": Look("#AA4499", _SHORT),
-    "layernorm": Look("#CC6677", _SHORT),
+    "cnn": Look(DARK, _MIXED),
+    # variants: the colour of their network in other dashes, or of their own where it is another network
+    "h2, pixelwise": Look("#0072B2", _SHORT),
+    "h1, time-invariant": Look("#D55E00", _SHORT),
+    "resnet with scaled start": Look("#5A5A5A", _LONG),
+    "resnet with layernorm": Look("#CC6677", _SHORT),
+    "tanh mlp": Look("#AA4499", _SHORT),
+    "fully connected, 32": Look("#AA4499", _SHORT),
+    "fully connected, 8": Look("#AA4499", _LONG),
 }
-"""The look of each network in every figure that sets networks apart, by the first word of its name."""
+"""The look of each network in every figure that sets networks apart, by the beginning of its name."""
 
 _SHAPES = 300  # maximum number of points that an SVG draws one by one
 
@@ -168,11 +182,62 @@ def look_of(network: str) -> Look:
     """The look of a network in all figures; of one that is not in `NETWORKS`, black and dotted.
 
     Examples:
-        >>> look_of("H2, 64 layers").colour == look_of("h2").colour, look_of("a net").colour == DARK
+        >>> look_of("H2, 64 layers") == look_of("h2"), look_of("a net").colour == DARK
         (True, True)
     """
-    first = network.lower().replace(",", " ").replace("-", " ").replace("_", " ").split()
-    return NETWORKS.get(first[0] if first else "", Look(DARK, _SHORT))
+    known = [name for name in NETWORKS if network.lower().startswith(name)]
+    return NETWORKS[max(known, key=len)] if known else Look(DARK, _SHORT)
+
+
+def cloud(axes: Axes, points: Tensor, y: Tensor, classes: int, size: float, **more: Any) -> PathCollection:
+    """Points of the plane, (samples, 2), as one collection: the colour and the shape of each are those of its class."""
+    from matplotlib.markers import MarkerStyle
+
+    palette, styles = colours(classes), map(MarkerStyle, shapes(classes))
+    paths = [style.get_path().transformed(style.get_transform()) for style in styles]
+    across, up = points.unbind(1)
+    dots = axes.scatter(across, up, s=size, c=[palette[int(k)] for k in y], linewidths=0, alpha=0.85, **more)
+    dots.set_paths([paths[int(k)] for k in y])
+    return dots
+
+
+def name_classes(axes: Axes, names: Sequence[str]) -> None:
+    """An entry for each class, for `key`."""
+    for name, colour, shape in zip(names, colours(len(names)), shapes(len(names)), strict=True):
+        axes.scatter([], [], s=26, c=colour, marker=shape, linewidths=0, label=name)
+
+
+def key(figure: Figure, note: str = "", *, longest: int = 40, **more: Any) -> None:
+    """A legend of everything that has a label in the figure, below all panels, under a note in smaller print.
+
+    It has as many columns as fit the width, and cuts names of more than ``longest`` letters; a label that stands twice
+    is there once.
+    """
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    width = figure.get_figwidth()
+    most = max(8, min(longest, int((width - 0.6) / _LETTER)))
+    labels = [label if len(label) <= most else f"{label[: most - 1]}…" for label in found]
+    widest = 0.45 + _LETTER * max(map(len, labels), default=1)
+    columns = max(1, min(len(labels), int((width - 0.2) / widest)))
+    lines = textwrap.wrap(note, int((width - 0.3) / _SMALL))
+    figure.legend(
+        list(found.values()),
+        labels,
+        loc="outside lower left",
+        ncols=columns,
+        handletextpad=0.4,
+        columnspacing=1.2,
+        title="\n".join(lines) or None,
+        title_fontproperties={"size": 8},
+        alignment="left",
+        **more,
+    ).get_title().set_color(GREY)
+
+
+_LETTER, _SMALL = 0.072, 0.063  # inches of a letter of a label and of a note
 
 
 def shades(number: int) -> list[Any]:

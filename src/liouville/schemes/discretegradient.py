@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from liouville.fields.base import Lipschitz, Theta, VectorField, is_closed
-from liouville.fields.wrapped import unwrapped
+from liouville.fields.wrapped import wrapping
 from liouville.schemes.base import State, SymmetricScheme
 from liouville.schemes.solver import full_precision, require_dense, solved
 
@@ -57,7 +57,7 @@ class DiscreteGradient(SymmetricScheme):
 
     def check(self, field: VectorField) -> None:
         require_dense(self, field)
-        if not is_closed(unwrapped(field), "mean_velocity"):
+        if not all(is_closed(part, "mean_velocity", ("forward", "gradient")) for part in wrapping(field)):
             raise ValueError(
                 f"DiscreteGradient needs the mean of the velocity between two states, which {type(field).__name__} "
                 "does not state; use HamiltonianField or PortHamiltonianField, override mean_velocity(y, z, theta_j), "
