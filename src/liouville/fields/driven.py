@@ -89,14 +89,6 @@ class DrivenField(Wrapped):
         """tau f(y; theta_u), of the arguments u and tau."""
         return self._moved(self.field, self._names, y, theta_j, *args, **context)
 
-    def mean_velocity(self, y: Tensor, z: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
-        """The mean of tau f(.; theta_u) between y and z."""
-
-        def mean(y: Tensor, own: Theta) -> Tensor:
-            return self.field.mean_velocity(y, z, own)
-
-        return self._moved(mean, self._names, y, theta_j, *args, **context)
-
     def p_dot(self, q: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
         """tau p_dot(q; theta_u)."""
         return self._moved(self.field.p_dot, self.field.biases[0], q, theta_j, *args, **context)
