@@ -42,9 +42,10 @@ class Fused(Backprop):
     Equal to `Stored` in value and gradient, to rounding. For splitting schemes it keeps only the last state, like
     `Reversible`, and rebuilds the others by inverting the shears, so its memory does not grow with N beyond the
     weights' gradients; the error of the rebuilt first state is measured in every backward pass. For forward Euler,
-    which has no inverse, it keeps every 16th state and recomputes the states between. Threads follow
-    `torch.get_num_threads()`, and the bits are the same for a fixed number of them. float32 and float64 only. Gradients
-    that are to be differentiated again (``create_graph=True``) are the plain loop's, with its memory.
+    which has no inverse, it keeps every 16th state and recomputes the states between. A run over time
+    (`liouville.recurrent`) is one call, too; where its trajectory is asked for, the states are read from it. Threads
+    follow `torch.get_num_threads()`, and the bits are the same for a fixed number of them. float32 and float64 only.
+    Gradients that are to be differentiated again (``create_graph=True``) are the plain loop's, with its memory.
 
     Args:
         exact: keep the state on the fixed-point grid of ``Reversible(exact=True)``: inversion then restores every bit

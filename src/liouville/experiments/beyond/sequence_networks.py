@@ -110,15 +110,19 @@ class Oscillators(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         A, dt = self.A.relu(), self.dt.sigmoid()
         S = 1 / (1 + dt.square() * A)
-        M = torch.stack((torch.stack((S, -dt * A * S), -1), torch.stack((dt * S, S), -1)), -2)  # of (z, y)
+        zz, zy, yz, yy = S, -dt * A * S, dt * S, S  # the matrix of a step, by its entries
         force = self.B(u)
-        state = torch.stack((S * dt * force, dt.square() * S * force), -1)
+        z, y = S * dt * force, dt.square() * S * force
         span = 1
         while span < u.shape[1]:  # after k passes each state is the sum over the last 2^k steps
-            earlier = (M @ state[:, :-span, :, :, None]).squeeze(-1)
-            state = torch.cat((state[:, :span], state[:, span:] + earlier), 1)
-            M, span = M @ M, 2 * span
-        x = self.C(state[..., 1]) + self.D * u
+            before_z, before_y = z[:, :-span], y[:, :-span]
+            z, y = (
+                torch.cat((z[:, :span], z[:, span:] + zz * before_z + zy * before_y), 1),
+                torch.cat((y[:, :span], y[:, span:] + yz * before_z + yy * before_y), 1),
+            )
+            zz, zy, yz, yy = zz * zz + zy * yz, zy * (zz + yy), yz * (zz + yy), yz * zy + yy * yy
+            span = 2 * span
+        x = self.C(y) + self.D * u
         return nn.functional.glu(self.gate(nn.functional.gelu(x)), -1) + u
 
 
