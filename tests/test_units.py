@@ -235,6 +235,9 @@ def test_what_cannot_work_is_said_and_what_works_is_not():
     assert not any(cautions(network(m, T=T, layers=64)) for m in ("h2", "ms2", "midpoint") for T in (1.0, 64.0))
     assert "take 64 layers or more" in cautions(network("h1", layers=16))[0]
     assert "too little for planar data" in cautions(network("h2", layers=4))[0]
+    for model in ("verlet", "ms1"):
+        assert "2 inputs fill the half of the 4 features" in cautions(network(model, layers=16))[0]
+        assert not cautions(network(model, layers=16, features=8)) and not cautions(network(model, layers=64))
     drawn = lv.classifier(lambda *a, **k: lv.zoo.h2(*a, init=lv.Normal(), **k), 2, 2, 4, 16, 64.0)
     (said,) = cautions(drawn)
     assert "steps are too long" in said and float(margin(drawn.body).max()) > 2 and not math.isnan(drawn.body.T)

@@ -48,7 +48,7 @@ def test_a_run_goes_on_and_then_is_finished(train, tmp_path, ended):
         (("--lr", "0.5"), "plan.settings.lr was "),
         (
             ("--out", "elsewhere"),
-            "goes on with a run in its own folder; leave --out, --like and --preset out.",
+            "goes on with a run in its own folder; leave --out, --like, --preset and --config out.",
         ),
         (("--checkpoint-every", "-1"), "every must be a number of seconds, at least 0, got -1.0."),
     ],

@@ -246,7 +246,7 @@ def test_every_setting_of_training_has_its_option():
 
 
 def test_options_of_an_earlier_version_work_and_are_not_shown(liouville, train, tmp_path):
-    said = liouville("train", "--help").out
+    said = liouville("train", "--help-all").out
     for old, new, value in (
         ("batch", "batch-size", "20"),
         ("clip", "max-grad-norm", "1"),

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from liouville.cli import completion
 from liouville.cli.check import split_of
+from liouville.cli.completion import names_of
 from liouville.cli.exits import BadInput
+from liouville.cli.help import Command
 from liouville.cli.output import say
 
 if TYPE_CHECKING:
@@ -19,8 +22,15 @@ if TYPE_CHECKING:
     from liouville.runs import Run
 
 
-@click.command(short_help="Write an HTML report of a run, or of several beside each other.")
-@click.argument("runs", metavar="RUN [RUN]...", nargs=-1, required=True)
+@click.command(
+    cls=Command,
+    short_help="Write an HTML report of a run, or of several beside each other.",
+    examples=(
+        ("liouville report runs/swiss-roll-h2-1 --open", "write the page of a run, and show it"),
+        ("liouville report runs/a runs/b --out both.html", "two runs, compared"),
+    ),
+)
+@click.argument("runs", metavar="RUN [RUN]...", nargs=-1, required=True, type=click.Path())
 @click.option(
     "--out",
     metavar="FILE",
@@ -31,9 +41,10 @@ if TYPE_CHECKING:
     "--data",
     metavar="NAME|FILE",
     help="Show this data set, or the table of the run.  [default: the run's own with a name]",
+    **names_of(completion.data, files=True),
 )
 @click.option(
-    "-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Option of the data set."
+    "-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Set an option of the data set."
 )
 @click.option("--open", "show", is_flag=True, help="Show the report in a browser.")
 def report(runs: Sequence[str], out: Path | None, data: str | None, data_options: tuple[str, ...], show: bool) -> None:

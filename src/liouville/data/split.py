@@ -59,6 +59,7 @@ class Split:
         column_names: one name for each feature of a table, or None; new tables with a header must have these.
         preprocessing: how the columns of a raw table became ``x``, in place of offset and scale, or None.
         target: the column of that table that is predicted, or None.
+        targets: the columns of that table that are predicted, where there are several, or None.
 
     Raises:
         TypeError: a part is not a tensor.
@@ -84,6 +85,7 @@ class Split:
     column_names: tuple[str, ...] | None = None
     preprocessing: Columns | None = None
     target: str | None = None
+    targets: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         check(self)
@@ -127,6 +129,7 @@ class Split:
             test_samples=len(self.x_test),
             preprocessing=self.preprocessing,
             target=self.target,
+            targets=self.targets,
             fingerprint=fingerprint((self.x_train, self.y_train, self.x_test, self.y_test)),
             **{name: None if t is None else as_numbers(t) for name, t in transform.items()},
         )

@@ -31,11 +31,13 @@ EXPERIMENTS: dict[str, str] = {
     "engines": "beyond.engines",
     "depth-1024": "beyond.depth_1024",
     "rate-transfer": "beyond.rate_transfer",
+    "image-depth": "beyond.image_depth",
     "equal-budget": "beyond.equal_budget",
     "tables": "beyond.tables",
     "scarcity": "beyond.scarcity",
     "noise": "beyond.noise",
     "language": "beyond.language",
+    "sequences": "beyond.sequences",
 }
 
 

@@ -5,6 +5,7 @@ from liouville.report.explore import explore
 from liouville.report.figures import draw_all
 from liouville.report.images import hardest_mistakes
 from liouville.report.motion import features_in_motion
+from liouville.report.nodes import communication_graph
 from liouville.report.page.written import html
 from liouville.report.phase import phase_planes
 from liouville.report.plane import decision_regions, features_at_depths
@@ -20,6 +21,7 @@ from liouville.report.style import save
 from liouville.report.training import predictions, training_curves
 
 __all__ = [
+    "communication_graph",
     "decision_regions",
     "draw_all",
     "explore",

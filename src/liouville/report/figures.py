@@ -14,6 +14,7 @@ from torch import Tensor
 from liouville.data import Split
 from liouville.network import Network
 from liouville.report.images import hardest_mistakes
+from liouville.report.nodes import communication_graph
 from liouville.report.plane import decision_regions, features_at_depths
 from liouville.report.style import save
 from liouville.report.training import predictions, training_curves
@@ -38,7 +39,7 @@ def draw_all(
     figures: dict[str, Figure] = {}
     if history.epochs:
         figures["training"] = training_curves(history)
-    figures |= _by_data(network, split)
+    figures |= _by_data(network, split) | _of_nodes(network)
     files = [save(figure, Path(folder) / f"{name}.png", svg=svg) for name, figure in figures.items()]
     return [path for group in files for path in group]
 
@@ -60,6 +61,17 @@ def _by_data(network: Network, split: Split) -> dict[str, Figure]:
     if len(shape) == 3:
         return {"mistakes": hardest_mistakes(network, x, y, task, split.label_names)}
     return {}
+
+
+def _of_nodes(network: Network) -> dict[str, Figure]:
+    """The graph of a network that is placed on one."""
+    if network.placement is None:
+        return {}
+    graph, owners = network.placement.graph, network.body.field.operator.owners(network.body.field.features)  # type: ignore[union-attr, operator]
+    taken = [int(owners[k]) for k in getattr(network.lift, "place", ()) if isinstance(k, int)]
+    acting = getattr(network.head, "outputs", ())
+    counts = [[list(nodes).count(i) for i in range(len(graph))] for nodes in (taken, acting)]
+    return {"graph": communication_graph(graph, "Who hears whom", *counts)}
 
 
 def _predictions(split: Split, predicted: Tensor, r2: float) -> Figure:

@@ -62,9 +62,10 @@ def record_of(run: Run, split: Split | None = None) -> Record:
 def _plan(run: Run) -> Plan | None:
     """The plan; None where it is of a version that knew what this one does not."""
     try:
-        return run.plan
+        asked = run.asked
     except ValueError:
         return None
+    return asked if isinstance(asked, Plan) else asked.plan  # of agents
 
 
 def _what(run: Run, plan: Plan | None, facts: Facts, network: Network | None, why: str) -> Iterator[tuple[str, str]]:

@@ -35,23 +35,14 @@ from liouville.facts import Facts, Written
 from liouville.network import Network
 from liouville.report.page import Record
 from liouville.runs.certifying import SAMPLES, damaged, drawn, label, measured, sound
+from liouville.runs.files import CERTIFICATE, CHECKPOINT, CONFIG, FIGURES, HISTORY, LOCK, METRICS, MODEL, REPORT
 from liouville.runs.plan import Plan
 from liouville.runs.reporting import record_of
+from liouville.runs.spread import Spread
 from liouville.train import History
 from liouville.version import __version__
 
 FORMAT = "liouville-run-1"
-CERTIFICATE, CHECKPOINT, CONFIG, HISTORY, LOCK, METRICS, MODEL, FIGURES, REPORT = (
-    "certificate.json",
-    "checkpoint.safetensors",
-    "config.json",
-    "history.jsonl",
-    "lock",
-    "metrics.json",
-    "model.safetensors",
-    "figures",
-    "report.html",
-)
 
 
 class _Config(TypedDict):
@@ -86,7 +77,7 @@ class Run:
         ...     Run.open(tempfile.mkdtemp())
         ... except FileNotFoundError as error:
         ...     print(str(error).split(": ")[1])
-        it has no config.json; give a folder that `liouville train` wrote.
+        it has no config.json; give a folder that `liouville train` or `liouville agents` wrote.
     """
 
     path: Path | None
@@ -107,7 +98,8 @@ class Run:
             raise FileNotFoundError(f"there is no run folder {path}.")
         if not (path / CONFIG).is_file():
             raise FileNotFoundError(
-                f"{path} is not a run: it has no {CONFIG}; give a folder that `liouville train` wrote."
+                f"{path} is not a run: it has no {CONFIG}; give a folder that `liouville train` or `liouville agents` "
+                "wrote."
             )
         config = read(path / CONFIG)
         conform(config, dict[str, Any], file=path / CONFIG)
@@ -127,6 +119,18 @@ class Run:
             return Plan.from_dict(self.config["plan"], self._version())
         except ValueError as error:
             raise ValueError(f"{self._file(CONFIG)}: {error}") from error
+
+    @property
+    def command(self) -> Literal["train", "agents"]:
+        """The sub-command that wrote it, and goes on with it."""
+        return "agents" if "agents" in self.config else "train"
+
+    @property
+    def asked(self) -> Plan | Spread:
+        """The plan; of agents with the graph that its network is spread over."""
+        if self.command == "train":
+            return self.plan
+        return Spread.of_config(self.config, self._file(CONFIG), self._version())
 
     @property
     def finished(self) -> bool:
@@ -151,7 +155,7 @@ class Run:
         if not path.is_file():
             raise FileNotFoundError(
                 f"{self.path} has no {MODEL}: its training did not come to an end; "
-                f"`liouville train --resume {self.path}` goes on with it."
+                f"`liouville {self.command} --resume {self.path}` goes on with it."
             )
         network = load(path)
         if not isinstance(network, Network):
@@ -186,7 +190,7 @@ class Run:
         Raises:
             FileNotFoundError: as `network`.
         """
-        plan = self.plan
+        asked = self.asked
         if split is None and self.trained is not None:
             split = self.trained.split
         try:
@@ -194,9 +198,9 @@ class Run:
         except DamagedModelError as error:
             return damaged(self._file(MODEL), str(error))
         if split is None:
-            split = drawn(plan)
+            split = drawn(asked)
         files = () if self.path is None else (sound(),)
-        return measured(network, split, *files, label(plan, self.config["data"], network, split), samples=samples)
+        return measured(network, split, *files, label(asked, self.config["data"], network, split), samples=samples)
 
     def record(self, split: Split | None = None) -> Record:
         """What a report shows of it: ``liouville.report.html(run)`` writes the page.

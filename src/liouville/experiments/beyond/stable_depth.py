@@ -45,13 +45,17 @@ FLOWS = {
     "leapfrog": "leapfrog",
     "resnet": "ResNet as a flow",
 }
-OTHERS = {"scaled": "ResNet with scaled start", "layer-norm": "ResNet with LayerNorm", "mlp": "tanh MLP"}
+OTHERS = {
+    "scaled": "ResNet with scaled start",
+    "layer-norm": "ResNet with LayerNorm",
+    "orthogonal": "tanh MLP, orthogonal start",
+    "mlp": "tanh MLP",
+}
 NAMES = FLOWS | OTHERS
 BESIDE = "resnet"  # whom the others are compared with
 DEPTHS = (16, 64, 256, 1024)
 SLOW = (*OTHERS, "midpoint", "leapfrog")  # which run layer by layer, and take fifty times as long
-FEW_SEEDS = {16: 3, 64: 3}  # of them, by depth
-FEW_SEEDS_OF_OTHERS = {16: 3, 64: 1}  # which try two rates
+FEW_SEEDS = {16: 3, 64: 1}  # of those that are no flows and try two rates, by depth
 STEP = 1 / 16
 RATE, RATES = 0.03, (0.003, 0.03)  # of flows; of the others
 FRESH = 20  # the first seed; none from here on was used for any choice
@@ -96,9 +100,7 @@ def cases(seeds: int, quick: bool) -> list[Config]:
 
 def most(network: str, layers: int, seeds: int) -> int:
     """How many seeds a network has at a depth."""
-    if network not in SLOW:
-        return seeds
-    return min(seeds, (FEW_SEEDS_OF_OTHERS if network in OTHERS else FEW_SEEDS).get(layers, 0))
+    return min(seeds, FEW_SEEDS.get(layers, 0)) if network in OTHERS else seeds
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
@@ -130,8 +132,8 @@ _KEPT = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr")
 
 def _network(config: Config, seed: int) -> nn.Module:
     name, N = config.network, config.layers
-    if name == "mlp":
-        return deep_mlp(2, 1, 4, N, seed)
+    if name in ("mlp", "orthogonal"):
+        return deep_mlp(2, 1, 4, N, seed, "orthogonal" if name == "orthogonal" else "glorot")
     if name in OTHERS:
         return deep_resnet(2, 1, 4, N, name, seed)
     generator = torch.Generator().manual_seed(seed)
@@ -273,7 +275,7 @@ def _cost(case: Config) -> float:
     """Seconds; what has no native kernel takes fifty times as long."""
     slow = case.network in SLOW
     rates = len(RATES) if case.network in OTHERS else 1
-    return rates * (0.5 + case.epochs * (0.02 + (1e-3 if slow else 2e-5) * case.layers))
+    return rates * (0.5 + case.epochs * (0.02 + (2e-3 if slow else 2e-5) * case.layers))
 
 
 EXPERIMENT = Experiment(
