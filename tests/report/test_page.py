@@ -66,6 +66,7 @@ def record_of(split, model="h2", features=4, layers=3, **more):
 
 KINDS = {
     "two classes of the plane": lambda: record_of(split_of(2)),
+    "ten classes of the plane": lambda: record_of(split_of(10, samples=60)),
     "three classes, more inputs": lambda: record_of(split_of(3, (5,)), features=6),
     "two features": lambda: record_of(split_of(2), model="h1", features=2),
     "a regression": lambda: record_of(split_of(0, (3,)), features=6),

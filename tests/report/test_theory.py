@@ -145,7 +145,7 @@ def test_the_region_is_the_schemes_and_the_dots_are_the_values(scheme, reaches, 
         limit = lv.analysis.imaginary_limit(scheme)
         assert ends[0][1] == pytest.approx(limit, abs=0.02) and ends[0][0] == pytest.approx(-limit, abs=0.02)
     growth = float(lv.analysis.amplification(scheme, values).max())
-    assert panel_title(axes) == f"net: growth ≤ {growth:.3g} a step"
+    assert panel_title(axes) == f"net\ngrowth ≤ {growth:.3g} a step"
 
 
 def test_growth_over_time_draws_a_line_of_slope_one_through_the_end():

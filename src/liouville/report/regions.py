@@ -53,7 +53,7 @@ def spectra_over_regions(spectra: Mapping[str, tuple[Scheme, Tensor]]) -> Figure
             axes.scatter(shown.real, shown.imag, s=5, color=look_of(name).colour, linewidths=0, alpha=0.6, zorder=3)
             growth = amplification(scheme, z).max()
             axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
-            axes.set_title(f"{name}: growth ≤ {float(growth):.3g} a step", fontsize=9.5)
+            axes.set_title(f"{name}\ngrowth ≤ {float(growth):.3g} a step", fontsize=9.5)
             axes.set_xlabel(r"Re $h\lambda$")
         panels[0].set_ylabel(r"Im $h\lambda$")
         note = "shaded: the scheme does not amplify a frozen, linear layer; a bar if that is an interval of the axis"

@@ -92,6 +92,7 @@ NETWORKS: dict[str, Look] = {
 }
 """The look of each network in every figure that sets networks apart, by the beginning of its name."""
 
+_WIDEST = 10.5  # inches: on a page of 800 pixels text of 9 points is then 10 pixels high
 _SHAPES = 300  # maximum number of points that an SVG draws one by one
 
 _STYLE: Any = {
@@ -143,12 +144,16 @@ def styled() -> Iterator[None]:
 
 
 def canvas(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, drawn by Agg and not registered in pyplot; a notebook shows it."""
+    """An empty figure of this size in inches, drawn by Agg and not registered in pyplot; a notebook shows it.
+
+    A wider one than a page can show with readable text is made smaller as a whole.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     from liouville.report.shown import Shown
 
-    figure = Shown(figsize=(width, height), layout="constrained")
+    scale = min(1.0, _WIDEST / width)
+    figure = Shown(figsize=(scale * width, scale * height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-__all__ = ["Block", "Chart", "Gallery", "Grid", "Lines", "Motion", "Section", "Table", "axis", "chart_text", "number"]
+__all__ = [
+    "Block",
+    "Chart",
+    "Gallery",
+    "Grid",
+    "Lines",
+    "Motion",
+    "Section",
+    "Table",
+    "axis",
+    "chart_text",
+    "log_axis",
+    "number",
+]
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -139,3 +152,10 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
     """An axis in the page's colours."""
     plain = {"gridcolor": "@grid", "zerolinecolor": "@grid", "linecolor": "@soft", "tickcolor": "@soft"}
     return {"title": {"text": title}, "color": "@ink", "automargin": True, **plain, **more}
+
+
+def log_axis(title: str, values: Iterable[float | None]) -> dict[str, Any]:
+    """A logarithmic axis: powers of ten where the values have several, 1, 2 and 5 between them where they have not."""
+    seen = [v for v in values if v is not None and 0 < v < math.inf]
+    wide = bool(seen) and max(seen) > 100 * min(seen)
+    return axis(title, type="log", exponentformat="power", dtick=1 if wide else "D2")

@@ -7,7 +7,7 @@ __all__ = ["compared"]
 from collections.abc import Sequence
 from typing import Any
 
-from liouville.report.page.blocks import Block, Chart, Section, Table, axis, chart_text, number
+from liouville.report.page.blocks import Block, Chart, Section, Table, axis, chart_text, log_axis, number
 from liouville.report.page.gradients import Norms, curve
 from liouville.report.page.record import Record
 from liouville.report.style import percent
@@ -30,7 +30,7 @@ def compared(records: Sequence[Record], norms: Sequence[Norms | str]) -> Section
         layout = {
             "height": 380,
             "xaxis": axis("layers between"),
-            "yaxis": axis("norm", type="log", exponentformat="power"),
+            "yaxis": log_axis("norm", [v for trace in data for v in trace["y"]]),
         }
         rows = [
             (record.name, number(float(n.median[-1])), number(float(n.least.min())), number(float(n.largest.max())))
@@ -77,7 +77,7 @@ def _table(records: Sequence[Record]) -> Table:
             (
                 r.name,
                 r.facts.name,
-                r.what.get("Network", "–"),
+                r.what.get("Network", "–").rpartition("; ")[0] or "–",
                 number(r.metrics.get("parameters")),
                 number(len(r.history)),
                 "–" if seconds is None else f"{seconds:.1f}",
@@ -110,7 +110,7 @@ def _curves(records: Sequence[Record]) -> Chart | None:
     layout = {
         "height": 380,
         "xaxis": axis("epoch"),
-        "yaxis": axis("validation loss", type="log", exponentformat="power"),
+        "yaxis": log_axis("validation loss", [v for trace in data for v in trace["y"]]),
     }
     return Chart(
         "Validation loss over the epochs, one line for each run.",

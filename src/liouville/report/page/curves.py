@@ -6,7 +6,7 @@ __all__ = ["training"]
 
 from typing import Any
 
-from liouville.report.page.blocks import Chart, Section, Table, axis, number
+from liouville.report.page.blocks import Chart, Section, Table, axis, log_axis, number
 from liouville.report.page.record import Record
 from liouville.report.style import HELD, NORM, TRAIN, percent
 
@@ -46,13 +46,18 @@ def training(record: Record) -> Section:
                 }
             )
         layout[f"xaxis{at}"] = axis("epoch")
-        layout[f"yaxis{at}"] = axis(title, **({"type": "log", "exponentformat": "power"} if log else {}))
+        layout[f"yaxis{at}"] = (
+            log_axis(title, [v for trace in data if trace["yaxis"] == f"y{at}" for v in trace["y"]])
+            if log
+            else axis(title)
+        )
         if best:
             line = {"color": "@soft", "dash": "dash", "width": 1}
             ends = {"type": "line", "xref": f"x{at}", "yref": f"y{at} domain", "x0": best, "x1": best, "y0": 0, "y1": 1}
             layout.setdefault("shapes", []).append({**ends, "line": line})
     first, last = record.history[0], record.history[-1]
-    lead = f"The training loss went from {number(first['loss'])} to {number(last['loss'])} in {len(epochs)} epochs."
+    length = f"{len(epochs)} epoch{'s' * (len(epochs) != 1)}"
+    lead = f"The training loss went from {number(first['loss'])} to {number(last['loss'])} in {length}."
     if best and record.history[best - 1].get("validation_loss") is not None:
         held = record.history[best - 1]
         value = held[f"validation_{score}"]

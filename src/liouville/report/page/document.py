@@ -94,7 +94,8 @@ def _sections(record: Record, norms: Norms | str, share: float = 1.0) -> list[Se
 def _in_short(record: Record) -> str:
     """Data, length and result in a sentence."""
     seconds, score = record.metrics.get("seconds"), record.metrics.get(f"test_{record.score_name}")
-    length = f"{len(record.history)} epochs" + (f" in {seconds:.1f} s" if seconds is not None else "")
+    epochs = len(record.history)
+    length = f"{epochs} epoch{'s' * (epochs != 1)}" + (f" in {seconds:.1f} s" if seconds is not None else "")
     words = f"{record.facts.name}: {length}"
     if score is None:
         return f"{words}; training did not come to its end ({record.metrics.get('stopped') or 'no metrics'})."

@@ -12,7 +12,7 @@ from torch import Tensor
 from liouville.analysis import Certificate, backward_sensitivity, gradient_norms, norms
 from liouville.flow import Flow
 from liouville.network import evaluation_mode, outputs_of
-from liouville.report.page.blocks import Chart, Section, Table, axis, number
+from liouville.report.page.blocks import Chart, Section, Table, axis, log_axis, number
 from liouville.report.page.record import Record
 from liouville.report.style import TRAIN
 from liouville.task import Task
@@ -133,7 +133,7 @@ def _figure(found: Norms, what: str, lower: bool, upper: float | None) -> dict[s
     layout = {
         "height": 360,
         "xaxis": axis("layers between"),
-        "yaxis": axis(what, type="log", exponentformat="power"),
+        "yaxis": log_axis(what, [v for trace in data for v in trace["y"]]),
     }
     return {"data": data, "layout": layout}
 

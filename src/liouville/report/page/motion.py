@@ -76,7 +76,11 @@ def _marks(k: int, names: list[str], found: Depths, size: float, space: bool) ->
     if found.targets is None:
         return marker(k, len(names), size, space=space)
     bar = {"title": {"text": "target"}, "tickcolor": "@soft", "tickfont": {"color": "@ink"}, "thickness": 12}
-    shown = {"color": [float(f"{v:.4g}") for v in found.targets.tolist()], "colorscale": "Viridis", "showscale": True}
+    shown = {
+        "color": [float(f"{v:.4g}") for v in found.targets.tolist()],
+        "colorscale": "Viridis",
+        "showscale": not space,
+    }
     return {"size": size, "colorbar": bar, **shown}
 
 

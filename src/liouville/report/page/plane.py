@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["regions"]
 
+import base64
 from typing import Any
 
 import torch
@@ -83,6 +84,7 @@ def _boundaries(columns: Tensor, rows: Tensor, probabilities: Tensor) -> list[di
     """The lines on which a class draws level with the best of the others; coarser than the shading, to stay small."""
     step = 2
     found: list[dict[str, Any]] = []
+    across, up = ([float(f"{v:.4g}") for v in at[::step].tolist()] for at in (columns, rows))
     for k in range(probabilities.shape[-1] if probabilities.shape[-1] > 2 else 1):
         others = torch.cat((probabilities[..., :k], probabilities[..., k + 1 :]), -1).amax(-1)
         margin = (probabilities[..., k] - others)[::step, ::step]
@@ -90,9 +92,9 @@ def _boundaries(columns: Tensor, rows: Tensor, probabilities: Tensor) -> list[di
             found.append(
                 {
                     "type": "contour",
-                    "x": [round(v, 4) for v in columns[::step].tolist()],
-                    "y": [round(v, 4) for v in rows[::step].tolist()],
-                    "z": [[round(v, 3) for v in line] for line in margin.tolist()],
+                    "x": across,
+                    "y": up,
+                    "z": _packed((100 * margin).round().to(torch.int8)),
                     "contours": {"type": "constraint", "operation": "=", "value": 0},
                     "line": {"color": "@ink", "width": 1},
                     "showlegend": False,
@@ -100,3 +102,9 @@ def _boundaries(columns: Tensor, rows: Tensor, probabilities: Tensor) -> list[di
                 }
             )
     return found
+
+
+def _packed(values: Tensor) -> dict[str, str]:
+    """A matrix of bytes as plotly reads it: a tenth of its size in digits."""
+    content = base64.b64encode(values.contiguous().numpy().tobytes()).decode("ascii")
+    return {"dtype": "i1", "shape": ", ".join(map(str, values.shape)), "bdata": content}
