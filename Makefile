@@ -108,6 +108,9 @@ bench-bounds: $(VENV)/installed   ## upper bounds by norms and by multipliers, a
 bench-radius: $(VENV)/installed   ## certified radii beside the nearest input of another class (minutes)
 	$(BIN)/python benchmarks/radius.py --write
 
+bench-sequences: $(VENV)/installed  ## the kernel over time beside a loop and nn.LSTM, and its memory (two minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sequences.py --page docs/sequences.md
+
 fuzz: $(VENV)/installed           ## 100,000 damaged files of nine kinds, each read back (half an hour)
 	$(BIN)/python benchmarks/sweeps/strangersfiles.py
 

@@ -200,7 +200,7 @@ def train(case: Case, path: Path, every: float) -> None:
 
     graph = path.with_name("ring.txt")
     graph.write_text(RING)
-    begun = (path / "agents.json").exists()
+    begun = any(path.glob("node-*"))
     words = ["--resume", str(path), "--quiet"] if begun else [*WORDS.split(), "--graph", str(graph), "--out", str(path)]
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # noqa: PTH123
         code = command(["agents", *words])
@@ -324,7 +324,7 @@ def torn_files(path: Path) -> list[str]:
 
 def same(one: Path, other: Path) -> bool:
     """Whether two runs left the same model file, history and metrics; agents, the same file for each node."""
-    if (one / "agents.json").exists():
+    if any(one.glob("node-*")):
         names = [{p.name for p in folder.glob("node-*")} for folder in (one, other)]
         return names[0] == names[1] and all((one / n).read_bytes() == (other / n).read_bytes() for n in names[0])
     files = [(folder / "model.safetensors").read_bytes() for folder in (one, other)]

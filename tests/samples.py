@@ -77,6 +77,19 @@ def _skew_layers():
     return B - B.mT
 
 
+def _port(g, **more):
+    field = lv.PortHamiltonianField(4, N, init=RANDOM, generator=g, **more)
+    with torch.no_grad():
+        field.L.add_(0.3 * torch.randn(field.L.shape, generator=g))
+    return field
+
+
+def _lossless(field):
+    with torch.no_grad():
+        field.L.zero_()
+    return field
+
+
 def _singular_J():
     J = torch.zeros(4, 4)
     J[0, 1], J[1, 0] = -1.0, 1.0
@@ -113,6 +126,12 @@ _FIELDS = {
     "hamiltonian-logistic": lambda g: lv.HamiltonianField(4, N, activation="logistic", init=RANDOM, generator=g),
     "hamiltonian-signal": lambda g: lv.HamiltonianField(4, N, operator=lv.Conv(3, 1), init=RANDOM, generator=g),
     "hamiltonian-images": lambda g: lv.HamiltonianField(4, N, **_images(), generator=g),
+    "port-hamiltonian": lambda g: _port(g),
+    "port-hamiltonian-quadratic": lambda g: _port(g, J="full", quadratic=0.5, rank=2, shared_damping=True),
+    "port-hamiltonian-inputs": lambda g: _port(g, inputs=2, activation="softplus"),
+    "port-hamiltonian-lossless": lambda g: _lossless(_port(g, quadratic=0.3)),
+    "port-hamiltonian-graph": lambda g: lv.PortHamiltonianField(8, N, operator=PATH, init=RANDOM, generator=g),
+    "port-hamiltonian-images": lambda g: lv.PortHamiltonianField(4, N, **_images(), generator=g),
     "pair": lambda g: lv.PairField(4, N, init=RANDOM, generator=g),
     "pair-rectangular": lambda g: lv.PairField(5, N, p_features=2, init=RANDOM, generator=g),
     "pair-scalar": lambda g: lv.PairField(4, N, scalar_bias=True, init=RANDOM, generator=g),
@@ -125,6 +144,7 @@ _FIELDS = {
     "antisymmetric-shared": lambda g: lv.AntisymmetricField(4, N, shared=True, init=RANDOM, generator=g),
     "antisymmetric-graph": lambda g: lv.AntisymmetricField(6, N, operator=ONE_WAY, init=RANDOM, generator=g),
     "antisymmetric-images": lambda g: lv.AntisymmetricField(4, N, gamma=0.1, **_images(), generator=g),
+    "antisymmetric-gated": lambda g: lv.fields.GatedAntisymmetricField(4, N, gamma=0.2, init=RANDOM, generator=g),
     "residual": lambda g: lv.ResidualField(4, N, init=RANDOM, generator=g),
     "residual-relu": lambda g: lv.ResidualField(4, N, activation="relu", scalar_bias=True, init=RANDOM, generator=g),
     "residual-graph": lambda g: lv.ResidualField(3, N, operator=ONE_WAY, init=RANDOM, generator=g),
@@ -189,6 +209,37 @@ def field(name, seed=0):
         return _FIELDS[name](generator(seed)).double()
 
 
+INPUTS = 2  # the width of what drives a field
+DRIVEN = {
+    "separable": lambda g: lv.SeparableHamiltonianField(4, 1, init=RANDOM, generator=g),
+    "separable-X": lambda g: lv.SeparableHamiltonianField(
+        5, 1, X=_rect_X(), p_features=2, hidden=3, init=RANDOM, generator=g
+    ),
+    "pair": lambda g: lv.PairField(5, 1, p_features=2, init=RANDOM, generator=g),
+    "pair-scalar": lambda g: lv.PairField(4, 1, scalar_bias=True, init=RANDOM, generator=g),
+    "second-order": lambda g: lv.SecondOrderField(lv.SymmetricField(2, 1, hidden=3, init=RANDOM, generator=g)),
+    "hamiltonian": lambda g: lv.HamiltonianField(4, 1, hidden=3, init=RANDOM, generator=g),
+    "port": lambda g: lv.PortHamiltonianField(4, 1, rank=2, damping=0.3, quadratic=0.2, init=RANDOM, generator=g),
+    "antisymmetric": lambda g: lv.AntisymmetricField(4, 1, gamma=0.1, scalar_bias=True, init=RANDOM, generator=g),
+    "gated": lambda g: lv.fields.GatedAntisymmetricField(4, 1, init=RANDOM, generator=g),
+    "residual": lambda g: lv.ResidualField(3, 1, init=RANDOM, generator=g),
+    "semidefinite": lambda g: lv.SecondOrderField(lv.SemidefiniteField(2, 1, init=RANDOM, generator=g)),
+    "graph": lambda g: lv.SeparableHamiltonianField(8, 1, operator=PATH, init=RANDOM, generator=g),
+}
+
+
+def driven(name, seed=0):
+    """A fresh field of one layer, driven by an input."""
+    g = generator(seed)
+    return lv.fields.driven(DRIVEN[name](g), INPUTS, generator=g).double()
+
+
+def cell(name, scheme, inputs=INPUTS, h=0.3, seed=0):
+    """A fresh cell of the same field."""
+    g = generator(seed)
+    return lv.recurrent.Cell(inputs, DRIVEN[name](g), scheme, h, generator=g).double()
+
+
 def inputs(of, batch=3, seed=1):
     """A random input of a field: (batch, features), (batch, features, 4, 3) or (batch, 3, features)."""
     positions = (4, 3, 2)[: -1 - of.feature_axis]
@@ -207,6 +258,7 @@ SCHEMES = {
         lv.RK4(),
         lv.ImplicitMidpoint(),
         lv.ImplicitSymplecticEuler(),
+        lv.DiscreteGradient(),
         lv.Momentum(),
         lv.Coupled(),
     )
@@ -276,6 +328,7 @@ def everything():
         *OPERATORS.values(),
         *ACTIVATIONS.values(),
         *(field(name) for name in FIELDS),
+        *(driven(name) for name in DRIVEN),
         *SCHEMES.values(),
         *BACKPROPS.values(),
         lv.Fused(),  # which needs the native library to run: its laws are in kernels/, as the next one's

@@ -141,3 +141,36 @@ def test_a_known_activation_is_unpickled_as_itself_and_another_one_as_an_equal()
         assert pickle.loads(pickle.dumps(known)) is known
     own = Activation("tanh", torch.sin, torch.cos, torch.cos, lipschitz=1.0, monotone=False)
     assert pickle.loads(pickle.dumps(own)) == own
+
+
+def near_and_far():
+    """Pairs that coincide, lie closely together, on both sides of a kink, and far apart."""
+    x = torch.linspace(-3, 3, 24).double()
+    steps = torch.tensor([0.0, 1e-12, -1e-6, 1e-3, 0.3, -0.99, 1.01, -4.0, 30.0]).double()
+    return tuple(t.reshape(-1) for t in torch.broadcast_tensors(x, x + steps[:, None]))
+
+
+@each
+def test_the_mean_times_the_distance_is_the_difference_of_the_primitive(a):
+    x, y = near_and_far()
+    change = a.primitive(y) - a.primitive(x)
+    near(a.mean(x, y) * (y - x), change, 100 * EPS * float(a.primitive(y).abs().max()))
+    near(a.mean(x, x), a(x), 20 * EPS * float(a(x).abs().max()))
+    near(a.mean(x, y), a.mean(y, x), 100 * EPS * float(a(y).abs().max()))
+
+
+@each
+def test_the_derivatives_of_the_mean_share_the_mean_slope(a):
+    """d/dx and d/dy lie in [0, s_max/2]; that is what the bounds of the discrete gradient rest on."""
+    x, y = (t.requires_grad_() for t in near_and_far())
+    grads = torch.autograd.grad(a.mean(x, y).sum(), (x, y))
+    for d in grads:
+        assert float(d.min()) >= -1e-9 and float(d.max()) <= 0.5 * a.lipschitz + 1e-9
+    far_apart = (y - x).detach().abs() > 1e-2
+    mean_slope = (a(y) - a(x)).detach()[far_apart] / (y - x).detach()[far_apart]
+    near((grads[0] + grads[1])[far_apart], mean_slope, 1e-10)
+
+
+def test_an_activation_of_ones_own_has_a_mean_by_quadrature():
+    x, y = near_and_far()
+    near(SINE.mean(x, y) * (y - x), SINE.primitive(y) - SINE.primitive(x), 100 * EPS)

@@ -206,6 +206,8 @@ def test_what_a_table_takes_for_granted_is_noted(tmp_path):
         ("Zürich Bern".encode("latin-1"), "line 1: this is not UTF-8"),
         ("graph {\n a -- b\n}", "a format that is not read"),
         ("*Vertices 2\n1 2", "a format that is not read"),
+        ("graph LR\n A --> B", "a format that is not read"),
+        ("%PDF-1.4 ...", "a format that is not read"),
     ],
 )
 def test_a_broken_table_is_refused_by_file_and_line(content, message, tmp_path):
@@ -214,7 +216,7 @@ def test_a_broken_table_is_refused_by_file_and_line(content, message, tmp_path):
 
 
 def test_other_formats_folders_and_large_files_are_refused(tmp_path):
-    for name in ("g.gml", "g.gexf", "g.net", "g.json", "g.npy"):
+    for name in ("g.gml", "g.gexf", "g.net", "g.json", "g.npy", "g.tgf", "g.vsdx", "g.PNG"):
         with pytest.raises(ValueError, match="files are not read; graphs are read from GraphML"):
             read(tmp_path, "0 1", name)
     with pytest.raises(ValueError, match="is a folder"):
@@ -272,7 +274,9 @@ def test_graphml_calls_nodes_by_labels_that_are_their_own(program, tmp_path):
         (graphml(""), "no graph with nodes"),
         ('<!DOCTYPE g [<!ENTITY a "b">]><graphml/>', "declares an entity"),
         ('<?xml version="1.0" encoding="klingon"?><graphml/>', "not well-formed XML .unknown encoding"),
-        ("<svg/>", "not GraphML: it begins with <svg>"),
+        ("<svg/>", "not GraphML: it begins with <svg>; export it as GraphML, or write a text"),
+        ("<mxfile/>", "draw.io exports no GraphML"),
+        ("<gexf/>", "Gephi exports GraphML as well"),
         ("0 1", "not well-formed"),
     ],
 )

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-EXTRAS = ("sklearn", "scipy", "pandas", "matplotlib", "click", "rich", "pooch", "safetensors", "lightning")
+EXTRAS = ("sklearn", "scipy", "pandas", "matplotlib", "plotly", "click", "rich", "pooch", "safetensors", "lightning")
 
 SCRIPT = """
 import json, sys, time

@@ -18,6 +18,7 @@ from liouville.verify import (
     Finding,
     Number,
     Statement,
+    dissipation,
     learning,
     p1_propagation,
     p2_sensitivity,
@@ -265,6 +266,12 @@ MUTATIONS = {
         ),
         "proved-derivative",
     ),
+    "an energy that the step gains": (growing(schemes.DiscreteGradient), "proved-passivity", "proved-lossless"),
+    "damped, with damping": (
+        measured(dissipation, "backward_sensitivity", times(1e-3)),
+        "proved-damping",
+        "proved-volume",
+    ),
 }
 KILLED = [(mutation, name) for mutation, (_, *names) in MUTATIONS.items() for name in names]
 
@@ -339,7 +346,7 @@ def test_names_are_unique_and_say_which_paper():
 def test_selection_by_name_paper_and_not_at_all():
     assert [s.name for s in select(["p3-16", "p1-3.7"])] == ["p1-3.7", "p3-16"]
     assert {s.name for s in select(["p2"])} == {name for name in STATEMENTS if name.startswith("p2-")}
-    assert len(select()) == len(STATEMENTS) == 66
+    assert len(select()) == len(STATEMENTS) == 70
     with pytest.raises(ValueError, match="did you mean 'p1-lemma-1'"):
         select(["p1-lema-1"])
 

@@ -13,6 +13,7 @@ __all__ = ["DamagedModelError", "describe", "load", "register", "save"]
 import ctypes
 import functools
 import hashlib
+import importlib
 import inspect
 import json
 import math
@@ -32,15 +33,26 @@ from liouville.activations import ACTIVATIONS, Activation
 from liouville.budget import BUDGETED
 from liouville.documents import parse
 from liouville.facts import Facts
-from liouville.fields import HamiltonianField, SeparableHamiltonianField, ShearField
+from liouville.fields import HamiltonianField, PortHamiltonianField, SeparableHamiltonianField, ShearField
 from liouville.fields.modules import tied
 from liouville.files import atomic
 from liouville.flow import Flow
+from liouville.graphs import Pattern, adjacency
 from liouville.kernels import ENGINES
 from liouville.names import suggestion
 from liouville.network import ChannelsLast, Connector, Half, Lift, Network
+from liouville.nodes import NodeHead, Placement
 from liouville.operators import Conv, Dense, Graph
 from liouville.randomness import seeded
+from liouville.recurrent import (
+    AntisymmetricRNN,
+    AntisymmetricRNNCell,
+    Cell,
+    HamiltonianRNN,
+    HamiltonianRNNCell,
+    Recurrent,
+    SequenceNetwork,
+)
 from liouville.schemes import FORMER_NAMES, SCHEMES
 from liouville.sketch import Sketch, TooLargeError
 
@@ -72,6 +84,7 @@ class _Entry(NamedTuple):
 
 
 _REGISTRY: dict[str, _Entry] = {}
+_ABOVE = {"SpreadFlow": "liouville.agents", "SpreadNetwork": "liouville.agents"}  # rooms that register when imported
 _NOT_DESCRIBED = {"generator", "init"}  # they made the initial weights, and the weights are saved
 
 
@@ -263,9 +276,11 @@ def _build(value: Any, tensors: dict[str, Tensor]) -> Any:
         return ACTIVATIONS[name]
     if name == "FittedEstimator" and name not in _REGISTRY:
         raise _UnregisteredError(
-            "the file holds a scikit-learn estimator; read it with liouville.estimators.HamiltonianClassifier.load, or "
-            "HamiltonianRegressor.load."
+            "the file holds a scikit-learn estimator; read it with liouville.estimators.HamiltonianClassifier.load or "
+            "HamiltonianRegressor.load, whose to_network() can be saved for the command."
         )
+    if name in _ABOVE:
+        importlib.import_module(_ABOVE[name])
     if name not in _REGISTRY:
         raise _UnregisteredError(
             f"the file names the class {name!r}, which is not registered; {suggestion(name, _REGISTRY)}register "
@@ -358,6 +373,11 @@ def _hamiltonian(field: HamiltonianField) -> dict[str, Any]:
     return _field(field, "hidden", "train_J") | {"J": J}
 
 
+def _port_hamiltonian(field: PortHamiltonianField) -> dict[str, Any]:
+    more = ("hidden", "rank", "damping", "shared_damping", "inputs", "quadratic")
+    return _field(field, *more) | {"J": field.J_name or field.J}
+
+
 def _separable(field: SeparableHamiltonianField) -> dict[str, Any]:
     X = field.sign if field.X is None else field.X
     return _field(field, "hidden", "p_features") | {"X": X}
@@ -386,25 +406,73 @@ def _linear(layer: nn.Linear) -> dict[str, Any]:
     return {"in_features": layer.in_features, "out_features": layer.out_features, "bias": layer.bias is not None}
 
 
+def _node_head(head: NodeHead) -> dict[str, Any]:
+    names = ("operator", "features", "outputs")
+    return {name: getattr(head, name) for name in names} | {"bias": head.bias is not None}
+
+
 def _convolution(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> dict[str, Any]:
     names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
     return {name: getattr(layer, name) for name in names} | {"bias": layer.bias is not None}
 
 
-def _graph(links: Any, sizes: Any, structure: Any) -> Graph:
-    """A graph operator from matrices: a description names no other file of this machine."""
-    for matrix in (links, structure):
-        if not isinstance(matrix, list) or not all(isinstance(row, list) for row in matrix):
-            raise ValueError("the links of a graph are kept as a matrix, got something else.")
-    return Graph(links, sizes, structure)
+def _of_graph(graph: Graph) -> dict[str, Any]:
+    """Names stand where there are some, so that files of graphs without any are those of earlier versions."""
+    described = {"links": graph.links, "sizes": graph.sizes, "structure": graph.structure}
+    return described | ({"names": graph.links.names} if graph.links.names else {})
+
+
+def _graph(links: Any, sizes: Any, structure: Any, names: Any = ()) -> Graph:
+    return Graph(_pattern(links, names), sizes, _pattern(structure, names))
+
+
+def _of_placement(placement: Placement) -> dict[str, Any]:
+    graph = placement.graph
+    return {"graph": graph, "names": graph.names, "protocol": placement.protocol, "consensus": placement.consensus}
+
+
+def _placement(graph: Any, names: Any, protocol: Any, consensus: Any) -> Placement:
+    return Placement(_pattern(graph, names), protocol, consensus)
+
+
+def _pattern(matrix: Any, names: Any) -> Any:
+    """A graph from its matrix: a description names no other file of this machine."""
+    if not isinstance(matrix, list) or not all(isinstance(row, list) for row in matrix):
+        raise ValueError("the links of a graph are kept as a matrix, got something else.")
+    pattern = adjacency(matrix)
+    if not names:
+        return pattern
+    if not isinstance(names, list) or len(names) != len(pattern) or not all(isinstance(n, str) for n in names):
+        raise ValueError(f"a graph of {len(pattern)} nodes needs a name for each, got {str(names)[:60]}.")
+    return Pattern(pattern, names)
+
+
+def _of_network(network: Network) -> dict[str, Any]:
+    described = {name: getattr(network, name) for name in ("lift", "body", "head")}
+    return described if network.placement is None else described | {"placement": network.placement}
+
+
+def _network(lift: Any, body: Any, head: Any, placement: Placement | None = None) -> Network:
+    network = Network(lift, body, head)
+    network.placement = placement
+    return network
+
+
+def _made_as(kind: Any, base: Any, **arguments: Any) -> Any:
+    """A ``kind`` whose constructor makes the parts that a file names: put together as its base is."""
+    made = kind.__new__(kind)
+    base.__init__(made, **arguments)
+    return made
 
 
 for _kind in (*SCHEMES.values(), *ENGINES.values(), Dense, Conv):
     register(_kind)
 for _former, _name in FORMER_NAMES.items():
     _REGISTRY[_former] = _REGISTRY[_name]
-register(Graph, build=_graph)
-for _kind in (Flow, Network, Lift, ChannelsLast, Connector, Half):
+register(Graph, _of_graph, _graph)
+register(Placement, _of_placement, _placement)
+register(Network, _of_network, _network)
+for _kind in (Flow, Lift, ChannelsLast, Connector, Half):
     register(_kind)
 for _kind in vars(fields).values():  # those that keep an argument under another name are registered again below
     if inspect.isclass(_kind) and issubclass(_kind, fields.VectorField) and not inspect.isabstract(_kind):
@@ -419,10 +487,20 @@ for _kind in (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d):
     register(_kind)
 for _kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
     register(_kind, _convolution)
+for _base, _kinds in {
+    Cell: (Cell, HamiltonianRNNCell, AntisymmetricRNNCell),
+    Recurrent: (Recurrent, HamiltonianRNN, AntisymmetricRNN),
+}.items():
+    for _kind in _kinds:
+        register(_kind, _attributes(_base), functools.partial(_made_as, _kind, _base))
+register(SequenceNetwork)
+register(nn.ModuleList, lambda parts: {"modules": list(parts)})
 register(HamiltonianField, _hamiltonian)
+register(PortHamiltonianField, _port_hamiltonian)
 register(SeparableHamiltonianField, _separable)
 register(ShearField, _shear, _built_shear)
 register(nn.Linear, _linear)
+register(NodeHead, _node_head)
 register(
     nn.LayerNorm,
     lambda n: {

@@ -46,6 +46,7 @@ class Written(TypedDict):
     fingerprint: NotRequired[Name | None]
     preprocessing: NotRequired[dict[str, Any] | None]
     target: NotRequired[Name | None]
+    targets: NotRequired[list[Name] | None]
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Facts:
         fingerprint: SHA-256 over every number of the data; None if it was not computed.
         preprocessing: how the columns of a raw table become inputs, in place of offset and scale; None without.
         target: the column of a raw table that is predicted; None without.
+        targets: the columns, where several numbers are predicted; None else.
 
     Raises:
         ValueError: for parts of a wrong type or that do not fit each other, unprintable names, or a scale of 0.
@@ -91,6 +93,7 @@ class Facts:
     fingerprint: str | None = None
     preprocessing: Columns | None = None
     target: str | None = None
+    targets: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         conform(self.as_dict(), Written)
@@ -102,6 +105,8 @@ class Facts:
             yield f"either classes or outputs are 0, got {self.classes} classes and {self.outputs} outputs."
         if self.label_names is not None and len(self.label_names) != self.classes:
             yield f"{len(self.label_names)} label_names for {self.classes} classes."
+        if self.targets is not None and len(self.targets) != self.outputs:
+            yield f"{len(self.targets)} names of targets for {self.outputs} real targets."
         names = self.column_names
         if names is not None and ((len(names),) != self.shape or len(set(names)) < len(names)):
             yield f"column_names must be different names, one for each of {self.shape[-1]} columns."

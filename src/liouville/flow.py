@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Flow", "flows_of", "require_flow", "require_tensor", "require_untraced"]
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -66,7 +67,7 @@ class Flow(nn.Module):
         self.field = field
         self.scheme = scheme
         self.T = float(T)
-        self.backprop = backprop
+        self.backprop = dataclasses.replace(backprop)  # its own: `Auto` keeps what it chose, for the repr
 
     @property
     def layers(self) -> int:

@@ -13,11 +13,15 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
-from liouville.backprop import Backprop
+from liouville.backprop import Backprop, Stored
+from liouville.display import table
 from liouville.facts import Facts
 from liouville.fields.hooks import hook_of
 from liouville.flow import Flow, flows_of, require_tensor, require_untraced
+from liouville.nodes import Placement
+from liouville.plain import Raw, plain
 
 Place = Literal["front", "ends", "p", "q"]
 _PLACES = ("front", "ends", "p", "q")
@@ -225,7 +229,8 @@ class Network(nn.Module):
     ``network(x, mask=mask)`` gives further arguments to all flows of the body, as `Flow` describes.
 
     ``facts`` describe the network's data (``split.facts()``), or are None. They are saved with the network and let
-    `transform` and `predict` take raw inputs; ``network(x)`` takes inputs scaled as in training.
+    `transform` and `predict` take raw inputs; ``network(x)`` takes inputs scaled as in training. ``placement``, of a
+    network on the nodes of a graph, says who talks to whom, and is saved as well.
 
     Examples:
         >>> import liouville as lv
@@ -235,6 +240,7 @@ class Network(nn.Module):
     """
 
     facts: Facts | None = None
+    placement: Placement | None = None
 
     def __init__(self, lift: nn.Module, body: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -304,9 +310,61 @@ class Network(nn.Module):
         """
         return _with_backprop(self, engine, {})
 
+    def to_plain(self, x: Tensor | None = None, *, raw: bool = False) -> GraphModule:
+        """The network's operations in evaluation mode, with copies of its weights: a module that needs torch only.
+
+        Where this library is not installed, ``torch.load(file, weights_only=False)`` reads what ``torch.save`` wrote of
+        it. It takes batches of any size; its parameters have the names that they have here, and can be trained.
+
+        Args:
+            x: an example input, such as one sample in a batch; None takes the shape from `facts`.
+            raw: whether it takes raw inputs and answers in the unit of the targets (`liouville.plain.Raw`).
+
+        Raises:
+            ValueError: a shape or raw inputs are asked for that this network, without `facts`, does not know.
+            NotImplementedError: for an implicit scheme, whose operations depend on the numbers.
+
+        Examples:
+            >>> import liouville as lv
+            >>> net = lv.classifier("h2", inputs=2, classes=2, features=4, layers=8, T=1.0)
+            >>> x = torch.randn(5, 2)
+            >>> bool(torch.allclose(net.to_plain(x)(x), net(x), atol=1e-6))
+            True
+        """
+        like = next(self.parameters())
+        if x is None and self.facts is None:
+            raise ValueError("to_plain needs the shape of an input: give an example, network.to_plain(x).")
+        module: Any = self.with_backprop(Stored())
+        if raw:
+            module = Raw(module, self._known())
+        if x is None:
+            columns = self._known().preprocessing if raw else None
+            shape = self._known().shape if columns is None else (len(columns.columns),)
+            x = torch.zeros(1, *shape, dtype=torch.float64 if raw else like.dtype, device=like.device)
+        with evaluation_mode(module):
+            return plain(module, x)
+
     def flows(self) -> Iterator[Flow]:
         """The flows of the body, in order."""
         return iter(flows_of(self.body))
+
+    def _repr_html_(self) -> str:
+        """A small table for notebooks."""
+        rows = [("lift", _line(self.lift)), *((f"flow {k}", _in_short(f)) for k, f in enumerate(self.flows()))]
+        weights = sum(p.numel() for p in self.parameters())
+        rows += [("head", _line(self.head)), ("weights", f"{weights:,}")]
+        data = () if self.facts is None else (("data", self.facts.name),)
+        return table(type(self).__name__, (), [*rows, *data])
+
+
+def _line(module: nn.Module) -> str:
+    text = " ".join(repr(module).split())
+    return text if len(text) <= 100 else f"{text[:96]} ..."
+
+
+def _in_short(flow: Flow) -> str:
+    scheme, field = type(flow.scheme).__name__, type(flow.field).__name__
+    return f"{flow.layers} layers of {scheme} through {field}, T = {flow.T:g}, h = {flow.h:.4g}, {flow.backprop!r}"
 
 
 def _through(module: nn.Module, y: Tensor, args: Sequence[Any], context: Mapping[str, Any]) -> Tensor:

@@ -108,6 +108,9 @@ class Dense(Operator):
     def mix(self, matrix: Tensor, y: Tensor) -> Tensor:
         return F.linear(y, matrix)
 
+    def broadcast(self, bias: Tensor) -> Tensor:
+        return bias  # one of each sample, (*batch, features), adds to a state too
+
     def norm(self, weight: Tensor) -> Tensor:
         return spectral_norm(weight)
 

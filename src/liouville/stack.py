@@ -20,9 +20,8 @@ from liouville.backprop import Backprop, Checkpointed, Reversible, Stored
 from liouville.backprop.contract import Advice
 from liouville.fields.blocks import Blocks
 from liouville.schemes import (
+    IMPLICIT,
     Coupled,
-    ImplicitMidpoint,
-    ImplicitSymplecticEuler,
     LeapfrogMidpoint,
     Momentum,
     Scheme,
@@ -100,7 +99,7 @@ def reversible(
             f"scheme must be one of {', '.join(_SCHEMES)}, or a scheme of the library, such as lv.Momentum(4), got "
             f"{scheme!r}."
         )
-    if isinstance(scheme, ImplicitMidpoint | ImplicitSymplecticEuler):
+    if isinstance(scheme, IMPLICIT):
         raise ValueError(f"{scheme} solves an equation in each layer and is only for fields; take an explicit scheme.")
     return ReversibleBlocks(blocks, scheme, backprop)
 

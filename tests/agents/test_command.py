@@ -159,7 +159,7 @@ def test_the_report_calls_nodes_by_their_names_and_says_what_is_kept(tmp_path, c
     assert main(words) == 0
     said = capsys.readouterr().out
     assert "2 nodes (tank ... pump), 1 links both ways" in said and "  node pump " in said
-    assert said.splitlines()[-1] == "nothing is kept; --out FOLDER keeps the weights of every node"
+    assert said.splitlines()[-1] == "nothing is kept; --out RUN keeps the weights of every node, and the network"
     out = ["--out", str(tmp_path / "out")]
     assert main([*words, *out]) == 0 and "nothing is kept" not in capsys.readouterr().out
     for nproc in ((), ("--nproc", "2")):  # found before a process is started

@@ -15,7 +15,7 @@ from liouville.graphs import adjacency
 from liouville.processes import LOOPBACK, connect
 
 
-def network(graph, model, layers, sizes=1, batch=6):
+def network(graph, model, layers, sizes=1, batch=6, outputs=None):
     """A central network and a batch, the same in every process."""
     operator = lv.Graph(graph, sizes)
     n = 2 * sum(operator.sizes)
@@ -23,7 +23,7 @@ def network(graph, model, layers, sizes=1, batch=6):
     flow = getattr(lv.zoo, model)(
         n, layers, 0.1 * layers, operator=operator, init=lv.Smooth(bias_scale=0.3), generator=g
     )
-    head = nn.Linear(n, 2)
+    head = nn.Linear(n, 2) if outputs is None else lv.NodeHead(operator, n, outputs)
     with torch.no_grad():
         for w in head.parameters():
             w.copy_(torch.randn(w.shape, generator=g))
@@ -31,7 +31,9 @@ def network(graph, model, layers, sizes=1, batch=6):
     return made, torch.randn(batch, 2, generator=g, dtype=torch.float64)
 
 
-def loss_of(scores):
+def loss_of(scores, shared=True):
+    if not shared:  # each process has those of its nodes
+        return scores.sin().sum()
     return (scores.sin() * torch.tensor([1.0, 2.0], dtype=scores.dtype)).mean()
 
 
@@ -71,15 +73,16 @@ def one(case, store, spec):
     exchange = Distributed(
         adjacency(case["S"]), store, timeout=spec.get("timeout", 60), description=case["protocol"] + case["consensus"]
     )
-    central, x = network(case["R"], case["model"], case["layers"], case.get("sizes", 1))
+    central, x = network(case["R"], case["model"], case["layers"], case.get("sizes", 1), outputs=case.get("outputs"))
     local = spread(central, exchange, case["protocol"], case["consensus"])
     if exchange.rank == spec.get("victim"):
         misbehave(spec["fault"], exchange)
     scores = local(x)
-    loss_of(scores).backward()
+    loss_of(scores, case.get("outputs") is None).backward()
     mine = central_gradients(central, local, scores.detach())
     counts = {key: tuple(count) for key, count in exchange.traffic.counts.items()}
-    return {"gradients": mine, "scores": scores.detach(), "counts": counts, "hosted": exchange.hosted}
+    found = {"gradients": mine, "scores": scores.detach(), "counts": counts, "hosted": exchange.hosted}
+    return found | {"outputs": local.outputs}
 
 
 def central_gradients(central, local, scores):

@@ -5,43 +5,16 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import liouville as lv
 import samples
 from backprop.runs import MODES, compare
+from live import Live
 from measure import randn
 from turns import one_in
 
 DEPTHS = (16, 64, 256)
 ROWS = 3000  # half a state is then more than any weight of all layers, or fingerprint
-
-
-class Live(TorchDispatchMode):
-    """Counts the storages of at least ``size`` bytes that came up inside and are alive, but for those of ``known``."""
-
-    def __init__(self, size, known=()):
-        super().__init__()
-        self.size, self.made, self.peak = size, {}, 0
-        self.known = {x.untyped_storage().data_ptr() for x in known}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out, new = func(*args, **(kwargs or {})), False
-        for tensor in tree_leaves(out):
-            storage = tensor.untyped_storage() if isinstance(tensor, torch.Tensor) else ()
-            if len(storage) >= self.size and storage.data_ptr() not in self.known:
-                ref = StorageWeakRef(storage)
-                new = new or ref.cdata not in self.made
-                self.made[ref.cdata] = ref
-        if new:
-            self.peak = max(self.peak, self.count())
-        return out
-
-    def count(self):
-        self.made = {key: ref for key, ref in self.made.items() if not ref.expired()}
-        return len(self.made)
 
 
 def run(engine, N, scheme=None, build=lv.SeparableHamiltonianField, size=ROWS * 2 * 8):

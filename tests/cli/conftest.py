@@ -63,7 +63,7 @@ def train(tmp_path):
     """A tiny training without figures, into a folder of the test."""
 
     def run(*words: object, out: str = "run") -> Result:
-        return call("train", *TINY, "--no-figures", "--quiet", "--out", tmp_path / out, *words)
+        return call("train", *TINY, "--no-figures", "--no-report", "--quiet", "--out", tmp_path / out, *words)
 
     return run
 

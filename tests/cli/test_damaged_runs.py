@@ -150,7 +150,7 @@ def test_a_target_transform_gives_one_finite_number_for_each_output(folder, liou
 
 
 def test_a_run_of_levels_and_one_of_an_earlier_version_are_what_they_claim_to_be(tmp_path, liouville, before):
-    words = "--data iris --layers 2 --levels 2 --epochs 1 --quiet --no-figures"
+    words = "--data iris --layers 2 --levels 2 --epochs 1 --quiet --no-figures --no-report"
     assert liouville("train", *words.split(), "--out", tmp_path / "run").code == 0
     assert label(tmp_path / "run").status == "pass"
     before(tmp_path / "run")

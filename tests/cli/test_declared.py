@@ -6,7 +6,7 @@ import typing
 import pytest
 
 from liouville.cli.declared import declared, options
-from liouville.cli.options import section
+from liouville.cli.help import section
 from liouville.cli.train import train
 from liouville.train import GaussNewton, Penalty, Settings
 

@@ -55,7 +55,9 @@ def test_every_command_ends_well_when_its_reader_goes_away_and_says_when_the_dis
 
 @pytest.mark.slow
 def test_a_training_that_cannot_say_what_it_does_leaves_no_folder(tmp_path):
-    words = f"{COMMAND} train --layers 2 --epochs 1 -d points=40 --no-figures --out {tmp_path}/run > /dev/full"
+    words = (
+        f"{COMMAND} train --layers 2 --epochs 1 -d points=40 --no-figures --no-report --out {tmp_path}/run > /dev/full"
+    )
     done = shell(words)
     assert (done.returncode, done.stderr) == (2, FULL) and not (tmp_path / "run").exists()
 
@@ -76,7 +78,9 @@ def test_names_that_the_terminal_s_encoding_lacks_are_escaped(trained, tmp_path,
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("words", ["train --epochs 100000 --no-figures --quiet --out {tmp}/new", "list", "check {run}"])
+@pytest.mark.parametrize(
+    "words", ["train --epochs 100000 --no-figures --no-report --quiet --out {tmp}/new", "list", "check {run}"]
+)
 def test_ctrl_c_at_any_moment_is_one_line_and_130(words, trained, tmp_path):
     draw = random.Random(words)
     for k in range(7):
@@ -142,7 +146,7 @@ def test_a_signal_during_an_import_comes_again_as_itself_where_ctrl_c_is_ignored
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_training_that_is_told_to_end_saves_what_it_has(name, tmp_path):
-    words = f"train --layers 2 --epochs 1000000 -d points=200 --no-figures --quiet --out {tmp_path}/run"
+    words = f"train --layers 2 --epochs 1000000 -d points=200 --no-figures --no-report --quiet --out {tmp_path}/run"
     process = subprocess.Popen([*COMMAND.split(), *words.split()], stderr=subprocess.PIPE, text=True)
     history, until = tmp_path / "run" / "history.jsonl", time.monotonic() + 100
     while not (history.exists() and history.stat().st_size) and time.monotonic() < until:

@@ -7,7 +7,7 @@ import pytest
 from liouville.runs import Plan, Run
 from liouville.train import GaussNewton, Settings
 
-WORDS = ("train", "--layers", 4, "--T", 2, "-d", "points=200", "--threads", 1, "--no-figures", "--quiet")
+WORDS = ("train", "--layers", 4, "--T", 2, "-d", "points=200", "--threads", 1, "--no-figures", "--no-report", "--quiet")
 NEWTON = (*WORDS, "--optimizer", "gauss-newton", "--epochs", 3)
 
 
@@ -47,7 +47,7 @@ def test_a_number_that_does_not_fit_is_answered_in_one_sentence(liouville, pair,
 
 def test_the_plan_repeats_the_run(liouville, tmp_path):
     assert liouville(*NEWTON, "--safeguard", "trust-region", "--out", tmp_path / "a").code == 0
-    words = ("train", "--like", tmp_path / "a", "--no-figures", "--quiet", "--out", tmp_path / "b")
+    words = ("train", "--like", tmp_path / "a", "--no-figures", "--no-report", "--quiet", "--out", tmp_path / "b")
     assert liouville(*words).code == 0
     a, b = (Run.open(tmp_path / name) for name in "ab")
     assert a.plan == b.plan and a.plan.settings.safeguard == "trust-region"

@@ -12,7 +12,7 @@ pandas = pytest.importorskip("pandas")
 pytest.importorskip("sklearn")
 
 ROWS = [(k, f"{k % 7}.5", "abc"[k % 3], "yes" if k % 7 + k % 3 > 4 else "no") for k in range(60)]
-TINY = ("--features", 4, "--layers", 2, "--epochs", 2, "--threads", 1, "--no-figures", "--quiet")
+TINY = ("--features", 4, "--layers", 2, "--epochs", 2, "--threads", 1, "--no-figures", "--no-report", "--quiet")
 
 
 def table(rows=ROWS, header="id,x,c,y", separator=","):
@@ -245,10 +245,13 @@ def test_check_and_like_work_on_a_run_of_a_table(run, liouville, tmp_path):
     assert "other.csv is not the table that run was trained on: its fingerprint differs." in (
         liouville("check", "run", "--data", "other.csv").err
     )
-    assert liouville("train", "--like", "run", "--out", "again", "--quiet", "--no-figures").code == 0
+    assert liouville("train", "--like", "run", "--out", "again", "--quiet", "--no-figures", "--no-report").code == 0
     assert Run.open("again").facts == run.facts and Run.open("again").plan == run.plan
     assert (
-        liouville("train", "--like", "run", "--data", "other.csv", "--out", "more", "--quiet", "--no-figures").code == 0
+        liouville(
+            "train", "--like", "run", "--data", "other.csv", "--out", "more", "--quiet", "--no-figures", "--no-report"
+        ).code
+        == 0
     )
     assert Run.open("more").plan.table.target == "y"
 
@@ -267,14 +270,16 @@ def test_resume_names_a_table_that_is_moved_or_changed(run, liouville, tmp_path)
     expected = json.loads((tmp_path / "run" / "metrics.json").read_text())
     (tmp_path / "run" / "metrics.json").unlink()
     (tmp_path / "mine.csv").rename(tmp_path / "moved.csv")
-    result = liouville("train", "--resume", "run", "--no-figures", "--quiet")
+    result = liouville("train", "--resume", "run", "--no-figures", "--no-report", "--quiet")
     missing = f"the table of run, {tmp_path / 'mine.csv'}, is not there any more; move it"
     assert result.code == 2 and missing in result.err
     (tmp_path / "changed.csv").write_text(table([(r[0], r[1], r[2], "no" if r[0] == 11 else r[3]) for r in ROWS]))
-    result = liouville("train", "--resume", "run", "--data", "changed.csv", "--no-figures", "--quiet")
+    result = liouville("train", "--resume", "run", "--data", "changed.csv", "--no-figures", "--no-report", "--quiet")
     assert result.code == 2 and "is not the table that its training began with, as its fingerprint" in result.err
     before = config.read_bytes()
-    assert liouville("train", "--resume", "run", "--data", "moved.csv", "--no-figures", "--quiet").code == 0
+    assert (
+        liouville("train", "--resume", "run", "--data", "moved.csv", "--no-figures", "--no-report", "--quiet").code == 0
+    )
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert config.read_bytes() == before and Run.open("run").network().facts == Run.open("run").facts
     assert {k: v for k, v in found.items() if "loss" in k} == {k: v for k, v in expected.items() if "loss" in k}

@@ -29,7 +29,7 @@ def tables(liouville, tmp_path_factory):
     """Tiny runs on tables: a classifier, one on images, a regressor."""
     pytest.importorskip("sklearn")
     root = tmp_path_factory.mktemp("tables")
-    words = ("--layers", 2, "--epochs", 1, "--threads", 1, "--no-figures", "--quiet")
+    words = ("--layers", 2, "--epochs", 1, "--threads", 1, "--no-figures", "--no-report", "--quiet")
     for name, data in (
         ("wine", ("wine",)),
         ("digits", ("digits", "-d", "image=yes", "--features", 4)),

@@ -24,7 +24,7 @@ BODY = "0.1,0.2\n-0.5,1.0\n0.9,0\n"
 def iris(liouville, tmp_path_factory):
     pytest.importorskip("sklearn")
     folder = tmp_path_factory.mktemp("runs") / "iris"
-    words = ("--layers", 2, "--epochs", 1, "--threads", 1, "--no-figures", "--quiet")
+    words = ("--layers", 2, "--epochs", 1, "--threads", 1, "--no-figures", "--no-report", "--quiet")
     assert liouville("train", "--data", "iris", *words, "--out", folder).code == 0
     return folder
 

@@ -31,7 +31,7 @@ def ended(train, tmp_path, monkeypatch):
 def test_a_run_goes_on_and_then_is_finished(train, tmp_path, ended):
     train(out="whole")
     assert "interrupted" in call("list", "runs", tmp_path).out
-    assert call("train", "--resume", ended, "--quiet", "--no-figures").out.strip() == str(ended)
+    assert call("train", "--resume", ended, "--quiet", "--no-figures", "--no-report").out.strip() == str(ended)
     models = [(path / "model.safetensors").read_bytes() for path in (ended, tmp_path / "whole")]
     assert models[0] == models[1]
     again = call("train", "--resume", ended)
@@ -48,14 +48,14 @@ def test_a_run_goes_on_and_then_is_finished(train, tmp_path, ended):
         (("--lr", "0.5"), "plan.settings.lr was "),
         (
             ("--out", "elsewhere"),
-            "goes on with a run in its own folder; leave --out, --like and --preset out.",
+            "goes on with a run in its own folder; leave --out, --like, --preset and --config out.",
         ),
         (("--checkpoint-every", "-1"), "every must be a number of seconds, at least 0, got -1.0."),
     ],
 )
 def test_what_does_not_fit_is_one_line(words, sentence, ended):
     before = {path.name: path.read_bytes() for path in ended.iterdir()}
-    result = call("train", "--resume", ended, "--no-figures", *words)
+    result = call("train", "--resume", ended, "--no-figures", "--no-report", *words)
     assert result.code == 2 and result.err.count("\n") == 1 and sentence in result.err
     assert {path.name: path.read_bytes() for path in ended.iterdir()} == before
 

@@ -19,7 +19,7 @@ from liouville.train import settings
 def test_the_run_folder_is_complete(trained):
     folder, result = trained
     assert result.code == 0
-    files = {"config.json", "history.jsonl", "metrics.json", "model.safetensors", "figures"}
+    files = {"config.json", "history.jsonl", "metrics.json", "model.safetensors", "figures", "report.html"}
     assert {p.name for p in folder.iterdir()} == files
     assert {p.name for p in (folder / "figures").iterdir()} == {"training.png", "regions.png", "features.png"}
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
@@ -41,7 +41,7 @@ def test_what_is_printed_names_the_network_the_scores_the_folder_and_the_next_co
     assert "100 training samples, of which 10% are held out for validation, 100 test samples" in result.out
     assert "h2: 4 layers of SymplecticEuler, step h = 0.5 (T = 2), through SeparableHamiltonianField" in result.out
     assert re.search(r"test +\d+\.\d\d % .* read once, now", result.out)
-    assert re.search(r"\(import \d+\.\d, data \d+\.\d, train \d+\.\d, figures \d+\.\d\)", result.out)
+    assert re.search(r"\(import \d+\.\d, data \d+\.\d, train \d+\.\d, figures \d+\.\d, report \d+\.\d\)", result.out)
     assert f"run: {folder}\n" in result.out and f"{folder / 'figures' / 'regions.png'}" in result.out
     assert result.out.endswith(f"next: liouville predict {folder} POINTS.csv\n")
     assert "epoch    2/2" in result.err
@@ -66,7 +66,10 @@ def test_config_json_suffices_to_repeat_a_run(train, liouville, tmp_path):
     words = ("--model", "ms2", "--gamma", 0.1, "--lr", 0.01, "--smoothness", 1e-3, "--init", "normal", "--dropout", 0.1)
     assert train(*words, "--dtype", "float64", "--optimizer", "sgd", "--seed", 5).code == 0
     again = tmp_path / "again"
-    assert liouville("train", "--like", tmp_path / "run", "--out", again, "--no-figures", "--quiet").code == 0
+    assert (
+        liouville("train", "--like", tmp_path / "run", "--out", again, "--no-figures", "--no-report", "--quiet").code
+        == 0
+    )
     one, two = (json.loads((folder / "config.json").read_text())["plan"] for folder in (tmp_path / "run", again))
     assert one == two
     assert (again / "model.safetensors").read_bytes() == (tmp_path / "run" / "model.safetensors").read_bytes()
@@ -79,7 +82,19 @@ def test_explicit_options_win_over_recipe_preset_and_earlier_run(train, liouvill
     preset = Plan.of("swiss-roll", "hdnn").settings
     assert plan.settings.penalty == dataclasses.replace(preset.penalty, head_decay=0.25)
     assert (plan.settings.alternate, plan.settings.schedule) == (preset.alternate, preset.schedule)
-    words = ("--like", tmp_path / "run", "--T", 0.5, "--model", "h2", "--scheme", "Verlet", "--no-figures", "--quiet")
+    words = (
+        "--like",
+        tmp_path / "run",
+        "--T",
+        0.5,
+        "--model",
+        "h2",
+        "--scheme",
+        "Verlet",
+        "--no-figures",
+        "--no-report",
+        "--quiet",
+    )
     assert liouville("train", *words, "--epochs", 1, "--out", tmp_path / "next").code == 0
     run = Run.open(tmp_path / "next")
     assert (run.plan.T, run.plan.model, dict(run.plan.options)) == (0.5, "h2", {"activation": "tanh"})
@@ -130,7 +145,7 @@ def test_real_valued_targets_train_a_regressor_and_draw_predictions(liouville, t
 
 def test_without_out_the_next_free_folder_is_taken(liouville, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ("train", "--layers", 2, "--epochs", 1, "-d", "points=100", "--no-figures", "--quiet")
+    words = ("train", "--layers", 2, "--epochs", 1, "-d", "points=100", "--no-figures", "--no-report", "--quiet")
     assert [liouville(*words).out for _ in range(2)] == ["runs/swiss-roll-h2-1\n", "runs/swiss-roll-h2-2\n"]
     assert not (tmp_path / "runs" / "swiss-roll-h2-1" / "figures").exists()
 
@@ -231,7 +246,7 @@ def test_every_setting_of_training_has_its_option():
 
 
 def test_options_of_an_earlier_version_work_and_are_not_shown(liouville, train, tmp_path):
-    said = liouville("train", "--help").out
+    said = liouville("train", "--help-all").out
     for old, new, value in (
         ("batch", "batch-size", "20"),
         ("clip", "max-grad-norm", "1"),

@@ -208,3 +208,24 @@ def test_what_cannot_be_fitted_is_refused_in_a_sentence(wrong: int) -> None:
     with pytest.raises(ValueError, match=sentence) as raised:
         fit()
     assert "\n" not in str(raised.value)
+
+
+def test_a_network_of_its_own_answers_raw_rows_as_the_estimator_does(tmp_path: Path) -> None:
+    import liouville as lv
+
+    X, y = frame()
+    model = HamiltonianClassifier(**SMALL).fit(X, y)
+    lv.save(model.to_network(), tmp_path / "net.safetensors")
+    network = lv.load(tmp_path / "net.safetensors")
+    assert network.predict(X) == model.predict(X).tolist()
+    assert network.predict(X[["sex", "age", "town"]]) == model.predict(X).tolist()
+
+    numbers, targets = np.random.default_rng(0).normal(size=(50, 3)), np.arange(50.0)
+    regressor = HamiltonianRegressor(**SMALL).fit(numbers, targets)
+    assert regressor.to_network().predict(numbers)[:, 0].numpy() == pytest.approx(regressor.predict(numbers), rel=1e-5)
+
+    with pytest.raises(ValueError, match="member must be one of 0 to 0, got 1"):
+        model.to_network(1)
+    many = HamiltonianClassifier(**SMALL).fit(*make_multilabel_classification(40, 4, random_state=0))
+    with pytest.raises(ValueError, match="several labels"):
+        many.to_network()

@@ -189,21 +189,23 @@ def test_the_repr_shows_the_last_choice_and_its_reason():
     assert isinstance(chosen, Choice)
     assert repr(auto) == "Auto(memory=1)"  # asking is not running
     flow(y)
+    assert repr(auto) == "Auto(memory=1)"  # the engine of a flow is its own
+    auto = flow.backprop
     assert repr(auto) == f"Auto(memory=1, chose {chosen.engine!r}: {chosen.reason})"
     assert repr(auto) in repr(flow)
     said = repr(auto)
     with torch.no_grad():
         flow(y)
     assert repr(auto) == said  # an evaluation between two steps of training does not hide what training takes
-    fresh = lv.Auto(memory=1)
+    fresh = flow.with_backprop(lv.Auto(memory=1))
     with torch.no_grad():
-        flow.with_backprop(fresh)(y)
-    assert repr(fresh) == "Auto(memory=1, chose Stored(): no gradient is needed)"
-    torch.func.vmap(flow.with_backprop(fresh))(y)
+        fresh(y)
+    assert repr(fresh.backprop) == "Auto(memory=1, chose Stored(): no gradient is needed)"
+    torch.func.vmap(fresh)(y)
     assert "chose Stored(): torch.func and forward mode need the plain loop" in repr(fresh)
-    plain = lv.Auto()
-    samples.flow("RK4", "residual", backprop=plain)(randn(3, 4))
-    assert repr(plain).startswith("Auto(chose Stored(): 3 layers keep about ")
+    plain = samples.flow("RK4", "residual", backprop=lv.Auto())
+    plain(randn(3, 4))
+    assert repr(plain.backprop).startswith("Auto(chose Stored(): 3 layers keep about ")
 
 
 def test_a_run_chooses_what_choose_says():
@@ -213,12 +215,13 @@ def test_a_run_chooses_what_choose_says():
             flow = samples.flow(scheme, name, backprop=auto)
             y = samples.inputs(flow.field, batch=16)
             flow(y)
-            assert repr(auto.choose(flow.scheme, flow.field, y).engine) in repr(auto)
+            assert repr(auto.choose(flow.scheme, flow.field, y).engine) in repr(flow.backprop)
 
 
 def test_the_last_choice_is_no_part_of_the_value():
-    used, fresh = lv.Auto(memory=1), lv.Auto(memory=1)
-    samples.flow("SymplecticEuler", "separable", backprop=used)(randn(3, 4))
+    flow, fresh = samples.flow("SymplecticEuler", "separable", backprop=lv.Auto(memory=1)), lv.Auto(memory=1)
+    flow(randn(3, 4))
+    used = flow.backprop
     assert repr(used) != repr(fresh)
     assert used == fresh
     assert hash(used) == hash(fresh)

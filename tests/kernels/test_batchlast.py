@@ -101,10 +101,6 @@ def test_refusals_name_stored():
         flow(y)
     with pytest.raises(ValueError, match=r"torch.func.*Stored"):
         torch.func.grad(lambda x: flow(x).sum())(y)
-    x = y.clone().requires_grad_()
-    (g,) = torch.autograd.grad(flow(x).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match=r"second derivatives.*Stored"):
-        g.sum().backward()
     y[0, 0] = math.nan
     assert flow(y)[1:].isfinite().all()
 

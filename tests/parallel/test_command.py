@@ -22,7 +22,18 @@ LIMIT = 100  # seconds
 
 
 def words(*more, nproc=2):
-    return [sys.executable, "-m", "liouville", "train", *SMALL, "--no-figures", *more, "--nproc", str(nproc)]
+    return [
+        sys.executable,
+        "-m",
+        "liouville",
+        "train",
+        *SMALL,
+        "--no-figures",
+        "--no-report",
+        *more,
+        "--nproc",
+        str(nproc),
+    ]
 
 
 def call(*more):

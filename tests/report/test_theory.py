@@ -73,7 +73,7 @@ def test_the_waterfall_has_a_line_for_each_singular_value():
         lines_of(figure.axes[0]) or [line for line in figure.axes[0].lines if len(line.get_xdata()) == 2][:2]
     )
     assert list(first.get_ydata()) == [2.0, 4.0] and list(second.get_ydata()) == [0.5, 0.25]
-    assert figure.get_suptitle().startswith("h2: after 2 layers the largest singular value is 4, the smallest 0.25")
+    assert figure.get_suptitle() == "Singular values through all layers: 0.25 to 4 (h2)"
 
 
 def test_the_spectrum_stands_beneath_the_norms() -> None:

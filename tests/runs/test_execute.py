@@ -60,7 +60,9 @@ def test_the_command_gives_the_same_run(tmp_path):
     pytest.importorskip("click")
     from cli.conftest import call
 
-    words = "--layers 4 --T 2 --epochs 2 --batch-size 30 -d points=120 --threads 1 --no-figures --quiet --out"
+    words = (
+        "--layers 4 --T 2 --epochs 2 --batch-size 30 -d points=120 --threads 1 --no-figures --no-report --quiet --out"
+    )
     assert call("train", *words.split(), tmp_path / "typed").code == 0
     typed, run = Run.open(tmp_path / "typed"), runs.train(PLANS["gradients"], out=tmp_path / "run")
     assert typed.plan == run.plan and numbers(typed.metrics) == numbers(run.metrics)

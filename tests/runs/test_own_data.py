@@ -112,7 +112,7 @@ def test_it_is_not_run_again_on_other_data_without_a_word(folders, tmp_path):
 
 
 def test_its_plan_is_for_other_data_where_they_are_named(folders, tmp_path):
-    words = ("--data", "double-moons", "-d", "points=80", "--epochs", 1, "--no-figures", "--quiet")
+    words = ("--data", "double-moons", "-d", "points=80", "--epochs", 1, "--no-figures", "--no-report", "--quiet")
     assert call("train", "--like", folders / "classes", *words, "--out", tmp_path / "moons").code == 0
     plan = Run.open(tmp_path / "moons").plan
     assert plan.data == "double-moons" and plan.changed(epochs=3, data_options={}).settings == own.PLAN.settings

@@ -5,7 +5,7 @@ import torch
 
 import liouville as lv
 import samples
-from liouville.schemes import implicit
+from liouville.schemes import solver
 from measure import EPS, at, generator, near, randn, rounding
 
 MIDPOINT, EULER = lv.ImplicitMidpoint(), lv.ImplicitSymplecticEuler()
@@ -32,8 +32,8 @@ def residual_euler(field, y, after, h):
 @pytest.fixture
 def newton_calls(monkeypatch):
     calls = []
-    newton = implicit._newton
-    monkeypatch.setattr(implicit, "_newton", lambda *a: calls.append(1) or newton(*a))
+    newton = solver._newton
+    monkeypatch.setattr(solver, "_newton", lambda *a: calls.append(1) or newton(*a))
     return calls
 
 
@@ -65,7 +65,7 @@ def test_both_methods_agree(monkeypatch):
     for scheme in (MIDPOINT, EULER):
         contracted = step(scheme, field, y, 0.2)
         with monkeypatch.context() as m:
-            m.setattr(implicit, "_fixed_point", lambda *a: None)
+            m.setattr(solver, "_fixed_point", lambda *a: None)
             near(step(scheme, field, y, 0.2), contracted, rounding(y, factor=100))
 
 

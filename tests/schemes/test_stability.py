@@ -150,7 +150,8 @@ OWN = {
 
 def growth(scheme, omega, layers):
     """Of y' = i omega y: the largest entry of the matrices of 2, 4, 8, ... steps of length 1."""
-    kind = lv.HamiltonianField if isinstance(scheme, lv.ImplicitSymplecticEuler) else lv.SeparableHamiltonianField
+    general = isinstance(scheme, lv.ImplicitSymplecticEuler | lv.DiscreteGradient)
+    kind = lv.HamiltonianField if general else lv.SeparableHamiltonianField
     field = oscillator(kind)
     with torch.no_grad():
         for name, w in field.named_parameters():

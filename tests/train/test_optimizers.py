@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from liouville.train.optimizers import Adam, AdamW
+from liouville.train.rates import Gradients
 from liouville.train.schedules import epoch_count
 
 PAIRS = {
@@ -79,3 +80,18 @@ def test_a_training_run_does_not_import_torchs_compiler() -> None:
         "assert 'torch._dynamo' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float32,), (torch.float64,), (torch.float32, torch.float64, torch.bfloat16)])
+def test_the_norm_of_the_gradient_is_that_of_torch(dtypes: tuple[torch.dtype, ...]) -> None:
+    """Of the gradients that there are, by units, and to the bit: for one dtype as for several."""
+    weights = [nn.Parameter(p.detach().to(dtypes[k % len(dtypes)])) for k, p in enumerate(parameters())]
+    for p in weights[1:]:
+        p.grad = 3 * p.detach() + 1
+    found = Gradients([{"params": weights[:2], "unit": 0.25}, {"params": weights[2:]}])
+    wide = [p.grad if p.dtype is not torch.bfloat16 else p.grad.float() for p in weights[1:]]
+    expected = nn.utils.get_total_norm([0.25 * wide[0], *wide[1:]])
+    assert torch.equal(found.norm(), expected) and [id(p.grad) for p in weights[1:]] == [id(g) for g in found.now()]
+    for p in weights:
+        p.grad = None
+    assert found.now() == [] and found.norm() == 0

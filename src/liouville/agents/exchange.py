@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 
 from liouville.graphs import Pattern, adjacency
+from liouville.nodes import Consensus
 
-Consensus = Literal["gossip", "all-reduce"]
 ALL_REDUCE = "all-reduce"
 Pair = tuple[int, int]  # receiver, sender
 

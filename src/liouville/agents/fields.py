@@ -10,7 +10,7 @@ __all__ = ["LocalField", "LocalHamiltonianField", "LocalSeparableField"]
 
 import functools
 from collections import namedtuple
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from liouville.agents.patterns import Protocol
 from liouville.agents.update import Update
 from liouville.fields import HamiltonianField, PartitionedField, SeparableHamiltonianField, VectorField
 from liouville.fields.base import Theta
+from liouville.operators import Graph
 
 
 class LocalField(VectorField):
@@ -92,10 +93,12 @@ class LocalHamiltonianField(LocalField):
         _require_by_node(central.operator, central.J, "J")
         LocalField.__init__(self, central, exchange, protocol, ("K",))
         self.register_buffer("J", central.J[self.owned][:, self.owned].clone())
+        owners = cast(Graph, central.operator).owners(central.features)[self.owned]
+        self._J = _NodeByNode(self.J, owners, owners)
 
     def forward(self, y: Tensor, theta_j: Theta, layer: int = 0) -> Tensor:
         """J K^T sigma(K y + b)."""
-        return self.gradient("K", y, theta_j, layer) @ self.J.mT
+        return self._J(self.gradient("K", y, theta_j, layer), self.J)
 
 
 class LocalSeparableField(LocalField, PartitionedField):
@@ -111,14 +114,35 @@ class LocalSeparableField(LocalField, PartitionedField):
         p, q = self.updates["K_p"].features, self.updates["K_q"].features
         self._set_partition(len(p))
         self.register_buffer("X", X[q][:, p].clone())
+        graph = cast(Graph, central.operator)
+        of_p, of_q = graph.owners(n_p)[p], graph.owners(n_q)[q]
+        self._X, self._XT = _NodeByNode(self.X, of_q, of_p), _NodeByNode(self.X.mT, of_p, of_q)
 
     def p_dot(self, q: Tensor, theta_j: Theta, layer: int = 0) -> Tensor:
         """-X^T K_q^T sigma(K_q q + b_q)."""
-        return -self.gradient("K_q", q, theta_j, layer) @ self.X
+        return -self._XT(self.gradient("K_q", q, theta_j, layer), self.X.mT)
 
     def q_dot(self, p: Tensor, theta_j: Theta, layer: int = 0) -> Tensor:
         """X K_p^T sigma(K_p p + b_p)."""
-        return self.gradient("K_p", p, theta_j, layer) @ self.X.mT
+        return self._X(self.gradient("K_p", p, theta_j, layer), self.X)
+
+
+class _NodeByNode:
+    """x -> x A^T for an A that couples no two nodes, which no number of a node leaves, be it infinite or NaN."""
+
+    def __init__(self, matrix: Tensor, rows: Tensor, columns: Tensor) -> None:
+        self.index: Tensor | None = None
+        used = matrix != 0
+        if bool((used.sum(1) == 1).all()):  # as of the canonical J: one number of a row
+            self.index = used.int().argmax(1)
+        nodes = rows.unique().tolist()
+        self.blocks = [((rows == i).nonzero().flatten(), (columns == i).nonzero().flatten()) for i in nodes]
+        self.order = torch.cat([own for own, _ in self.blocks]).argsort()
+
+    def __call__(self, x: Tensor, matrix: Tensor) -> Tensor:
+        if self.index is not None:
+            return x[:, self.index] * matrix.gather(1, self.index.to(matrix.device)[:, None])[:, 0]
+        return torch.cat([x[:, of] @ matrix[own][:, of].mT for own, of in self.blocks], 1)[:, self.order]
 
 
 class _AtLayer:

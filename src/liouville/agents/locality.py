@@ -65,6 +65,7 @@ class Locality:
         exchanges: rounds of messages in each layer's forward pass; the backward pass has as many.
         hops: for each layer, how many links the farthest influence crosses; -1 where one comes from beyond all paths.
         receptive: `[j][i][k]`, whether node i's state after j layers depends on node k's at the start, booleans.
+        spans: after j layers, how many links the farthest of these influences has crossed; -1 as for ``hops``.
     """
 
     protocol: Protocol
@@ -72,6 +73,7 @@ class Locality:
     exchanges: tuple[int, ...]
     hops: tuple[int, ...]
     receptive: Tensor
+    spans: tuple[int, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -84,6 +86,16 @@ class Locality:
         full = self.receptive.flatten(1).all(1).nonzero()
         return int(full[0]) if len(full) else None
 
+    @property
+    def decision(self) -> str:
+        """What one pass through all layers takes, in words; "" where not all layers were given."""
+        if len(self.spans) != len(self.exchanges) + 1:
+            return ""
+        far = f"up to {self.spans[-1]} hops away" if self.spans[-1] >= 0 else "that no path reaches"
+        layers = "1 layer" if len(self.exchanges) == 1 else f"{len(self.exchanges)} layers"
+        rounds = f"{sum(self.exchanges)} exchanges one after the other"
+        return f"a decision, {layers}, takes {rounds}, and depends on nodes {far}"
+
     def __str__(self) -> str:
         verdict = f"local under {self.protocol}" if self.holds else f"not local under {self.protocol}"
         sizes = self.receptive.sum(2)
@@ -91,6 +103,7 @@ class Locality:
         lines = [
             f"{verdict}: {_range(self.exchanges)} exchanges and {_range(self.hops)} hops a layer",
             f"nodes that a node depends on, by depth: {grow}",
+            *([self.decision] if self.decision else []),
             *(str(violation) for violation in self.violations),
         ]
         return "\n".join(lines)
@@ -131,7 +144,9 @@ def check(graph: Any, pattern: Flow | Layer | Sequence[Layer], protocol: Protoco
     hops = tuple(_farthest(far, _by_node(r, len(S))) for r in reached)
     exchanges = tuple(_exchanges(layer, protocol) for layer in layers)
     single = isinstance(pattern, (GeneralPattern, SeparablePattern))
-    return Locality(protocol, tuple(violations), exchanges, hops, _receptive(reached, len(S), repeat=single))
+    receptive = _receptive(reached, len(S), repeat=single)
+    spans = tuple(_farthest(far, one) for one in receptive)
+    return Locality(protocol, tuple(violations), exchanges, hops, receptive, spans)
 
 
 def require_local(graph: Any, flow: Flow, protocol: Protocol) -> None:

@@ -16,11 +16,9 @@ from torch import Tensor
 
 from liouville.fields import HamiltonianField, SeparableHamiltonianField
 from liouville.flow import Flow
+from liouville.nodes import PROTOCOLS, Protocol
 from liouville.operators import Graph
 from liouville.schemes import ForwardEuler, SplittingScheme
-
-Protocol = Literal["replicated", "owner-computes"]
-PROTOCOLS = ("replicated", "owner-computes")
 
 
 class GeneralPattern(NamedTuple):

@@ -68,8 +68,8 @@ class Update:
         self._return = Route({(k, i): widths[k] for i, k in pairs})
         held = torch.isin(columns, torch.tensor(exchange.hosted)).nonzero().flatten()
         self.features = held
-        self._own = {i: (columns[held] == i).nonzero().flatten() for i in exchange.hosted}
-        self._order = torch.cat(list(self._own.values())).argsort()
+        self.own = {i: (columns[held] == i).nonzero().flatten() for i in exchange.hosted}
+        self._order = torch.cat(list(self.own.values())).argsort()
 
     def __call__(self, layer: int, s: Tensor, *weights: Tensor) -> Tensor:
         """The hosted parts of K^T sigma(K s + b); ``weights`` are K and b of each hosted node in turn."""
@@ -77,7 +77,7 @@ class Update:
 
     def gather(self, stamp: Stamp, s: Tensor) -> list[Tensor]:
         """For each hosted node, s at its sources."""
-        parts = {i: s[:, own] for i, own in self._own.items()}
+        parts = {i: s[:, own] for i, own in self.own.items()}
         sent = {(i, k): parts[k] for i, k in self._gather.widths if k in parts}
         arrived = self.exchange.swap(stamp, self._gather, sent, s)
         return [

@@ -3,6 +3,7 @@
 from liouville.analysis.bounds import log_exponential_bound, log_inverse_bound, log_layer_bounds, log_upper_bound
 from liouville.analysis.certificates import Certificate, Claim, certify
 from liouville.analysis.depth import DepthCheck, depth_check
+from liouville.analysis.dissipation import log_lower_bound
 from liouville.analysis.extremes import SingularExtremes, extreme_singular_values
 from liouville.analysis.invariants import EnergyBalance, energy_balance, structure, symplectic_defect
 from liouville.analysis.inversion import reconstruction_error
@@ -53,6 +54,7 @@ __all__ = [
     "log_exponential_bound",
     "log_inverse_bound",
     "log_layer_bounds",
+    "log_lower_bound",
     "log_upper_bound",
     "lyapunov_spectrum",
     "margin",

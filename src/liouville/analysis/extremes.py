@@ -27,7 +27,7 @@ from liouville.analysis.precise import precisely
 from liouville.analysis.states import run_of
 from liouville.backprop import slices
 from liouville.flow import Flow
-from liouville.schemes import ImplicitMidpoint, ImplicitSymplecticEuler, ReversibleScheme, State
+from liouville.schemes import IMPLICIT, ReversibleScheme, State
 
 Times = Callable[[Tensor], Tensor]
 
@@ -118,7 +118,7 @@ def _layers(flow: Flow | Chain, y: Tensor) -> tuple[list[_Layer], torch.Size]:
         maps = [lambda x, m=m: (m(x.clone()),) for m in modules]
         return [_linearised(*of) for of in zip(maps, states, states[1:], strict=False)], y.shape[:1]
     run = run_of(flow, y)
-    if isinstance(flow.scheme, ImplicitMidpoint | ImplicitSymplecticEuler):
+    if isinstance(flow.scheme, IMPLICIT):
         n = run.size
         return [_matrix(A) for A in layer_jacobians(flow, y).reshape(flow.layers, -1, n, n)], run.batch
     states = [tuple(part[j] for part in run.parts) for j in range(flow.layers + 1)]

@@ -29,6 +29,7 @@ from liouville.flow import Flow
 from liouville.schemes import (
     RK4,
     SPLITTINGS,
+    DiscreteGradient,
     ForwardEuler,
     ImplicitMidpoint,
     ImplicitSymplecticEuler,
@@ -120,6 +121,12 @@ class Local:
         f = self._function(half)
         return torch.stack([f(x_j, theta_j) for x_j, theta_j in zip(x, self._slices(), strict=True)])
 
+    def ends(self, y: Tensor, z: Tensor) -> Tensor:
+        """The derivatives of the mean velocity between y and z, by y and by z, side by side."""
+        mean = self.field.mean_velocity
+        pairs = zip(y, z, self._slices(), strict=True)
+        return torch.stack([rows(lambda a, b, t=t: mean(a, b, t), y_j, z_j) for y_j, z_j, t in pairs])
+
     def step(self, state: list[Tensor]) -> Tensor:
         """A by differentiating the scheme's step, for a scheme without a closed form."""
         return torch.stack(
@@ -196,6 +203,13 @@ def _implicit_midpoint(scheme: Scheme, local: Local, before: Parts, after: Parts
     return torch.linalg.solve(eye - J, eye + J)
 
 
+def _discrete_gradient(scheme: Scheme, local: Local, before: Parts, after: Parts) -> Tensor:
+    """(I - h F_1)^-1 (I + h F_0), F_0 and F_1 the derivatives of the mean velocity by the states before and after."""
+    F_0, F_1 = (local.h * local.ends(before[0], after[0])).chunk(2, -1)
+    eye = _eye(before)
+    return torch.linalg.solve(eye - F_1, eye + F_0)
+
+
 def _implicit_symplectic(scheme: Scheme, local: Local, before: Parts, after: Parts) -> Tensor:
     """p' = p + h f_p(p', q), q' = q + h f_q(p', q): one solve for dp', then dq'; f' is taken at (p', q)."""
     m = before[0].shape[-1]
@@ -223,4 +237,5 @@ _RULES: dict[type[Scheme], Rule] = {
     LeapfrogMidpoint: _two_step,
     ImplicitMidpoint: _implicit_midpoint,
     ImplicitSymplecticEuler: _implicit_symplectic,
+    DiscreteGradient: _discrete_gradient,
 }

@@ -2,7 +2,7 @@ r"""The memory of a training step, by engine: measured on copies of your network
 
 from __future__ import annotations
 
-__all__ = ["MemoryReport", "MemoryUse", "memory"]
+__all__ = ["MemoryReport", "MemoryUse", "memory", "peak_bytes"]
 
 import copy
 from collections.abc import Sequence
@@ -78,7 +78,7 @@ def _use(network: nn.Module, x: Tensor, engine: Backprop, layers: int) -> Memory
             engine.check(flow.scheme, flow.field)
     except ValueError as error:
         return MemoryUse(engine, float("nan"), float("nan"), str(error))
-    once, twice = (_peak(_deepened(network, engine, twice), x) for twice in (False, True))
+    once, twice = (peak_bytes(_deepened(network, engine, twice), x) for twice in (False, True))
     return MemoryUse(engine, once, (twice - once) / layers)
 
 
@@ -90,7 +90,8 @@ def _deepened(network: nn.Module, engine: Backprop, twice: bool) -> nn.Module:
     return network
 
 
-def _peak(network: nn.Module, x: Tensor) -> float:
+def peak_bytes(network: nn.Module, x: Tensor) -> float:
+    """The peak memory of one training step, counted as in `memory`, for the engines that the network has."""
     network.zero_grad(set_to_none=True)
     if x.device.type == "cuda":
         network(x).sum().backward()  # a first step makes the libraries' workspaces, which no step pays again

@@ -18,11 +18,13 @@ from torch import Tensor
 
 from liouville.analysis.chain import Chain, chain_sensitivity
 from liouville.analysis.jacobians import MEMORY, fill_layer_jacobians
+from liouville.analysis.overtime import sequence_sensitivity
 from liouville.analysis.precise import precisely
 from liouville.analysis.rows import allocate
 from liouville.analysis.states import run_of
 from liouville.backprop import slices
 from liouville.flow import Flow, require_flow
+from liouville.recurrent import Cell, Recurrent
 from liouville.schemes import State
 
 
@@ -31,26 +33,35 @@ def backward_sensitivity(flow: Flow, y: Tensor, *, memory: int = MEMORY) -> Tens
 
 
 @overload
+def backward_sensitivity(flow: Recurrent | Cell, y: Tensor, *, memory: int = MEMORY) -> Tensor | list[Tensor]: ...
+
+
+@overload
 def backward_sensitivity(flow: Chain, y: Tensor, *, memory: int = MEMORY) -> list[Tensor]: ...
 
 
 @precisely
 @torch.no_grad()
-def backward_sensitivity(flow: Flow | Chain, y: Tensor, *, memory: int = MEMORY) -> Tensor | list[Tensor]:
+def backward_sensitivity(
+    flow: Flow | Recurrent | Cell | Chain, y: Tensor, *, memory: int = MEMORY
+) -> Tensor | list[Tensor]:
     r"""dState_N / dState_j for j = 0 ... N, exact to rounding, in the dtype of y.
 
     Reference: Galimberti et al. 2023 (2105.13205), the backward sensitivity matrix, there transposed.
 
     Args:
-        flow: a `Flow`, or any chain of modules: an ``nn.Sequential`` or a sequence of modules, axis 0 the batch.
+        flow: a `Flow`; a recurrent layer or cell, whose layers are the steps; or any chain of modules: an
+            ``nn.Sequential`` or a sequence of modules, axis 0 the batch.
         y: the input, (*batch, features), (B, C, H, W) or (B, tokens, features): the field's `sample_ndim` defines one
-            sample; for a chain, the shape that its modules take.
+            sample; sequences, run from the state 0; for a chain, the shape that its modules take.
         memory: maximum number of bytes of the result.
 
     Returns:
         (N + 1, *batch, n, n) for a flow, entry [j] = dState_N/dState_j in numerator layout, [N] the identity; n is the
         size of one sample's full state: p and q together, the pair (y_{j-1}, y_j) for the two-step scheme, images
-        and sequences flattened like y. For a chain the list of N + 1 matrices (B, n_N, n_j), as the width may change.
+        and sequences flattened like y. For a recurrent layer (T + 1, B, n, n), one such tensor for each of several
+        cells, each with the inputs that it takes held fixed. For a chain the list of N + 1 matrices (B, n_N, n_j), as
+        the width may change.
 
     Raises:
         ValueError: if the result would not fit into ``memory``, or a layer is random, couples the samples of a batch
@@ -64,6 +75,8 @@ def backward_sensitivity(flow: Flow | Chain, y: Tensor, *, memory: int = MEMORY)
         >>> bool((torch.linalg.matrix_norm(matrices, ord=2) > 0.999).all())
         True
     """
+    if isinstance(flow, Recurrent | Cell):
+        return sequence_sensitivity(flow, y, lambda one, state: backward_sensitivity(one, state, memory=memory))
     if not isinstance(flow, Flow):
         return chain_sensitivity(flow, y, memory)
     run = run_of(flow, y)

@@ -2,11 +2,14 @@ r"""The base class of engines, and the slices of the weights that a layer gets."
 
 from __future__ import annotations
 
-__all__ = ["Backprop", "Stored", "layer", "require_depth", "slices"]
+__all__ = ["Backprop", "Stored", "joined", "layer", "require_depth", "slices"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
 
 from liouville.fields.base import Theta, VectorField
 from liouville.fields.blocks import Rows
@@ -33,6 +36,18 @@ class Backprop(ABC):
         draws no random numbers.
         """
 
+    def trajectory(
+        self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float
+    ) -> tuple[State, Tensor]:
+        """The state after N layers, and every state after a layer: (N, *batch, width), its parts joined along the
+        feature axis. Gradients reach the run through both; an engine that keeps no states adds the costates of the
+        second on its way back. Here it is the plain loop, which any engine equals."""
+        found = []
+        for j, theta_j in enumerate(slices(theta, field.layers)):
+            state = scheme.step(field.at_layer(j), state, theta_j, h)
+            found.append(joined(state, field.feature_axis))
+        return state, torch.stack(found)
+
     def recorded(self) -> Backprop:
         """The engine that runs instead while a recorder (`liouville.compilers`) records operations: the plain loop,
         which is the same map and gradient, and does not need this library where the recording is run."""
@@ -52,6 +67,11 @@ class Stored(Backprop):
         for j, theta_j in enumerate(slices(theta, field.layers)):
             state = scheme.step(field.at_layer(j), state, theta_j, h)
         return state
+
+
+def joined(state: State, axis: int) -> Tensor:
+    """The parts of a state side by side along the feature axis."""
+    return state[0] if len(state) == 1 else torch.cat(state, axis)
 
 
 def slices(theta: Theta, layers: int) -> Iterator[Theta]:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from liouville.backprop.arithmetic import sample
-from liouville.backprop.base import Backprop, slices
+from liouville.backprop.base import Backprop, joined, slices
 from liouville.backprop.contract import (
     autocast_now,
     impure,
@@ -69,6 +69,21 @@ class Checkpointed(Backprop):
             raise ValueError(f"every must be at least 1 layer per segment, got {self.every}.")
 
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
+        return self._run(scheme, field, state, theta, h, None)
+
+    def trajectory(
+        self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float
+    ) -> tuple[State, Tensor]:
+        if isinstance(theta, Rows) or torch.compiler.is_compiling() or not is_plain_autograd((*state, *theta)):
+            return super().trajectory(scheme, field, state, theta, h)
+        states: list[Tensor] = []
+        end = self._run(scheme, field, state, theta, h, states)
+        return end, torch.cat(states)
+
+    def _run(
+        self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float, states: list[Tensor] | None
+    ) -> State:
+        """The last state; the states after the layers of each segment are appended to ``states``."""
         hooks: Any = torch._C._autograd
         if not torch.compiler.is_compiling() and not hooks._saved_tensors_hooks_is_enabled():
             raise RuntimeError(
@@ -82,16 +97,17 @@ class Checkpointed(Backprop):
         every = self.every or (_best(scheme, field, state, theta, h) if traced else field.layers)
         if isinstance(theta, Rows) or torch.compiler.is_compiling() or not is_plain_autograd((*state, *theta)):
             return _by_torch(scheme, field, state, rows, h, every)
-        context = autocast_now(state[0].device.type)
+        context, shared = autocast_now(state[0].device.type), [len(w) == 1 for w in theta]
         for first in range(0, field.layers, every):
             part = rows[first : first + every]
-            if traced:
-                kept = streams(state[0].device) if observed(field).draws else None
-                run = _Segment(scheme, field, h, first, len(part), type(part[0]), len(state), context, kept)
-                state = _Recomputed.apply(run, *state, *(w for row in part for w in row))
-            else:
-                for j, theta_j in enumerate(part, first):
-                    state = scheme.step(field.at_layer(j), state, theta_j, h)
+            kept = streams(state[0].device) if traced and observed(field).draws else None
+            what = scheme, field, h, first, len(part), type(part[0]), len(state), shared, states is not None
+            run = _Segment(*what, context, kept)
+            tensors = (*state, *run.flat(part))
+            found = _Recomputed.apply(run, *tensors) if traced else run.through(tensors)
+            state = tuple(found[: len(state)])
+            if states is not None:
+                states.append(found[-1])
         return state
 
 
@@ -170,17 +186,27 @@ class _Segment(NamedTuple):
     layers: int
     kind: Any
     parts: int
+    shared: Sequence[bool]
+    traces: bool
     autocast: Any
     streams: list[Tensor] | None
 
+    def flat(self, rows: Sequence[Theta]) -> list[Tensor]:
+        """The weights of the layers, one after the other; a shared one only once."""
+        own = [w for row in rows for w, one in zip(row, self.shared, strict=True) if not one]
+        return [w for w, one in zip(rows[0], self.shared, strict=True) if one] + own
+
     def through(self, tensors: Sequence[Tensor]) -> State:
-        """The state after them, from the state before them and the weights of each."""
-        state, weights = tuple(tensors[: self.parts]), tensors[self.parts :]
-        size = len(weights) // self.layers
+        """The state after them, from the state before them and their `flat` weights; then the states after each."""
+        state, weights, states = tuple(tensors[: self.parts]), tensors[self.parts :], []
+        common, own = weights[: sum(self.shared)], iter(weights[sum(self.shared) :])
         for k in range(self.layers):
-            theta_j = self.kind(*weights[k * size : (k + 1) * size])
+            same = iter(common)
+            theta_j = self.kind(*(next(same if one else own) for one in self.shared))
             state = self.scheme.step(self.field.at_layer(self.first + k), state, theta_j, self.h)
-        return state
+            if self.traces:
+                states.append(joined(state, self.field.feature_axis))
+        return (*state, torch.stack(states)) if self.traces else state
 
     @contextlib.contextmanager
     def again(self, device: torch.device) -> Iterator[None]:

@@ -215,10 +215,7 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> None:
-        raise RuntimeError(
-            "Reversible, Fused and BatchLast, and Auto where it chose one of them, have no second derivatives; "
-            f"{STORED}."
-        )
+        raise RuntimeError(f"Reversible, and Auto where it chose it, have no second derivatives; {STORED}.")
 
 
 def operations(result: Tensor) -> list[str]:

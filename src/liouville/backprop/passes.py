@@ -13,6 +13,7 @@ from torch import Tensor
 
 from liouville.backprop import drift, late
 from liouville.backprop.arithmetic import Part
+from liouville.backprop.base import joined
 from liouville.backprop.contract import is_autocast
 from liouville.backprop.layers import Layers, Sums
 from liouville.devices import TF32, fast_products
@@ -35,17 +36,20 @@ class Run:
         theta: builds the weights from their tensors.
         anchors: the number of layers between stored states.
         returns: whether there will be a backward pass.
+        traces: whether the states after all layers are wanted, too.
     """
 
-    def __init__(self, layers: Layers, theta: Callable[..., Theta], anchors: int | None, returns: bool) -> None:
+    def __init__(
+        self, layers: Layers, theta: Callable[..., Theta], anchors: int | None, returns: bool, traces: bool = False
+    ) -> None:
         self.layers, self.theta, self.anchors = layers, theta, anchors
-        self.depth = layers.field.layers
+        self.depth, self.traces = layers.field.layers, traces
         self.anchored = set(range(anchors, self.depth, anchors)) if anchors and returns else set()
         self.probed = drift.depths(self.depth) if returns else set()
         self.checks = late.pending()
 
     def forward(self, state: State, theta: Sequence[Tensor], needed: Sequence[bool]) -> tuple[State, Kept]:
-        """The last state, and the tensors that the backward pass will need."""
+        """The last state, then the trajectory if it is wanted; and the tensors that the backward pass will need."""
         while True:
             found = self._down(state, theta, needed)
             if self.layers.arithmetic.in_range(lambda: self.layers.reach(state, self.theta(*theta))):
@@ -56,6 +60,7 @@ class Run:
         self.device, self.dtype = state[0].device.type, state[0].dtype
         weights = _weights(self.theta, theta, needed if layers.arithmetic.repeats else (False,) * len(needed))
         parts = layers.enter(state)
+        states = None
         for j in range(self.depth):
             if j in self.anchored:
                 kept["anchor", j] = [x.clone() for x in _flat(parts)]
@@ -64,14 +69,24 @@ class Run:
             parts = layers.forward(parts, j, weights.layer(j))
             if layers.left and self.probed:
                 kept["left", j] = layers.left
+            if self.traces:
+                after = joined(layers.leave(parts), layers.field.feature_axis)
+                states = after.new_empty((self.depth, *after.shape)) if states is None else states
+                states[j] = after
         kept["end", self.depth] = _flat(parts)
         kept["velocity", self.depth] = layers.seen
-        return layers.leave(parts), kept
+        end = layers.leave(parts)
+        return (end if states is None else (*end, states)), kept
 
     def backward(
-        self, kept: Kept, costate: Sequence[Tensor], theta: Sequence[Tensor], needed: Sequence[bool]
+        self,
+        kept: Kept,
+        costate: Sequence[Tensor],
+        theta: Sequence[Tensor],
+        needed: Sequence[bool],
+        along: Tensor | None = None,
     ) -> tuple[list[Tensor], list[Tensor | None]]:
-        """The gradients of the first state and of the stacked weights."""
+        """The gradients of the first state and of the stacked weights; ``along`` is the costate of the trajectory."""
         weights = _weights(self.theta, theta, needed)
         gradients = weights.zeros()
         sums = [g for g in gradients if g is not None]
@@ -81,6 +96,8 @@ class Run:
         for j in reversed(range(self.depth)):
             rows = Sums([g[j if len(g) > 1 else 0] for g in sums])
             self.layers.left = list(kept.get(("left", j), ()))
+            if along is not None:
+                add_(costate, along[j], self.layers.field.feature_axis)
             parts = self.layers.backward(parts, costate, j, weights.layer(j), rows)
             if j == self.depth - 1:
                 probes.repeat(self.layers.seen[::-1], kept["velocity", self.depth])
@@ -121,6 +138,12 @@ class Run:
         """Copies, grouped by part: the backward pass changes them in place."""
         size = len(flat) // number
         return [tuple(x.clone() for x in flat[k * size : (k + 1) * size]) for k in range(number)]
+
+
+def add_(costate: Sequence[Tensor], joint: Tensor, axis: int) -> None:
+    """Add to each part its share of a costate of the joined state."""
+    for g, more in zip(costate, joint.split([g.shape[axis] for g in costate], axis), strict=True):
+        g += more
 
 
 class _Weights:

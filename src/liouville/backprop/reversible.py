@@ -95,10 +95,23 @@ class Reversible(Backprop):
             )
 
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
+        return self._guarded(scheme, field, state, theta, h, False)
+
+    def trajectory(
+        self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float
+    ) -> tuple[State, Tensor]:
+        if isinstance(theta, Rows):
+            return super().trajectory(scheme, field, state, theta, h)
+        *end, states = self._guarded(scheme, field, state, theta, h, True)
+        return tuple(end), states
+
+    def _guarded(
+        self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float, traces: bool
+    ) -> tuple[Tensor, ...]:
         require_depth(theta, field.layers)
         if torch.compiler.is_compiling():  # a declared graph break: a compiler must not look inside
-            return torch.compiler.disable(self._run)(scheme, field, state, theta, h)
-        return self._run(scheme, field, state, theta, h)
+            return torch.compiler.disable(self._run)(scheme, field, state, theta, h, traces)
+        return self._run(scheme, field, state, theta, h, traces)
 
     def layers(self, scheme: Scheme, field: VectorField, state: State, h: float, traced: bool = False) -> Layers:
         """The layers of one run in this engine, forwards and backwards."""
@@ -109,13 +122,15 @@ class Reversible(Backprop):
         arithmetic = Grid(state, self.compensated) if self.exact else Compensated() if self.compensated else Floating()
         return Shears(scheme, field, h, arithmetic, traced, autocast)
 
-    def _run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
+    def _run(
+        self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float, traces: bool
+    ) -> tuple[Tensor, ...]:
         tensors = (*state, *theta)
         require_plain_autograd(tensors)
         traced = torch.is_grad_enabled()
         needed = traced and any(t.requires_grad for t in tensors)
         kind = theta.again if isinstance(theta, Rows) else type(theta)
-        run = Run(self.layers(scheme, field, state, h, traced), kind, self.anchors, needed)
+        run = Run(self.layers(scheme, field, state, h, traced), kind, self.anchors, needed, traces)
         if needed and isinstance(theta, Rows):
             return chained(run, state, theta)
         if needed:
@@ -125,7 +140,7 @@ class Reversible(Backprop):
 
 
 class _Inverted(torch.autograd.Function):
-    """(state, theta) -> the state after the last layer, and their gradients by inversion."""
+    """(state, theta) -> the state after the last layer, the trajectory if wanted, and their gradients by inversion."""
 
     @staticmethod
     def forward(ctx: Any, run: Run, parts: int, *tensors: Tensor) -> State:
@@ -134,7 +149,7 @@ class _Inverted(torch.autograd.Function):
             require_recomputable(run.layers.field)
         with watched(run.layers.field, state[0].device):
             final, kept = run.forward(state, theta, ctx.needs_input_grad[2 + parts :])
-        ctx.save_for_backward(*theta, *final, *(x for row in kept.values() for x in row))
+        ctx.save_for_backward(*theta, *final[:parts], *(x for row in kept.values() for x in row))
         ctx.run, ctx.kept = run, [(key, len(row)) for key, row in kept.items()]
         ctx.dtypes = [x.dtype for x in state]
         return final
@@ -147,6 +162,6 @@ class _Inverted(torch.autograd.Function):
         theta, final = [next(tensors) for _ in needed[parts:]], [next(tensors) for _ in range(parts)]
         kept = {key: [next(tensors) for _ in range(size)] for key, size in ctx.kept}
         with torch.no_grad(), ctx.run.shield():
-            first, weights = ctx.run.backward(kept, costate, theta, needed[parts:])
+            first, weights = ctx.run.backward(kept, costate[:parts], theta, needed[parts:], *costate[parts:])
             first = [g.to(dtype) if n else None for g, dtype, n in zip(first, ctx.dtypes, needed, strict=False)]
         return None, None, *differentiable_once([*first, *weights], (*costate, *theta, *final))

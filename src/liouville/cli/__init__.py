@@ -12,8 +12,10 @@ from liouville.cli.agents import agents
 from liouville.cli.check import check
 from liouville.cli.errors import guarded
 from liouville.cli.exits import Interrupted
+from liouville.cli.help import Explained
 from liouville.cli.list import list_command
 from liouville.cli.predict import predict
+from liouville.cli.report import report
 from liouville.cli.reproduce import reproduce
 from liouville.cli.sensitivities import sensitivities
 from liouville.cli.train import train
@@ -22,7 +24,7 @@ from liouville.names import suggestion
 from liouville.version import __version__
 
 
-class _Group(click.Group):
+class _Group(Explained, click.Group):
     """A group that answers an unknown subcommand with the nearest right one, and an interrupt in one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -43,6 +45,14 @@ class _Group(click.Group):
 @click.group(
     cls=_Group,
     invoke_without_command=True,
+    examples=(
+        ("liouville train", "a 64-layer network learns the Swiss roll"),
+        ("liouville train --data my.csv --target y", "a network for a table of your own"),
+        ("liouville check runs/swiss-roll-h2-1", "what is guaranteed of it"),
+        ("liouville predict runs/swiss-roll-h2-1 points.csv", "its answers"),
+        ("liouville list", "models, data sets and more"),
+    ),
+    failure="a training diverged, or a check failed",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(__version__, "--version", message="%(prog)s %(version)s")
@@ -51,16 +61,14 @@ def liouville(ctx: click.Context) -> None:
     """Train networks of any depth: every network is an integrator, and the Jacobian between any two layers of the
     papers' Hamiltonian ones never contracts every direction.
 
-    Begin with `liouville train`, which trains a 64-layer Hamiltonian network on the Swiss roll, and
-    `liouville list`, which shows models, data sets and more. Exit codes: 0 done, 1 a training diverged or a check
-    failed, 2 bad usage or input, 130 interrupted by Ctrl-C, 129 and 143 ended by a hangup or SIGTERM, 70 a defect of
-    liouville, which LIOUVILLE_DEBUG=1 shows in full.
+    Begin with `liouville train`, which trains a 64-layer Hamiltonian network on the Swiss roll in seconds. Every
+    command has a --help with examples. LIOUVILLE_DEBUG=1 shows a defect in full.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
 
-for _command in (train, check, sensitivities, predict, reproduce, agents, verify_command, list_command):
+for _command in (train, report, check, sensitivities, predict, reproduce, agents, verify_command, list_command):
     liouville.add_command(_command)
 
 

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from liouville.cli import completion
+from liouville.cli.completion import names_of
 from liouville.cli.exits import BadInput, Broken
+from liouville.cli.help import Command
 from liouville.cli.options import convert_data_options, on_device
 from liouville.cli.output import say, table
 
@@ -18,15 +21,25 @@ if TYPE_CHECKING:
     from liouville.runs import Run
 
 
-@click.command(short_help="Certify a network; exit 1 if a claim is broken.")
-@click.argument("run")
+@click.command(
+    cls=Command,
+    short_help="Certify a network; exit 1 if a claim is broken.",
+    examples=(
+        ("liouville check runs/swiss-roll-h2-1", "what is guaranteed of a run, and what was measured"),
+        ("liouville check model.safetensors --data wine", "of a model file, over these inputs"),
+        ("liouville check runs/mnist --json > claims.json", "for another program"),
+    ),
+    failure="a claim is broken",
+)
+@click.argument("run", type=click.Path())
 @click.option(
     "--data",
     metavar="NAME|FILE",
     help="Measure over this data set, or the table of the run.  [default: the run's own with a name; else probes]",
+    **names_of(completion.data, files=True),
 )
 @click.option(
-    "-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Option of the data set."
+    "-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Set an option of the data set."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
 @on_device
@@ -35,8 +48,8 @@ def check(run: str, data: str | None, data_options: tuple[str, ...], as_json: bo
     with other data than the run's.
 
     Each claim is proved from the weights, with the assumptions of the proof measured on them, and compared with the
-    sensitivities of up to 256 training samples. Exit codes: 0 no claim is broken; 1 a claim is broken, by the weights,
-    by the file, or by the label that the run's config.json puts on them; 2 there is nothing to check.
+    sensitivities of up to 256 training samples. A claim may be broken by the weights, by the file, or by the label that
+    the run's config.json puts on them.
     """
     import torch
 

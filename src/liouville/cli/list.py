@@ -11,15 +11,26 @@ from typing import Any
 
 import click
 
+from liouville.cli.completion import names_of
 from liouville.cli.exits import BadInput
+from liouville.cli.help import Command
 from liouville.names import lookup, spelled
 
 Rows = list[tuple[str, ...]]
 
 
-@click.command("list", short_help="Show runs, models, data sets, schemes, presets, engines, activations, experiments.")
-@click.argument("kind", required=False)
-@click.argument("folder", required=False)
+@click.command(
+    "list",
+    cls=Command,
+    short_help="Show runs, models, data sets, schemes, presets, engines, activations, experiments.",
+    examples=(
+        ("liouville list models", "the networks of `liouville train --model NAME`"),
+        ("liouville list data", "the data sets and their options"),
+        ("liouville list runs", "which runs are finished, and which can go on"),
+    ),
+)
+@click.argument("kind", required=False, **names_of(lambda: [*KINDS, "runs"]))
+@click.argument("folder", required=False, type=click.Path())
 def list_command(kind: str | None, folder: str | None) -> None:
     """Show the names that `liouville train` and `liouville reproduce` know, or the runs in a folder.
 
@@ -50,8 +61,9 @@ def _runs(folder: Path) -> None:
         say(f"no runs in {folder}")
         return
     rows = [(str(one.path), one.data, one.model, one.state, one.epochs, one.score) for one in found]
-    again = sum(one.resumable for one in found)
-    note = f"{again} can go on: liouville train --resume RUN" if again else ""
+    again = [one.command for one in found if one.resumable]
+    commands = " or ".join(f"liouville {command} --resume RUN" for command in sorted(set(again), reverse=True))
+    note = f"{len(again)} can go on: {commands}" if again else ""
     table("runs", ("run", "data", "model", "state", "epochs", "test"), rows, note)
 
 

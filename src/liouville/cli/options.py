@@ -1,10 +1,9 @@
-"""What the words of the command line mean: lists of numbers, NAME=VALUE pairs, and help in sections."""
+"""What the words of the command line mean: lists of numbers, and NAME=VALUE pairs."""
 
 from __future__ import annotations
 
-__all__ = ["INTEGERS", "SectionedCommand", "convert_data_options", "convert_numbers", "on_device", "section"]
+__all__ = ["INTEGERS", "convert_data_options", "convert_numbers", "on_device"]
 
-import copy
 import inspect
 import types
 import typing
@@ -36,49 +35,10 @@ class _Integers(click.ParamType):
 INTEGERS = _Integers()
 
 
-class _Option(click.Option):
-    """An option of one section; ``former`` is a name of an earlier version, which works and is not shown."""
-
-    section = "Options"
-
-    def __init__(self, declarations: Sequence[str], *, former: str | None = None, **attributes: Any) -> None:
-        super().__init__([*declarations, former] if former else declarations, **attributes)
-        self.former = former
-
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        shown = copy.copy(self)
-        shown.opts = [name for name in self.opts if name != self.former]
-        return super(_Option, shown).get_help_record(ctx)
-
-
-class SectionedCommand(click.Command):
-    """A command whose help shows the options in sections."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                sections.setdefault(getattr(parameter, "section", "Other"), []).append(record)
-        for name, records in sections.items():
-            with formatter.section(name):
-                formatter.write_dl(records)
-
-
 def on_device(command: Any) -> Any:
     """The command with ``--device``: where it runs a trained network."""
     help = "Compute there; a network's file says nothing of where it was trained."
     return click.option("--device", metavar="cpu|cuda|cuda:1", default="cpu", show_default=True, help=help)(command)
-
-
-def section(name: str) -> Callable[..., Callable[[Any], Any]]:
-    """``click.option`` for one section of the help."""
-    kind = type("_SectionOption", (_Option,), {"section": name})
-
-    def option(*declarations: str, **attributes: Any) -> Callable[[Any], Any]:
-        return click.option(*declarations, cls=kind, **attributes)
-
-    return option
 
 
 def convert_data_options(loader: Callable[..., Any], pairs: Iterable[str]) -> dict[str, Any]:

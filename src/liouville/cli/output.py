@@ -4,7 +4,9 @@ from __future__ import annotations
 
 __all__ = ["say", "table"]
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 
 import click
@@ -13,8 +15,22 @@ from liouville.terminal import printable
 
 
 def say(text: str = "") -> None:
-    """A line on standard output, in the encoding that it has: click would take another in place of ASCII."""
-    click.echo(printable(text), file=sys.stdout)
+    """Lines on standard output, in the encoding that it has: click would take another in place of ASCII.
+
+    On a terminal a line that is too long goes on below, indented; no word is cut.
+    """
+    text = printable(text)
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        text = "\n".join(_folded(line, width) for line in text.split("\n"))
+    click.echo(text, file=sys.stdout)
+
+
+def _folded(line: str, width: int) -> str:
+    if len(line) <= width:
+        return line
+    inside = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.fill(line, width, subsequent_indent=inside, break_long_words=False, break_on_hyphens=False)
 
 
 def table(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["HOW", "Words", "described", "note", "table_of"]
+__all__ = ["HOW", "Words", "described", "note", "table_of", "table_options"]
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -65,7 +65,7 @@ def table_of(words: Words, before: TableFile | None, known: bool) -> TableFile |
         "ids": words.ids or None,
         "categories": words.categories or None,
         "header": words.header,
-        **_options(words.options),
+        **table_options(words.options),
     }
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     if before is not None:
@@ -75,7 +75,8 @@ def table_of(words: Words, before: TableFile | None, known: bool) -> TableFile |
     return TableFile(**given)
 
 
-def _options(pairs: tuple[str, ...]) -> dict[str, object]:
+def table_options(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """What -d says of a table: its test part."""
     from liouville.data import TableFile
 
     values = convert_data_options(TableFile, pairs)
@@ -109,7 +110,8 @@ def described(split: Split) -> str:
     gaps = [c.name for c in columns if c.missing]
     parts = [f"{what}: {_few(names)}" for what, names in (("numbers", numbers), ("categories", words)) if names]
     more = [f"missing values in {_few(gaps)}"] if gaps else []
-    target = f"classes of {split.target}: {_few(split.label_names)}" if split.label_names else f"target {split.target}"
+    real = f"targets {_few(split.targets)}" if split.targets else f"target {split.target}"
+    target = f"classes of {split.target}: {_few(split.label_names)}" if split.label_names else real
     return "; ".join((*parts, *more, target))
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from liouville.cli.exits import BadInput
+from liouville.cli.help import Command
 from liouville.cli.options import on_device
 from liouville.cli.own import note
 
@@ -29,9 +30,17 @@ _AT_ONCE = 2000  # samples
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last are full-width
 
 
-@click.command(short_help="Apply a trained network to new inputs.")
-@click.argument("run")
-@click.argument("inputs", metavar="INPUT")
+@click.command(
+    cls=Command,
+    short_help="Apply a trained network to new inputs.",
+    examples=(
+        ("liouville predict runs/swiss-roll-h2-1 points.csv", "a class for each row"),
+        ("liouville predict runs/flats rows.csv --id id --probabilities", "with the row's name and all probabilities"),
+        ("liouville predict runs/mnist images.idx3.gz --out answers.csv", "images, into a file"),
+    ),
+)
+@click.argument("run", type=click.Path())
+@click.argument("inputs", metavar="INPUT", type=click.Path())
 @click.option("--out", metavar="FILE", help="Write the CSV to this file instead of standard output.")
 @click.option("--probabilities", is_flag=True, help="Add a column with the probability of every class.")
 @click.option(
@@ -190,7 +199,8 @@ def _columns(facts: Facts | None, outputs: Tensor, probabilities: bool, run: str
     except ValueError as error:
         raise ValueError(f"{run} does not fit together: {error}") from error
     if not isinstance(answers, list):
-        return ["prediction"] if width == 1 else [f"prediction_{k}" for k in range(width)], _texts(answers)
+        called = facts.targets or range(width)
+        return ["prediction"] if width == 1 else [f"prediction_{name}" for name in called], _texts(answers)
     names = [_harmless(str(n)) for n in facts.label_names or range(facts.classes)]
     shown = [f"p({n})" for n in names] if probabilities else []
     return ["prediction", *shown], [[_harmless(str(answer)) for answer in answers], *shares]

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from liouville.cli import completion
+from liouville.cli.completion import names_of
 from liouville.cli.errors import DEBUG
 from liouville.cli.exits import BadInput, Interrupted
+from liouville.cli.help import Command
 from liouville.cli.output import say, table
 from liouville.terminal import printable
 
@@ -29,13 +32,23 @@ if TYPE_CHECKING:
     from liouville.experiments.running import Failure, Job
 
 
-@click.command("reproduce", short_help="Run the papers' experiments; compare with their numbers.")
-@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.command(
+    "reproduce",
+    cls=Command,
+    short_help="Run the papers' experiments; compare with their numbers.",
+    examples=(
+        ("liouville reproduce counterexample --quick", "one small run of each kind of case"),
+        ("liouville reproduce swiss-roll peaks --out results", "two of them, with five seeds"),
+        ("liouville reproduce --all", "everything; hours"),
+    ),
+    failure="a case failed",
+)
+@click.argument("names", metavar="[NAME]...", nargs=-1, **names_of(completion.experiments))
 @click.option("--all", "everything", is_flag=True, help="Run every experiment (hours).")
-@click.option("--seeds", type=click.IntRange(1, 100), default=5, show_default=True, help="Runs of each case.")
+@click.option("--seeds", type=click.IntRange(1, 100), default=5, show_default=True, help="Run each case so often.")
 @click.option("--quick", is_flag=True, help="Make one small run of each kind of case, as a test.")
 @click.option(
-    "--jobs", type=click.IntRange(1), help="Number of processes at a time, of one thread each.  [default: the cores]"
+    "--jobs", type=click.IntRange(1), help="Run so many processes at a time, of one thread each.  [default: the cores]"
 )
 @click.option(
     "--out",
@@ -43,7 +56,7 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("results"),
     show_default=True,
-    help="Folder of the records, figures and the page.",
+    help="Write records, figures and the page into this folder.",
 )
 @click.option("--again", is_flag=True, help="Discard the records of these experiments and run them again.")
 @click.option("--render", is_flag=True, help="Run nothing; make tables, figures and page from existing records.")
@@ -65,7 +78,7 @@ def reproduce(
 
     Every finished case is recorded in DIR/reproduce/NAME/records.jsonl, so an interrupted run can continue. The tables
     are printed and written, with the figures, to DIR/reproduce.md; with --quick to DIR/reproduce-quick.md, with
-    separate records. The exit code is 1 if a case failed.
+    separate records.
     """
     experiments = _chosen(names, everything)
     folder = out / ("reproduce-quick" if quick else "reproduce")

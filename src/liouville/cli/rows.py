@@ -47,14 +47,15 @@ def read_rows(name: str, facts: Facts, header: str, ids: Sequence[str], unpack: 
     shown = "standard input" if name == "-" else name
     wanted = [column.name for column in rule.columns]
     raw = read_raw(unpacked(read_bytes(name), shown, unpack), shown, header, wanted)
-    raw = _with_names(raw, wanted, facts.target)
+    targets = facts.targets or (facts.target,)
+    raw = _with_names(raw, wanted)
     copied = [_column(raw, word) for word in ids]
     places = _places(raw, wanted)
     cells: dict[str, Any] = dict(zip(wanted, raw.cells([places[column] for column in wanted]), strict=True))
     for column in rule.columns:
         if isinstance(column, Number):
             cells[column.name] = numeric(cells[column.name], column.name, raw.where)
-    notes = [*raw.notes, _used(raw, wanted, set(places.values()), copied, facts.target)]
+    notes = [*raw.notes, _used(raw, wanted, set(places.values()), copied, targets)]
     rows = rule.by_name(cells)
     notes += [_unseen(raw, column, found) for column, found in rule.unseen(rows).items()]
     names = [column if raw.named else f"column_{raw.names.index(column) + 1}" for column in copied]
@@ -62,7 +63,7 @@ def read_rows(name: str, facts: Facts, header: str, ids: Sequence[str], unpack: 
     return Inputs(torch.from_numpy(rule.transform(rows)), names, texts, notes)
 
 
-def _with_names(raw: Raw, wanted: Sequence[str], target: str | None) -> Raw:
+def _with_names(raw: Raw, wanted: Sequence[str]) -> Raw:
     """A table without a header has the network's columns in their order, or all those of its training table."""
     if raw.named or set(wanted) <= set(raw.names):
         return raw
@@ -103,10 +104,10 @@ def _column(raw: Raw, word: str) -> str:
         raise BadInput(str(error)) from None
 
 
-def _used(raw: Raw, wanted: Sequence[str], used: set[str], copied: Sequence[str], target: str | None) -> str:
+def _used(raw: Raw, wanted: Sequence[str], used: set[str], copied: Sequence[str], targets: Sequence[str | None]) -> str:
     """Which columns were read, and which were not."""
     left = [
-        f"{name} (the target)" if name == target else name or "the first"
+        f"{name} (the target)" if name in targets else name or "the first"
         for name in raw.names
         if name not in {*used, *copied}
     ]

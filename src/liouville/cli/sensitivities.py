@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from liouville.cli import completion
 from liouville.cli.check import find_run, split_of
+from liouville.cli.completion import names_of
 from liouville.cli.exits import BadInput
+from liouville.cli.help import Command
 from liouville.cli.output import say, table
 
 if TYPE_CHECKING:
@@ -21,14 +24,26 @@ if TYPE_CHECKING:
     from liouville.runs import Run
 
 
-@click.command(short_help="Measure a network's norms by depth and Lyapunov spectrum.")
-@click.argument("run")
-@click.option("--data", metavar="NAME", help="Measure over this data set.  [default: the run's own]")
+@click.command(
+    cls=Command,
+    short_help="Measure a network's norms by depth and Lyapunov spectrum.",
+    examples=(
+        ("liouville sensitivities runs/swiss-roll-h2-1", "do gradients survive in it?"),
+        ("liouville sensitivities runs/swiss-roll-h2-1 --figure norms.png", "the same, drawn"),
+    ),
+)
+@click.argument("run", type=click.Path())
 @click.option(
-    "-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Option of the data set."
+    "--data",
+    metavar="NAME",
+    help="Measure over this data set.  [default: the run's own]",
+    **names_of(completion.data),
 )
 @click.option(
-    "--samples", type=click.IntRange(1, 256), default=50, show_default=True, help="Number of training samples."
+    "-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Set an option of the data set."
+)
+@click.option(
+    "--samples", type=click.IntRange(1, 256), default=50, show_default=True, help="Take so many training samples."
 )
 @click.option("--figure", metavar="FILE", type=click.Path(path_type=Path), help="Draw both into a .png or .svg file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers of every sample as JSON.")

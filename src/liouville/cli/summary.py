@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["describe", "draw", "report"]
+__all__ = ["describe", "draw", "page", "report"]
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +37,19 @@ def draw(done: Run, folder: Path, svg: bool, quiet: bool) -> list[Path]:
         raise BadInput(
             f"figures cannot be written to {folder}: {error.strerror or error}; the run is whole without them."
         ) from error
+
+
+def page(done: Run, folder: Path, quiet: bool) -> Path | None:
+    """The run's report; none, with a note, where it cannot be written: the run is whole without it."""
+    from liouville.report import html
+
+    try:
+        return html(done)
+    except Exception as error:  # whatever it is, hours of training are not lost for a page
+        why = (isinstance(error, OSError) and error.strerror) or str(error)
+        if not quiet:
+            click.echo(f"liouville: note: no report: {why.rstrip('.')}; the run is whole without it.", err=True)
+        return None
 
 
 def describe(plan: Plan, split: Split, network: Network, processes: Processes) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["about", "report"]
+__all__ = ["about", "decision", "report"]
 
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,25 @@ def about(graph: Pattern, file: str) -> str:
     return "; ".join((f"graph {file}: {len(graph)} nodes{names}, {ways}", *graph.notes))
 
 
+def decision(found: dict[str, Any]) -> str:
+    """What the head takes beyond the layers, and what a node sends for one decision, in one line."""
+    head = found["head"]
+    rounds = f"{head['rounds']} rounds for the head's sum ({head['consensus']})" if head["shared"] else "no message"
+    sent = [(node["messages"], node["numbers"]) for node in found["nodes"]]
+    (least, few), (most, many) = min(sent), max(sent)
+    count = (
+        f"{least} messages, {few} numbers"
+        if sent[0] == max(sent) == min(sent)
+        else (f"{least} to {most} messages, {few} to {many} numbers")
+    )
+    ends = "outputs of nodes, which take " if not head["shared"] else ""
+    return f"a node sends {count} for a decision in the layers; {ends}{rounds}"
+
+
 def report(exchange: Exchange, network: Network, batch_size: int, samples: int, talk: bool) -> None:
     """What each node sent per layer and step in the first epoch, and what a dense network would have sent."""
     from liouville.agents.transport import gathered
+    from liouville.nodes import NodeHead
 
     steps = -(-samples // batch_size)
     field: Any = network.body.field
@@ -36,6 +52,7 @@ def report(exchange: Exchange, network: Network, batch_size: int, samples: int, 
     if not talk:
         return
     nodes, size = field.operator.nodes, next(network.parameters()).element_size()
+    shared = not isinstance(network.head, NodeHead)
     rows = []
     for node in range(nodes):
         dense = (nodes - 1) * size * samples * int((field.operator.owners(field.features) == node).sum())
@@ -46,6 +63,8 @@ def report(exchange: Exchange, network: Network, batch_size: int, samples: int, 
             if layer == 0
         ]
         head = f"head: {sent[-1, 'forward'][1] / steps:,.0f} bytes"
-        rows.append((exchange.graph.label(node), *per, f"dense all-gather: {dense / steps:,.0f} bytes each way", head))
+        ends = (head,) if shared else ()
+        rows.append((exchange.graph.label(node), *per, f"dense all-gather: {dense / steps:,.0f} bytes each way", *ends))
     note = f"mean batch {samples / steps:.0f}; a header of 64 bytes for each peer and round is not counted"
-    table("sent in one layer and step", ("node", "forward", "backward", "dense", "the head's sum"), rows, note)
+    names = ("node", "forward", "backward", "dense", *(("the head's sum",) if shared else ()))
+    table("sent in one layer and step", names, rows, note)

@@ -8,19 +8,23 @@ import contextlib
 import dataclasses
 import sys
 import time
-import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from liouville.cli import parallel, summary
+from liouville.cli import completion, parallel, summary
+from liouville.cli.completion import names_of
+from liouville.cli.config import written
 from liouville.cli.declared import Declared, declared, options
 from liouville.cli.exits import BadInput, Failed, Interrupted
-from liouville.cli.options import INTEGERS, SectionedCommand, convert_data_options, convert_numbers, section
+from liouville.cli.help import Command, section
+from liouville.cli.options import INTEGERS
 from liouville.cli.output import say
-from liouville.cli.own import HOW, Words, note, table_of
+from liouville.cli.own import Words, note
+from liouville.cli.planning import numbers, of_one_network, plan_of
+from liouville.cli.report import opened
 from liouville.environment import is_first, require_environment, several
 
 if TYPE_CHECKING:
@@ -55,13 +59,36 @@ _penalised = options(  # the former name of --head-decay is what Gauss-Newton's 
 )
 
 
-@click.command(cls=SectionedCommand, short_help="Train a network, evaluate it, write a run folder.")
+_EXAMPLES = (
+    ("liouville train", "the Swiss roll, by a 64-layer Hamiltonian network"),
+    ("liouville train --data my.csv --target y", "a table of your own, numbers and categories"),
+    ("liouville train --data mnist --epochs 3 --out runs/mnist", "images, a few epochs, into a folder of this name"),
+    ("liouville train --resume runs/mnist", "go on with a training that was interrupted"),
+    ("liouville train --print-config > my.yaml", "every setting in a file, for --config my.yaml"),
+)
+_COMMON = (
+    *("data", "target", "config", "resume", "model", "layers", "features", "T"),
+    *("epochs", "lr", "batch_size", "engine", "device", "seed", "out", "quiet"),
+)
+
+
+@click.command(
+    cls=Command,
+    short_help="Train a network, evaluate it, write a run folder.",
+    examples=_EXAMPLES,
+    common=_COMMON,
+    failure="the training diverged, or lost a process",
+)
 @_data(
     "--data",
     metavar="NAME|FILE",
-    help="Data set, see `liouville list data`, or a table of your own: CSV or Parquet.  [default: swiss-roll]",
+    help="Train on this data set, see `liouville list data`, or on a table of your own: CSV or Parquet.  [default: "
+    "swiss-roll]",
+    **names_of(completion.data, files=True),
 )
-@_data("--target", metavar="COLUMN", help="Column of your table to predict: numbers, or text, which are classes.")
+@_data(
+    "--target", metavar="COLUMN", help="Predict this column of your table: numbers, or text, which stands for classes."
+)
 @_data("--id", "ids", metavar="COLUMN", multiple=True, help="Leave a column of your table out; may be given again.")
 @_data(
     "--category",
@@ -71,24 +98,51 @@ _penalised = options(  # the former name of --head-decay is what Gauss-Newton's 
     help="Take a column of numbers for categories, the target for classes; may be given again.",
 )
 @_data("--header", metavar="auto|yes|no", help="Say whether your table's first row names its columns.  [default: auto]")
-@_data("-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Option of the data set.")
-@_data("--preset", metavar="NAME", help="Recipe to start from, see `liouville list presets`.  [default: default]")
-@_data("--like", metavar="RUN", help="Start from the plan of an earlier run instead.")
-@_data("--resume", metavar="RUN", help="Continue an interrupted run, to the bits of an uninterrupted one.")
-@_network("--model", metavar="NAME", help="Network, see `liouville list models`.")
-@_network("--scheme", metavar="NAME", help="Replace the model's scheme, see `liouville list schemes`.")
-@_network("--features", type=INTEGERS, help="Width of the state; for images several widths give several flows.")
-@_network("--layers", type=INTEGERS, help="Number of layers; one number, or one for each flow.")
-@_network("--T", "T", type=float, help="Final time of each flow; the step is T / layers.")
-@_network("--J", "J", metavar="canonical|full", help="Structure matrix of h1.")
-@_network("--gamma", type=float, help="Damping of the antisymmetric networks.")
-@_network("--activation", metavar="NAME", help="Activation, see `liouville list activations`.")
-@_network("--lift", metavar="front|ends|p|q|linear", help="Position of the data in the state; vectors only.")
-@_network("--init", metavar="smooth|normal", help="Initial weights: smooth in depth, or i.i.d. N(0, 1).")
+@_data(
+    "-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Set an option of the data set."
+)
+@_data(
+    "--preset",
+    metavar="NAME",
+    help="Start from this recipe, see `liouville list presets`.  [default: default]",
+    **names_of(completion.presets),
+)
+@_data("--like", metavar="RUN", type=click.Path(), help="Start from the plan of an earlier run.")
+@_data(
+    "--config",
+    metavar="FILE",
+    type=click.Path(),
+    help="Start from the settings in a YAML file, or a run's config.json; options given here replace them.",
+)
+@_data(
+    "--resume", metavar="RUN", type=click.Path(), help="Continue an interrupted run, to the bits of an unbroken one."
+)
+@_network(
+    "--model", metavar="NAME", help="Take this network, see `liouville list models`.", **names_of(completion.models)
+)
+@_network(
+    "--scheme",
+    metavar="NAME",
+    help="Replace the model's scheme, see `liouville list schemes`.",
+    **names_of(completion.schemes),
+)
+@_network("--features", type=INTEGERS, help="Set the width of the state; for images several give several flows.")
+@_network("--layers", type=INTEGERS, help="Set the number of layers; one number, or one for each flow.")
+@_network("--T", "T", type=float, help="Set the final time of each flow; the step is T / layers.")
+@_network("--J", "J", metavar="canonical|full", help="Choose the structure matrix of h1.")
+@_network("--gamma", type=float, help="Damp the antisymmetric networks by this.")
+@_network(
+    "--activation",
+    metavar="NAME",
+    help="Take this activation, see `liouville list activations`.",
+    **names_of(completion.activations),
+)
+@_network("--lift", metavar="front|ends|p|q|linear", help="Put the data there in the state; vectors only.")
+@_network("--init", metavar="smooth|normal", help="Begin with weights that are smooth in depth, or i.i.d. N(0, 1).")
 @_network("--shared/--no-shared", default=None, help="Use one weight for all layers.")
 @_network("--budget", type=float, help="Rescale K so that no sensitivity dy_N/dy_j has a norm above this.")
-@_network("--dropout", type=float, help="Dropout of every layer's velocity, in [0, 1).")
-@_network("--input-dropout", type=float, help="Dropout of the inputs, in [0, 1).")
+@_network("--dropout", type=float, help="Drop this share of every layer's velocity, in [0, 1).")
+@_network("--input-dropout", type=float, help="Drop this share of the inputs, in [0, 1).")
 @_learned
 @_training("--stratified/--no-stratified", default=None, help="Hold out the same share of every class.")
 @_training(
@@ -100,37 +154,50 @@ _penalised = options(  # the former name of --head-decay is what Gauss-Newton's 
     help="Set a number of the Gauss-Newton solver.",
 )
 @_penalised
-@_training("--levels", type=int, help="Depths to go through, each twice the last, ending with --layers; 1 is off.")
+@_training("--levels", type=int, help="Train so many depths, each twice the last, up to --layers; 1 is off.")
 @_machine(
     "--engine",
     metavar="auto|fused|batch-last|stored|checkpointed|reversible",
-    help="Engine: what the backward pass stores or recomputes.  [default: auto]",
+    help="Choose what the backward pass stores or recomputes.  [default: auto]",
 )
-@_machine("--dtype", metavar="float32|float64|bfloat16", help="Number type; bfloat16 is autocast.  [default: float32]")
+@_machine(
+    "--dtype",
+    metavar="float32|float64|bfloat16",
+    help="Compute with these numbers; bfloat16 is autocast.  [default: float32]",
+)
 @_machine(
     "--device",
     metavar="auto|cpu|cuda|cuda:1",
-    help="Device; auto is CUDA, if there, where a layer's work is worth it.  [default: auto]",
+    help="Train there; auto takes CUDA, if there, where a layer's work is worth it.  [default: auto]",
 )
 @_machine("--capture", is_flag=True, default=None, help="Record a training step as a CUDA graph, and repeat it.")
-@_machine("--threads", type=int, help="Number of torch threads.  [default: the recipe's, else torch's]")
-@_machine("--seed", type=int, help="Seed of weights and training; data: -d seed=N.  [default: 0]")
+@_machine("--threads", type=int, help="Use so many torch threads.  [default: the recipe's, else torch's]")
+@_machine("--seed", type=int, help="Seed weights and training; the data have -d seed=N.  [default: 0]")
 @_machine(
-    "--nproc", type=click.IntRange(1), help="Number of processes that share every batch.  [default: 1, or torchrun's]"
+    "--nproc", type=click.IntRange(1), help="Share every batch among so many processes.  [default: 1, or torchrun's]"
 )
-@_output("--out", metavar="RUN", help="Run folder.  [default: runs/DATA-MODEL-K, the next free K]")
+@_output("--out", metavar="RUN", help="Write the run into this folder.  [default: runs/DATA-MODEL-K, the next free K]")
 @_output(
     "--checkpoint-every",
     type=float,
     default=300.0,
     metavar="SECONDS",
-    help="Interval between checkpoints; each level ends with one, too.",
+    help="Keep the state of the training so often, and after each level.",
     show_default=True,
 )
 @_output("--force", is_flag=True, help="Replace the run in --out; start more processes than there are cores.")
 @_output("--quiet", is_flag=True, help="Print the run folder and nothing else.")
+@_output(
+    "--log",
+    multiple=True,
+    metavar="csv|tensorboard",
+    help="Also write every epoch to history.csv, or for TensorBoard, in the run folder.",
+)
 @_output("--no-figures", is_flag=True, help="Draw no figures.")
 @_output("--svg", is_flag=True, help="Draw every figure as SVG, too.")
+@_output("--print-config", is_flag=True, help="Print every setting as YAML, for --config, and train nothing.")
+@_output("--no-report", is_flag=True, help="Write no report.html.")
+@_output("--open", "show", is_flag=True, help="Show the report in a browser at the end.")
 def train(
     data: str | None,
     target: str | None,
@@ -140,14 +207,19 @@ def train(
     data_options: tuple[str, ...],
     preset: str | None,
     like: str | None,
+    config: str | None,
     resume: str | None,
     nproc: int | None,
     out: str | None,
     checkpoint_every: float,
     force: bool,
     quiet: bool,
+    log: tuple[str, ...],
     no_figures: bool,
     svg: bool,
+    print_config: bool,
+    no_report: bool,
+    show: bool,
     solver: tuple[str, ...],
     **changes: Any,
 ) -> int:
@@ -157,16 +229,20 @@ def train(
     a network for your table; columns of numbers and categories are prepared here, and again by `liouville predict`.
 
     Other settings come from the data set's recipe (or the preset, or the run named by --like); config.json in the run
-    folder records all of them. Ctrl-C, SIGTERM and SIGHUP end a training after its step and save its state; --resume
-    RUN continues it.
+    folder records all of them. --config FILE takes settings from a file, each under the name of its option;
+    --print-config writes one. Options of the command line come before the file, and the file before the recipe.
+
+    Ctrl-C, SIGTERM and SIGHUP end a training after its step and save its state; --resume RUN continues it.
     """
     require_environment()
     parallel.require_cores(nproc, force)
     parallel.require_gpus(nproc, changes["device"])
-    if nproc and nproc > 1 and not several():
+    if nproc and nproc > 1 and not several() and not print_config:
         from liouville.processes import launch
 
         return launch(sys.argv[1:], nproc)
+    if show and no_report:
+        raise BadInput("--open shows the report that --no-report leaves out; give one of them.")
     watch = _Watch()
     import torch  # noqa: F401 (by itself, to know how long it takes)
 
@@ -176,14 +252,19 @@ def train(
     from liouville.runs.resuming import require_same_plan
 
     watch.lap("import")
-    if resume is not None and (out is not None or like is not None or preset is not None):
-        raise BadInput("--resume goes on with a run in its own folder; leave --out, --like and --preset out.")
-    before = None if resume is None else Run.open(resume)
+    if resume is not None and (out is not None or {like, preset, config} != {None}):
+        raise BadInput("--resume goes on with a run in its own folder; leave --out, --like, --preset and --config out.")
+    if like is not None and config is not None:
+        raise BadInput("--like and --config both say where to start from; give one of them.")
+    before = None if resume is None else of_one_network(Run.open(resume))
     folder = Path(out) if out is not None else None if before is None else before.path
-    if folder is not None and before is None and is_first():
+    if folder is not None and before is None and is_first() and not print_config:
         require_free(folder, force)
-    words = Words(data, target, ids, categories, header, data_options)
-    plan = _plan(words, preset, like if resume is None else resume, changes | _numbers(solver))
+    words, given = Words(data, target, ids, categories, header, data_options), changes | numbers(solver)
+    plan = plan_of(words, preset, like if resume is None else resume, config, given)
+    if print_config:
+        say(written(plan))
+        return 0
     _require_one_process(plan)
     if before is not None and before.finished:
         require_same_plan(before, plan)
@@ -192,7 +273,7 @@ def train(
             say(f"{folder} is finished: {before.metrics['stopped']}; nothing is left to train")
         return 0
     with settled(plan) as plan:
-        asked = _Asked(folder, before, checkpoint_every, force, quiet, not no_figures, svg)
+        asked = _Asked(folder, before, checkpoint_every, force, quiet, log, not no_figures, svg, not no_report, show)
         return _run(plan, asked, watch)
 
 
@@ -204,8 +285,11 @@ class _Asked(NamedTuple):
     every: float
     force: bool
     quiet: bool
+    log: tuple[str, ...]
     figures: bool
     svg: bool
+    report: bool
+    show: bool
 
 
 def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
@@ -213,11 +297,13 @@ def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
     from liouville.runs.cautions import cautions
     from liouville.runs.execute import run, trained
     from liouville.runs.folder import next_free
+    from liouville.runs.logs import loggers
     from liouville.runs.resuming import require_same
     from liouville.train import Checkpoint, Terminal
     from liouville.train.progress import silent
 
     mine = Checkpoint(asked.folder or Path(), asked.every)  # refuses a bad interval before anything is said
+    loggers(Path(), asked.log)  # and a bad name, or a package that is missing
     processes.join()
     notes: list[str] = []
     split = _loaded(plan, notes, asked.before)
@@ -251,6 +337,7 @@ def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
             resume=asked.before is not None,
             checkpoint_every=asked.every,
             processes=together,
+            log=asked.log,
             command=_command_line(),
             on_stop=parallel.deafen,
         )
@@ -258,10 +345,14 @@ def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
     watch.lap("train")
     drawn = summary.draw(done, folder, asked.svg, quiet) if asked.figures else []
     watch.lap("figures")
+    reported = summary.page(done, folder, quiet) if asked.report else None
+    watch.lap("report")
     if quiet:
         say(str(folder))
     else:
-        summary.report(done, folder, drawn, watch.laps)
+        summary.report(done, folder, [*drawn, *([reported] if reported else [])], watch.laps)
+    if asked.show and reported is not None:
+        opened(reported)
     return 0
 
 
@@ -292,75 +383,6 @@ def _loaded(plan: Plan, notes: list[str], before: Run | None) -> Split:
             f"the table of {before.path}, {plan.table.path}, is not there any more; move it back, or say where it is "
             "with --data FILE."
         ) from error
-
-
-def _plan(words: Words, preset: str | None, like: str | None, changes: dict[str, Any]) -> Plan:
-    from liouville.data import SOURCES
-    from liouville.data.own import is_file_name
-    from liouville.names import lookup, spelled
-    from liouville.runs import PRESETS, Plan, Run
-
-    data, preset = spelled(words.data, SOURCES), spelled(preset, PRESETS)
-    if like is not None and preset is not None:
-        raise BadInput("--like and --preset both say where to start from; give one of them.")
-    old = Run.open(like).plan if like is not None else None
-    if data is not None and data not in SOURCES and not is_file_name(data):
-        _unknown(data)
-    table = table_of(words, None if old is None else old.table, data in SOURCES)
-    if table is not None:
-        base = old or Plan.of(table, _given(preset, "default"))
-        return base.changed(table=table, **_as_spelled(changes))
-    base = old or Plan.of(_given(data, "swiss-roll"), _given(preset, "default"))
-    name = base.data if data is None else data
-    if name is None:
-        raise BadInput(
-            f"{like} was trained on data of one's own, which no name loads: give --data, or in Python "
-            "runs.train(runs.Run.open(...).plan, split)."
-        )
-    options = convert_data_options(lookup(SOURCES, name, "data set").loader, words.options)
-    return base.changed(data=name, data_options=options, **_as_spelled(changes))
-
-
-def _unknown(name: str) -> NoReturn:
-    from liouville.data import SOURCES
-    from liouville.names import lookup
-
-    try:
-        lookup(SOURCES, name, "data set")
-    except ValueError as error:
-        raise BadInput(f"{error} {HOW}") from None
-    raise AssertionError(name)
-
-
-def _numbers(pairs: tuple[str, ...]) -> dict[str, Any]:
-    from liouville.train.settings import SOLVER, GaussNewton
-
-    return convert_numbers(GaussNewton, SOLVER, pairs)
-
-
-def _given(word: str | None, default: str) -> str:
-    """What was typed; an empty word, of a variable that is not set, is no default."""
-    return default if word is None else word
-
-
-def _as_spelled(changes: dict[str, Any]) -> dict[str, Any]:
-    """Names as the library writes them: ``--model H2`` is h2."""
-    from liouville.activations import ACTIVATIONS
-    from liouville.kernels import ENGINES
-    from liouville.names import spelled
-    from liouville.runs.choices import DEVICES, DTYPES, INITS, LIFTS
-    from liouville.schemes import FORMER_NAMES, SCHEMES
-    from liouville.train import GaussNewton, Penalty, Settings
-    from liouville.zoo import MODELS
-
-    known: dict[str, Iterable[str]] = {"model": MODELS, "scheme": (*SCHEMES, *FORMER_NAMES), "activation": ACTIVATIONS}
-    known |= {"lift": LIFTS, "init": INITS, "engine": ENGINES, "dtype": DTYPES, "device": DEVICES}
-    known |= {"J": ("canonical", "full")}
-    for record in (Settings, Penalty, GaussNewton):
-        hints = typing.get_type_hints(record)
-        known |= {name: typing.get_args(hint) for name, hint in hints.items() if typing.get_origin(hint) is Literal}
-    known["optimizer"] = (*known["optimizer"], GaussNewton.optimizer)
-    return {name: spelled(value, known.get(name, ())) for name, value in changes.items()}
 
 
 def _require_one_process(plan: Plan) -> None:

@@ -11,12 +11,25 @@ from typing import TYPE_CHECKING
 
 import click
 
+from liouville.cli import completion
+from liouville.cli.completion import names_of
+from liouville.cli.help import Command
+
 if TYPE_CHECKING:
     from liouville.verify import Record
 
 
-@click.command("verify", short_help="Check the papers' statements that the library rests on.")
-@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.command(
+    "verify",
+    cls=Command,
+    short_help="Check the papers' statements that the library rests on.",
+    examples=(
+        ("liouville verify", "all statements, in seconds"),
+        ("liouville verify p2 --figures theory", "one paper's, with the pictures of the theory"),
+    ),
+    failure="a check fails",
+)
+@click.argument("names", metavar="[NAME]...", nargs=-1, **names_of(completion.statements))
 @click.option("--json", "as_json", is_flag=True, help="Print the records as one JSON object.")
 @click.option(
     "--figures",
@@ -29,7 +42,7 @@ def verify_command(names: tuple[str, ...], as_json: bool, figures: Path | None) 
 
     Each gets a line: the verdict, its name, the source, the statement, the measured and the expected numbers. A
     statement that is wrong as printed in the paper is shown to fail, and a correction to hold; its verdict is
-    "corrected". The exit code is 1 if a check fails.
+    "corrected".
     """
     from liouville.names import spelled
     from liouville.verify import STATEMENTS, select

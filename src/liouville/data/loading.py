@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["load_table", "target_of"]
+__all__ = ["load_table", "targets_of"]
 
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,8 @@ _FEW = 20  # whole numbers that may be names of classes
 def load_table(file: TableFile, dtype: torch.dtype = torch.float32, notes: list[str] | None = None) -> Split:
     """What `TableFile.load` gives."""
     raw = file.raw()
-    y = target_of(raw, file)
-    inputs, words, told = _columns(raw, file, y.name)
+    targets = targets_of(raw, file)
+    inputs, words, told = _columns(raw, file, [y.name for y in targets])
     faults: list[Fault] = []
     found = []
     for name, cells in zip(inputs, raw.cells(inputs), strict=True):
@@ -40,19 +40,36 @@ def load_table(file: TableFile, dtype: torch.dtype = torch.float32, notes: list[
         except Fault as fault:
             faults.append(fault)
     _raise(raw, faults)
-    split = _split(raw, file, found, y, dtype, told)
+    split = _split(raw, file, found, targets, dtype, told)
     if notes is not None:
         notes += [*raw.notes, *told]
     return split
 
 
-def target_of(raw: Raw, file: TableFile) -> Column:
-    """The column to predict, fit for it.
+def targets_of(raw: Raw, file: TableFile) -> list[Column]:
+    """The columns to predict, fit for it: one, or several of numbers.
 
     Raises:
         ValueError: there is no such column, or nothing can be learned of it.
     """
-    name = raw.column(file.target, "--target")
+    found = [_target_of(raw, file, word) for word in file.targets]
+    names = [y.name for y in found]
+    if not names:
+        raise ValueError(f"{raw.name}: there is no target; name a column.")
+    twice = next((name for k, name in enumerate(names) if name in names[:k]), None)
+    if twice is not None:
+        raise ValueError(f"{raw.name}: {twice!r} is named as a target twice; name it once.")
+    words = next((y for y in found if y.kind != "numbers"), None)
+    if words is not None and len(found) > 1:
+        raise ValueError(
+            f"{raw.name}: {words.name!r} is one of {len(found)} targets and has classes; several targets are numbers, "
+            "so write two classes as 0 and 1, or predict it by a network of its own."
+        )
+    return found
+
+
+def _target_of(raw: Raw, file: TableFile, word: str) -> Column:
+    name = raw.column(word, "--target")
     if raw.rows < _LEAST:
         rows = "1 row" if raw.rows == 1 else f"{raw.rows} rows"
         raise ValueError(f"{raw.name} has {rows}; training, validation and test part need at least {_LEAST}.")
@@ -71,13 +88,14 @@ def _words(raw: Raw, file: TableFile) -> set[str]:
     return {raw.column(word, "--category") for word in file.categories} | raw.words
 
 
-def _columns(raw: Raw, file: TableFile, target: str) -> tuple[list[str], set[str], list[str]]:
+def _columns(raw: Raw, file: TableFile, targets: list[str]) -> tuple[list[str], set[str], list[str]]:
     """The inputs, those declared to be categories, and notes."""
     told = []
     ids = [raw.column(word, "--id") for word in file.ids]
-    if target in ids:
-        raise ValueError(f"{target!r} is the target, and --id leaves it out; name another column.")
-    if raw.index is not None and raw.index not in (target, *ids):
+    for target in targets:
+        if target in ids:
+            raise ValueError(f"{target!r} is the target, and --id leaves it out; name another column.")
+    if raw.index is not None and raw.index not in (*targets, *ids):
         told.append(f"{raw.name}: the first column has no name, and is left out as an index.")
         ids.append(raw.index)
     numbered = [name for name in raw.names if number(name) is not None]
@@ -85,9 +103,9 @@ def _columns(raw: Raw, file: TableFile, target: str) -> tuple[list[str], set[str
         told.append(
             f"{raw.name}: {listed(numbered)} are taken for names of columns; if they are data, say --header no."
         )
-    inputs = [name for name in raw.names if name not in (target, *ids)]
+    inputs = [name for name in raw.names if name not in (*targets, *ids)]
     if not inputs:
-        left = ", ".join((target, *ids))
+        left = ", ".join((*targets, *ids))
         raise ValueError(f"{raw.name} has no column besides {left}; there is nothing to learn from.")
     return inputs, _words(raw, file), told
 
@@ -148,8 +166,10 @@ def _require_target(raw: Raw, y: Column, declared: bool) -> None:
         )
 
 
-def _split(raw: Raw, file: TableFile, found: list[Column], y: Column, dtype: torch.dtype, told: list[str]) -> Split:
-    labels, names = _labels(y)
+def _split(
+    raw: Raw, file: TableFile, found: list[Column], targets: list[Column], dtype: torch.dtype, told: list[str]
+) -> Split:
+    labels, names = _labels(targets[0])
     train, test = _parts(raw.rows, labels, len(names), file, raw.name)
     cells = {column.name: column.values for column in found if column.kind != "empty"}
     rule = _fitted(raw, {name: values[train] for name, values in cells.items()})
@@ -157,7 +177,7 @@ def _split(raw: Raw, file: TableFile, found: list[Column], y: Column, dtype: tor
     left = [column.name for column in found if column.name not in used]
     if left:
         told.append(f"{raw.name}: left out, as nothing varies in it in the training part: {listed(left)}.")
-    told += _hints(raw, [column for column in found if column.name in used], y)
+    told += _hints(raw, [column for column in found if column.name in used], targets)
     names_of = rule.features()
     rows = Table.of({column.name: cells[column.name] for column in rule.columns})
     x = torch.from_numpy(rule.transform(rows)).to(dtype)
@@ -168,12 +188,16 @@ def _split(raw: Raw, file: TableFile, found: list[Column], y: Column, dtype: tor
     if names:
         target = torch.from_numpy(labels)
     else:
-        values = torch.from_numpy(numpy.asarray(y.values, dtype=numpy.float64))[:, None]
+        columns = [numpy.asarray(y.values, dtype=numpy.float64) for y in targets]
+        values = torch.from_numpy(numpy.stack(columns, 1))
         scale, offset = torch.std_mean(values[train], dim=0, correction=0)
-        if not (scale.isfinite().all() and offset.isfinite().all()):
-            raise ValueError(f"{raw.name}: the target {y.name!r} has numbers too large; take another unit.")
-        if not scale.all():
-            raise ValueError(f"{raw.name}: the target {y.name!r} has one value only in the training part; more rows?")
+        for k, y in enumerate(targets):
+            if not (scale[k].isfinite() and offset[k].isfinite()):
+                raise ValueError(f"{raw.name}: the target {y.name!r} has numbers too large; take another unit.")
+            if not scale[k]:
+                raise ValueError(
+                    f"{raw.name}: the target {y.name!r} has one value only in the training part; more rows?"
+                )
         maps = {"target_offset": offset, "target_scale": scale}
         target = ((values - offset) / scale).to(dtype)
     return Split(
@@ -186,7 +210,8 @@ def _split(raw: Raw, file: TableFile, found: list[Column], y: Column, dtype: tor
         label_names=names or None,
         column_names=tuple(names_of) if len(set(names_of)) == len(names_of) else None,
         preprocessing=rule,
-        target=y.name,
+        target=targets[0].name if len(targets) == 1 else None,
+        targets=tuple(y.name for y in targets) if len(targets) > 1 else None,
         **maps,
     )
 
@@ -250,10 +275,12 @@ def _parts(rows: int, labels: Any, classes: int, file: TableFile, name: str) -> 
     return sorted(train), sorted(test)
 
 
-def _hints(raw: Raw, found: list[Column], y: Column) -> list[str]:
+def _hints(raw: Raw, found: list[Column], targets: list[Column]) -> list[str]:
     """What a user may have meant otherwise."""
     told = []
-    if y.kind == "numbers" and y.different <= _FEW and (y.values == numpy.floor(y.values)).all():
+    y = targets[0]
+    few = y.kind == "numbers" and y.different <= _FEW and (y.values == numpy.floor(y.values)).all()
+    if len(targets) == 1 and few:
         told.append(
             f"{raw.name}: the target {y.name!r} has {y.different} different whole numbers, and is taken as a quantity "
             f"(regression); --category {y.name} makes classes of them."

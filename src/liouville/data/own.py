@@ -27,7 +27,7 @@ class TableFile:
 
     Args:
         path: of a table of text, or of a Parquet file.
-        target: the column to predict: real numbers, or text, which are classes.
+        target: the column to predict: real numbers, or text, which are classes; or several columns of real numbers.
         ids: columns that are no inputs.
         categories: columns of numbers that are categories; the target among them has classes.
         header: whether the first row of a table of text has the names of the columns; "auto" sees.
@@ -39,7 +39,7 @@ class TableFile:
     """
 
     path: str
-    target: str
+    target: str | tuple[str, ...]
     ids: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     header: Literal["auto", "yes", "no"] = "auto"
@@ -49,6 +49,11 @@ class TableFile:
     def __post_init__(self) -> None:
         real_number("test_fraction", self.test_fraction, low=0.0, high=1.0)
         whole_number("seed", self.seed, low=0, high=2**32 - 1)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The columns to predict."""
+        return (self.target,) if isinstance(self.target, str) else self.target
 
     @property
     def name(self) -> str:
@@ -82,10 +87,10 @@ class TableFile:
         Raises:
             OSError, ImportError, ValueError: as `load`.
         """
-        from liouville.data.loading import target_of
+        from liouville.data.loading import targets_of
 
         raw = self.raw()
-        return raw.rows, target_of(raw, self).kind == "categories"
+        return raw.rows, targets_of(raw, self)[0].kind == "categories"
 
     def raw(self) -> Raw:
         """What is in the file, which messages call by its place below the present folder, if it is there."""
@@ -93,7 +98,7 @@ class TableFile:
 
         path = Path(self.path)
         below = path.is_absolute() and path.is_relative_to(Path.cwd())
-        return read_raw(path, str(path.relative_to(Path.cwd()) if below else path), self.header, (self.target,))
+        return read_raw(path, str(path.relative_to(Path.cwd()) if below else path), self.header, self.targets)
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> TableFile:

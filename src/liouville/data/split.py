@@ -18,10 +18,14 @@ from torch import Tensor
 
 from liouville.data.checks import check
 from liouville.data.numbers import real_number
+from liouville.display import table
 from liouville.facts import Facts, as_numbers, fingerprint
 
 if TYPE_CHECKING:
     from liouville.columns import Columns
+
+
+_NAMES = 20  # of classes that a notebook shows
 
 
 class Holdout(NamedTuple):
@@ -55,6 +59,7 @@ class Split:
         column_names: one name for each feature of a table, or None; new tables with a header must have these.
         preprocessing: how the columns of a raw table became ``x``, in place of offset and scale, or None.
         target: the column of that table that is predicted, or None.
+        targets: the columns of that table that are predicted, where there are several, or None.
 
     Raises:
         TypeError: a part is not a tensor.
@@ -80,6 +85,7 @@ class Split:
     column_names: tuple[str, ...] | None = None
     preprocessing: Columns | None = None
     target: str | None = None
+    targets: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         check(self)
@@ -123,6 +129,7 @@ class Split:
             test_samples=len(self.x_test),
             preprocessing=self.preprocessing,
             target=self.target,
+            targets=self.targets,
             fingerprint=fingerprint((self.x_train, self.y_train, self.x_test, self.y_test)),
             **{name: None if t is None else as_numbers(t) for name, t in transform.items()},
         )
@@ -177,6 +184,19 @@ class Split:
             f"of shape {tuple(self.x_train.shape[1:])}, {task}, "
             f"{str(self.x_train.dtype).removeprefix('torch.')}, {self.x_train.device})"
         )
+
+    def _repr_html_(self) -> str:
+        """A small table for notebooks."""
+        parts = ("training", self.x_train, self.y_train), ("test", self.x_test, self.y_test)
+        shown = [
+            (name, f"{len(x):,}", tuple(x.shape[1:]), x.dtype, tuple(y.shape[1:]), y.dtype) for name, x, y in parts
+        ]
+        rows = [(*row[:2], *(str(cell).removeprefix("torch.") for cell in row[2:])) for row in shown]
+        names = ", ".join(self.label_names[:_NAMES]) if self.label_names else ""
+        more = ", ..." if self.label_names and len(self.label_names) > _NAMES else ""
+        task = f"{self.classes} classes" if self.classes else "real targets"
+        head = ("part", "samples", "shape of an input", "its dtype", "shape of a target", "its dtype")
+        return table(f"{self.name}: {task}", head, rows, f"classes: {names}{more}" if names else "")
 
 
 def held_out(

@@ -23,9 +23,10 @@ from torch import nn
 from liouville.columns import Columns
 from liouville.estimators.member import Recipe, Rows, built, trained, trained_on
 from liouville.estimators.rows import distinct, require_weights
+from liouville.facts import Facts
 from liouville.network import Network, outputs_of
 from liouville.table import Table
-from liouville.train import Terminal
+from liouville.train import Terminal, tabular
 from liouville.train.losses import Loss
 from liouville.train.progress import silent
 
@@ -39,18 +40,18 @@ class HamiltonianEstimator(BaseEstimator):
 
     def __init__(
         self,
-        model: str = "h2",
+        model: str = tabular.MODEL,
         *,
-        features: int = 64,
-        layers: int = 8,
-        T: float = 2.0,
-        activation: str = "relu",
-        input_dropout: float = 0.05,
-        learning_rate: float = 0.01,
-        batch_size: int = 64,
+        features: int = tabular.FEATURES,
+        layers: int = tabular.LAYERS,
+        T: float = tabular.T,
+        activation: str = tabular.ACTIVATION,
+        input_dropout: float = tabular.INPUT_DROPOUT,
+        learning_rate: float = tabular.SETTINGS.lr,
+        batch_size: int = tabular.SETTINGS.batch_size,
         max_iter: int | None = None,
         early_stopping: bool = True,
-        validation_fraction: float = 0.15,
+        validation_fraction: float = tabular.SETTINGS.validation,
         n_iter_no_change: int | None = None,
         ensemble: int = 1,
         categorical_features: Any = "from_dtype",
@@ -109,6 +110,39 @@ class HamiltonianEstimator(BaseEstimator):
         from liouville.estimators.saved import load
 
         return load(cls, path)
+
+    def to_network(self, member: int = 0) -> Network:
+        """A trained network by itself, which answers raw rows: for `liouville.save`, the command and other targets.
+
+        Args:
+            member: which one of an ensemble; its answers are not the mean of all.
+
+        Returns:
+            A `Network` of its own, with what the columns become, and the names of the classes or the scale of the
+            targets, as its facts.
+
+        Raises:
+            ValueError: there is no such member, or the labels of a sample are several.
+
+        Examples:
+            >>> import liouville as lv
+            >>> from liouville.estimators import HamiltonianRegressor
+            >>> X = np.linspace(-1, 1, 40)[:, None]
+            >>> model = HamiltonianRegressor(max_iter=5, random_state=0).fit(X, 3 * X[:, 0])
+            >>> network = model.to_network()
+            >>> lv.save(network, "line.safetensors").name, network.predict([[0.5]]).shape
+            ('line.safetensors', torch.Size([1, 1]))
+        """
+        check_is_fitted(self, "networks_")
+        if not 0 <= member < len(self.networks_):
+            raise ValueError(f"member must be one of 0 to {len(self.networks_) - 1}, got {member}.")
+        network = copy.deepcopy(self.networks_[member]).cpu().eval()
+        network.facts = Facts("table", (self.columns_.width,), preprocessing=self.columns_, **self._answers())
+        return network
+
+    def _answers(self) -> dict[str, Any]:
+        """What facts say of the targets."""
+        raise NotImplementedError
 
     def _recipe(self) -> Recipe:
         """The parameters, checked."""

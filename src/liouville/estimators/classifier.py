@@ -15,6 +15,7 @@ from sklearn.utils.validation import column_or_1d
 
 from liouville.estimators.base import HamiltonianEstimator, checked
 from liouville.task import Task, scores_for
+from liouville.train import tabular
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -33,12 +34,14 @@ class HamiltonianClassifier(ClassifierMixin, HamiltonianEstimator):
         input_dropout: share of the inputs that a training step does not see.
         learning_rate: the highest one of Adam's one-cycle schedule.
         batch_size: rows of a step.
-        max_iter: passes over the rows; None takes 30, but from 600 to 1500 steps.
-        early_stopping: whether ``validation_fraction`` of the rows, the same share of every class, are held out, and
-            the weights returned that are best there. An average over steps is validated, and returned.
+        max_iter: passes over the rows; None takes 40, but from 300 to 1,000 steps.
+        early_stopping: whether ``validation_fraction`` of the rows, the same share of every class, are held out. The
+            weights are returned that are best there, and their scores are multiplied by the factor that is. Below 1,000
+            rows, unless ``max_iter`` is given, they choose the number of steps and the factor for a second training, on
+            all rows. What is validated, and returned, is an average of the weights over the last steps.
         validation_fraction: see there.
         n_iter_no_change: stop after so many looks at the validation rows without a better loss; None goes on to the
-            end. There is a look after every ``max_iter`` pass, or 30 in all.
+            end. There is a look after every ``max_iter`` pass, or 20 in all.
         ensemble: how many networks to train, each with validation rows of its own; probabilities are averaged.
         categorical_features: columns to take as categories whatever their dtype, by name or place; ``"from_dtype"``
             takes those of strings, of categories and of objects that are words.
@@ -52,7 +55,8 @@ class HamiltonianClassifier(ClassifierMixin, HamiltonianEstimator):
 
     Attributes:
         classes_: the classes; for several labels of a sample 0, 1, ..., their places.
-        networks_: the trained networks; histories_ what happened in training, n_iter_ the passes over the rows.
+        networks_: the trained networks; histories_ what happened in their last training, n_iter_ its passes over the
+            rows.
         columns_: what becomes of the table's columns; n_features_in_, feature_names_in_ their number and names.
 
     Rows are a weighted set: neither their order nor whether a row stands there twice or has a weight of 2 changes what
@@ -69,23 +73,23 @@ class HamiltonianClassifier(ClassifierMixin, HamiltonianEstimator):
 
     def __init__(
         self,
-        model: str = "h2",
+        model: str = tabular.MODEL,
         *,
-        features: int = 64,
-        layers: int = 8,
-        T: float = 2.0,
-        activation: str = "relu",
-        input_dropout: float = 0.05,
-        learning_rate: float = 0.01,
-        batch_size: int = 64,
+        features: int = tabular.FEATURES,
+        layers: int = tabular.LAYERS,
+        T: float = tabular.T,
+        activation: str = tabular.ACTIVATION,
+        input_dropout: float = tabular.INPUT_DROPOUT,
+        learning_rate: float = tabular.SETTINGS.lr,
+        batch_size: int = tabular.SETTINGS.batch_size,
         max_iter: int | None = None,
         early_stopping: bool = True,
-        validation_fraction: float = 0.15,
+        validation_fraction: float = tabular.SETTINGS.validation,
         n_iter_no_change: int | None = None,
         ensemble: int = 1,
         categorical_features: Any = "from_dtype",
         class_weight: Any = None,
-        label_smoothing: float = 0.05,
+        label_smoothing: float = tabular.LABEL_SMOOTHING,
         warm_start: bool = False,
         device: str = "cpu",
         random_state: Any = None,
@@ -186,6 +190,14 @@ class HamiltonianClassifier(ClassifierMixin, HamiltonianEstimator):
 
             raise NotFittedError(f"This {type(self).__name__} instance is not fitted yet; call fit first.")
         return Task(self._kind, len(self.classes_))  # type: ignore[arg-type]
+
+    def _answers(self) -> dict[str, Any]:
+        if self._kind == "multilabel":
+            raise ValueError(
+                "a network that answers raw rows names one class for each, and this classifier has several labels of "
+                "a sample; save the estimator itself, or use networks_ with inputs from columns_.transform."
+            )
+        return {"classes": len(self.classes_), "label_names": tuple(str(name) for name in self.classes_.tolist())}
 
     def _smoothing(self) -> float:
         if not isinstance(self.label_smoothing, int | float) or not 0 <= self.label_smoothing < 1:

@@ -2,15 +2,17 @@ r"""One network of an estimator: built, trained, or trained on.
 
     x -> head(Phi(W x + c)),    Phi: `layers` steps of the model's scheme over [0, T]
 
-with the columns' features x, some of them dropped at random in training. Its weights start at zero mean, so that the
-untrained flow is near the identity and the network near a linear model. The numbers are those that were best on half of
-twenty tables and were then measured on the other half; nothing else is chosen here.
+with the columns' features x, some of them dropped at random in training; `liouville.train.tabular` has the numbers.
+Below `FEW` rows a share of them judges badly, and is missed: there a first training decides how many steps are best,
+and the network is then trained anew for so many, on all rows.
 """
 
 from __future__ import annotations
 
 __all__ = ["Member", "Recipe", "Rows", "built", "trained", "trained_on"]
 
+import copy
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,20 +21,24 @@ import torch
 from torch import Tensor, nn
 
 from liouville.data.split import held_out
-from liouville.fields import Smooth
+from liouville.estimators.temperature import best_factor, scale_head
 from liouville.kernels import Auto
 from liouville.names import lookup
-from liouville.network import Network
+from liouville.network import Network, outputs_of
 from liouville.randomness import seeded
-from liouville.train import History, Settings, fit, optimizer_of
+from liouville.train import History, Settings, fit, optimizer_of, tabular
 from liouville.train.losses import Loss
 from liouville.train.progress import Progress, silent
+from liouville.train.source import Batch
+from liouville.train.trainable import task_between
+from liouville.units import count_in
 from liouville.zoo import MODELS
+from liouville.zoo.start import scaled_start
 
-STEPS = (600, 1500)  # at least, at most
-PASSES = 30  # over the training rows, where that is between the two
-LOOKS = 30  # at the validation rows
-EMA_DECAY, BETA2, WARMUP = 0.98, 0.95, 0.1
+FEW = 1000  # rows: below, the network is trained anew on all of them
+TRIAL = 0.75  # of the usual steps, in each of the two trainings
+LEAST = 0.25  # of the trial's steps, on all rows
+LOOKS = 20  # at the held-out rows
 
 
 @dataclass(frozen=True)
@@ -56,12 +62,10 @@ class Recipe:
 
     def settings(self, **more: Any) -> Settings:
         """Those of a training of any length."""
-        return Settings(
+        return dataclasses.replace(
+            tabular.SETTINGS,
             batch_size=self.batch_size,
             lr=self.learning_rate,
-            optimizer="adam",
-            beta2=BETA2,
-            rates="plain",
             label_smoothing=self.label_smoothing,
             **more,
         )
@@ -97,48 +101,81 @@ def built(recipe: Recipe, inputs: int, outputs: int, seed: int) -> Network:
     build = lookup(MODELS, recipe.model, "model")
     if recipe.model == "verlet":
         raise ValueError("verlet starts with p = 0, which a learned lift would overwrite; use model='ms1'.")
-    n, start = recipe.features, Smooth(scale=1.0, mean=0.0)
+    n, start = recipe.features, tabular.START
     with seeded(seed):
         lift = nn.Sequential(nn.Dropout(recipe.input_dropout), nn.Linear(inputs, n))
         flow = build(n, recipe.layers, recipe.T, activation=recipe.activation, init=start, backprop=Auto())
-        return Network(lift, flow, nn.Linear(n, outputs)).to(recipe.device)
+        if start.action is not None:
+            scaled_start(flow, start.action)
+        return count_in(Network(lift, flow, nn.Linear(n, outputs))).to(recipe.device)
 
 
 def trained(
     recipe: Recipe, rows: Rows, outputs: int, seed: int, network: Network | None = None, progress: Progress = silent
 ) -> Member:
-    """A network trained on some of the rows, and chosen by the others; ``network`` is one to start from."""
+    """A trained network, and how it came about; ``network`` is one to start from.
+
+    Some of the rows choose the best weights, and how sure the scores are. Of few rows they choose only the number of
+    steps, and that; unless the caller said how long to train.
+    """
     network = network or built(recipe, rows.x.shape[1], outputs, seed)
     held, left = None, rows
     if 0 < round(recipe.validation_fraction * len(rows.x)) < len(rows.x):
         generator = torch.Generator().manual_seed(seed)
         kept, out = held_out(len(rows.x), recipe.validation_fraction, generator, rows.strata)
         held, left = rows.part(out), rows.part(kept)
-    steps = math.ceil(len(left.x) / recipe.batch_size)
-    length: dict[str, Any] = {"epochs": recipe.max_iter}
-    passes = 1
-    if recipe.max_iter is None:
-        total = int(min(max(PASSES * len(left.x) / recipe.batch_size, STEPS[0]), STEPS[1]))
-        passes = max(1, round(total / LOOKS / steps))  # between two looks at the validation rows
-        length = {"steps": total}
+    few = held is not None and recipe.max_iter is None and len(rows.x) < FEW
+    steps = tabular.steps_for(len(left.x), recipe.batch_size)
+    if not few:
+        found = _run(recipe, left, held, seed, network, progress, steps)
+        scale_head(network, _factor(recipe, network, held))
+        return found
+    trial, steps = copy.deepcopy(network), round(TRIAL * steps)
+    history = _run(recipe, left, held, seed, trial, progress, steps).history
+    share = history.best_epoch * _passes(steps, left, recipe) * _batches(left, recipe) / steps
+    found = _run(recipe, rows, None, seed, network, progress, round(steps * min(max(share, LEAST), 1.0)))
+    scale_head(network, _factor(recipe, trial, held))
+    return found
+
+
+def _run(
+    recipe: Recipe, rows: Rows, held: Rows | None, seed: int, network: Network, progress: Progress, steps: int
+) -> Member:
+    """One training, of so many steps or as many passes as the caller said."""
+    passes = 1 if recipe.max_iter is not None else _passes(steps, rows, recipe)
     settings = recipe.settings(
-        **length,
-        schedule="one-cycle",
-        warmup=WARMUP,
+        **({"steps": steps} if recipe.max_iter is None else {"epochs": recipe.max_iter}),
         validation=0.0 if held is None else 0.5,  # the rows themselves are given
         patience=None if held is None else recipe.patience,
-        ema_decay=EMA_DECAY,
         seed=seed,
     )
     history = fit(
         network,
-        _tensors(left, passes),
+        _tensors(rows, passes),
         settings,
         validation=None if held is None else _tensors(held),
         loss=recipe.loss,
         progress=progress,
     )
     return Member(network, history, len(history.epochs) * passes)
+
+
+def _batches(rows: Rows, recipe: Recipe) -> int:
+    return math.ceil(len(rows.x) / recipe.batch_size)
+
+
+def _passes(steps: int, rows: Rows, recipe: Recipe) -> int:
+    """Over the rows, between two looks at those that are held out."""
+    return max(1, round(steps / LOOKS / _batches(rows, recipe)))
+
+
+def _factor(recipe: Recipe, network: Network, held: Rows | None) -> float:
+    """How sure the scores of classes are to be; 1 for real targets, and where nothing is held out."""
+    if held is None or recipe.loss is not None or held.y.is_floating_point():
+        return 1.0
+    scores = outputs_of(network, held.x)
+    task = task_between(network, Batch(held.x, held.y), "the held-out rows")
+    return best_factor(scores, held.y.to(scores.device), task, held.weight)
 
 
 def trained_on(
@@ -149,6 +186,7 @@ def trained_on(
         epochs=1,
         schedule="constant",
         validation=0.0,
+        ema_decay=0.0,
         seed=seed,
     )
     optimizer = optimizer or optimizer_of(network, settings)

@@ -11,6 +11,7 @@ import torch
 from sklearn.base import RegressorMixin
 
 from liouville.estimators.base import HamiltonianEstimator, checked
+from liouville.train import tabular
 from liouville.train.losses import Huber, Loss, Quantile
 
 _Array = np.ndarray[Any, np.dtype[Any]]
@@ -46,18 +47,18 @@ class HamiltonianRegressor(RegressorMixin, HamiltonianEstimator):
 
     def __init__(
         self,
-        model: str = "h2",
+        model: str = tabular.MODEL,
         *,
-        features: int = 64,
-        layers: int = 8,
-        T: float = 2.0,
-        activation: str = "relu",
-        input_dropout: float = 0.05,
-        learning_rate: float = 0.01,
-        batch_size: int = 64,
+        features: int = tabular.FEATURES,
+        layers: int = tabular.LAYERS,
+        T: float = tabular.T,
+        activation: str = tabular.ACTIVATION,
+        input_dropout: float = tabular.INPUT_DROPOUT,
+        learning_rate: float = tabular.SETTINGS.lr,
+        batch_size: int = tabular.SETTINGS.batch_size,
         max_iter: int | None = None,
         early_stopping: bool = True,
-        validation_fraction: float = 0.15,
+        validation_fraction: float = tabular.SETTINGS.validation,
         n_iter_no_change: int | None = None,
         ensemble: int = 1,
         categorical_features: Any = "from_dtype",
@@ -137,6 +138,15 @@ class HamiltonianRegressor(RegressorMixin, HamiltonianEstimator):
         if self.loss == "absolute_error":
             return Quantile((0.5,))
         return Huber(1.0) if self.loss == "huber" else None
+
+    def _answers(self) -> dict[str, Any]:
+        offset, scale = self._target_offset, self._target_scale
+        return {
+            "classes": 0,
+            "outputs": len(offset),
+            "target_offset": tuple(offset.tolist()),
+            "target_scale": tuple(scale.tolist()),
+        }
 
     def _checked_targets(self, y: Any) -> _Array:
         y = checked(y).astype(np.float64)

@@ -37,6 +37,7 @@ EXPERIMENTS: dict[str, str] = {
     "scarcity": "beyond.scarcity",
     "noise": "beyond.noise",
     "language": "beyond.language",
+    "sequences": "beyond.sequences",
 }
 
 

@@ -55,6 +55,8 @@ class AntisymmetricField(ActivatedField):
         True
     """
 
+    biases: tuple[tuple[str, ...], ...] = (("b",),)
+
     def __init__(
         self,
         features: int,

@@ -111,6 +111,9 @@ class VectorField(nn.Module, ABC):
     degrees: Degrees | None = None
     """Of a field whose time is a unit: T, K and y_0 give the network, step by step, that t^r T, K/t and t^a y_0 give,
     for every t > 0, with everything else as it is. None where no power of K does that, as beside diffusion."""
+    biases: tuple[tuple[str, ...], ...] = ((),)
+    """The entries of theta() that are added inside the activation, for each velocity: of forward, or of p_dot and
+    q_dot. An input drives a field through them (`DrivenField`); a velocity reads no other bias than its own."""
     weight_unit: float = 1.0
     """What its matrices are counted in by `liouville.train.Settings` with ``rates="scaled"``: the factor of
     `liouville.zoo.scaled_start`. 1 for a field that nobody has scaled."""
@@ -228,6 +231,19 @@ class VectorField(nn.Module, ABC):
         raise NotImplementedError(
             f"{type(self).__name__} states no energy; override energy(state, theta_j), or use a Hamiltonian field or a "
             "second-order field whose force is the gradient of a potential (SymmetricField)."
+        )
+
+    def mean_velocity(self, y: Tensor, z: Tensor, theta_j: Theta) -> Tensor:
+        """int_0^1 f((1 - s) y + s z; theta_j) ds in closed form, shaped like y; `DiscreteGradient` steps with it.
+
+        Arguments of a run follow, as for ``forward``. A subclass that changes ``forward`` overrides this too.
+
+        Raises:
+            NotImplementedError: if the field states none.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} states no mean of its velocity between two states; override "
+            "mean_velocity(y, z, theta_j), or use HamiltonianField or PortHamiltonianField."
         )
 
     def factors(self, theta: Theta) -> tuple[Factors, ...] | None:

@@ -69,15 +69,15 @@ class Call:
 
 
 class Given(Bound):
-    """A field in one run with the arguments of that run, at one of its layers."""
+    """A field in one run with the arguments of that run, at one of its layers; ``layers`` counts those of the run."""
 
-    def __init__(self, run: Any, call: Call, kind: Any, j: int = 0) -> None:
-        self.run, self.call, self.kind, self.j = run, call, kind, j
+    def __init__(self, run: Any, call: Call, kind: Any, layers: int, j: int = 0) -> None:
+        self.run, self.call, self.kind, self.layers, self.j = run, call, kind, layers, j
         self.original = original(run)
 
     def at_layer(self, j: int) -> Given:
         """Layer j of the run, with its own value of each argument given per layer."""
-        return Given(self.run.at_layer(j), self.call, self.kind, j)
+        return Given(self.run.at_layer(j), self.call, self.kind, self.layers, j)
 
     def in_run(self, seed: int | None = None) -> Given:
         """This field: it is bound to its run already."""
@@ -86,6 +86,11 @@ class Given(Bound):
     def __call__(self, y: Tensor, theta_j: Theta) -> Tensor:
         theta_j, args, context = self.call.at(theta_j, self.j, self.kind)
         return self.run(y, theta_j, *args, **context)
+
+    def mean_velocity(self, y: Tensor, z: Tensor, theta_j: Theta) -> Tensor:
+        """The field's mean_velocity(y, z; theta_j, arguments)."""
+        theta_j, args, context = self.call.at(theta_j, self.j, self.kind)
+        return self.run.mean_velocity(y, z, theta_j, *args, **context)
 
     def p_dot(self, q: Tensor, theta_j: Theta) -> Tensor:
         """The field's p_dot(q; theta_j, arguments)."""
@@ -114,13 +119,13 @@ def bind(run: Any, theta: Theta, args: Sequence[Any], context: Mapping[str, Any]
             tensors.append(held if isinstance(x, PerLayer) else held.unsqueeze(0))
         places.append(_TENSOR if isinstance(held, Tensor) else x)
     kind = _theta_type(theta._fields if theta else (), len(tensors))
-    return Given(run, Call(places, spec, len(theta)), type(theta)), kind(*theta, *tensors)
+    return Given(run, Call(places, spec, len(theta)), type(theta), layers), kind(*theta, *tensors)
 
 
 def like(field: VectorField, bound: Any, seed: int = 0) -> Any:
     """``field`` fixed to a run, with the arguments of ``bound`` if it has any."""
     run = field.in_run(seed)
-    return Given(run, bound.call, bound.kind) if isinstance(bound, Given) else run
+    return Given(run, bound.call, bound.kind, bound.layers) if isinstance(bound, Given) else run
 
 
 def kind_of_call(field: Any) -> tuple[Any, ...]:

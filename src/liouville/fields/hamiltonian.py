@@ -25,7 +25,7 @@ from liouville.fields.activated import ActivatedField, weighted
 from liouville.fields.base import Degrees, Factors, Lipschitz, Scaling, Spectrum
 from liouville.fields.initial import Initial, Smooth
 from liouville.fields.partitioned import PartitionedField
-from liouville.names import lookup
+from liouville.fields.skew import copied, require_structure, skew_matrix
 from liouville.norms import spectral_norm
 from liouville.operators import Dense, Operator
 
@@ -52,27 +52,6 @@ class SeparableTheta(NamedTuple):
     K_q: Tensor
     b_p: Tensor
     b_q: Tensor
-
-
-def canonical(features: int) -> Tensor:
-    """J = [[0, -I], [I, 0]]: p' = -dH/dq, q' = dH/dp."""
-    if features % 2:
-        raise ValueError(
-            f"features must be even for the canonical J, got {features}; add a zero feature with "
-            f'Lift({features + 1}), or use J="full", which takes any size.'
-        )
-    eye = torch.eye(features // 2)
-    zero = torch.zeros_like(eye)
-    return torch.cat((torch.cat((zero, -eye), 1), torch.cat((eye, zero), 1)))
-
-
-def full(features: int) -> Tensor:
-    """J with +1 above and -1 below the diagonal."""
-    ones = torch.ones(features, features)
-    return ones.triu(1) - ones.tril(-1)
-
-
-_SKEW = {"canonical": canonical, "full": full}
 
 
 class HamiltonianField(ActivatedField):
@@ -111,6 +90,7 @@ class HamiltonianField(ActivatedField):
 
     J: Tensor
     J_raw: nn.Parameter
+    biases = (("b",),)
     scaling = Scaling(("K",), 2)
     degrees = Degrees(("K",), rate=2)
 
@@ -133,15 +113,15 @@ class HamiltonianField(ActivatedField):
         self.K = self._weight(self.hidden, features, generator)
         self.b = self._bias(self.hidden, generator)
         self.train_J = train_J
-        matrix = lookup(_SKEW, J, "J")(features) if isinstance(J, str) else _skew(J, features, layers)
-        _require_structure(operator, matrix, "J")
+        matrix = skew_matrix(J, features, layers)
+        require_structure(operator, matrix, "J")
         self.J_name = J if isinstance(J, str) else None
         self.constant = ("J_raw",) if matrix.dim() == 2 else ()
         if train_J or matrix.dim() == 3:
             raw = 0.5 * matrix if matrix.dim() == 3 else 0.5 * matrix[None]
             self.J_raw = nn.Parameter(raw.to(self.K.dtype), requires_grad=train_J)
         else:
-            self.register_buffer("J", _copy(matrix, self.K))
+            self.register_buffer("J", copied(matrix, self.K))
 
     @property
     def constant_J(self) -> bool:
@@ -167,6 +147,12 @@ class HamiltonianField(ActivatedField):
     def forward(self, y: Tensor, theta_j: GeneralTheta | GeneralThetaJ) -> Tensor:
         """y' = J K^T sigma(K y + b)."""
         return self.operator.mix(self.structure(theta_j), self.gradient(y, theta_j))
+
+    def mean_velocity(self, y: Tensor, z: Tensor, theta_j: GeneralTheta | GeneralThetaJ) -> Tensor:
+        """J K^T (the mean of sigma between K y + b and K z + b)."""
+        y, z = (self.operator.apply(theta_j.K, x, theta_j.b) for x in (y, z))
+        hidden = self.activation.mean(y, z)
+        return self.operator.mix(self.structure(theta_j), self.operator.apply_transpose(theta_j.K, hidden))
 
     def jacobian(self, y: Tensor, theta: GeneralTheta | GeneralThetaJ) -> Tensor | None:
         """J K^T D K, D = diag(sigma'(K y + b))."""
@@ -225,6 +211,7 @@ class SeparableHamiltonianField(PartitionedField, ActivatedField):
     """
 
     X: Tensor | None
+    biases = (("b_q",), ("b_p",))
     scaling = Scaling(("K_p", "K_q"), 2)
     degrees = Degrees(("K_p", "K_q"), rate=2)
 
@@ -256,8 +243,8 @@ class SeparableHamiltonianField(PartitionedField, ActivatedField):
         if not isinstance(X, Tensor) and n_p != n_q:
             raise ValueError(f"X = c I needs n_p = n_q, got {n_p} and {n_q}; give X as a {n_q} x {n_p} matrix.")
         if isinstance(X, Tensor):
-            _require_structure(operator, X, "X")
-        self.register_buffer("X", _copy(X, self.K_p) if isinstance(X, Tensor) else None)
+            require_structure(operator, X, "X")
+        self.register_buffer("X", copied(X, self.K_p) if isinstance(X, Tensor) else None)
 
     @property
     def spectrum(self) -> Spectrum:
@@ -343,33 +330,3 @@ def _times(c: float, x: Tensor) -> Tensor:
     if c == 1.0:
         return x
     return -x if c == -1.0 else c * x
-
-
-def _copy(constant: Tensor, weight: Tensor) -> Tensor:
-    """The caller's constant as a buffer: a copy in the weights' dtype, without a gradient."""
-    return constant.detach().to(weight.dtype, copy=True)
-
-
-def _require_structure(operator: Operator, matrix: Tensor, name: str) -> None:
-    """Raise unless J or X couples only the nodes that a `Graph` lets it couple."""
-    beyond = matrix - operator.constrain_structure(matrix)
-    if beyond.any():
-        i, k = (operator.links.label(node) for node in operator.blocks(beyond).nonzero()[0].tolist())  # type: ignore[attr-defined]
-        raise ValueError(
-            f"{name} couples {i} with {k}, which the structure of {operator} does not; leave the entry out, or give "
-            "Graph(links, sizes, structure=...) the nodes that may be coupled."
-        )
-
-
-def _skew(J: Tensor, features: int, layers: int) -> Tensor:
-    """J in floating point, after a check that it is skew and of the right shape."""
-    if J.shape not in ((features, features), (layers, features, features)):
-        raise ValueError(
-            f"J must have shape ({features}, {features}), or ({layers}, {features}, {features}) for one per layer; "
-            f"got {tuple(J.shape)}."
-        )
-    J = J if J.is_floating_point() else J.to(torch.get_default_dtype())
-    defect = (J + J.mT).abs().max()
-    if not defect <= 8 * torch.finfo(J.dtype).eps * J.abs().max():
-        raise ValueError(f"J must be skew, J + J^T = 0; got a largest entry of |J + J^T| of {float(defect):.3g}.")
-    return J

@@ -50,6 +50,7 @@ class PairField(PartitionedField, ActivatedField):
         torch.Size([3, 3, 2])
     """
 
+    biases = (("c",), ("b",))
     scaling = Scaling(("K",), 1)
     degrees = Degrees(("K",), rate=1)
 

@@ -46,6 +46,7 @@ class ResidualField(ActivatedField):
         torch.Size([8, 4, 4])
     """
 
+    biases = (("b",),)
     scaling = Scaling(("K",), 1)
     degrees = Degrees(("K",), rate=1)
 
@@ -117,6 +118,7 @@ class SymmetricField(ActivatedField):
         torch.Size([8, 6, 4])
     """
 
+    biases = (("b",),)
     degrees = Degrees(("K",), rate=2)
 
     def __init__(
@@ -187,6 +189,7 @@ class SemidefiniteField(ActivatedField):
         torch.Size([8, 4, 4])
     """
 
+    biases = (("b",),)
     degrees = Degrees(("C",), rate=2, argument=2)
 
     def __init__(

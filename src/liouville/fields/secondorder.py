@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from liouville.fields.base import Degrees, Lipschitz, Spectrum, Theta, VectorField, degrees_of, is_closed, spectrum_of
-from liouville.fields.hamiltonian import canonical
 from liouville.fields.partitioned import PartitionedField
 from liouville.fields.residual import SemidefiniteField, SymmetricField
+from liouville.fields.skew import canonical
 
 _REAL = (SymmetricField, SemidefiniteField)  # whose eigenvalues are real
 
@@ -64,6 +64,11 @@ class SecondOrderField(PartitionedField):
         """The force's, but half its rate's: a frequency is the square root of a rate."""
         own = degrees_of(self.force)
         return None if own is None or own.rate % 2 else own._replace(rate=own.rate // 2)
+
+    @property
+    def biases(self) -> tuple[tuple[str, ...], ...]:  # type: ignore[override]
+        """The force's."""
+        return (*self.force.biases, ())
 
     @property
     def weight_unit(self) -> float:  # type: ignore[override]

@@ -67,6 +67,9 @@ class _Drawn(Bound):
     def __call__(self, y: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
         return self.original(y, theta_j, self._generator(y, 0), *args, **context)
 
+    def mean_velocity(self, y: Tensor, z: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
+        return self.original.mean_velocity(y, z, theta_j, self._generator(y, 0), *args, **context)
+
     def p_dot(self, q: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
         return self.original.p_dot(q, theta_j, self._generator(q, 1), *args, **context)
 

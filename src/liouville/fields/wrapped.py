@@ -64,6 +64,14 @@ class Wrapped(VectorField):
         """q', for a partitioned field."""
         return self._velocity(self.field.q_dot, p, theta_j, *args, **context)
 
+    def mean_velocity(self, y: Tensor, z: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
+        """The mean between y and z; what this field changes is the same in all of a layer."""
+
+        def inner(y: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
+            return self.field.mean_velocity(y, z, theta_j, *args, **context)
+
+        return self._velocity(inner, y, theta_j, *args, **context)
+
     def jacobian(self, y: Tensor, theta: Theta) -> Tensor | None:
         """As for the inner field, if the velocities are equal."""
         return self.field.jacobian(y, theta) if self.is_plain else None
@@ -99,6 +107,11 @@ class Wrapped(VectorField):
     def degrees(self) -> Degrees | None:  # type: ignore[override]
         """The field's own."""
         return degrees_of(self.field)
+
+    @property
+    def biases(self) -> tuple[tuple[str, ...], ...]:  # type: ignore[override]
+        """The field's own."""
+        return self.field.biases
 
     @property
     def weight_unit(self) -> float:  # type: ignore[override]

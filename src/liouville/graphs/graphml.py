@@ -16,6 +16,12 @@ from liouville.graphs.pattern import LARGEST, Pattern, linked
 from liouville.graphs.tables import Fault
 
 _LABELS = ("label", "name")
+_CURE = "; export it as GraphML, or write a text with two nodes a line"
+_CURES = {
+    "gexf": "; Gephi exports GraphML as well",
+    "mxfile": "; draw.io exports no GraphML, so write a text with two nodes a line, or draw it in yEd",
+    "mxGraphModel": "; draw.io exports no GraphML, so write a text with two nodes a line, or draw it in yEd",
+}
 
 
 def read(path: Path) -> Pattern:
@@ -71,7 +77,7 @@ class _Reader:
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         space, _, name = tag.rpartition(" ")
         if not self.open and name != "graphml":
-            self._refuse(f"is XML, but not GraphML: it begins with <{name}>", line=False)
+            self._refuse(f"is XML, but not GraphML: it begins with <{name}>{_CURES.get(name, _CURE)}", line=False)
         if space and "graphdrawing.org" not in space and name != "NodeLabel":
             name = ""
         handler = {"graph": self._graph, "node": self._a_node, "edge": self._edge, "key": self._key}.get(name)

@@ -15,9 +15,12 @@ from liouville.graphs.tables import Fault
 _LARGEST_FILE = 40_000_000  # bytes for a matrix of 4096 nodes: the table in memory takes up to a hundred times as much
 _ACCEPTED = "graphs are read from GraphML, and from text with two nodes a line or an adjacency matrix"
 _OTHERS = {".gml", ".gexf", ".net", ".paj", ".json", ".dot", ".gv", ".mtx", ".npy", ".npz", ".xlsx", ".pkl", ".pt"}
+_DRAWN = {".tgf", ".mmd", ".vsdx", ".odg", ".pdf", ".png", ".jpg", ".jpeg", ".excalidraw"}
 PACKED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ")
 _SIGNS = re.compile(
-    r"(strict\s+)?(di)?graph\b[^\n]*[{\[]|graph\s*\[|creator\s+\S|\*vertices|%%matrixmarket|[{\[]", re.I
+    r"(strict\s+)?(di)?graph\b[^\n]*[{\[]|graph\s*\[|creator\s+\S|\*vertices|%%matrixmarket|[{\[]"
+    r"|%pdf-|(graph|flowchart)\s+(lr|rl|tb|td|bt)\b|(classdiagram|statediagram)\b",
+    re.I,
 )
 _DECIMAL = re.compile(r"[+-]?[0-9]+,[0-9]+")
 _DATA = re.compile(r"[\s,;]*\{.*\}\s*$")  # networkx writes an edge's data as a dict
@@ -42,6 +45,8 @@ def read(path: Path) -> Pattern:
 def _text(path: Path) -> str:
     if path.suffix.lower() in _OTHERS:
         raise Fault("", f"{path.suffix} files are not read; {_ACCEPTED} (networkx writes them)")
+    if path.suffix.lower() in _DRAWN:
+        raise Fault("", f"{path.suffix} files are not read; {_ACCEPTED} (yEd exports GraphML)")
     size = path.stat().st_size
     if size > _LARGEST_FILE:
         raise Fault("", f"the file has {size:,} bytes, more than the {_LARGEST_FILE:,} of a graph of {LARGEST} nodes")

@@ -20,11 +20,14 @@ from liouville.backprop.trial import bytes_per_layer
 from liouville.compilers import is_watched
 from liouville.devices import fast_products, memory_share
 from liouville.fields.base import Theta, VectorField
+from liouville.fields.bound import original
+from liouville.fields.driven import DrivenField
 from liouville.fields.wrapped import product_of
 from liouville.kernels.batchlast import BatchLast
-from liouville.kernels.fused import Fused
+from liouville.kernels.fused import Fused, Plan
 from liouville.kernels.library import is_built
-from liouville.kernels.table import EulerPlan, NoKernelError, ShearPlan, kernel_for
+from liouville.kernels.sequence import planned
+from liouville.kernels.table import NoKernelError, ShearPlan
 from liouville.schemes.base import ReversibleScheme, Scheme, ShearScheme, State
 
 _MEMORY = 2**30
@@ -46,6 +49,9 @@ class Auto(Backprop):
     its memory does not grow with the depth; 3 x 3 convolutions of more than 16 channels are left to torch. Where the
     kernel was not built, `BatchLast` for 64 samples or more of at most 32 features. Otherwise `Stored` while its
     memory fits into ``memory``; then `Reversible` where the scheme inverts, or `Checkpointed`.
+
+    A run over time (`liouville.recurrent`) of a reversible scheme never takes `Stored` for training: its memory is
+    constant in the number of steps.
 
     Where the states must be rebuilt through more layers than their precision allows (64 in float32, 1,024 in
     float64), the kernel runs on the exact grid if it inverts. `Reversible` then stores anchors as densely as half of
@@ -76,6 +82,21 @@ class Auto(Backprop):
         is_built()  # looks for the library now: a compiler could not trace it
 
     def run(self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float) -> State:
+        plan, choice = self._chosen(scheme, field, state, theta, h)
+        if plan and isinstance(choice.engine, Fused):
+            return choice.engine.run_plan(plan, scheme, field, state, theta, h)
+        return choice.engine.run(scheme, field, state, theta, h)
+
+    def trajectory(
+        self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float
+    ) -> tuple[State, Tensor]:
+        engine = self._chosen(scheme, field, state, theta, h)[1].engine
+        return engine.trajectory(scheme, field, state, theta, h)
+
+    def _chosen(
+        self, scheme: Scheme, field: VectorField, state: State, theta: Theta, h: float
+    ) -> tuple[Plan | None, Choice]:
+        """The plan of the pair, if it has one, and the choice for this run, which the repr shows from now on."""
         tensors = (*state, *theta)
         traced = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
         plan = None
@@ -86,9 +107,7 @@ class Auto(Backprop):
             choice = Choice(Stored(), "torch.func and forward mode need the plain loop")
         if not is_watched() and (traced or not hasattr(self, "_last")):
             object.__setattr__(self, "_last", choice)  # for display; not a setting, and not compared
-        if plan and isinstance(choice.engine, Fused):
-            return choice.engine.run_plan(plan, scheme, field, state, theta, h)
-        return choice.engine.run(scheme, field, state, theta, h)
+        return plan, choice
 
     def choose(self, scheme: Scheme, field: VectorField, y: Tensor) -> Choice:
         """The engine for a training step on the input ``y``, and why."""
@@ -104,7 +123,7 @@ class Auto(Backprop):
 
     def _choose(
         self,
-        plan: ShearPlan | EulerPlan | None,
+        plan: Plan | None,
         scheme: Scheme,
         field: VectorField,
         state: State,
@@ -130,9 +149,10 @@ class Auto(Backprop):
         size, unmeasured = bytes_per_layer(scheme, field, state, theta, h)
         stored, memory = N * size, self._memory(state[0].device)
         fits = f"{N} layers keep about {_amount(stored)}{unmeasured}"
-        if stored <= memory:
+        over_time = isinstance(original(field), DrivenField) and isinstance(scheme, ReversibleScheme)
+        if stored <= memory and not over_time:
             return Choice(Stored(), f"{fits}, within {_amount(memory)}")
-        fits = f"{fits}, more than {_amount(memory)}"
+        fits = "a run over time keeps only its last state" if over_time else f"{fits}, more than {_amount(memory)}"
         if not isinstance(scheme, ReversibleScheme):
             return Choice(Checkpointed(), f"{fits}, but {type(scheme).__name__} has no inverse")
         if scheme.kept_bits:
@@ -148,16 +168,16 @@ class Auto(Backprop):
                 return Choice(BatchLast(), f"{fits}; with the batch innermost a layer is the fewest operations")
             return Choice(Reversible(), f"{fits}; {N} layers can be rebuilt in this precision")
         anchors = max(16, math.ceil(N * sum(x.nbytes for x in state) / (memory / 2)))
-        if anchors <= safe:
+        if anchors <= safe and not over_time:
             return Choice(Reversible(anchors=anchors), f"{fits}; every {anchors}th state is kept against drift")
-        far = f"{fits}; anchors within that would be {anchors} layers apart"
+        far = fits if over_time else f"{fits}; anchors within that would be {anchors} layers apart"
         return Choice(Reversible(compensated=True) if shears else Checkpointed(), far)
 
     def _memory(self, device: torch.device) -> int:
         return self.memory or memory_share(device, _SHARE) or _MEMORY
 
 
-def _plan(scheme: Scheme, field: VectorField, state: State, theta: Theta) -> ShearPlan | EulerPlan | None:
+def _plan(scheme: Scheme, field: VectorField, state: State, theta: Theta) -> Plan | None:
     """The plan that `Fused` would run, if it can run here."""
     tensors = (*state, *theta)
     dtype = state[0].dtype
@@ -166,7 +186,7 @@ def _plan(scheme: Scheme, field: VectorField, state: State, theta: Theta) -> She
     if is_autocast("cpu"):
         return None
     try:
-        return kernel_for(scheme, field, "cpu")
+        return planned(scheme, field, "cpu")
     except NoKernelError:
         return None
 
@@ -182,7 +202,7 @@ def _walks(scheme: Scheme, field: VectorField, state: State, theta: Theta) -> bo
     return True
 
 
-def _is_wide_stencil(plan: ShearPlan | EulerPlan, field: VectorField) -> bool:
+def _is_wide_stencil(plan: Plan, field: VectorField) -> bool:
     """Whether torch's convolutions are as fast: beyond 16 channels multiplications dominate the time."""
     return isinstance(plan, ShearPlan) and plan.taps > 1 and field.features > 16
 

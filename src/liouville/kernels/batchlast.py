@@ -15,7 +15,7 @@ from __future__ import annotations
 
 __all__ = ["BatchLast"]
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,12 +26,12 @@ from liouville.backprop import late
 from liouville.backprop.base import Backprop, require_depth
 from liouville.backprop.contract import (
     STORED,
-    differentiable_once,
     is_autocast,
     is_plain_autograd,
     require_plain_autograd,
 )
 from liouville.backprop.drift import warn_once
+from liouville.backprop.twice import are_differentiated, by_the_plain_loop
 from liouville.devices import TF32, fast_products
 from liouville.fields.base import Theta, VectorField
 from liouville.fields.stochastic import original
@@ -45,13 +45,13 @@ class BatchLast(Backprop):
 
     Equal to `Stored` in value and gradient, to rounding. Like `Reversible` it keeps only the first and the last state,
     rebuilds the others by inverting the shears, and warns if rounding makes them inaccurate. It runs the pairs of
-    scheme and field that `Fused` inverts, on any device. It has only first derivatives.
+    scheme and field that `Fused` inverts, on any device. Gradients that are to be differentiated again
+    (``create_graph=True``) are the plain loop's.
 
     Raises:
         NoKernelError: (a `ValueError`) from a `Flow`, if there is no kernel for its scheme and field.
         ValueError: from a `Flow` for forward Euler, which has no inverse, and for fields on images; under autocast, for
             weights and states of different dtypes, and under torch.func transforms.
-        RuntimeError: for second derivatives.
 
     Examples:
         >>> import liouville as lv
@@ -82,16 +82,21 @@ class BatchLast(Backprop):
         batch = state[0].shape[:-1]
         parts = [x.reshape(-1, x.shape[-1]) for x in state]
         apply: Any = torch.compiler.disable(_Walk.apply) if torch.compiler.is_compiling() else _Walk.apply
-        final = apply(_Run(plan, h, field.layers, original(field), late.pending()), *parts, *theta)
+        final = apply(_Run(plan, scheme, field, h, type(theta), late.pending()), *parts, *theta)
         return tuple(x.reshape(*batch, x.shape[-1]) for x in final)
 
 
 class _Run(NamedTuple):
     plan: ShearPlan
-    h: float
-    layers: int
+    scheme: Scheme
     field: VectorField
+    h: float
+    kind: Callable[..., Theta]
     checks: late.Checks | None
+
+    @property
+    def layers(self) -> int:
+        return self.field.layers
 
 
 class _Walk(torch.autograd.Function):
@@ -113,8 +118,11 @@ class _Walk(torch.autograd.Function):
         require_plain_autograd(costate)
         saved = ctx.saved_tensors  # read once: torch.utils.checkpoint gives them out only once
         start, final, theta = saved[:2], saved[2:4], saved[4:]
-        gradients = _back(ctx.run, start, final, costate, theta, ctx.needs_input_grad[1:])
-        return None, *differentiable_once(gradients, (*costate, *final, *theta))
+        run, needed = ctx.run, ctx.needs_input_grad[1:]
+        if are_differentiated():
+            again = by_the_plain_loop(run.scheme, run.field, run.h, start, run.kind(*theta), costate, needed)
+            return None, *again
+        return None, *_back(run, start, final, costate, theta, needed)
 
 
 @torch.no_grad()
@@ -220,7 +228,7 @@ def _judge(parts: Sequence[Tensor], start: Sequence[Tensor], run: _Run) -> None:
         (drift,) = numbers
         if drift > eps**0.5:
             warn_once(
-                run.field,
+                original(run.field),
                 f"the states that BatchLast rebuilt have lost half of the digits of {digits.dtype} by the first layer "
                 f"(off by {drift:.1g} of their size there), and the gradients with them. Use Reversible(exact=True), "
                 "Checkpointed(), or smaller steps.",

@@ -2,7 +2,22 @@ r"""The native library: found, loaded by ctypes, and declared as in ``native/pro
 
 from __future__ import annotations
 
-__all__ = ["Array", "EulerRun", "Image", "Part", "ShearRun", "Stage", "Velocity", "is_built", "isa", "library"]
+__all__ = [
+    "Array",
+    "EulerRun",
+    "Forced",
+    "Image",
+    "Part",
+    "SequenceRun",
+    "Series",
+    "ShearRun",
+    "Stage",
+    "Traced",
+    "Velocity",
+    "is_built",
+    "isa",
+    "library",
+]
 
 import ctypes
 import functools
@@ -13,7 +28,7 @@ from pathlib import Path
 
 import torch
 
-_VERSION = 5
+_VERSION = 6
 _MISSING = (
     "the native kernel is missing: liouville was installed without a C++ compiler or with LIOUVILLE_KERNEL=OFF, or "
     "runs from a source tree where it was not built; with GCC or Clang run `pip install` again, or `make kernel` in "
@@ -85,6 +100,55 @@ class EulerRun(Structure):
     )
 
 
+class Series(Structure):
+    """``lv_series``."""
+
+    _fields_ = (("source", c_void_p), ("out", c_void_p), ("time", c_int64), ("sample", c_int64))
+
+
+class Forced(Structure):
+    """``lv_forced``."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("kind", "rows", "columns")),
+        *((name, c_void_p) for name in ("K", "G", "b", "W")),
+        *((name, c_void_p) for name in ("K_gradient", "G_gradient", "b_gradient", "W_gradient")),
+    )
+
+
+class Traced(Structure):
+    """``lv_traced``."""
+
+    _fields_ = (
+        ("width", c_int64),
+        *((name, Array) for name in ("value", "costate", "grid", "start")),
+        *((name, Series) for name in ("output", "given")),
+    )
+
+
+class SequenceRun(Structure):
+    """``lv_sequence_run``."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("type", "activation", "threads", "batch", "steps", "stages", "parts", "inputs")),
+        ("part", Traced * 2),
+        ("velocity", Forced * 2),
+        ("stage", POINTER(Stage)),
+        ("tau", c_void_p),
+        ("tau_time", c_int64),
+        ("tau_sample", c_int64),
+        ("input", Series),
+        ("input_time", c_int64),
+        ("input_sample", c_int64),
+        ("segment", c_int64),
+        ("kept", c_void_p),
+        *((name, c_double) for name in ("spacing", "limit")),
+        ("left_range", c_int64),
+        ("checksum", c_uint64),
+        *((name, c_double) for name in ("error", "size")),
+    )
+
+
 def is_built() -> bool:
     """Whether the native library is available."""
     return _path() is not None
@@ -104,7 +168,8 @@ def library() -> ctypes.CDLL:
     kernel.lv_isa.restype = c_char_p
     kernel.lv_version.restype = c_int64
     is_ours = kernel.lv_version() == _VERSION
-    for kind, run in {"shear": ShearRun, "euler": EulerRun}.items() if is_ours else ():
+    runs = {"shear": ShearRun, "euler": EulerRun, "sequence": SequenceRun}
+    for kind, run in runs.items() if is_ours else ():
         size = getattr(kernel, f"lv_{kind}_run_size")
         size.restype = c_int64
         is_ours = is_ours and size() == ctypes.sizeof(run)

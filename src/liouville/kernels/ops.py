@@ -110,7 +110,8 @@ def _differentiate(ctx: Any, g_p: Tensor, g_q: Tensor) -> tuple[Any, ...]:
 
 def _only_once(ctx: Any, *gradients: Any) -> None:
     raise RuntimeError(
-        "the fused kernel has no second derivatives; use flow.with_backprop(lv.Stored()), the plain loop, for them."
+        "the fused kernel as an operator of torch (compiled, exported, on a subclass of Tensor) has no second "
+        "derivatives; use flow.with_backprop(lv.Stored()), the plain loop, for them."
     )
 
 

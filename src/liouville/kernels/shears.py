@@ -2,7 +2,7 @@ r"""One native call: from tensors to the structures of ``native/problem.h`` and 
 
 from __future__ import annotations
 
-__all__ = ["TYPES", "backward", "forward", "velocity"]
+__all__ = ["INTEGERS", "TYPES", "backward", "forward", "velocity"]
 
 import ctypes
 import functools
@@ -18,7 +18,7 @@ from liouville.kernels.library import ShearRun, Stage, Velocity, library
 from liouville.kernels.table import TRANSPOSED, ShearPlan
 
 TYPES = {torch.float32: 0, torch.float64: 1}
-_INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
+INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 
 def forward(
@@ -38,7 +38,7 @@ def forward(
     for part, x, result in zip(run.parts, state, out, strict=True):
         layout.lay(part.value, x, result)
     if exact:
-        out += [torch.empty_like(x, dtype=_INTEGERS[x.dtype]) for x in out]
+        out += [torch.empty_like(x, dtype=INTEGERS[x.dtype]) for x in out]
         run.spacing, run.limit = exact.spacing, exact.limit
         for part, integers in zip(run.parts, out[2:], strict=True):
             part.grid.out = integers.data_ptr()

@@ -2,7 +2,18 @@ r"""Which pairs of scheme and field have a kernel, and their description for the
 
 from __future__ import annotations
 
-__all__ = ["TANH", "EulerPlan", "NoKernelError", "ShearPlan", "kernel_for", "supported"]
+__all__ = [
+    "TANH",
+    "EulerPlan",
+    "NoKernelError",
+    "ShearPlan",
+    "activation_code",
+    "kernel_for",
+    "no_kernel",
+    "require_computed",
+    "require_dense",
+    "supported",
+]
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -70,11 +81,10 @@ def kernel_for(scheme: Scheme, field: VectorField, device: str | None) -> ShearP
     field = original(field)
     make = _TABLE.get((type(scheme), type(field)))
     if make is None:
-        raise _no_kernel(f"{type(scheme).__name__} on {type(field).__name__}")
+        raise no_kernel(f"{type(scheme).__name__} on {type(field).__name__}")
     if device is not None and device not in _DEVICES:
-        raise _no_kernel(f"{type(scheme).__name__} on {type(field).__name__} on {device}")
-    for name in _COMPUTED & vars(field).keys():
-        raise _no_kernel(f"a {type(field).__name__} whose {name} was replaced")
+        raise no_kernel(f"{type(scheme).__name__} on {type(field).__name__} on {device}")
+    require_computed(field)
     return make(scheme, field)
 
 
@@ -89,38 +99,38 @@ def supported() -> list[str]:
 def _separable(scheme: SplittingScheme, field: SeparableHamiltonianField) -> ShearPlan:
     """theta = (K_p, K_q, b_p, b_q); p' = -c K_q^T sigma(K_q q + b_q), q' = c K_p^T sigma(K_p p + b_p)."""
     if field.X is not None:
-        raise _no_kernel("SeparableHamiltonianField with a matrix X")
+        raise no_kernel("SeparableHamiltonianField with a matrix X")
     velocities = (GRADIENT, 1, 3), (GRADIENT, 0, 2)
-    return _plan(scheme.stages, _code(field), velocities, -field.sign, field.sign, _taps(field))
+    return _plan(scheme.stages, activation_code(field), velocities, -field.sign, field.sign, _taps(field))
 
 
 def _pair(scheme: SplittingScheme, field: PairField) -> ShearPlan:
     """theta = (K, b, c); p' = -sigma(K^T q + c), q' = sigma(K p + b)."""
     velocities = (TRANSPOSED, 0, 2), (PLAIN, 0, 1)
-    return _plan(scheme.stages, _code(field), velocities, -1.0, 1.0, _taps(field))
+    return _plan(scheme.stages, activation_code(field), velocities, -1.0, 1.0, _taps(field))
 
 
 def _hamiltonian(scheme: ForwardEuler, field: HamiltonianField) -> EulerPlan:
     """y' = J K^T sigma(K y + b): G = K J^T, for a J of any form, of one layer or all, trained or not."""
-    _require_dense(field)
-    return EulerPlan(_code(field), lambda theta: (theta.K, theta.b, theta.K @ field.structure(theta).mT))
+    require_dense(field)
+    return EulerPlan(activation_code(field), lambda theta: (theta.K, theta.b, theta.K @ field.structure(theta).mT))
 
 
 def _antisymmetric(scheme: ForwardEuler, field: AntisymmetricField) -> EulerPlan:
     """y' = sigma((A - factor gamma I) y + b)."""
-    _require_dense(field)
+    require_dense(field)
 
     def weights(theta: AntisymmetricTheta) -> tuple[Tensor, ...]:
         eye = torch.eye(field.features, dtype=theta.A.dtype, device=theta.A.device)
         return (torch.sub(theta.A, eye, alpha=field.factor * field.gamma) if field.gamma else theta.A), theta.b
 
-    return EulerPlan(_code(field), weights)
+    return EulerPlan(activation_code(field), weights)
 
 
 def _residual(scheme: ForwardEuler, field: ResidualField) -> EulerPlan:
     """y' = sigma(K y + b)."""
-    _require_dense(field)
-    return EulerPlan(_code(field), tuple)
+    require_dense(field)
+    return EulerPlan(activation_code(field), tuple)
 
 
 def _plan(
@@ -144,24 +154,32 @@ def _taps(field: ActivatedField) -> int:
             return 1
         case Conv(kernel=3, dims=2):
             return 9
-    raise _no_kernel(f"{type(field).__name__} with operator {field.operator}")
+    raise no_kernel(f"{type(field).__name__} with operator {field.operator}")
 
 
-def _require_dense(field: ActivatedField) -> None:
+def require_dense(field: ActivatedField) -> None:
+    """Raise where the matrices of a field are convolutions or masked."""
     if not isinstance(field.operator, Dense):
-        raise _no_kernel(f"{type(field).__name__} with operator {field.operator}")
+        raise no_kernel(f"{type(field).__name__} with operator {field.operator}")
 
 
-def _code(field: ActivatedField) -> int:
+def require_computed(field: VectorField) -> None:
+    """Raise where a method that a kernel replaces was replaced by another."""
+    for name in _COMPUTED & vars(field).keys():
+        raise no_kernel(f"a {type(field).__name__} whose {name} was replaced")
+
+
+def activation_code(field: ActivatedField) -> int:
     """The kernel's number of an activation: by its function, since another one may have the name."""
     for number, known in ((TANH, tanh), (RELU, relu)):
         if field.activation.function is known.function:
             return number
     other = "another function called" if field.activation.name in (tanh.name, relu.name) else "the activation"
-    raise _no_kernel(f"{type(field).__name__} with {other} {field.activation.name!r}")
+    raise no_kernel(f"{type(field).__name__} with {other} {field.activation.name!r}")
 
 
-def _no_kernel(what: str) -> NoKernelError:
+def no_kernel(what: str) -> NoKernelError:
+    """The error that names what exists."""
     return NoKernelError(
         f"there is no fused kernel for {what}; there is one on the CPU for fields with tanh or relu: "
         f"{'; '.join(supported())}. Use lv.Stored() or lv.Reversible()."

@@ -55,9 +55,11 @@ def steps_of(field: VectorField, scheme: Scheme, theta: Theta, h: float) -> Step
         [(0, 2), (2, 0), (0, 2)]
     """
     known: Any = field
-    if type(field) not in FIELDS or type(known.operator) not in (Dense, Graph):
+    simple = type(field) in FIELDS and type(known.operator) in (Dense, Graph)
+    velocities = known.factors(theta) if simple else None
+    if velocities is None:
         raise NotImplementedError(f"the steps of {type(field).__name__}{_operator(field)} are not known.")
-    velocities, n = known.factors(theta), field.features
+    n = field.features
     if len(velocities) == 1:
         halves = {"y": (slice(0, n), slice(0, n), velocities[0])}
     else:

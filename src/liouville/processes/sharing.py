@@ -45,7 +45,7 @@ class Processes:
 
     def backward(self, loss: Tensor, penalty: Tensor) -> None:
         """The gradient of loss + penalty, in every process: the loss is of what `map` gave, the penalty of weights."""
-        (loss + penalty).backward()
+        (loss + penalty if penalty.requires_grad else loss).backward()
 
     def largest(self, number: int) -> int:
         """The largest of the numbers that the processes give."""

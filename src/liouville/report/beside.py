@@ -4,14 +4,14 @@ from __future__ import annotations
 
 __all__ = ["features_beside", "planes_beside"]
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from liouville.network import Network
-from liouville.report.style import DARK, blend, canvas, colours, heading, percent, styled
+from liouville.report.style import DARK, blend, canvas, cloud, heading, key, name_classes, percent, styled
 from liouville.train import Task
 from liouville.train.varpro import linear_head
 
@@ -24,14 +24,17 @@ _SHOWN = 500  # points drawn
 
 
 @torch.no_grad()
-def planes_beside(networks: Mapping[str, Network], x: Tensor, y: Tensor, task: Task, title: str) -> Figure:
+def planes_beside(
+    networks: Mapping[str, Network], x: Tensor, y: Tensor, task: Task, title: str, names: Sequence[str] | None = None
+) -> Figure:
     """The decision regions of each network, with the points on top; one panel each, with its name and its accuracy.
 
     Args:
         networks: networks by name, each with two inputs.
         x, y: points of the plane, (samples, 2), and their labels.
         task: turns scores into probabilities.
-        title: the title of the figure.
+        title: what is shown; the title of the figure adds how many points are on the right side.
+        names: one for each class; their numbers if None.
     """
     low, high = x.amin(0), x.amax(0)
     pad = 0.06 * float((high - low).max())
@@ -39,8 +42,10 @@ def planes_beside(networks: Mapping[str, Network], x: Tensor, y: Tensor, task: T
     step = max(right - left, top - bottom) / _SIDE
     columns, rows = (torch.arange(a, b, step, dtype=x.dtype) for a, b in ((left, right), (bottom, top)))
     grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)
+    shares: dict[str, float] = {}
     with styled():
-        figure = canvas(3.5 * len(networks), 3.3 * (top - bottom) / (right - left) + 0.65)
+        side = min(3.5, 10.0 / len(networks))  # inches
+        figure = canvas(side * len(networks), 0.94 * side * (top - bottom) / (right - left) + 0.95)
         panels = figure.subplots(1, len(networks), squeeze=False)[0]
         for axes, (name, network) in zip(panels, networks.items(), strict=True):
             probabilities = task.probabilities(network(grid.reshape(-1, 2))).reshape(len(rows), len(columns), -1)
@@ -52,15 +57,26 @@ def planes_beside(networks: Mapping[str, Network], x: Tensor, y: Tensor, task: T
             )
             _points(axes, x, y, task.classes)
             axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
-            axes.set_title(f"{name}: {percent(task.score(network(x), y))}")
+            shares[name] = task.score(network(x), y)
+            axes.set_title(f"{name}: {percent(shares[name])}")
             _bare(axes)
+        name_classes(panels[0], names or [f"class {k}" for k in range(task.classes)])
+        worst, best = percent(min(shares.values())), percent(max(shares.values()))
+        title += f": {best if worst == best else f'{worst} to {best}'} of the points on the right side"
+        key(figure, f"all panels: {left:.3g} to {right:.3g} across, {bottom:.3g} to {top:.3g} up")
         heading(figure, title)
     return figure
 
 
 @torch.no_grad()
 def features_beside(
-    networks: Mapping[str, Network], x: Tensor, y: Tensor, task: Task, title: str, panels: int = 5
+    networks: Mapping[str, Network],
+    x: Tensor,
+    y: Tensor,
+    task: Task,
+    title: str,
+    names: Sequence[str] | None = None,
+    panels: int = 5,
 ) -> Figure:
     """The features of the points after some layers, one row for each network, from its lift to its head.
 
@@ -70,11 +86,11 @@ def features_beside(
 
     Args:
         networks: networks by name, each with one flow.
-        x, y, task, title: as for `planes_beside`.
+        x, y, task, title, names: as for `planes_beside`.
         panels: number of depths to show, including the lift's output.
     """
     with styled():
-        figure = canvas(1.75 * panels + 0.4, 1.9 * len(networks) + 0.6)
+        figure = canvas(1.75 * panels + 0.4, 1.9 * len(networks) + 0.95)
         grid = figure.subplots(len(networks), panels, squeeze=False)
         for row, (name, network) in zip(grid, networks.items(), strict=True):
             flow = next(iter(network.flows()))
@@ -90,6 +106,9 @@ def features_beside(
                 axes.margins(0.06)
                 _bare(axes)
             row[0].set_ylabel(name)
+        name_classes(grid[0][0], names or [f"class {k}" for k in range(task.classes)])
+        across = "the normal of the head's plane (dashed)" if task.kind == "logistic" else "the first component"
+        key(figure, f"across: {across}; up: the next principal component; each panel has its own scale")
         heading(figure, title)
     return figure
 
@@ -117,9 +136,7 @@ def _basis(network: Network, features: Tensor) -> tuple[Tensor, float | None]:
 def _points(axes: Axes, points: Tensor, y: Tensor, classes: int) -> None:
     """Some of the points in a random order, so that no class lies on top."""
     order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:_SHOWN]
-    palette = colours(classes)
-    across, up = points[order].unbind(1)
-    axes.scatter(across, up, s=3, c=[palette[int(k)] for k in y[order]], linewidths=0, alpha=0.85, rasterized=True)
+    cloud(axes, points[order].cpu(), y[order].cpu(), classes, 5, rasterized=True)
 
 
 def _bare(axes: Axes) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from liouville.network import Network
+from liouville.report.answered import task_or
 from liouville.report.style import canvas, colours, heading, percent, styled
 from liouville.train import Task
 
@@ -23,7 +24,7 @@ def hardest_mistakes(
     network: Network,
     x: Tensor,
     y: Tensor,
-    task: Task,
+    task: Task | None = None,
     label_names: Sequence[str] | None = None,
     columns: int = 10,
     rows: int = 4,
@@ -36,10 +37,11 @@ def hardest_mistakes(
         network: a network on images (samples, channels, height, width).
         x: the images.
         y: their labels.
-        task: turns scores into probabilities.
+        task: turns scores into probabilities; that of classes if None.
         label_names: one for each class; their numbers if None.
         columns, rows: size of the sheet.
     """
+    task = task_or(task, network, x)
     names = label_names or [str(k) for k in range(task.classes)]
     p = torch.cat([task.probabilities(network(part).float()).cpu() for part in x.split(1000)])
     y = y.cpu()

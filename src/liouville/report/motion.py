@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from liouville.network import Network
+from liouville.report.answered import task_or
 from liouville.report.plane import head_plane
-from liouville.report.style import DARK, canvas, colours, heading, percent, styled
+from liouville.report.style import DARK, canvas, cloud, heading, key, name_classes, percent, styled
 from liouville.train import Task
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def features_in_motion(
     network: Network,
     x: Tensor,
     y: Tensor,
-    task: Task,
+    task: Task | None = None,
     label_names: Sequence[str] | None = None,
     *,
     title: str = "",
@@ -44,7 +45,7 @@ def features_in_motion(
         network: a classifier of two classes, with one flow as its body and at least two features.
         x: held-out points.
         y: their labels.
-        task: decides which of them the head gets right.
+        task: decides which of them the head gets right; that of classes if None.
         label_names: one for each class; their numbers if None.
         title: text before the layer number.
         points: number of points drawn; the accuracy is over all points.
@@ -53,7 +54,7 @@ def features_in_motion(
     Raises:
         ValueError: if the network's body is not one flow, or there are more than two classes.
     """
-    flows = list(network.flows())
+    flows, task = list(network.flows()), task_or(task, network, x)
     if len(flows) != 1 or task.kind != "logistic":
         raise ValueError(f"motion needs one flow and two classes, got {len(flows)} flows and {task.classes} classes.")
     flow = flows[0]
@@ -85,25 +86,23 @@ def _basis(features: Tensor, normal: Tensor) -> Tensor:
 def _animate(
     seen: Tensor, y: Tensor, plane: float, names: Sequence[str] | None, titles: Sequence[str], layers: Sequence[int]
 ) -> FuncAnimation:
-    from matplotlib.animation import FuncAnimation
+    from liouville.report.shown import Moving
 
     names = names or ["class 0", "class 1"]
-    shades = [colours(2)[int(k)] for k in y]
     windows = [(0, 1), (2, 3)] if seen.shape[-1] == 4 else [(0, 1)]
     with styled():
         figure = canvas(3.3 * len(windows) + 0.2, 4.0)
         panels = figure.subplots(1, len(windows), squeeze=False)[0]
         dots = []
         for axes, window in zip(panels, windows, strict=True):
-            dots.append(axes.scatter(*seen[0][:, window].unbind(1), s=7, c=shades, linewidths=0))
+            dots.append(cloud(axes, seen[0][:, window], y, 2, 10))
             _frame(axes, seen[..., window].flatten(0, 1))
         panels[0].axvline(plane, color=DARK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
         panels[0].set(xlabel="normal of the head's plane (dashed)", ylabel="1st component orthogonal to it")
         if len(windows) > 1:
             panels[1].set(xlabel="2nd component", ylabel="3rd component")
-        for name, colour in zip(names, colours(2), strict=True):
-            panels[0].scatter([], [], s=22, c=colour, linewidths=0, label=name)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=2, handletextpad=0.2)
+        name_classes(panels[0], names)
+        key(figure)
         title = heading(figure, titles[0])
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # keep the layout in every frame
@@ -114,7 +113,7 @@ def _animate(
         title.set_text(titles[j])
         return [*dots, title]
 
-    return FuncAnimation(figure, draw, frames=list(layers), blit=False)  # type: ignore[arg-type]
+    return Moving(figure, draw, frames=list(layers), blit=False)  # type: ignore[arg-type]
 
 
 def _frame(axes: Axes, points: Tensor) -> None:

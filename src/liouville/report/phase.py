@@ -12,7 +12,7 @@ from torch import Tensor
 
 from liouville.backprop import layer
 from liouville.flow import Flow
-from liouville.report.style import DARK, canvas, colours, heading, styled
+from liouville.report.style import DARK, canvas, colours, heading, shapes, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ def phase_planes(flows: Mapping[str, Flow], inputs: Tensor, title: str = "", sid
         flows: flows by the title of their panel; two features each.
         inputs: (points, 2).
         title: the title of the figure.
-        side: the panels show [-side, side]^2; by default large enough for all trajectories.
+        side: the panels show [-side, side]^2; by default large enough for all trajectories of all flows.
 
     Raises:
         ValueError: if there is no flow, or the inputs do not lie in the plane.
@@ -44,16 +44,20 @@ def phase_planes(flows: Mapping[str, Flow], inputs: Tensor, title: str = "", sid
     with styled():
         figure = canvas(3.3 * len(flows) + 0.3, 4.1)
         panels = figure.subplots(1, len(flows), squeeze=False)[0]
+        reach = side or 1.1 * float(max(path.abs().max() for path in paths.values()))
         for axes, (name, flow) in zip(panels, flows.items(), strict=True):
-            reach = side or 1.1 * float(paths[name].abs().max())
             _arrows(axes, flow, reach)
-            for k, colour in enumerate(colours(len(inputs))):
+            for k, (colour, shape) in enumerate(zip(colours(len(inputs)), shapes(len(inputs)), strict=True)):
                 across, up = paths[name][:, k].double().cpu().unbind(1)
-                axes.plot(across, up, color=colour, marker="o", markersize=3.2, linewidth=1.2)
-                axes.plot(across[0], up[0], color=colour, marker="o", markersize=7, markeredgecolor=DARK)
+                axes.plot(across, up, color=colour, marker=shape, markersize=3.6, linewidth=1.2)
+                axes.plot(across[0], up[0], color=colour, marker=shape, markersize=8, markeredgecolor=DARK)
             axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xlabel="$y_1$", title=name)
         panels[0].set_ylabel("$y_2$")
-        heading(figure, title, "ringed: the inputs; a dot for each layer; arrows: direction of the field")
+        heading(
+            figure,
+            title,
+            "ringed: the inputs; a dot for each layer; arrows: direction of the field; all panels have one scale",
+        )
     return figure
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from liouville.network import Network
-from liouville.report.style import DARK, GREY, blend, canvas, colours, heading, percent, styled
+from liouville.report.answered import task_or
+from liouville.report.style import DARK, blend, canvas, cloud, heading, key, name_classes, percent, styled
 from liouville.train import Task
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _CELLS = 8_000_000  # grid points times layers, which bounds the time of the sha
 
 @torch.no_grad()
 def decision_regions(
-    network: Network, x: Tensor, y: Tensor, task: Task, label_names: Sequence[str] | None = None
+    network: Network, x: Tensor, y: Tensor, task: Task | None = None, label_names: Sequence[str] | None = None
 ) -> Figure:
     """The predicted probability of every class over the plane, with held-out points on top, the wrong ones marked.
 
@@ -32,23 +33,17 @@ def decision_regions(
         network: a network with two inputs.
         x: points, (samples, 2).
         y: their labels.
-        task: turns scores into probabilities.
+        task: turns scores into probabilities; that of classes if None.
         label_names: one for each class; their numbers if None.
 
     Raises:
         ValueError: if the points do not lie in the plane.
     """
     _require_plane(x)
+    task = task_or(task, network, x)
     names = _names(task, label_names)
     wrong = task.labels(_scores(network, x)) != y
-    low, high = x.amin(0), x.amax(0)
-    pad = 0.06 * (high - low).max()
-    low, high = low - pad, high + pad
-    layers = sum(flow.layers for flow in network.flows())
-    side = int(min(400, max(140, (_CELLS / max(layers, 1)) ** 0.5)))
-    columns, rows = (torch.linspace(float(low[k]), float(high[k]), side, dtype=x.dtype) for k in (0, 1))
-    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1).reshape(-1, 2).to(x.device)
-    probabilities = task.probabilities(_scores(network, grid)).double().cpu().reshape(side, side, -1)
+    (low, high), (columns, rows), probabilities = shading(network, x, task)
     width, height = (high - low).tolist()
     with styled():
         figure = canvas(6.6, min(8.0, max(3.6, 5.7 * height / width + 1.0)))
@@ -60,14 +55,12 @@ def decision_regions(
             margin = (probabilities[..., k] - others).numpy()
             if margin.min() < 0 < margin.max():
                 axes.contour(columns, rows, margin, levels=[0.0], colors=DARK, linewidths=0.7)
-        _points(axes, x, y, names, size=5)
+        _points(axes, x, y, names, size=8)
         _mark(axes, x, y, wrong, task.classes)
         axes.set(xlim=extent[:2], ylim=extent[2:], aspect="equal")
         axes.set_xlabel("$x_1$")
         axes.set_ylabel("$x_2$")
-        figure.legend(
-            *axes.get_legend_handles_labels(), loc="outside lower left", ncols=6, handletextpad=0.2, columnspacing=1.2
-        )
+        key(figure)
         right = int((~wrong).sum())
         heading(figure, f"{right:,} of {len(x):,} test points are on the right side ({percent(right / len(x))})")
     return figure
@@ -78,7 +71,7 @@ def features_at_depths(
     network: Network,
     x: Tensor,
     y: Tensor,
-    task: Task,
+    task: Task | None = None,
     label_names: Sequence[str] | None = None,
     panels: int = 6,
 ) -> Figure:
@@ -86,14 +79,13 @@ def features_at_depths(
 
     For two classes the horizontal axis is the normal of the head's dividing plane, in all panels, and the vertical one
     the panel's first principal component orthogonal to it; for more classes they are its first two components.
-    Each panel states the fraction of points that the trained head would get right if it read that layer.
-
     Raises:
         ValueError: if the network's body is not one flow.
     """
     flows = list(network.flows())
     if len(flows) != 1:
         raise ValueError(f"features at several depths need a network of one flow, got {len(flows)}.")
+    task = task_or(task, network, x)
     flow, names = flows[0], _names(task, label_names)
     depths = torch.linspace(0, flow.layers, min(panels, flow.layers + 1)).round().long().tolist()
     states = flow.states(network.lift(x))
@@ -107,23 +99,45 @@ def features_at_depths(
             axes.remove()
         for axes, j in zip(grid, depths, strict=False):
             basis, plane = _basis(network, features[j], task)
-            scores = network.head(features[j].to(x.dtype))
-            _points(axes, (features[j] @ basis).cpu(), y, names, size=4)
-            axes.set_title(f"layer {j}, t = {j * flow.h:.3g}: {percent(task.score(scores, y))}", fontsize=9.5)
+            _points(axes, (features[j] @ basis).cpu(), y, names, size=6)
+            axes.set_title(f"layer {j}, t = {j * flow.h:.3g}", fontsize=9.5)
             axes.set_xticks([])
             axes.set_yticks([])
             axes.margins(0.06)
             axes.spines[:].set(visible=True, color="#CCCCCC")
             if plane is not None:
                 axes.axvline(plane, color=DARK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-        handles = grid[0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside lower left", ncols=6, handletextpad=0.2, columnspacing=1.2)
-        axis = "normal of its plane (dashed)" if task.kind == "logistic" else "first principal component"
-        note = f"%: accuracy of the final head there; across: {axis}, up: next principal component"
-        start, share = (percent(task.score(network.head(features[j].to(x.dtype)), y)) for j in (0, flow.layers))
-        heading(figure, f"The head gets {share} of the test points right after {flow.layers} layers, {start} before")
-        figure.text(0.988, 0.012, note, ha="right", va="bottom", fontsize=8, color=GREY)
+        axis = "normal of the head's plane (dashed)" if task.kind == "logistic" else "first principal component"
+        key(figure, f"across: {axis}; up: next principal component; each panel has its own scale")
+        share = percent(task.score(network.head(features[flow.layers].to(x.dtype)), y))
+        heading(figure, f"After {flow.layers} layers the head gets {share} of the test points right")
     return figure
+
+
+def shading(
+    network: Network, x: Tensor, task: Task, most: int = 400
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]:
+    """The predicted probabilities over a window around some points of the plane.
+
+    Args:
+        network, x, task: as for `decision_regions`.
+        most: maximum number of points along a side.
+
+    Returns:
+        The corners of the window; the grid's coordinates across and up; (rows, columns, classes) in float64.
+    """
+    low, high = x.amin(0), x.amax(0)
+    pad = 0.06 * (high - low).max()
+    low, high = low - pad, high + pad
+    layers = sum(flow.layers for flow in network.flows())
+    side = int(min(most, max(140, (_CELLS / max(layers, 1)) ** 0.5)))
+    columns, rows = (torch.linspace(float(low[k]), float(high[k]), side, dtype=x.dtype) for k in (0, 1))
+    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1).reshape(-1, 2).to(x.device)
+    return (
+        (low, high),
+        (columns, rows),
+        task.probabilities(_scores(network, grid)).double().cpu().reshape(side, side, -1),
+    )
 
 
 def head_plane(network: Network, features: Tensor) -> tuple[Tensor, float]:
@@ -162,23 +176,17 @@ def _scores(network: Network, x: Tensor) -> Tensor:
 def _points(axes: Axes, points: Tensor, y: Tensor, names: Sequence[str], size: float) -> None:
     """The points in random order, so that no class lies on top; one legend entry for each."""
     points, y = points[:_SHOWN].cpu(), y[:_SHOWN].cpu()
-    palette = colours(len(names))
     order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))
-    shades = [palette[int(k)] for k in y[order]]
-    across, up = points[order].unbind(1)
-    axes.scatter(across, up, s=size, c=shades, linewidths=0, alpha=0.85, zorder=2, rasterized=True)  # for a small SVG
-    for name, colour in zip(names, palette, strict=True):
-        axes.scatter([], [], s=22, c=colour, linewidths=0, label=name)
+    cloud(axes, points[order], y[order], len(names), size, zorder=2, rasterized=True)  # for a small SVG
+    name_classes(axes, names)
 
 
 def _mark(axes: Axes, x: Tensor, y: Tensor, wrong: Tensor, classes: int) -> None:
     if not wrong.any():
         return
-    palette = colours(classes)
-    shades = [palette[int(k)] for k in y[wrong]]
-    label = "wrong side, in its true colour"
-    across, up = x[wrong].cpu().unbind(1)
-    axes.scatter(across, up, s=24, c=shades, edgecolors=DARK, linewidths=0.9, zorder=4)
+    dots = cloud(axes, x[wrong].cpu(), y[wrong].cpu(), classes, 26, zorder=4)
+    dots.set(edgecolor=DARK, linewidth=0.9)
+    label = "wrong side, ringed in its true colour"
     axes.scatter([], [], s=24, facecolors="none", edgecolors=DARK, linewidths=0.9, label=label)
 
 

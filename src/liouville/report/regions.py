@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from liouville.analysis import amplification
-from liouville.report.style import canvas, colours, heading, styled
+from liouville.report.style import canvas, heading, look_of, styled
 from liouville.schemes import Scheme
 
 if TYPE_CHECKING:
@@ -45,12 +45,12 @@ def spectra_over_regions(spectra: Mapping[str, tuple[Scheme, Tensor]]) -> Figure
     with styled():
         figure = canvas(3.3 * len(spectra) + 0.3, 4.4)
         panels = figure.subplots(1, len(spectra), squeeze=False)[0]
-        for axes, (name, (scheme, values)), colour in zip(panels, spectra.items(), colours(len(spectra)), strict=True):
+        for axes, (name, (scheme, values)) in zip(panels, spectra.items(), strict=True):
             z = values.detach().to(torch.complex128).cpu().flatten()
             reach = max(3.2, 1.1 * float(z.abs().max()))
             _region(axes, scheme, reach)
             shown = z[torch.linspace(0, len(z) - 1, min(len(z), _SHOWN)).long()]
-            axes.scatter(shown.real, shown.imag, s=5, color=colour, linewidths=0, alpha=0.6, zorder=3)
+            axes.scatter(shown.real, shown.imag, s=5, color=look_of(name).colour, linewidths=0, alpha=0.6, zorder=3)
             growth = amplification(scheme, z).max()
             axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
             axes.set_title(f"{name}: growth ≤ {float(growth):.3g} a step", fontsize=9.5)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from liouville.report.style import DARK, GREY, canvas, colours, heading, styled
+from liouville.report.style import DARK, GREY, canvas, colours, heading, key, look_of, shades, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,8 +50,8 @@ def sensitivity_by_depth(norms: Mapping[str, Tensor]) -> Figure:
     curves = {name: _by_distance(values) for name, values in _named(norms)}
     with styled():
         figure, panels = _panels(curves)
-        for axes, (name, values), colour in zip(panels, curves.items(), colours(len(curves)), strict=True):
-            _band(axes, values, colour)
+        for axes, (name, values) in zip(panels, curves.items(), strict=True):
+            _band(axes, values, look_of(name).colour)
             axes.set_title(f"{name}: {_number(values.min())} to {_number(values.max())}")
             _bound(axes)
         panels[0].set_ylabel(r"$\|\partial y_N / \partial y_{N-l}\|$")
@@ -66,7 +66,7 @@ def sensitivity_by_iteration(iterations: Sequence[int], norms: Mapping[str, Tens
     Args:
         iterations: iterations of the measured norms, (I,).
         norms: by network, (I, N + 1, *batch).
-        lines: number of depths drawn, from the first layer to the last but one.
+        lines: number of depths drawn, from one layer to all; those of shallower networks, too, and their whole depth.
 
     Raises:
         ValueError: if there is no network, or the iterations do not match.
@@ -74,22 +74,24 @@ def sensitivity_by_iteration(iterations: Sequence[int], norms: Mapping[str, Tens
     curves = {name: torch.stack([_by_distance(values) for values in stack]) for name, stack in _named(norms)}
     if any(len(values) != len(iterations) for values in curves.values()):
         raise ValueError(f"expected norms of {len(iterations)} iterations, got {[len(v) for v in curves.values()]}.")
+    ends = {values.shape[1] for values in curves.values()}
+    spread = torch.linspace(1, max(ends, default=1), min(lines, max(ends, default=1))).round().long().tolist()
     with styled():
         figure, panels = _panels(curves, height=4.4)
+        depths = sorted({*spread, *ends})  # the same for all networks, so that one colour is one depth
         for axes, (name, values) in zip(panels, curves.items(), strict=True):
-            N = values.shape[1]
-            depths = torch.linspace(1, N, min(lines, N)).round().long().tolist()
-            for length, colour in zip(depths, _shades(len(depths)), strict=True):
+            drawn = zip(depths, shades(len(depths)), strict=True)
+            for length, colour in ((depth, shade) for depth, shade in drawn if depth <= values.shape[1]):
                 chosen = values[:, length - 1]
                 axes.plot(iterations, chosen.median(1).values, color=colour, label=f"$l$ = {length}")
                 axes.fill_between(iterations, chosen.amin(1), chosen.amax(1), color=colour, alpha=0.12, linewidth=0)
             axes.set_title(f"{name}: {_number(values.min())} to {_number(values.max())}")
             axes.set_xlabel("iteration")
             _bound(axes)
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, handlelength=1.2, columnspacing=1.0)
         panels[0].set_ylabel(r"$\|\partial y_N / \partial y_{N-l}\|$")
         least = ", ".join(f"{name} {_number(values.min())}" for name, values in curves.items())
-        heading(figure, f"Least norm of any sample in training: {least}", _NOTE)
+        key(figure, _NOTE)
+        heading(figure, f"Least norm of any sample in training: {least}")
     return figure
 
 
@@ -106,16 +108,17 @@ def singular_values_by_depth(spectra: Mapping[str, Tensor]) -> Figure:
     with styled():
         figure, panels = _panels(curves)
         for axes, (name, values) in zip(panels, curves.items(), strict=True):
-            for one, colour in zip(values, _shades(len(values)), strict=True):
-                _band(axes, one, colour)
+            for k, (one, colour) in enumerate(zip(values, shades(len(values)), strict=True), 1):
+                _band(axes, one, colour, _ordinal(k, len(values)))
             axes.set_title(f"{name}: {_number(values.min())} to {_number(values.max())}")
             _bound(axes)
         panels[0].set_ylabel(r"singular values of $\partial y_N / \partial y_{N-l}$")
-        name, values = next(iter(curves.items()))
-        title = (
-            f"{name}: after {values.shape[1]} layers the largest singular value is {_number(values[0, -1].median())}"
+        ends = ", ".join(
+            f"{float(values[-1, -1].median()):.2g} to {float(values[0, -1].median()):.2g} ({name})"
+            for name, values in curves.items()
         )
-        heading(figure, f"{title}, the smallest {_number(values[-1, -1].median())} (medians)", _PAIRS)
+        key(figure, _PAIRS)
+        heading(figure, f"Singular values through all layers: {ends}")
     return figure
 
 
@@ -136,7 +139,8 @@ def lyapunov_spectra(norms: Mapping[str, Tensor], exponents: Mapping[str, Tensor
     with styled():
         figure = canvas(1.6 + 2.7 * len(curves), 5.6)
         above, below = figure.subplots(2, len(curves), sharey="row", squeeze=False)
-        for top, bottom, (name, values), colour in zip(above, below, curves.items(), colours(len(curves)), strict=True):
+        for top, bottom, (name, values) in zip(above, below, curves.items(), strict=True):
+            colour = look_of(name).colour
             top.set(yscale="log", xlabel="layers between, $l$", title=name)
             _band(top, values, colour)
             _bound(top)
@@ -214,22 +218,21 @@ def _panels(curves: Mapping[str, Tensor], height: float = 3.9) -> tuple[Figure, 
     return figure, panels
 
 
-def _band(axes: Axes, values: Tensor, colour: Any) -> None:
+def _band(axes: Axes, values: Tensor, colour: Any, label: str = "") -> None:
     """Median and extremes of (N, samples)."""
     lengths = range(1, len(values) + 1)
     axes.fill_between(lengths, values.amin(1), values.amax(1), color=colour, alpha=0.22, linewidth=0)
-    axes.plot(lengths, values.median(1).values, color=colour)
+    axes.plot(lengths, values.median(1).values, color=colour, label=label or None)
 
 
 def _bound(axes: Axes) -> None:
     axes.axhline(1.0, color=DARK, linewidth=0.9, linestyle=_DASHES, zorder=1)
 
 
-def _shades(number: int) -> list[Any]:
-    """Colours from light to dark, for ordered values."""
-    import matplotlib
-
-    return [matplotlib.colormaps["viridis"](0.9 - 0.85 * k / max(1, number - 1)) for k in range(number)]
+def _ordinal(k: int, of: int) -> str:
+    """The k-th largest."""
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(k % 10 if k % 100 not in (11, 12, 13) else 0, "th")
+    return f"{k}{ending}" + (" (largest)" if k == 1 else " (least)" if k == of else "")
 
 
 def _number(value: Tensor) -> str:

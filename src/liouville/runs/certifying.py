@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["damaged", "drawn", "label", "measured", "samples_of", "sound"]
+__all__ = ["SAMPLES", "damaged", "drawn", "label", "measured", "samples_of", "sound"]
 
 import json
 import math
@@ -20,10 +20,12 @@ from liouville.data import SOURCES, Split
 from liouville.facts import Facts
 from liouville.flow import Flow
 from liouville.network import Lift, Network
+from liouville.runs.nearness import locality
 from liouville.runs.plan import Plan
+from liouville.runs.spread import Spread
 from liouville.sketch import Sketch, TooLargeError
 
-_SAMPLES = 256
+SAMPLES = 256
 _SPARE, _FACTOR = 1 << 25, 6  # bytes, and per byte of the weights: see liouville.checkpoint
 _POINTS = 1 << 18
 _FILE = "the weights and the description are those that were written: their SHA-256 hash matches"
@@ -40,19 +42,20 @@ def sound() -> Claim:
     return Claim("file", _FILE, "pass", "measured", note=note)
 
 
-def measured(network: Any, split: Split | None, *claims: Claim) -> Certificate:
+def measured(network: Any, split: Split | None, *claims: Claim, samples: int = SAMPLES) -> Certificate:
     """Of a network, measured over training samples, or at probes without a split; ``claims`` go in front.
 
     Raises:
         ValueError: the network does not accept the inputs.
     """
-    x = None if split is None else samples_of(network, split)
+    x = None if split is None else samples_of(network, split, samples)
     found = certify(network, x)
     over = "probes" if split is None or x is None else f"at most {len(x)} training samples of {split.name}"
-    return replace(found, subject=f"{found.subject}; measured over {over}", claims=(*claims, *found.claims))
+    of_nodes = () if getattr(network, "placement", None) is None else (locality(network, x),)
+    return replace(found, subject=f"{found.subject}; measured over {over}", claims=(*claims, *of_nodes, *found.claims))
 
 
-def samples_of(network: Any, split: Split) -> Tensor:
+def samples_of(network: Any, split: Split, samples: int = SAMPLES) -> Tensor:
     """Training inputs, as many as are measured at most, that the network accepts.
 
     Raises:
@@ -60,7 +63,7 @@ def samples_of(network: Any, split: Split) -> Tensor:
     """
     if isinstance(network, Flow):
         raise ValueError("a file of a flow is measured at probes; leave --data out.")
-    x = split.x_train[:_SAMPLES].to(next(network.parameters()))
+    x = split.x_train[:samples].to(next(network.parameters()))
     try:
         with torch.no_grad():
             network(x[:1])
@@ -69,20 +72,21 @@ def samples_of(network: Any, split: Split) -> Tensor:
     return x
 
 
-def drawn(plan: Plan) -> Split | None:
+def drawn(asked: Plan | Spread) -> Split | None:
     """The plan's data where they are made here; None where config.json would have files read or fetched, or much made.
 
     Raises:
         ValueError: the data set has no such options.
     """
+    plan = asked.plan if isinstance(asked, Spread) else asked
     source = SOURCES.get(plan.data or "")
     numbers = (v for v in plan.data_options.values() if isinstance(v, int) and not isinstance(v, bool))
     if source is None or not source.self_contained or any(number > _POINTS for number in numbers):
         return None
-    return plan.load()
+    return asked.load()
 
 
-def label(plan: Plan, written: Mapping[str, Any], network: Any, split: Split | None) -> Claim:
+def label(plan: Plan | Spread, written: Mapping[str, Any], network: Any, split: Split | None) -> Claim:
     """Whether a network is the one that a plan describes, and its data those that the plan and the model file name.
 
     Args:
@@ -96,13 +100,13 @@ def label(plan: Plan, written: Mapping[str, Any], network: Any, split: Split | N
     return Claim("label", text, "broken" if difference else "pass", "measured", note=difference)
 
 
-def _differing(plan: Plan, written: Mapping[str, Any], network: Any, split: Split | None) -> Iterator[str]:
+def _differing(plan: Plan | Spread, written: Mapping[str, Any], network: Any, split: Split | None) -> Iterator[str]:
     known: Facts | None = network.facts if isinstance(network, Network) else None
     true = known or (Facts.from_dict(written) if split is None else split.facts())
     found, unlike = _plain(describe(network, {})), []
     allowance = _SPARE + _FACTOR * sum(w.nbytes for w in network.state_dict().values())
-    for levels in range(1, plan.levels + 1):  # a training that ended early may have left any of its depths
-        planned = _planned(plan.changed(levels=levels, device="cpu"), true, allowance)
+    for one in _depths(plan):
+        planned = _planned(one, true, allowance)
         unlike.append(next(_differences(planned, found, "network"), ""))
     if "" not in unlike:
         yield unlike[0]
@@ -117,7 +121,14 @@ def _differing(plan: Plan, written: Mapping[str, Any], network: Any, split: Spli
             yield f"data.{name} in config.json is not that of the plan's data set"
 
 
-def _planned(plan: Plan, facts: Facts, allowance: int) -> Any:
+def _depths(plan: Plan | Spread) -> list[Plan | Spread]:
+    """A training that ended early may have left any of its depths."""
+    if isinstance(plan, Spread):
+        return [plan]
+    return [plan.changed(levels=levels, device="cpu") for levels in range(1, plan.levels + 1)]
+
+
+def _planned(plan: Plan | Spread, facts: Facts, allowance: int) -> Any:
     """The description of the network that is planned: as config.json may ask for any size, nothing is allocated."""
     try:
         with Sketch(allowance):

@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import torch
 from liouville.data import Split
 from liouville.network import Network
 from liouville.processes import Processes
+from liouville.runs import logs
 from liouville.runs.folder import Writer, config_of, metrics_of, require_free, tidy
 from liouville.runs.plan import Plan
 from liouville.runs.resuming import require_same
@@ -123,6 +124,7 @@ def train(
     resume: bool = False,
     checkpoint_every: float = 300.0,
     processes: Processes = Processes(),
+    log: Sequence[str] = (),
 ) -> Run:
     """Train as `liouville train` does, and read the test part once.
 
@@ -140,6 +142,7 @@ def train(
             of a run that nothing ended; begin where there is none. A run that is finished comes back as it is.
         checkpoint_every: seconds from one checkpoint to the next.
         processes: those that share every batch.
+        log: also write every epoch to ``history.csv`` (``"csv"``) or for TensorBoard (``"tensorboard"``) in the folder.
 
     Raises:
         Stopped: something ended the training early; what there is was saved, and is in its ``run``.
@@ -182,6 +185,7 @@ def train(
             resume=before is not None,
             checkpoint_every=checkpoint_every,
             processes=processes,
+            log=log,
         )
 
 
@@ -196,13 +200,14 @@ def run(
     resume: bool = False,
     checkpoint_every: float = 300.0,
     processes: Processes = Processes(),
+    log: Sequence[str] = (),
     command: list[str] | None = None,
     on_stop: Callable[[], None] = lambda: None,
 ) -> Run:
     """Train a network that is made already, into a folder; what `train` does once it has data and network.
 
     Args:
-        plan, split, out, progress, force, checkpoint_every, processes: as for `train`.
+        plan, split, out, progress, force, checkpoint_every, processes, log: as for `train`.
         network: the plan's, whose ``facts`` are those of the split.
         resume: ``out`` holds a run of this plan and these data, see `require_same`, and goes on.
         command: the words that were typed, if any.
@@ -214,8 +219,10 @@ def run(
     facts = network.facts or split.facts()
     checkpoint = None if out is None else Checkpoint(Path(out) / CHECKPOINT, checkpoint_every)
     writer = None
-    if out is not None and processes.rank == 0:
-        writer = Writer(out, plan, facts, network, command=command, force=force, resume=resume)
+    folder = Path(out) if out is not None and processes.rank == 0 else None
+    loggers = logs.loggers(folder, log)
+    if folder is not None:
+        writer = Writer(folder, plan, facts, network, command=command, force=force, resume=resume)
     config = config_of(plan, facts, network, command)
     history = History("accuracy" if split.classes else "r2")
 
@@ -224,6 +231,8 @@ def run(
         history = now
         if writer is not None:
             writer.epoch(now)
+        for logger in loggers:
+            logger.on_train_epoch_end(now)
 
     def kept(**more: Any) -> Run:
         more = {"processes": processes.size, **more}
@@ -263,6 +272,8 @@ def run(
         levels = [dataclasses.asdict(level) for level in history.levels]
         return kept(levels=levels, levels_left_out=history.skipped)
     finally:
+        for logger in loggers:
+            logger.on_train_end()
         if writer is not None:
             writer.release()
 

@@ -2,7 +2,8 @@
 
 ``config.json`` says what was run, and suffices to run it again; ``history.jsonl`` has a line per epoch, written while
 training goes on; ``metrics.json`` has what was measured at the end; ``model.safetensors`` the network; ``figures/``
-the pictures. While it is trained, ``checkpoint.safetensors`` has its whole state, and ``lock`` names the process.
+the pictures, ``report.html`` the page that shows all of it. While it is trained, ``checkpoint.safetensors`` has its
+whole state, and ``lock`` names the process.
 """
 
 from __future__ import annotations
@@ -25,18 +26,32 @@ from liouville.files import append_whole, atomic, remove_left_over, reserve, wit
 from liouville.locks import Lock, LockedError
 from liouville.network import Network
 from liouville.provenance import versions
+from liouville.runs import logs
+from liouville.runs.files import (
+    CERTIFICATE,
+    CHECKPOINT,
+    CONFIG,
+    FIGURES,
+    HISTORY,
+    LOCALITY,
+    LOCK,
+    METRICS,
+    MODEL,
+    REPORT,
+)
 from liouville.runs.plan import Plan
-from liouville.runs.run import CERTIFICATE, CHECKPOINT, CONFIG, FIGURES, FORMAT, HISTORY, LOCK, METRICS, MODEL, Run
+from liouville.runs.run import FORMAT, Run
+from liouville.runs.spread import Spread
 from liouville.train import Checkpoint, History
 
 
-def config_of(plan: Plan, facts: Facts, network: Network, command: list[str] | None = None) -> dict[str, Any]:
+def config_of(plan: Plan | Spread, facts: Facts, network: Network, command: list[str] | None = None) -> dict[str, Any]:
     """What ``config.json`` says, of a network before training."""
     config: dict[str, Any] = without_nan(
         {
             "format": FORMAT,
             "command": command,
-            "plan": plan.as_dict(),
+            **_asked(plan),
             "data": facts.as_dict(),
             "parameters": sum(p.numel() for p in network.parameters()),
             "threads": torch.get_num_threads(),
@@ -45,6 +60,13 @@ def config_of(plan: Plan, facts: Facts, network: Network, command: list[str] | N
         }
     )
     return config
+
+
+def _asked(plan: Plan | Spread) -> dict[str, Any]:
+    if isinstance(plan, Plan):
+        return {"plan": plan.as_dict()}
+    agents = plan.as_dict()
+    return {"plan": agents.pop("plan"), "agents": agents}
 
 
 def metrics_of(network: Network, history: History, **more: Any) -> dict[str, Any]:
@@ -73,7 +95,7 @@ class Writer:
 
     Args:
         path: the folder; it is made, and its parents too.
-        plan: what will be run.
+        plan: what will be run; of agents with its graph.
         facts: of the data.
         network: before training.
         command: the words that were typed, if any.
@@ -88,7 +110,7 @@ class Writer:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        plan: Plan,
+        plan: Plan | Spread,
         facts: Facts,
         network: Network,
         *,
@@ -107,14 +129,14 @@ class Writer:
             with _writing(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
                 self._lock = Lock(self.path / LOCK, str(self.path))
-                remove_left_over(self.path, CONFIG, HISTORY, METRICS, MODEL)
+                remove_left_over(self.path, CONFIG, HISTORY, METRICS, MODEL, REPORT)
             if not resume:
                 with _writing(self.path):
                     _remove_run(self.path)
                 self._json(CONFIG, self._config)
                 with _writing(self.path / HISTORY):
                     (self.path / HISTORY).write_text("")
-            size = sum(t.nbytes for t in network.state_dict().values()) * 2 ** (plan.levels - 1)
+            size = sum(t.nbytes for t in network.state_dict().values()) * 2 ** (getattr(plan, "levels", 1) - 1)
             with _writing(self.path / RESERVE):
                 reserve(self.path / RESERVE, min(2 * size + _SMALL, _LARGEST))
         except OSError:
@@ -129,6 +151,10 @@ class Writer:
     def checkpoint(self, every: float = 300.0) -> Checkpoint:
         """Where the state of the training goes."""
         return Checkpoint(self.path / CHECKPOINT, every)
+
+    def renew(self) -> None:
+        """Write ``config.json`` anew, of a run that goes on for longer or that an earlier version began without one."""
+        self._json(CONFIG, self._config)
 
     def release(self) -> None:
         """Let others have the folder."""
@@ -264,9 +290,10 @@ def require_free(path: Path, force: bool = False) -> None:
 
 def _remove_run(path: Path) -> None:
     """Remove the files of a run by name; anything else in the folder is somebody's, and stays."""
-    for name in (CERTIFICATE, MODEL, METRICS, HISTORY, CONFIG, RESERVE):
+    for name in (REPORT, CERTIFICATE, LOCALITY, MODEL, METRICS, HISTORY, CONFIG, RESERVE):
         (path / name).unlink(missing_ok=True)
     Checkpoint(path / CHECKPOINT).remove()
+    logs.remove(path)
     figures = path / FIGURES
     if figures.is_symlink():  # what lies beyond it is somebody's, and new figures would be written there
         figures.unlink()

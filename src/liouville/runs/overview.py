@@ -17,7 +17,7 @@ State = Literal["finished", "interrupted", "diverged", "being trained", "damaged
 
 @dataclass(frozen=True)
 class Overview:
-    """One run in a few words; ``resumable`` says whether `liouville train --resume` goes on with it."""
+    """One run in a few words; ``resumable`` says whether `liouville COMMAND --resume` goes on with it."""
 
     path: Path
     data: str
@@ -26,6 +26,7 @@ class Overview:
     epochs: str
     score: str
     resumable: bool
+    command: str = "train"
 
 
 def overview(folder: str | os.PathLike[str]) -> list[Overview]:
@@ -44,7 +45,7 @@ def overview(folder: str | os.PathLike[str]) -> list[Overview]:
 def _of(path: Path) -> Overview:
     try:
         run = Run.open(path)
-        plan, done = run.plan, len(run.history())
+        plan, done = getattr(run.asked, "plan", run.plan), len(run.history())
     except (OSError, ValueError):
         return Overview(path, "?", "?", "damaged", "?", "", False)
     state: State = "finished" if run.finished else "interrupted"
@@ -57,4 +58,5 @@ def _of(path: Path) -> Overview:
     epochs = f"{done} of {plan.epochs}" if plan.levels == 1 else f"{done}, at most {plan.epochs} a level"
     if getattr(plan.settings, "steps", None) is not None:
         epochs = str(done)
-    return Overview(path, plan.subject, plan.model, state, epochs, shown, state == "interrupted")
+    nodes = "" if run.command == "train" else f", {run.config['agents']['graph']['nodes']} nodes"
+    return Overview(path, plan.subject, plan.model + nodes, state, epochs, shown, state == "interrupted", run.command)

@@ -13,19 +13,17 @@ from dataclasses import replace
 from liouville.data import TableFile
 from liouville.fields import Normal, Smooth
 from liouville.runs.plan import RECIPES, Plan
-from liouville.train import Penalty, Settings
+from liouville.train import Penalty, Settings, tabular
 from liouville.zoo import Images
 from liouville.zoo.networks import LiftChoice
 
 _TANH = {"activation": "tanh"}
 _PENALTY = Penalty(smoothness=1e-5, decay=1e-3)
 _PLANAR = Settings(epochs=190, batch_size=500, lr=0.07, penalty=_PENALTY)  # 1520 steps of 3600 training points
-_STEPS = 30, 600, 1500  # of a table of one's own: for each row, by batches; at least; at most
 # Tables keep the start and the rates that their numbers were chosen with: in units, one seed of three on diabetes fell
 # from R2 = 0.28 to 0.12, and digits from 96.8 to 96.6 % in the mean.
 _TABLE = Settings(rates="plain", epochs=60, batch_size=50, lr=0.01, penalty=_PENALTY)
 _DRAWN = Smooth(action=None)
-_OWN = Settings(rates="plain", batch_size=64, lr=0.01, validation=0.15, stratified=True, ema_decay=0.98)
 # A step of a few thousand numbers is faster on one thread, and on a busy machine two threads that wait for each other
 # are many times slower.
 _SMALL = Plan(options=_TANH, threads=1)
@@ -165,21 +163,21 @@ def _pixelwise(data: str) -> Plan:
 
 def of_table(table: TableFile) -> Plan:
     """Where a table of one's own starts: eight layers, and as many steps as its rows ask for, which are counted."""
-    each, least, most = _STEPS
     rows, classes = table.look()
-    fitted = round((1 - table.test_fraction) * (1 - _OWN.validation) * rows)
-    steps = min(max(each * fitted // _OWN.batch_size, least), most)
+    fitted = round((1 - table.test_fraction) * (1 - tabular.SETTINGS.validation) * rows)
+    smoothing = tabular.LABEL_SMOOTHING if classes else 0.0
     return Plan(
         data=None,
         table=table,
-        features=64,
-        layers=8,
-        T=2.0,
-        options={"activation": "relu"},
+        model=tabular.MODEL,
+        features=tabular.FEATURES,
+        layers=tabular.LAYERS,
+        T=tabular.T,
+        options={"activation": tabular.ACTIVATION},
         lift="linear",
-        init=Smooth(scale=1.0, mean=0.0, action=None),
-        input_dropout=0.05,
-        settings=replace(_OWN, steps=steps, label_smoothing=0.05 if classes else 0.0),
+        init=tabular.START,
+        input_dropout=tabular.INPUT_DROPOUT,
+        settings=replace(tabular.SETTINGS, steps=tabular.steps_for(fitted), label_smoothing=smoothing),
         threads=1,
     )
 

@@ -12,6 +12,7 @@ __all__ = [
     "LOCK",
     "METRICS",
     "MODEL",
+    "REPORT",
     "Run",
     "Trained",
 ]
@@ -32,22 +33,16 @@ from liouville.data import Split
 from liouville.documents import conform, read, read_lines
 from liouville.facts import Facts, Written
 from liouville.network import Network
-from liouville.runs.certifying import damaged, drawn, label, measured, sound
+from liouville.report.page import Record
+from liouville.runs.certifying import SAMPLES, damaged, drawn, label, measured, sound
+from liouville.runs.files import CERTIFICATE, CHECKPOINT, CONFIG, FIGURES, HISTORY, LOCK, METRICS, MODEL, REPORT
 from liouville.runs.plan import Plan
+from liouville.runs.reporting import record_of
+from liouville.runs.spread import Spread
 from liouville.train import History
 from liouville.version import __version__
 
 FORMAT = "liouville-run-1"
-CERTIFICATE, CHECKPOINT, CONFIG, HISTORY, LOCK, METRICS, MODEL, FIGURES = (
-    "certificate.json",
-    "checkpoint.safetensors",
-    "config.json",
-    "history.jsonl",
-    "lock",
-    "metrics.json",
-    "model.safetensors",
-    "figures",
-)
 
 
 class _Config(TypedDict):
@@ -82,7 +77,7 @@ class Run:
         ...     Run.open(tempfile.mkdtemp())
         ... except FileNotFoundError as error:
         ...     print(str(error).split(": ")[1])
-        it has no config.json; give a folder that `liouville train` wrote.
+        it has no config.json; give a folder that `liouville train` or `liouville agents` wrote.
     """
 
     path: Path | None
@@ -103,7 +98,8 @@ class Run:
             raise FileNotFoundError(f"there is no run folder {path}.")
         if not (path / CONFIG).is_file():
             raise FileNotFoundError(
-                f"{path} is not a run: it has no {CONFIG}; give a folder that `liouville train` wrote."
+                f"{path} is not a run: it has no {CONFIG}; give a folder that `liouville train` or `liouville agents` "
+                "wrote."
             )
         config = read(path / CONFIG)
         conform(config, dict[str, Any], file=path / CONFIG)
@@ -123,6 +119,18 @@ class Run:
             return Plan.from_dict(self.config["plan"], self._version())
         except ValueError as error:
             raise ValueError(f"{self._file(CONFIG)}: {error}") from error
+
+    @property
+    def command(self) -> Literal["train", "agents"]:
+        """The sub-command that wrote it, and goes on with it."""
+        return "agents" if "agents" in self.config else "train"
+
+    @property
+    def asked(self) -> Plan | Spread:
+        """The plan; of agents with the graph that its network is spread over."""
+        if self.command == "train":
+            return self.plan
+        return Spread.of_config(self.config, self._file(CONFIG), self._version())
 
     @property
     def finished(self) -> bool:
@@ -147,7 +155,7 @@ class Run:
         if not path.is_file():
             raise FileNotFoundError(
                 f"{self.path} has no {MODEL}: its training did not come to an end; "
-                f"`liouville train --resume {self.path}` goes on with it."
+                f"`liouville {self.command} --resume {self.path}` goes on with it."
             )
         network = load(path)
         if not isinstance(network, Network):
@@ -165,7 +173,9 @@ class Run:
             conform(record, dict[str, float | None], file=f"line {k} of {path}")
         return records
 
-    def certificate(self, device: torch.device | str = "cpu") -> Certificate:
+    def certificate(
+        self, device: torch.device | str = "cpu", *, split: Split | None = None, samples: int = SAMPLES
+    ) -> Certificate:
         """What is guaranteed of the network, that it is the one of the plan, and what some training inputs show.
 
         Inputs of a run on data of one's own are in memory only while it is trained, and files are not read because
@@ -174,19 +184,31 @@ class Run:
 
         Args:
             device: where a network that is read from a file is measured.
+            split: the data; those in memory, else those that the plan makes, if None.
+            samples: how many training inputs are measured, at most.
 
         Raises:
             FileNotFoundError: as `network`.
         """
-        plan, split = self.plan, None if self.trained is None else self.trained.split
+        asked = self.asked
+        if split is None and self.trained is not None:
+            split = self.trained.split
         try:
             network = self._trained().network if self.path is None else load(self.path / MODEL).to(device)
         except DamagedModelError as error:
             return damaged(self._file(MODEL), str(error))
         if split is None:
-            split = drawn(plan)
+            split = drawn(asked)
         files = () if self.path is None else (sound(),)
-        return measured(network, split, *files, label(plan, self.config["data"], network, split))
+        return measured(network, split, *files, label(asked, self.config["data"], network, split), samples=samples)
+
+    def record(self, split: Split | None = None) -> Record:
+        """What a report shows of it: ``liouville.report.html(run)`` writes the page.
+
+        Args:
+            split: the data; those in memory, else those that the plan makes without reading a file, if None.
+        """
+        return record_of(self, split)
 
     def edited(self, network: Network) -> list[str]:
         """What ``config.json`` says of the data otherwise than the file of `network`, or than it was written."""

@@ -10,6 +10,7 @@ from liouville.schemes.base import (
     SymmetricScheme,
 )
 from liouville.schemes.coupled import Coupled
+from liouville.schemes.discretegradient import DiscreteGradient
 from liouville.schemes.euler import ForwardEuler
 from liouville.schemes.implicit import ImplicitMidpoint, ImplicitSymplecticEuler
 from liouville.schemes.limits import StabilityWarning
@@ -30,12 +31,16 @@ SCHEMES: dict[str, type[Scheme]] = {
         RK4,
         ImplicitMidpoint,
         ImplicitSymplecticEuler,
+        DiscreteGradient,
         Momentum,
         Coupled,
     )
 }
 SPLITTINGS = tuple(kind for kind in SCHEMES.values() if issubclass(kind, SplittingScheme))
 """The schemes whose step is exactly their ``stages``: proofs and kernels read them, by exact type."""
+
+IMPLICIT = (ImplicitMidpoint, ImplicitSymplecticEuler, DiscreteGradient)
+"""The schemes that solve an equation in each layer."""
 
 
 def named(kind: type) -> str:
@@ -54,10 +59,12 @@ FORMER_NAMES = {"Midpoint": "LeapfrogMidpoint"}
 """Names of schemes in plans and files of earlier versions, and their present names."""
 
 __all__ = [
+    "IMPLICIT",
     "RK4",
     "SCHEMES",
     "SPLITTINGS",
     "Coupled",
+    "DiscreteGradient",
     "ForwardEuler",
     "ImplicitMidpoint",
     "ImplicitSymplecticEuler",

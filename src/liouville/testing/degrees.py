@@ -13,7 +13,7 @@ from liouville.budget import BudgetedField
 from liouville.fields.base import degrees_of
 from liouville.fields.wrapped import unwrapped, wrapping
 from liouville.flow import Flow
-from liouville.schemes import ImplicitMidpoint, ImplicitSymplecticEuler
+from liouville.schemes import IMPLICIT
 from liouville.testing.measure import EPS, fail, near, rounding
 
 _POWERS = (-1, 2)  # of 2, which no rounding notices
@@ -60,7 +60,7 @@ def check_degrees(flow: Flow, y: Tensor | None = None, *, seed: int = 0) -> None
         hint = (
             "state the degree of the rate in the matrices and of sigma's argument, or None where a constant is a rate"
         )
-        if isinstance(flow.scheme, ImplicitMidpoint | ImplicitSymplecticEuler):
+        if isinstance(flow.scheme, IMPLICIT):
             near(law, found - expected, flow.layers * rounding(expected), hint)
         elif not torch.equal(found, expected):
             fail(law, f"the states differ by {float((found - expected).abs().max()):.3g}", hint)

@@ -9,6 +9,7 @@ from liouville.train.diagnosis import DivergenceError
 from liouville.train.evaluation import evaluate
 from liouville.train.gaussnewton import Iteration, gauss_newton
 from liouville.train.history import Epoch, History
+from liouville.train.loggers import CSVLogger, TensorBoardLogger
 from liouville.train.loop import fit
 from liouville.train.losses import Huber, Quantile
 from liouville.train.monitor import GradientMonitor, GradientRecord, GradientWarning
@@ -25,6 +26,7 @@ from liouville.train.varpro import ReducedObjective
 from liouville.train.vocabulary import linear_cross_entropy
 
 __all__ = [
+    "CSVLogger",
     "Callback",
     "Checkpoint",
     "DivergenceError",
@@ -46,6 +48,7 @@ __all__ = [
     "ReducedObjective",
     "Settings",
     "Task",
+    "TensorBoardLogger",
     "Terminal",
     "evaluate",
     "fit",

@@ -7,6 +7,8 @@ __all__ = ["Epoch", "History"]
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from liouville.display import table
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -59,6 +61,24 @@ class History:
     def records(self) -> list[dict[str, Any]]:
         """The epochs as plain dictionaries, with the score under its own name."""
         return [self.record(epoch) for epoch in self.epochs]
+
+    def _repr_html_(self) -> str:
+        """A small table for notebooks."""
+        name = self.score_name
+        last = self.epochs[-1:] and self.record(self.epochs[-1])
+        found = {"last epoch": dict(last or {})} | {
+            part: {key.removeprefix(f"{part}_"): value for key, value in self.metrics.items() if key.startswith(part)}
+            for part in ("train", "validation", "test")
+        }
+        rows = [
+            (part, *("–" if values.get(key) is None else f"{values[key]:.4g}" for key in ("loss", name)))
+            for part, values in found.items()
+            if values
+        ]
+        epochs = f"{len(self.epochs)} epoch{'s' * (len(self.epochs) != 1)}"
+        best = f", the weights are those of epoch {self.best_epoch}" if self.best_epoch else ""
+        note = "liouville.report.training_curves(history) draws the epochs"
+        return table(f"{epochs}{best}; {self.stopped or 'not ended'}", ("part", "loss", name), rows, note)
 
     def record(self, epoch: Epoch) -> dict[str, Any]:
         """One epoch as a plain dictionary."""

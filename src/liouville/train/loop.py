@@ -181,7 +181,7 @@ class _Run:
         self.at = "the start"
         self.epoch, self.taken, self.lr = 1, 0, settings.lr  # the epoch under way, its steps done, its first rate
         self.order = self.generator.get_state()  # of the stream, before that epoch drew the order of its samples
-        self.sums = torch.zeros(5, dtype=torch.float64)  # over its samples: loss, penalty, score, gradient norm, 1
+        self.sums = [0.0] * 5  # over its samples: loss, penalty, score, gradient norm, 1
         self.clock = Clock()
         self.best_loss, self.best = math.inf, copy.deepcopy(network.state_dict())
 
@@ -212,7 +212,7 @@ class _Run:
             "lr": self.lr,
             "order": self.order,
             "stream": self.generator.get_state(),
-            "sums": self.sums,
+            "sums": torch.tensor(self.sums, dtype=torch.float64),
             "first_loss": self.first_loss,
             "history": dataclasses.asdict(self.history),
             "seconds": (self.clock.run(), self.clock.epoch()),
@@ -228,7 +228,7 @@ class _Run:
         self.scheduler.__dict__.update(state["schedule"])
         self.epoch, self.taken, self.lr, self.order = (state[name] for name in ("epoch", "taken", "lr", "order"))
         self.generator.set_state(state["stream"])
-        self.sums, self.first_loss = state["sums"], state["first_loss"]
+        self.sums, self.first_loss = state["sums"].tolist(), state["first_loss"]
         self.history = History(**state["history"] | {"epochs": [Epoch(**e) for e in state["history"]["epochs"]]})
         self.clock = Clock(*state["seconds"])
 
@@ -265,7 +265,7 @@ class _Run:
 
     def _next_epoch(self) -> None:
         self.epoch, self.taken = self.epoch + 1, 0
-        self.order, self.sums = self.generator.get_state(), torch.zeros_like(self.sums)
+        self.order, self.sums = self.generator.get_state(), [0.0] * 5
         self.clock.next_epoch()
 
     def _finish(self) -> History:
@@ -318,7 +318,7 @@ class _Run:
         samples = int(self.sums[4])
         if not samples:
             raise ValueError(f"{self.data.name} gives no batch in epoch {epoch}; it must give them anew each time.")
-        loss, penalty, score, norm = (self.sums[:4] / samples).tolist()
+        loss, penalty, score, norm = (total / samples for total in self.sums[:4])
         held: dict[str, float] = {}
         # without a validation part, the last batch stands guard
         after = self._evaluate(self.average or self.network, self.validation or Samples(*batch))
@@ -412,7 +412,7 @@ class _Run:
         self._note(numbers, samples, step)
 
     def _note(self, numbers: Sequence[float], samples: int, step: str) -> None:
-        self.sums += torch.tensor([*numbers, 1.0], dtype=torch.float64) * samples
+        self.sums = [total + number * samples for total, number in zip(self.sums, (*numbers, 1.0), strict=True)]
         self.loss = numbers[0]
 
     def _evaluate(self, network: nn.Module, source: Source, prefix: str = "") -> dict[str, float]:

@@ -15,18 +15,21 @@ import functools
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import register_multi_grad_hook
 from torch.utils.hooks import RemovableHandle
 
 from liouville.analysis import gradient_norms
+from liouville.analysis.overtime import gradient_norms_over_time
 from liouville.analysis.sensitivity import costates, lengths
 from liouville.analysis.states import has_samples
-from liouville.flow import Flow, flows_of
+from liouville.flow import Flow
+from liouville.recurrent import Cell
 from liouville.train.callback import Callback
 
 
@@ -55,8 +58,8 @@ class GradientMonitor(Callback):
 
     Args:
         network: what to watch; not needed for `fit`, which hands it over.
-        layers: the modules to watch in the order of depth; by default the network's flows, with all their layers, or
-            the parts of an ``nn.Sequential``. Watched of a module is the gradient at its output.
+        layers: the modules to watch in the order of depth; by default the network's flows, with all their layers, and
+            cells, over time, or the parts of an ``nn.Sequential``. Watched of a module is the gradient at its output.
         threshold: a ratio of first to last norm below it is called vanishing, above its inverse exploding.
         samples: how many samples of a batch are followed through a flow, of those whose gradient is not zero.
         cost: the largest share of the time since the start to spend; the first measurement is made regardless.
@@ -95,7 +98,7 @@ class GradientMonitor(Callback):
         self.step = 0
         self._known: set[str] = set()
         self._modules: list[nn.Module] = []
-        self._handles: list[RemovableHandle] = []  # the first is there for every step
+        self._handles: list[RemovableHandle | _Watch] = []  # the first is there for every step
         self._seen: dict[int, Tensor] = {}
         self._separate: dict[int, bool] = {}  # by flow: whether its samples can be followed one by one
         self._spent = self._price = 0.0  # seconds: in this measurement, and what one takes
@@ -110,7 +113,11 @@ class GradientMonitor(Callback):
     def __enter__(self) -> Self:
         self._modules = _layers_of(self.network, self.layers)
         self._start = time.perf_counter()
-        self._handles = [self._modules[0].register_forward_pre_hook(self._begin)]
+        first = self._modules[0]
+        if isinstance(first, Cell):
+            self._handles = [_Watch(first, self._begin_over_time)]
+        else:
+            self._handles = [first.register_forward_pre_hook(self._begin)]
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -129,8 +136,10 @@ class GradientMonitor(Callback):
         if self.step > 1 and self.seconds + self._price > self.cost * (begin - self._start):
             return
         for i, module in enumerate(self._modules):  # for this step alone: a module with a hook is slower
-            hook = functools.partial(self._forward, i)
-            self._handles.append(module.register_forward_hook(hook))
+            if isinstance(module, Cell):
+                self._handles.append(_Watch(module, functools.partial(self._over_time, i)))
+            else:
+                self._handles.append(module.register_forward_hook(functools.partial(self._forward, i)))
         self._spent = time.perf_counter() - begin
 
     def _forward(self, i: int, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
@@ -140,6 +149,39 @@ class GradientMonitor(Callback):
         flow = (module, inputs[0].detach()) if isinstance(module, Flow) else None
         output.register_hook(functools.partial(self._backward, i, flow))
         self._spent += time.perf_counter() - begin
+
+    def _begin_over_time(self, *run: Any) -> None:
+        """The same for a cell, after its run."""
+        self._begin()
+        if len(self._handles) > 1:
+            self._over_time(0, *run)
+
+    def _over_time(self, i: int, cell: Cell, u: Tensor, state: Tensor, tau: Any, end: Tensor, along: Any) -> None:
+        """After a run of a cell: look when the gradients of its last state and of its outputs are known."""
+        found = [x for x in (end, along) if x is not None and x.requires_grad]
+        if not found:
+            return
+        run = cell, u.detach(), state.detach(), tau
+
+        def back(gradients: Sequence[Tensor | None]) -> None:
+            begin = time.perf_counter()
+            given = iter(gradients)
+            at = [next(given) if x is not None and x.requires_grad else None for x in (end, along)]
+            self._seen[i] = self._by_step(*run, *at)
+            self._spent += time.perf_counter() - begin
+
+        register_multi_grad_hook(found, back)
+
+    def _by_step(
+        self, cell: Cell, u: Tensor, state: Tensor, tau: Tensor | None, end: Tensor | None, along: Tensor | None
+    ) -> Tensor:
+        """||dL/dState_t|| over the batch, from a few sequences."""
+        B = state.shape[0]
+        some = torch.linspace(0, B - 1, min(self.samples, B)).round().long().to(u.device)
+        gradients = [None if g is None else g.detach()[..., some, :] for g in (end, along)]
+        tau = tau if tau is None or tau.shape[1] == 1 else tau[:, some]
+        norms = gradient_norms_over_time(cell, u[:, some], state[some], tau, *gradients)
+        return norms.norm(dim=1) * math.sqrt(B / len(some))
 
     def _backward(self, i: int, flow: tuple[Flow, Tensor] | None, gradient: Tensor) -> None:
         begin = time.perf_counter()
@@ -202,10 +244,22 @@ def _layers_of(network: nn.Module | None, layers: Sequence[nn.Module] | None) ->
     elif network is None:
         raise ValueError("nothing to watch: give the network, or hand the monitor to fit(..., callbacks=[monitor]).")
     else:
-        found = [*flows_of(network)] or (list(network) if isinstance(network, nn.Sequential) else [])
+        found = [part for part in network.modules() if isinstance(part, Flow | Cell)]
+        found = found or (list(network) if isinstance(network, nn.Sequential) else [])
     if not found:
         raise ValueError(
             f"{type(network).__name__} has no flows and is no nn.Sequential; give layers=[...], the modules in the "
             "order of depth."
         )
     return found
+
+
+class _Watch:
+    """Tell ``watcher`` of every run of a cell, until removed."""
+
+    def __init__(self, cell: Cell, watcher: Callable[..., None]) -> None:
+        self.cell, self.watcher = cell, watcher
+        cell.watchers = (*cell.watchers, watcher)
+
+    def remove(self) -> None:
+        self.cell.watchers = tuple(w for w in self.cell.watchers if w is not self.watcher)

@@ -60,22 +60,25 @@ class Terminal(Progress):
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
+        from rich.table import Column
 
-        columns = (
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("epochs, {task.fields[left]}"),
-            TimeRemainingColumn(),
+        whole, rest = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        columns = (  # in a narrow terminal only the last one is cut
+            TextColumn("epoch", table_column=whole),
+            MofNCompleteColumn(table_column=whole),
+            BarColumn(bar_width=16),
+            TimeRemainingColumn(compact=True, table_column=whole),
+            TextColumn("left  {task.fields[left]}", table_column=rest),
         )
-        with RichProgress(*columns, console=Console(file=self.file), transient=True) as rich:
+        with RichProgress(*columns, console=Console(file=self.file), transient=True, expand=True) as rich:
             yield _Rich(rich, epochs, steps, score_name)
 
 
-def _summary(record: Epoch, score_name: str) -> str:
+def _summary(record: Epoch, score_name: str, gradient: bool = True) -> str:
     score = record.score if record.validation_score is None else record.validation_score
     kind = "train" if record.validation_score is None else "val"
-    return f"loss {record.loss:.4f}  {kind} {score_name} {score:.4f}  |grad| {record.gradient_norm:.2e}"
+    more = f"  |grad| {record.gradient_norm:.2e}" if gradient else ""
+    return f"loss {record.loss:.4f}  {kind} {score_name} {score:.4f}{more}"
 
 
 class _Lines(Progress.Bar):
@@ -96,4 +99,6 @@ class _Rich(Progress.Bar):
         self.rich.advance(self.task, 1 / self.steps)
 
     def epoch(self, record: Epoch) -> None:
-        self.rich.update(self.task, completed=record.epoch, left=_summary(record, self.score_name))
+        self.rich.update(
+            self.task, completed=record.epoch, left=_summary(record, self.score_name, self.rich.console.width > 96)
+        )

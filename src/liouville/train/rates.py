@@ -7,7 +7,7 @@ not depend on the size of the gradient, so the rate of w is u times that of w / 
 
 from __future__ import annotations
 
-__all__ = ["MOST", "group_of", "groups_of", "measured", "norm_in_units", "rate_of"]
+__all__ = ["MOST", "Gradients", "group_of", "groups_of", "measured", "rate_of"]
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +24,7 @@ from liouville.units import units_of
 
 MOST = 0.1
 """The highest rate, in units, that a share may ask for: where the first gradient is weak, it asks for too much."""
+_WIDE = (torch.float32, torch.float64)
 _PROBE = 1e-3  # the rate at which a share is measured
 _SAMPLES = 500  # it is measured on
 _EPS = 1e-8  # Adam's
@@ -49,14 +50,30 @@ def group_of(weights: Sequence[Tensor], unit: float, lr: float, settings: Settin
     return group | ({"weight_decay": settings.weight_decay / unit} if settings.optimizer == "adamw" else {})
 
 
-def norm_in_units(groups: Sequence[Mapping[str, Any]]) -> Tensor:
-    """The norm of the whole gradient by w / u."""
-    gradients: list[Tensor] = []
-    for group in groups:
-        own = [in_working_precision(p.grad) for p in group["params"] if p.grad is not None]
-        unit = group.get("unit", 1.0)
-        gradients += own if unit == 1.0 or not own else torch._foreach_mul(own, unit)
-    return nn.utils.get_total_norm(gradients)
+class Gradients:
+    """The gradients of the weights of an optimiser, which are looked up once for all steps."""
+
+    def __init__(self, groups: Sequence[Mapping[str, Any]]) -> None:
+        self.groups = [(list(group["params"]), float(group.get("unit", 1.0))) for group in groups]
+        self.weights: list[nn.Parameter] = [p for weights, _ in self.groups for p in weights]
+        kinds = {(type(p), p.device, p.dtype) for p in self.weights}
+        self._alike = all(type_ is nn.Parameter and dtype in _WIDE for type_, _, dtype in kinds) and len(kinds) == 1
+
+    def now(self) -> list[Tensor]:
+        """Those that there are."""
+        return [p.grad for p in self.weights if p.grad is not None]
+
+    def norm(self) -> Tensor:
+        """The norm of the whole gradient by w / u."""
+        found: list[Tensor] = []
+        for weights, unit in self.groups:
+            own = [p.grad for p in weights if p.grad is not None]
+            if not self._alike:
+                own = [in_working_precision(gradient) for gradient in own]
+            found += own if unit == 1.0 or not own else torch._foreach_mul(own, unit)
+        if self._alike and found:  # what torch's function does for them, without its search for kinds
+            return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(found)))
+        return nn.utils.get_total_norm(found)
 
 
 def rate_of(optimizer: torch.optim.Optimizer) -> float:

@@ -14,7 +14,7 @@ from liouville.processes.sharing import Processes
 from liouville.task import Task
 from liouville.train.alternate import Features, fresh_head, require_network
 from liouville.train.parts import Goal
-from liouville.train.rates import norm_in_units
+from liouville.train.rates import Gradients
 from liouville.train.settings import Settings
 
 
@@ -39,13 +39,10 @@ class Step:
     ) -> None:
         self.network, self.optimizer, self.task, self.settings = network, optimizer, task, settings
         self.processes = processes
+        self.gradients = Gradients(optimizer.param_groups)
+        self.weights = self.gradients.weights
         self.penalty = settings.penalty.in_units(settings.rates != "plain")
         self.shared: Any = processes.wrapped(Features(require_network(network)) if settings.alternate else network)
-
-    @property
-    def weights(self) -> list[nn.Parameter]:
-        """What is trained."""
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def whole(self, x: Tensor, y: Tensor, weight: Tensor | None = None, *, keep: bool = False) -> Tensor:
         """The step: loss, penalty, score and gradient norm, (4,) in float64 on the device; nothing is read.
@@ -77,14 +74,10 @@ class Step:
     def backward(self, outcome: Outcome) -> Tensor:
         """The norm of the whole gradient, which is then shortened to the largest one allowed."""
         self.processes.backward(outcome.loss, outcome.penalty)
-        gradients = self._gradients()
-        norm = norm_in_units(self.optimizer.param_groups)
+        norm = self.gradients.norm()
         if self.settings.max_grad_norm:
-            torch._foreach_mul_(gradients, (self.settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+            torch._foreach_mul_(self.gradients.now(), (self.settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm
-
-    def _gradients(self) -> list[Tensor]:
-        return [p.grad for p in self.weights if p.grad is not None]
 
     def _scores(self, x: Tensor, y: Tensor) -> Tensor:
         """The network's scores; with alternation, those of a head made afresh for this batch's features."""

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 
 from liouville.names import suggestion
 from liouville.verify import (  # noqa: F401 (they register their statements)
+    dissipation,
     learning,
     p1_propagation,
     p1_schemes,

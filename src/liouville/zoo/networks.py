@@ -20,6 +20,7 @@ from liouville.backprop import Backprop, Stored
 from liouville.budget import budgeted
 from liouville.fields import Initial, dropout
 from liouville.flow import Flow
+from liouville.kernels import Auto
 from liouville.names import lookup
 from liouville.network import ChannelsLast, Connector, Half, Lift, Network, Place
 from liouville.operators import Conv, Dense
@@ -73,7 +74,7 @@ def classifier(
     dropout_rate: float = 0.0,
     budget: float | None = None,
     generator: torch.Generator | None = None,
-    backprop: Backprop = Stored(),
+    backprop: Backprop = Auto(),
 ) -> Network:
     """A classification network: lift, the model's flow, a linear head.
 
@@ -130,7 +131,7 @@ def regressor(
     dropout_rate: float = 0.0,
     budget: float | None = None,
     generator: torch.Generator | None = None,
-    backprop: Backprop = Stored(),
+    backprop: Backprop = Auto(),
 ) -> Network:
     """A network for ``outputs`` real-valued targets; everything else as for `classifier`.
 

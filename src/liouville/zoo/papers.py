@@ -14,8 +14,8 @@ Args:
     shared: one weight for all layers.
     init: how initial weights are drawn: `Smooth` in depth, or `Normal`, independent in every layer.
     generator: random generator of the initial weights; torch's default stream if None.
-    backprop: the engine, which decides what a run stores and never changes the result: `Stored`, `Checkpointed`,
-        `Reversible`, `Fused`, `BatchLast`, or `Auto`, which chooses one.
+    backprop: the engine, which decides what a run stores and never changes the result: `Auto`, which chooses one,
+        `Stored`, `Checkpointed`, `Reversible`, `Fused` or `BatchLast`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ import torch
 from torch import Tensor
 
 from liouville.activations import Activation
-from liouville.backprop import Backprop, Stored
+from liouville.backprop import Backprop
 from liouville.fields import (
     AntisymmetricField,
     HamiltonianField,
@@ -55,6 +55,7 @@ from liouville.fields import (
     SymmetricField,
 )
 from liouville.flow import Flow
+from liouville.kernels import Auto
 from liouville.names import lookup
 from liouville.operators import Dense, Operator
 from liouville.schemes import ForwardEuler, LeapfrogMidpoint, SymplecticEuler
@@ -77,7 +78,7 @@ def h1(
     shared: bool = False,
     init: Initial = Smooth(),
     generator: torch.Generator | None = None,
-    backprop: Backprop = Stored(),
+    backprop: Backprop = Auto(),
 ) -> Flow:
     """P2's H1-DNN: y_{j+1} = y_j + h J K_j^T sigma(K_j y_j + b_j). P3 calls ``J="full"`` H2-DNN.
 
@@ -116,7 +117,7 @@ def h2(
     shared: bool = False,
     init: Initial = Smooth(),
     generator: torch.Generator | None = None,
-    backprop: Backprop = Stored(),
+    backprop: Backprop = Auto(),
 ) -> Flow:
     """P2's H2-DNN: p += -h X^T K_q^T sigma(K_q q + b_q), then q += h X K_p^T sigma(K_p p + b_p). Symplectic.
 
@@ -154,7 +155,7 @@ def ms1(
     shared: bool = False,
     init: Initial = Smooth(),
     generator: torch.Generator | None = None,
-    backprop: Backprop = Stored(),
+    backprop: Backprop = Auto(),
 ) -> Flow:
     """P3's MS1: z += -h sigma(K^T y + c), then y += h sigma(K z + b), with state (p, q) = (z, y).
 
@@ -189,7 +190,7 @@ def verlet(
     shared: bool = False,
     init: Initial = Smooth(),
     generator: torch.Generator | None = None,
-    backprop: Backprop = Stored(),
+    backprop: Backprop = Auto(),
 ) -> Flow:
     """P1's Hamiltonian network (sec. 4.2, 4.3): `ms1` with one scalar bias per layer for both halves.
 
@@ -225,7 +226,7 @@ def ms2(
     shared: bool = False,
     init: Initial = Smooth(),
     generator: torch.Generator | None = None,
-    backprop: Backprop = Stored(),
+    backprop: Backprop = Auto(),
 ) -> Flow:
     """P3's MS2: y_{j+1} = y_j + h sigma((W_j - W_j^T - gamma I) y_j + b_j).
 
@@ -263,7 +264,7 @@ def antisymmetric(
     shared: bool = False,
     init: Initial = Smooth(),
     generator: torch.Generator | None = None,
-    backprop: Backprop = Stored(),
+    backprop: Backprop = Auto(),
 ) -> Flow:
     """P1's eq. (4.12): y_{j+1} = y_j + h sigma(1/2 (W_j - W_j^T - gamma I) y_j + b_j), b_j a number.
 
@@ -303,7 +304,7 @@ def midpoint(
     shared: bool = False,
     init: Initial = Smooth(),
     generator: torch.Generator | None = None,
-    backprop: Backprop = Stored(),
+    backprop: Backprop = Auto(),
 ) -> Flow:
     """P4's midpoint network: y_{j+1} = y_{j-1} + 2 h sigma((W_j - W_j^T) y_j + b_j), y_1 by forward Euler.
 
@@ -339,7 +340,7 @@ def ms3(
     shared: bool = False,
     init: Initial = Smooth(),
     generator: torch.Generator | None = None,
-    backprop: Backprop = Stored(),
+    backprop: Backprop = Auto(),
 ) -> Flow:
     """P3's MS3, P4's Hamiltonian block: y += h K1^T sigma(K1 z + b1), then z += -h K2^T sigma(K2 y + b2).
 
@@ -381,7 +382,7 @@ def leapfrog(
     shared: bool = False,
     init: Initial = Smooth(),
     generator: torch.Generator | None = None,
-    backprop: Backprop = Stored(),
+    backprop: Backprop = Auto(),
 ) -> Flow:
     """y_{j+1} = 2 y_j - y_{j-1} + h^2 f(y_j; theta_j), run as symplectic Euler on y'' = f(y).
 
@@ -418,7 +419,7 @@ def resnet(
     shared: bool = False,
     init: Initial = Smooth(),
     generator: torch.Generator | None = None,
-    backprop: Backprop = Stored(),
+    backprop: Backprop = Auto(),
 ) -> Flow:
     """P1's eq. (2.1): y_{j+1} = y_j + h sigma(K_j y_j + b_j). The baseline, without guarantees.
 

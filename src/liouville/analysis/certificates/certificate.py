@@ -22,13 +22,16 @@ from torch import Tensor, nn
 
 from liouville.analysis.certificates.flows import Claim, of_flow, probes
 from liouville.analysis.certificates.predictions import of_network
+from liouville.analysis.overtime import certified_sequences
 from liouville.analysis.states import require_samples
+from liouville.display import table
 from liouville.fields import SecondOrderField
 from liouville.fields.wrapped import wrapping
 from liouville.files import without_nan
 from liouville.flow import Flow
 from liouville.network import Network
 from liouville.precision import name_of, require_floating, working
+from liouville.recurrent import Cell, Recurrent
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,13 @@ class Certificate:
         verdict = "no claim is broken" if self.holds else f"broken: {', '.join(c.name for c in self.broken)}"
         return "\n".join([self.subject, *(line.rstrip() for line in lines), verdict])
 
+    def _repr_html_(self) -> str:
+        """The table of ``print(certificate)``, for notebooks."""
+        verdict = "no claim is broken" if self.holds else f"broken: {', '.join(c.name for c in self.broken)}"
+        return table(
+            self.subject, ("claim", "status", "guaranteed", "measured", "route or reason"), self.rows(), verdict
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """A JSON value; numbers that are not finite become null."""
         claims = [asdict(claim) | {"assumptions": [a._asdict() for a in claim.assumptions]} for claim in self.claims]
@@ -88,8 +98,8 @@ class Certificate:
 
 
 @torch.no_grad()
-def certify(flow: Flow | Network, y: Tensor | None = None) -> Certificate:
-    r"""Certify a flow, or a network's flows and its predictions, in evaluation mode.
+def certify(flow: Flow | Network | Recurrent | Cell, y: Tensor | None = None) -> Certificate:
+    r"""Certify a flow, a network's flows and its predictions, or a recurrent layer over time, in evaluation mode.
 
     Claims for each flow: finite weights; the lower bound ||dState_N/dState_j|| >= 1 and the law of each layer that
     implies it; the upper bound U; the range of the singular values; the budget, if it has one; the inverse and its
@@ -99,9 +109,10 @@ def certify(flow: Flow | Network, y: Tensor | None = None) -> Certificate:
     are measured in the network's own arithmetic.
 
     Args:
-        flow: a `Flow`, or a `Network`.
+        flow: a `Flow`, a `Network`, or a recurrent layer or cell; then there is a flow for each cell and each of up to
+            four sequences, whose layers are the steps (`liouville.recurrent.along`).
         y: states for a flow, inputs for a network; normally distributed probes if None. As many as a second or two
-            allows are measured, in float64.
+            allows are measured, in float64. For a recurrent layer sequences, which must be given.
 
     Raises:
         ValueError: if y does not fit.
@@ -113,10 +124,12 @@ def certify(flow: Flow | Network, y: Tensor | None = None) -> Certificate:
         >>> certificate.holds, certificate.claims[1].name, certificate.claims[1].route
         (True, 'lower bound', 'symplectic')
     """
+    if isinstance(flow, Recurrent | Cell):
+        return _over_time(flow, y)
     if not isinstance(flow, Flow | Network):
         raise ValueError(
-            f"a certificate is for a Flow or a Network, got {type(flow).__name__}; backward_sensitivity and "
-            "gradient_verdict take any chain of modules."
+            f"a certificate is for a Flow, a Network or a recurrent layer, got {type(flow).__name__}; "
+            "backward_sensitivity and gradient_verdict take any chain of modules."
         )
     if y is not None:
         require_samples(y)
@@ -138,7 +151,20 @@ def certify(flow: Flow | Network, y: Tensor | None = None) -> Certificate:
     )
 
 
-def _require_own_functions(flow: Flow | Network) -> None:
+def _over_time(rnn: Recurrent | Cell, sequences: Tensor | None) -> Certificate:
+    if sequences is None:
+        raise ValueError("over time the claims are about given sequences; give some, in the form that the layer takes.")
+    require_samples(sequences)
+    _require_own_functions(rnn)
+    claims: list[Claim] = []
+    flows = list(certified_sequences(copy.deepcopy(rnn).eval(), sequences))
+    for i, (flow, states) in enumerate(flows):
+        claims += of_flow(flow, states, i)
+    known = list(dict.fromkeys(_sentence(flow) for flow, _ in flows))
+    return Certificate("; ".join(known).replace(" layers of ", " steps of "), tuple(claims))
+
+
+def _require_own_functions(flow: nn.Module) -> None:
     """Raise where a function put on an object would compute with float32 weights in the float64 copy."""
     if all(p.dtype == torch.float64 for p in flow.parameters()):
         return

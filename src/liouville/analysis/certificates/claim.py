@@ -22,7 +22,7 @@ class Claim:
         statement: the full statement.
         status: ``"pass"``, ``"not applicable"`` or ``"broken"``.
         route: route of the proof: ``"symplectic"``, ``"det = 1"``, ``"det >= 1"``, ``"norms"``, ``"multipliers"``,
-            ``"enclosure"``, ``"measured"`` or ``"none"``.
+            ``"enclosure"``, ``"volume"``, ``"discrete gradient"``, ``"measured"`` or ``"none"``.
         assumptions: the assumptions of the proof, as measured on the object.
         bound: guaranteed numbers.
         measured: the same numbers over the given data.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from liouville.analysis.bounds import proved_bound
 from liouville.analysis.certificates.claim import Claim, Status
+from liouville.analysis.certificates.dissipation import dissipation
 from liouville.analysis.certificates.measured import NORMS, Measured, measure
 from liouville.analysis.certificates.reversal import inverse
 from liouville.analysis.certificates.steps import step_size
@@ -69,6 +70,7 @@ def of_flow(flow: Flow, y: Tensor, number: int | None) -> Iterator[Claim]:
     yield Claim("finite", text, "pass", "measured", (finite,), flow=number)
     yield _lower_bound(route, found, number)
     yield _layer_law(route, found, number)
+    yield from dissipation(double, y, route, found, number)
     upper = _upper_bound(double, y.dtype, route, found, number)
     yield upper
     yield _spectrum(double, route, upper, found, number)

@@ -14,6 +14,7 @@ from liouville.fields import (
     AntisymmetricField,
     HamiltonianField,
     PairField,
+    PortHamiltonianField,
     ResidualField,
     SecondOrderField,
     SemidefiniteField,
@@ -28,6 +29,12 @@ Pairs = list[tuple[Tensor, Tensor]]
 def _hamiltonian(f: HamiltonianField, y: Tensor, t: Any) -> Pairs:
     gradient = f.operator.apply_transpose(t.K, f.activation(f.operator.apply(t.K, y, t.b)))
     return [(f(y, t), f.operator.mix(t.J if hasattr(t, "J") else f.J, gradient))]
+
+
+def _port(f: PortHamiltonianField, y: Tensor, t: Any) -> Pairs:
+    gradient = f.operator.apply_transpose(t.K, f.activation(f.operator.apply(t.K, y, t.b))) + f.quadratic * y
+    lost = f.operator.mix(t.L, f.operator.mix(t.L.mT, gradient))
+    return [(f(y, t), f.operator.mix(f.J, gradient) - lost)]
 
 
 def _separable(f: SeparableHamiltonianField, y: Tensor, t: Any) -> Pairs:
@@ -73,6 +80,7 @@ def _second_order(f: SecondOrderField, y: Tensor, t: Any) -> Pairs:
 
 FORMULAS: dict[type[VectorField], Callable[..., Pairs]] = {
     HamiltonianField: _hamiltonian,
+    PortHamiltonianField: _port,
     SeparableHamiltonianField: _separable,
     PairField: _pair,
     AntisymmetricField: _antisymmetric,

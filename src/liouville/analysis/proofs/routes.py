@@ -31,6 +31,7 @@ from liouville.analysis.proofs.untouched import unknown_run, unknown_velocities
 from liouville.fields import (
     AntisymmetricField,
     PairField,
+    PortHamiltonianField,
     SecondOrderField,
     VectorField,
 )
@@ -144,7 +145,7 @@ def _implicit_route(flow: Flow, field: VectorField, formula: tuple[Assumption, .
         return _symplectic(flow, field, formula) or Route("det = 1", "", (*formula, _skew(stack)))
     if isinstance(field, AntisymmetricField):
         return Route("det = 1", "", (*formula, *_skew_A(flow, field)))
-    return Route("none", f"{type(field).__name__} has no skew structure", formula)
+    return Route("none", _no_structure(field), formula)
 
 
 def _euler_route(flow: Flow, field: VectorField, formula: tuple[Assumption, ...]) -> Route:
@@ -157,8 +158,14 @@ def _euler_route(flow: Flow, field: VectorField, formula: tuple[Assumption, ...]
     elif isinstance(field, PairField):
         structure = ()
     else:
-        return Route("none", f"{type(field).__name__} has no skew structure", formula)
+        return Route("none", _no_structure(field), formula)
     return Route("det >= 1", "", (*formula, *structure, *activation_facts(activation_of(field), monotone=True)[1:2]))
+
+
+def _no_structure(field: VectorField) -> str:
+    if isinstance(field, PortHamiltonianField):
+        return "the field loses volume, its R is not 0; the claim damping bounds the norm from below"
+    return f"{type(field).__name__} has no skew structure"
 
 
 def _symplectic(flow: Flow, field: VectorField, formula: tuple[Assumption, ...]) -> Route | None:

@@ -14,6 +14,7 @@ __all__ = ["EXPERIMENT", "Config", "cases", "render", "run"]
 import functools
 import math
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from liouville.experiments.experiment import Experiment, Picture, Rendering, Tab
 from liouville.experiments.records import Record, rounded
 from liouville.experiments.starts import smooth_as_drawn
 from liouville.kernels import Auto
-from liouville.report.style import canvas, colours, heading
+from liouville.report.style import canvas, heading, look_of
 from liouville.train import Penalty, Settings, fit
 from liouville.zoo import MODELS, classifier
 
@@ -164,22 +165,27 @@ def _text(groups: Mapping[tuple[str, float, float], Sequence[Record]]) -> str:
 
 def _draw(groups: Mapping[tuple[str, float, float], Sequence[Record]]) -> Figure:
     """A panel for every network, all with the same axes."""
-    across = math.ceil(len(groups) / math.ceil(len(groups) / 6))
-    figure = canvas(2.1 * across + 0.6, 2.0 * math.ceil(len(groups) / across) + 0.6)
+    across = min(5, len(groups))
+    figure = canvas(1.55 * across + 0.4, 1.6 * math.ceil(len(groups) / across) + 0.9)
     grid = figure.subplots(math.ceil(len(groups) / across), across, sharex=True, sharey=True, squeeze=False)
-    first, other = colours(2)
+    learn = 0
     for axes, (key, found) in zip(grid.flat, groups.items(), strict=False):
+        look = look_of(key[0])
+        learn += statistics.median(percents(found, "accuracy")) >= LEARNED
         for r in (r for r in found if not r.diverged):
             losses = [START, *r.values["loss"]]
-            axes.semilogy(range(len(losses)), losses, color=first if key[0] in FLOWS else other, linewidth=1.0)
-        axes.set_title(_name(key).replace(", ", "\n"))
+            axes.semilogy(range(len(losses)), losses, color=look.colour, linestyle=look.dashes, linewidth=1.1)
+        axes.set_title(
+            "\n".join(line for part in _name(key).split(", ") for line in textwrap.wrap(part, 20)), fontsize=8.5
+        )
         axes.set_xlim(0, found[0].case.epochs)
         axes.grid(axis="y")
     for axes in grid.flat[len(groups) :]:
         axes.set_axis_off()
     case = next(iter(groups.values()))[0].case
     figure.supylabel("training loss", fontsize=9)
-    heading(figure, f"Training loss of {case.layers}-layer networks on the Swiss roll", "epoch; a line for every seed")
+    title = f"{learn} of {len(groups)} ways to train {case.layers} layers learn the Swiss roll"
+    heading(figure, title, f"across: epoch; a line for every seed; learned: a median accuracy of {LEARNED:g} %")
     return figure
 
 

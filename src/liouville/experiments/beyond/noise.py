@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ["EXPERIMENT", "cases", "reliability", "render", "run"]
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -160,34 +161,39 @@ def _text(by_level: Sequence[Mapping[str, Sequence[float]]], found: Mapping[str,
 
 
 def _noise_figure(by_level: Sequence[Mapping[str, Sequence[float]]]) -> Figure:
-    from liouville.report.style import canvas, colours, heading
+    from liouville.report.style import canvas, heading, key, look_of
 
     figure = canvas(6.4, 3.6)
     axes = figure.subplots()
-    for colour, name in zip(colours(len(by_level[0])), by_level[0], strict=True):
-        values = torch.tensor([list(at[name]) for at in by_level])
-        axes.plot(LEVELS, values.quantile(0.5, dim=1), color=colour, marker="o", markersize=3, label=name)
-        axes.fill_between(LEVELS, values.amin(1), values.amax(1), color=colour, alpha=0.18, linewidth=0)
+    for name in by_level[0]:
+        values, look = torch.tensor([list(at[name]) for at in by_level]), look_of(name)
+        line = {"color": look.colour, "linestyle": look.dashes, "marker": "o", "markersize": 3}
+        axes.plot(LEVELS, values.quantile(0.5, dim=1), label=name, **line)
+        axes.fill_between(LEVELS, values.amin(1), values.amax(1), color=look.colour, alpha=0.18, linewidth=0)
     axes.set(xlabel="standard deviation of the noise, in grey values from 0 to 1", ylabel="test accuracy in percent")
     axes.grid(axis="y")
-    axes.legend()
-    heading(figure, "Noise on the test images", "trained on clean images; median and range over seeds")
+    key(figure, "trained on clean images; median and range over seeds", handlelength=3.0)
+    last = sorted((statistics.median(values), name) for name, values in by_level[-1].items())
+    (least, worst), (most, best) = last[0], last[-1]
+    heading(figure, f"At noise {LEVELS[-1]:g} {best} keeps {most:.0f} %, {worst} {least:.0f} %")
     return figure
 
 
 def _calibration_figure(found: Mapping[str, Sequence[Record]]) -> Figure:
-    from liouville.report.style import GREY, canvas, colours, heading
+    from liouville.report.style import GREY, canvas, heading, key, look_of
 
     figure = canvas(7.6, 3.8)
     for axes, level in zip(figure.subplots(1, len(SURE), sharey=True), SURE, strict=True):
         axes.plot((0, 1), (0, 1), color=GREY, linestyle="--", linewidth=0.8)
-        for colour, (name, mine) in zip(colours(len(found)), found.items(), strict=True):
+        for name, mine in found.items():
+            look = look_of(name)
             confidence, accuracy = _pooled([r.values["reliability"][str(level)] for r in mine if not r.diverged])
-            axes.plot(confidence, accuracy, color=colour, marker="o", markersize=3, label=name)
+            line = {"color": look.colour, "linestyle": look.dashes, "marker": "o", "markersize": 3}
+            axes.plot(confidence, accuracy, label=name, **line)
         axes.set(title=f"noise {level:g}", xlabel="how sure", xlim=(0, 1.02), ylim=(0, 1.02))
     figure.axes[0].set_ylabel("how often right")
-    figure.axes[0].legend()
-    heading(figure, "How sure the networks are, and how often right", "bins with at least one in 500 test images")
+    key(figure, "bins with at least one in 500 test images; dashed grey: as often right as sure", handlelength=3.0)
+    heading(figure, "How sure the networks are, and how often right")
     return figure
 
 

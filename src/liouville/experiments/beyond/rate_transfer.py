@@ -25,7 +25,7 @@ from liouville.experiments.records import Record, rounded
 from liouville.experiments.starts import smooth_as_drawn
 from liouville.fields import Smooth
 from liouville.kernels import Auto
-from liouville.report.style import canvas, colours, heading
+from liouville.report.style import canvas, colours, heading, key
 from liouville.train import Penalty, Settings, fit
 from liouville.zoo import MODELS, classifier
 
@@ -182,9 +182,9 @@ def _draw(records: Sequence[Record]) -> Figure:
         axes.set_xlabel("learning rate")
     for row in panels:
         row[0].set_ylabel("training loss")
-    panels[0][1].legend(fontsize="x-small", loc="lower left")
     seeds = len({r.case.seed for r in records})
-    heading(figure, "Swiss roll: does a learning rate carry over?", f"geometric means, seeds: {seeds}")
+    key(figure, f"geometric means, seeds: {seeds}")
+    heading(figure, "Swiss roll: does a learning rate carry over?")
     return figure
 
 

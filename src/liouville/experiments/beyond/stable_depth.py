@@ -27,7 +27,7 @@ from liouville.experiments.paired import Paired, pairs
 from liouville.experiments.records import Record, rounded
 from liouville.kernels import Auto
 from liouville.network import Network
-from liouville.report.style import canvas, colours, heading
+from liouville.report.style import canvas, heading, key, look_of
 from liouville.train import DivergenceError, Penalty, Settings, fit
 from liouville.zoo import MODELS, classifier
 
@@ -244,25 +244,25 @@ def _draw(records: Sequence[Record]) -> Figure:
     figure = canvas(7, 3.9)
     axes = figure.subplots()
     present, depths = _present(records), _depths(records)
-    for colour, (network, name) in zip(colours(len(present)), present.items(), strict=True):
+    for network, name in present.items():
+        look = look_of(name)
         points = [(N, percents(_mine(records, network, N), "test_accuracy")) for N in depths]
         points = [(N, values) for N, values in points if values]
         x = [N for N, _ in points]
-        style = "o-" if network in FLOWS else "s:"
-        axes.plot(x, [statistics.median(v) for _, v in points], style, ms=4, color=colour, label=name)
+        shape = {"marker": "o" if network in FLOWS else "s", "linestyle": look.dashes, "color": look.colour}
+        axes.plot(x, [statistics.median(v) for _, v in points], ms=4, label=name, **shape)
         low, high = ([end(v) for _, v in points] for end in (min, max))
-        axes.fill_between(x, low, high, color=colour, alpha=0.1, lw=0)
+        axes.fill_between(x, low, high, color=look.colour, alpha=0.1, lw=0)
     axes.set_xscale("log", base=2)
     axes.set_xticks(depths, [f"{N}\nT = {STEP * N:g}" for N in depths])
     axes.set(xlabel="layers", ylabel="test accuracy, %")
     axes.grid(axis="y")
-    axes.legend(loc="lower right", fontsize="small", ncols=2)
     seeds = len({r.case.seed for r in records})
-    heading(
-        figure,
-        "Swiss roll: accuracy as the depth grows at a fixed step",
-        f"medians and ranges over at most {seeds} seeds",
-    )
+    key(figure, f"medians and ranges over at most {seeds} seeds", handlelength=3.0)
+    last = [percents(_mine(records, network, depths[-1]), "test_accuracy") for network in present if network in FLOWS]
+    ends = sorted(statistics.median(values) for values in last if values)
+    reach = f"{ends[0]:.1f} to {ends[-1]:.1f} %" if ends else "not run"
+    heading(figure, f"Swiss roll at one step: at {depths[-1]} layers the medians of {len(ends)} flows are {reach}")
     return figure
 
 

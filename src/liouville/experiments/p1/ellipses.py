@@ -63,7 +63,8 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
         f"A level ends once all validation points are right, or after {PATIENCE} iterations without improvement; a "
         "level whose margin h x rate is above 2 is left out."
     )
-    return rendered(records, folder, load(0, 1000)[1], Task("logistic", 2), "on the ellipses", note)
+    split, points = load(0, 1000)
+    return rendered(records, folder, points, Task("logistic", 2), "on the ellipses", note, split.label_names)
 
 
 EXPERIMENT = Experiment(

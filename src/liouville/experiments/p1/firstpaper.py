@@ -235,7 +235,13 @@ def levels_table(title: str, groups: Mapping[str, Sequence[Record]], note: str =
 
 
 def rendered(
-    records: Sequence[Record], folder: Path, points: tuple[Tensor, Tensor], task: Task, what: str, note: str
+    records: Sequence[Record],
+    folder: Path,
+    points: tuple[Tensor, Tensor],
+    task: Task,
+    what: str,
+    note: str,
+    names: Sequence[str] | None = None,
 ) -> Rendering:
     """Rendering of multilevel cases of each network: a table, the paper's kinds of figures, and test accuracy.
 
@@ -245,10 +251,11 @@ def rendered(
         task: task of the points.
         what: name of the data in the titles.
         note: note below the table.
+        names: one for each class.
     """
     groups = {name: [r for r in records if r.case.network == name] for name in NETWORKS}
     groups = {name: mine for name, mine in groups.items() if mine}
-    drawn = pictures(groups, folder, *points, task, what) | convergence(groups, f"Level by level, {what}")
+    drawn = pictures(groups, folder, *points, task, what, names) | convergence(groups, f"Level by level, {what}")
     table = levels_table("Validation accuracy in percent by level, every weight repeated at a doubling", groups, note)
     said = "; ".join(f"{name} {spread(percents(mine, 'accuracy'))} %" for name, mine in groups.items())
     text = f"Test accuracy of the finest level, median and range: {said}." if said else ""
@@ -261,7 +268,13 @@ def reached(level: Mapping[str, Any]) -> int | None:
 
 
 def pictures(
-    groups: Mapping[str, Sequence[Record]], folder: Path, x: Tensor, y: Tensor, task: Task, what: str
+    groups: Mapping[str, Sequence[Record]],
+    folder: Path,
+    x: Tensor,
+    y: Tensor,
+    task: Task,
+    what: str,
+    names: Sequence[str] | None = None,
 ) -> dict[str, Picture]:
     """The paper's kinds of figures for the models in the records: features by depth, and decision regions.
 
@@ -270,6 +283,7 @@ def pictures(
         folder: folder of the models.
         x, y, task: points to show.
         what: the networks' depth and data, for the titles.
+        names: one for each class.
     """
     files = {
         name: folder / record.values["model"]
@@ -283,12 +297,12 @@ def pictures(
     def features() -> Any:
         from liouville.report.beside import features_beside
 
-        return features_beside({k: load(v) for k, v in files.items()}, x, y, task, f"Features by depth, {what}")
+        return features_beside({k: load(v) for k, v in files.items()}, x, y, task, f"Features by depth, {what}", names)
 
     def planes() -> Any:
         from liouville.report.beside import planes_beside
 
-        return planes_beside({k: load(v) for k, v in files.items()}, x, y, task, f"Decision regions, {what}")
+        return planes_beside({k: load(v) for k, v in files.items()}, x, y, task, f"Decision regions, {what}", names)
 
     return {
         "features": Picture(f"Validation points on their way through the layers, {what}.", features),

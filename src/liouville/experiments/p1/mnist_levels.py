@@ -23,7 +23,7 @@ from liouville.experiments.experiment import Experiment, Picture, Rendering, Tab
 from liouville.experiments.p1.mnist_network import network_of
 from liouville.experiments.paired import Paired, pairs
 from liouville.experiments.records import Record
-from liouville.report.style import GREY, canvas, colours, heading
+from liouville.report.style import GREY, canvas, colours, heading, key
 from liouville.train import History, MultilevelHistory, Penalty, Settings, fit, multilevel
 
 if TYPE_CHECKING:
@@ -287,11 +287,8 @@ def _draw(records: Sequence[Record]) -> Figure:
         axes.set(title=name, xlabel="million layer evaluations")
         axes.grid(axis="y")
     panels[0].set_ylabel("validation accuracy, %")
-    found = {
-        line.get_label(): line for axes in panels for line in axes.lines if not str(line.get_label()).startswith("_")
-    }
-    panels[-1].legend(found.values(), found.keys(), loc="lower right")
-    heading(figure, "MNIST on three levels and from a cold start", _made(records))
+    key(figure, _made(records))
+    heading(figure, "MNIST on three levels and from a cold start")
     return figure
 
 

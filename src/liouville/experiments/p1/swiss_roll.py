@@ -121,9 +121,9 @@ def load(seed: int) -> tuple[Split, tuple[Tensor, Tensor]]:
 def render(records: Sequence[Record], folder: Path) -> Rendering:
     """Accuracy at one depth, by level of the cascade, and by blocks; the figures of the paper's kind."""
     alone, cascade, blocks = ([r for r in records if r.case.kind == kind] for kind in ("alone", "cascade", "blocks"))
-    x, y = load(0)[1]
+    split, (x, y) = load(0)
     deep = _groups([r for r in alone if r.case.layers == 64])
-    drawn = pictures(deep, folder, x, y, Task("logistic", 2), "64 layers on the Swiss roll")
+    drawn = pictures(deep, folder, x, y, Task("logistic", 2), "64 layers on the Swiss roll", split.label_names)
     drawn |= convergence(_groups(cascade), "Cascade on the Swiss roll, T = 20")
     levels = levels_table(
         "Validation accuracy in percent by level of the cascade, every weight repeated at a doubling",

@@ -15,7 +15,7 @@ from liouville.data import Split
 from liouville.experiments.comparing import percents
 from liouville.experiments.records import Record
 from liouville.network import Network
-from liouville.report.style import DARK, GREY, canvas, colours, heading, styled
+from liouville.report.style import DARK, GREY, canvas, cloud, colours, heading, key, name_classes, percent, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,22 +60,24 @@ def features_by_node(network: Network, split: Split, name: str) -> Figure:
     """(p, q) of each node after the last layer, and the score, their weighted sum, of held-out points."""
     x, y = split.x_test[:_POINTS], split.y_test[:_POINTS]
     features, scores = network.features(x), network(x)[:, 0]
-    shades = [colours(2)[int(k)] for k in y]
     (flow,) = network.flows()
     with styled():
-        figure = canvas(7.4, 7.4)
+        figure = canvas(7.4, 7.8)
         grid = figure.subplots(3, 3).flatten()
         for node, axes in enumerate(grid[:8]):
             p, q = features[:, node], features[:, 8 + node]
-            axes.scatter(p, q, s=3, c=shades, linewidths=0, alpha=0.8, rasterized=True)
+            cloud(axes, torch.stack((p, q), 1), y, 2, 5, rasterized=True)
             axes.set(xlabel="p", ylabel="q", title=f"node {node}")
             axes.spines[:].set(visible=True, color="#CCCCCC")
         _histogram(grid[8], scores, y)
         for axes in grid:
             axes.set_xticks([])
             axes.set_yticks([])
-        note = f"{len(x):,} test points; the head sums over the nodes, its plane is at 0 (dashed)"
-        heading(figure, f"{name}: features of each node of the ring after {flow.layers} layers", note)
+        name_classes(grid[0], split.label_names or ("class 0", "class 1"))
+        heads = "the head sums over the nodes, its plane is at 0 (dashed)"
+        key(figure, f"{len(x):,} test points; {heads}; each node has its own scale")
+        right = percent(float(((scores > 0) == (y == 1)).double().mean()))
+        heading(figure, f"{name}: the sum over eight nodes gets {right} right after {flow.layers} layers")
     return figure
 
 
@@ -97,6 +99,6 @@ def _graph(axes: Axes, edges: Sequence[tuple[int, int]]) -> None:
 def _histogram(axes: Axes, scores: torch.Tensor, y: torch.Tensor) -> None:
     bins: Any = torch.linspace(float(scores.min()), float(scores.max()), 40).tolist()
     for k in (0, 1):
-        axes.hist(scores[y == k].tolist(), bins=bins, color=colours(2)[k], alpha=0.75)
+        axes.hist(scores[y == k].tolist(), bins=bins, color=colours(2)[k], alpha=0.75, hatch=("", "///")[k])
     axes.axvline(0, color=DARK, linewidth=0.9, linestyle=(0, (4, 3)))
     axes.set_title("the score")

@@ -13,6 +13,7 @@ namespace LV_ISA {
 template <class T, class Sigma, Form form>
 class EulerRun {
 public:
+    using Sums = GradientSums<T>;
     struct Result {};
 
     EulerRun(const lv_euler_run& run, Gradients<T> gradients)

@@ -10,6 +10,7 @@
     namespace isa {                                                                           \
     void shear_run(lv_shear_run& run, bool back);                                             \
     void euler_run(lv_euler_run& run, bool back);                                             \
+    void sequence_run(lv_sequence_run& run, bool back);                                       \
     void activation(int64_t type, int64_t kind, int64_t count, const void* in, void* out);    \
     }
 
@@ -25,11 +26,12 @@ struct Isa {
     const char* name;
     void (*shear_run)(lv_shear_run&, bool);
     void (*euler_run)(lv_euler_run&, bool);
+    void (*sequence_run)(lv_sequence_run&, bool);
     void (*activation)(int64_t, int64_t, int64_t, const void*, void*);
 };
 
 #define LV_TABLE(isa) \
-    Isa { #isa, isa::shear_run, isa::euler_run, isa::activation }
+    Isa { #isa, isa::shear_run, isa::euler_run, isa::sequence_run, isa::activation }
 
 /// The best instruction set of this machine; LIOUVILLE_ISA=portable or avx2 selects a lower one, for tests.
 Isa choose() {
@@ -68,9 +70,10 @@ extern "C" {
 #define LV_EXPORT __attribute__((visibility("default")))
 
 /// The layout of problem.h; the Python side refuses a library that was built from another one.
-LV_EXPORT int64_t lv_version(void) { return 5; }
+LV_EXPORT int64_t lv_version(void) { return 6; }
 LV_EXPORT int64_t lv_shear_run_size(void) { return sizeof(lv_shear_run); }
 LV_EXPORT int64_t lv_euler_run_size(void) { return sizeof(lv_euler_run); }
+LV_EXPORT int64_t lv_sequence_run_size(void) { return sizeof(lv_sequence_run); }
 LV_EXPORT const char* lv_isa(void) { return isa().name; }
 
 /// GOMP_parallel of the OpenMP runtime whose threads to use; null: threads of this library.
@@ -81,6 +84,8 @@ LV_EXPORT int64_t lv_shear_forward(lv_shear_run* run) { return attempt(isa().she
 LV_EXPORT int64_t lv_shear_backward(lv_shear_run* run) { return attempt(isa().shear_run, *run, true); }
 LV_EXPORT int64_t lv_euler_forward(lv_euler_run* run) { return attempt(isa().euler_run, *run, false); }
 LV_EXPORT int64_t lv_euler_backward(lv_euler_run* run) { return attempt(isa().euler_run, *run, true); }
+LV_EXPORT int64_t lv_sequence_forward(lv_sequence_run* run) { return attempt(isa().sequence_run, *run, false); }
+LV_EXPORT int64_t lv_sequence_backward(lv_sequence_run* run) { return attempt(isa().sequence_run, *run, true); }
 
 /// sigma of `count` numbers, for tests.
 LV_EXPORT void lv_activation(int64_t type, int64_t kind, int64_t count, const void* in, void* out) {

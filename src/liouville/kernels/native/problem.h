@@ -15,7 +15,9 @@ enum lv_activation { LV_TANH = 0, LV_RELU = 1 };
 enum lv_velocity_kind {
     LV_GRADIENT = 0,  /* v = K^T sigma(K x + b) */
     LV_PLAIN = 1,     /* v = sigma(K x + b)     */
-    LV_TRANSPOSED = 2 /* v = sigma(K^T x + b)   */
+    LV_TRANSPOSED = 2, /* v = sigma(K^T x + b)  */
+    LV_TURNED = 3,    /* v = G^T sigma(K x + b) */
+    LV_DRIFT = 4      /* v = x                  */
 };
 
 typedef struct {
@@ -76,3 +78,58 @@ typedef struct {
     lv_velocity weights[2];
     void* kept; /* ((layers - 1) / segment, batch, width); may be null in the forward pass: nothing is kept */
 } lv_euler_run;
+
+/* A row for every step and sample: at[step * time + sample * row], dense. */
+typedef struct {
+    const void* in;
+    void* out;
+    int64_t time, sample;
+} lv_series;
+
+/* A velocity of a sequence: one weight over time, and a bias that the inputs force,
+ *
+ *   b_t = b + W input_t.
+ *
+ * K (rows, columns), W (u, inputs) and b (u), with u = columns for LV_TRANSPOSED and rows elsewhere. W may be null, and
+ * G where the formula has none; LV_DRIFT has no weights. */
+typedef struct {
+    int64_t kind, rows, columns;
+    const void *K, *G, *b, *W;
+    void *K_gradient, *G_gradient, *b_gradient, *W_gradient;
+} lv_forced;
+
+/* One part of the state over time. */
+typedef struct {
+    int64_t width;
+    lv_array value;   /* forward: y_0 and y_T; backward: y_T, null where `output` has it */
+    lv_array costate; /* of y_T, null where the final state has none; of y_0 */
+    lv_array grid;    /* exact runs only: the integers of y_T, written forward and read backward */
+    lv_array start;   /* backward: y_0 */
+    lv_series output; /* y_1 ... y_T: written forward, where asked for; read backward, where they were kept */
+    lv_series given;  /* backward: the costates of y_1 ... y_T; may be null */
+} lv_traced;
+
+/* A sequence: depth is time. In step t, for every stage in turn,
+ *
+ *   parts[moved] += factor * tau(t, sample) * velocity[moved](parts[source]),
+ *
+ * where the source is the other one of two parts, or the same one of a single part: forward Euler.
+ *
+ * The backward pass reads the states that were kept, all as `output` or every segment-th as `kept`, and else inverts
+ * the shears, on the grid of `spacing` in exact runs. A single part cannot be inverted: it needs `output` or `kept`. */
+typedef struct {
+    int64_t type, activation, threads, batch, steps, stages, parts, inputs;
+    lv_traced part[2];
+    lv_forced velocity[2];
+    const lv_stage* stage;
+    const void* tau; /* the length of a step over h; null: 1 */
+    int64_t tau_time, tau_sample;
+    lv_series input;          /* its `out` gets the gradient, with the strides below */
+    int64_t input_time, input_sample;
+    int64_t segment;
+    void* kept;               /* ((steps - 1) / segment, batch, width), for a single part; may be null */
+    double spacing, limit;    /* as of shears; only where no `output` is kept */
+    int64_t left_range;
+    uint64_t checksum;
+    double error, size;       /* by inversion, as of shears; exact, forward: size is the largest entry of all states */
+} lv_sequence_run;

@@ -10,6 +10,7 @@ namespace LV_ISA {
 template <class T, class Lot, bool exact>
 class ShearRun {
 public:
+    using Sums = GradientSums<T>;
     struct Result {
         uint64_t checksum;
         bool left;

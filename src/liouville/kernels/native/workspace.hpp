@@ -60,45 +60,16 @@ private:
 
 inline thread_local Workspace::Memory Workspace::memory_;
 
-/// One thread's sums of the gradients of each velocity's weights; null: not needed.
-template <class T>
-struct Gradients {
-    T *K[2], *b[2];
-};
-
 /// The sums of all threads: the first thread uses the caller's arrays, and the other sums are added to them in order.
 /// Throws std::bad_alloc where memory ends.
 template <class T>
-class GradientSums {
+class ThreadSums {
 public:
-    GradientSums(const lv_velocity (&v)[2], int64_t layers, int threads, int64_t taps = 1) : threads_(threads) {
-        for (int k = 0; k < 2; ++k) {
-            first_.K[k] = static_cast<T*>(v[k].K_gradient);
-            first_.b[k] = static_cast<T*>(v[k].b_gradient);
-            const bool both = k == 1 && first_.K[0] == first_.K[1];  // the pair field: one K for two velocities
-            const int64_t bias = v[k].kind == LV_TRANSPOSED ? v[k].columns : v[k].rows;
-            K_[k] = both ? K_[0] : place(first_.K[k], v[k].K_stride, v[k].rows * v[k].columns * taps, layers);
-            b_[k] = place(first_.b[k], v[k].b_stride, bias, layers);
-        }
-        others_ = static_cast<T*>(std::calloc((threads - 1) * size_ + 1, sizeof(T)));
-        if (!others_) throw std::bad_alloc();
-    }
-    ~GradientSums() { std::free(others_); }
-    GradientSums(const GradientSums&) = delete;
-    GradientSums& operator=(const GradientSums&) = delete;
+    ThreadSums(const ThreadSums&) = delete;
+    ThreadSums& operator=(const ThreadSums&) = delete;
+    ~ThreadSums() { std::free(others_); }
 
-    Gradients<T> of(int thread) const {
-        if (thread == 0) return first_;
-        T* base = others_ + (thread - 1) * size_;
-        Gradients<T> g = {};
-        for (int k = 0; k < 2; ++k) {
-            g.K[k] = first_.K[k] ? base + K_[k] : nullptr;
-            g.b[k] = first_.b[k] ? base + b_[k] : nullptr;
-        }
-        return g;
-    }
-
-    /// The part of the final sum that `thread` computes.
+    /// The part of the final sums that `thread` computes.
     void reduce(int thread) const {
         for (int n = 0; n < number_; ++n) {
             const int64_t from = piece_[n].size * thread / threads_, to = piece_[n].size * (thread + 1) / threads_;
@@ -109,28 +80,69 @@ public:
         }
     }
 
+protected:
+    explicit ThreadSums(int threads) : threads_(threads) {}
+
+    /// Clears the caller's array, and assigns it a place among a thread's sums; -1: not needed.
+    int place(T* sum, int64_t size) {
+        if (!sum) return -1;
+        std::memset(sum, 0, size * sizeof(T));
+        piece_[number_] = {sum, size_, size};
+        size_ += size;
+        return number_++;
+    }
+
+    /// After all places.
+    void allocate() {
+        others_ = static_cast<T*>(std::calloc((threads_ - 1) * size_ + 1, sizeof(T)));
+        if (!others_) throw std::bad_alloc();
+    }
+
+    T* at(int thread, int place) const {
+        if (place < 0) return nullptr;
+        return thread ? others_ + (thread - 1) * size_ + piece_[place].at : piece_[place].sum;
+    }
+
 private:
     struct Piece {
         T* sum;
         int64_t at, size;
     };
-    Gradients<T> first_ = {};
-    int64_t K_[2] = {}, b_[2] = {}, size_ = 0;
-    Piece piece_[4];
+    Piece piece_[8];
+    int64_t size_ = 0;
     int number_ = 0, threads_;
-    T* others_;
+    T* others_ = nullptr;
+};
 
-    /// Clears the caller's array, and assigns it a place among a thread's sums.
-    int64_t place(T* sum, int64_t stride, int64_t entries, int64_t layers) {
-        const int64_t at = size_;
-        if (sum) {
-            const int64_t size = stride ? layers * entries : entries;
-            std::memset(sum, 0, size * sizeof(T));
-            piece_[number_++] = {sum, at, size};
-            size_ += size;
+/// One thread's sums of the gradients of each velocity's weights; null: not needed.
+template <class T>
+struct Gradients {
+    T *K[2], *b[2];
+};
+
+template <class T>
+class GradientSums : public ThreadSums<T> {
+public:
+    GradientSums(const lv_velocity (&v)[2], int64_t layers, int threads, int64_t taps = 1) : ThreadSums<T>(threads) {
+        const auto size = [layers](int64_t stride, int64_t entries) { return stride ? layers * entries : entries; };
+        for (int k = 0; k < 2; ++k) {
+            const bool both = k == 1 && v[1].K_gradient == v[0].K_gradient;  // the pair field: one K for two velocities
+            const int64_t bias = v[k].kind == LV_TRANSPOSED ? v[k].columns : v[k].rows;
+            T *K = static_cast<T*>(v[k].K_gradient), *b = static_cast<T*>(v[k].b_gradient);
+            K_[k] = both ? K_[0] : this->place(K, size(v[k].K_stride, v[k].rows * v[k].columns * taps));
+            b_[k] = this->place(b, size(v[k].b_stride, bias));
         }
-        return at;
+        this->allocate();
     }
+
+    Gradients<T> of(int thread) const {
+        Gradients<T> g;
+        for (int k = 0; k < 2; ++k) g.K[k] = this->at(thread, K_[k]), g.b[k] = this->at(thread, b_[k]);
+        return g;
+    }
+
+private:
+    int K_[2], b_[2];
 };
 
 }  // namespace LV_ISA
