@@ -17,7 +17,7 @@ from liouville.runs import PRESETS, Run
 MODELS = "h1, h2, ms1, ms2, ms3, antisymmetric, verlet, leapfrog, midpoint, resnet"
 SCHEMES = (
     "ForwardEuler, SymplecticEuler, Verlet, Yoshida4, LeapfrogMidpoint, RK4, ImplicitMidpoint, "
-    "ImplicitSymplecticEuler, Momentum, Coupled"
+    "ImplicitSymplecticEuler, DiscreteGradient, Momentum, Coupled"
 )
 
 
@@ -96,7 +96,7 @@ def assert_one_line(result, message, code=2):
             "--model h1 --engine reversible",
             "ForwardEuler has no inverse, so Reversible cannot run it; use --engine checkpointed, or a "
             "reversible scheme: SymplecticEuler, Verlet, Yoshida4, LeapfrogMidpoint, ImplicitMidpoint, "
-            "ImplicitSymplecticEuler or Coupled.",
+            "ImplicitSymplecticEuler, DiscreteGradient or Coupled.",
         ),
         (
             "--engine store",

@@ -50,29 +50,13 @@ def resnet(inputs: int, outputs: int, width: int, depth: int, seed: int) -> nn.S
         return nn.Sequential(nn.Linear(inputs, width), *blocks, nn.Linear(width, outputs))
 
 
-def deep_mlp(inputs: int, outputs: int, width: int, depth: int, seed: int, start: str = "glorot") -> nn.Sequential:
-    """``depth`` hidden layers with tanh.
-
-    Args:
-        inputs, outputs, width, depth: of the network.
-        seed: seed of the initial weights.
-        start: ``"glorot"``, uniform weights of gain 5/3, the textbook choice for tanh, or ``"orthogonal"``: orthogonal
-            weights and no biases, so that the first signals turn and neither grow nor vanish (Saxe et al., 1312.6120).
-
-    Examples:
-        >>> weight = deep_mlp(2, 1, width=4, depth=2, seed=0, start="orthogonal")[2].weight
-        >>> torch.allclose(weight @ weight.mT, torch.eye(4), atol=1e-6)
-        True
-    """
+def deep_mlp(inputs: int, outputs: int, width: int, depth: int, seed: int) -> nn.Sequential:
+    """``depth`` hidden layers with tanh and Glorot's uniform weights, gain 5/3: the textbook choice for tanh."""
     with seeded(seed):
         hidden: list[nn.Module] = []
         for i, o in itertools.pairwise([inputs, *(width,) * depth]):
             linear = nn.Linear(i, o)
-            if start == "orthogonal":
-                nn.init.orthogonal_(linear.weight)
-                nn.init.zeros_(linear.bias)
-            else:
-                nn.init.xavier_uniform_(linear.weight, gain=5 / 3)
+            nn.init.xavier_uniform_(linear.weight, gain=5 / 3)
             hidden += [linear, nn.Tanh()]
         return nn.Sequential(*hidden, nn.Linear(width, outputs))
 

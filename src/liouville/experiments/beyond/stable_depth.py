@@ -45,12 +45,7 @@ FLOWS = {
     "leapfrog": "leapfrog",
     "resnet": "ResNet as a flow",
 }
-OTHERS = {
-    "scaled": "ResNet with scaled start",
-    "layer-norm": "ResNet with LayerNorm",
-    "orthogonal": "tanh MLP, orthogonal start",
-    "mlp": "tanh MLP",
-}
+OTHERS = {"scaled": "ResNet with scaled start", "layer-norm": "ResNet with LayerNorm", "mlp": "tanh MLP"}
 NAMES = FLOWS | OTHERS
 BESIDE = "resnet"  # whom the others are compared with
 DEPTHS = (16, 64, 256, 1024)
@@ -132,8 +127,8 @@ _KEPT = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr")
 
 def _network(config: Config, seed: int) -> nn.Module:
     name, N = config.network, config.layers
-    if name in ("mlp", "orthogonal"):
-        return deep_mlp(2, 1, 4, N, seed, "orthogonal" if name == "orthogonal" else "glorot")
+    if name == "mlp":
+        return deep_mlp(2, 1, 4, N, seed)
     if name in OTHERS:
         return deep_resnet(2, 1, 4, N, name, seed)
     generator = torch.Generator().manual_seed(seed)
