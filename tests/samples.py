@@ -315,6 +315,7 @@ PARTS = {
         torch.randn(2, 4, 4, 4),
     ),
     "channels-last": lambda: (network.ChannelsLast(), torch.randn(2, 3, 4, 4)),
+    "node-head": lambda: (lv.NodeHead(PATH, 8, outputs=(0, 2, 2)), torch.randn(3, 8)),
     "half": lambda: (network.Half("q"), torch.randn(3, 4)),
     "flow": lambda: (lv.zoo.h1(4, layers=3, T=1.0), torch.randn(3, 4)),
     "network": lambda: (_network(), torch.randn(3, 2)),

@@ -232,7 +232,8 @@ def test_a_field_that_states_imaginary_rates_has_them(name: str) -> None:
     if field.spectrum == "imaginary":
         assert max(-found.low, found.high) <= size
     elif field.spectrum == "damped":
-        assert found.low < -size and found.high <= size
+        assert found.high <= size
+        assert found.low < -size or name.endswith("lossless")  # R = 0, of a class that damps in general
 
 
 def test_two_stable_layers_in_turn_may_grow() -> None:
