@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ["EXPERIMENT", "Config", "cases", "render", "run"]
 
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -177,6 +178,11 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
     sensitive = [r for r in records if not r.diverged and r.values["least"] is not None]
     if sensitive:
         tables.append(_sensitivities(sensitive))
+    if sentences:
+        sentences.append(
+            "Trainings are short, and all networks have the same number of passes and rates: longer ones may rank them "
+            "in another way. A task without a table has no record yet."
+        )
     return Rendering(" ".join(sentences), tables)
 
 
@@ -195,7 +201,8 @@ def _table(name: str, found: Mapping[str, Sequence[Record]]) -> Table:
         times = spread([r.values["seconds"] for r in done], 0)
         rows.append((network, weights, spread(_scores(name, mine), 4 if errors else 1), times))
     left = LEFT_OUT.get(name, ())
-    note = f"{task.steps} steps, {max(map(len, found.values()))} seeds: median and range."
+    seeds = sorted({len(mine) for mine in found.values()})
+    note = f"{task.steps} steps, {' or '.join(map(str, seeds))} seeds: median and range."
     if errors:
         note += " Always answering 1 gives 0.1667."
     return Table(name, head, rows, note + (f" Not run, for time: {', '.join(left)}." if left else ""))
@@ -203,7 +210,7 @@ def _table(name: str, found: Mapping[str, Sequence[Record]]) -> Table:
 
 def _sentence(name: str, found: Mapping[str, Sequence[Record]]) -> str:
     """Who is first, whoever it is."""
-    middle = {n: sorted(s)[len(s) // 2] for n, mine in found.items() if (s := _scores(name, mine))}
+    middle = {n: statistics.median(s) for n, mine in found.items() if (s := _scores(name, mine))}
     if len(middle) < 2:
         return ""
     errors = name.startswith("adding")
