@@ -83,6 +83,32 @@ PAIR_HEAD = ["pair", "won/level/lost", "median no worse", "within 1 point", "los
 PAIR_HEAD += ["losses"]
 
 
+def goals(found: _Figures, rows: dict[str, int]) -> list[list[str]]:
+    """What was asked of the defaults before they were measured, and what came of it."""
+    mlp, real = paired(found, "ours", "MLP"), paired(found, "ours", "RealMLP")
+    three = paired(found, "ours, 3 networks", "RealMLP")
+    n = len(mlp)
+    lost = [t for t, (a, b) in mlp.items() if clear(a[:, 0] - b[:, 0]) < 0 or (a[:, 0] < b[:, 0]).all()]
+    linear, boosting = paired(found, "ours", "linear"), paired(found, "boosting", "linear")
+    above = [t for t, (a, b) in boosting.items() if a[:, 0].mean() > b[:, 0].mean()]
+    short = [t for t in above if linear[t][0][:, 0].mean() <= linear[t][1][:, 0].mean()]
+    seconds = {t: a[:, 2].mean() for t, (a, _) in mlp.items() if rows[t] < 1000}
+    slower = {t: a[:, 2].mean() / b[:, 2].mean() for t, (a, b) in mlp.items() if rows[t] >= 1000}
+    no_worse = sum(np.median(a[:, 0]) >= np.median(b[:, 0]) for a, b in mlp.values())
+    near = sum(a[:, 0].mean() >= b[:, 0].mean() - 1 for a, b in real.values())
+    losses = sum(a[:, 1].mean() <= b[:, 1].mean() for a, b in mlp.values())
+    return [
+        ["median no worse than the MLP's, 80 % of tables", f"{no_worse} of {n}"],
+        ["none lost to the MLP clearly, or in every division", ", ".join(lost) or "none"],
+        ["within 1 point of RealMLP, 70 %", f"{near} of {len(real)}"],
+        ["3 networks: error at most 1.05 of RealMLP's", f"{ratio(three, 0)[0]:.2f}"],
+        ["better than linear wherever boosting is", f"{len(above) - len(short)} of {len(above)}"],
+        ["loss no worse than the MLP's, 70 %", f"{losses} of {n}"],
+        ["0.5 s below 1,000 rows", f"{min(seconds.values()):.2f} to {max(seconds.values()):.2f} s"],
+        ["above, at most twice the MLP's time", f"{min(slower.values()):.1f} to {max(slower.values()):.1f}"],
+    ]
+
+
 def summary(records: Sequence[dict[str, Any]], words: str, page: Path | None) -> None:
     """Print everything, and write it into a page."""
     found = figures(records)
@@ -95,18 +121,26 @@ def summary(records: Sequence[dict[str, Any]], words: str, page: Path | None) ->
     seconds = [[name, *(_seconds(found.get((m, name))) for m in methods)] for name in names]
     pairs = [pair_row(found, mine, other) for mine in ours for other in others if paired(found, mine, other)]
     lost = [line for mine in ours for other in others for line in _lost(found, mine, other)]
+    asked = goals(found, {r["table"]: r["rows"] for r in records}) if _complete(found) else []
     parts = [
+        (["asked of the defaults", "found"], asked),
         (["table", *methods], rows),
         (["seconds", *methods], seconds),
         (PAIR_HEAD, pairs),
         (["pair", "table", "points worse", "clear", "divisions worse", "loss"], lost),
     ]
-    divisions = sorted({len(v) for v in found.values()})
-    words += f", {len(names)} tables, {' to '.join(map(str, divisions))} divisions of each"
+    words += f", {len(names)} tables; divisions of each: " + ", ".join(
+        f"{m} {'-'.join(map(str, sorted({len(v) for (k, _), v in found.items() if k == m})))}" for m in methods
+    )
     print(words, *(tables.plain(head, body) for head, body in parts if body), sep="\n\n")
     if page:
         made = [words, *(tables.markdown(head, body) for head, body in parts if body)]
         tables.write(page, "estimators", "\n\n".join(made))
+
+
+def _complete(found: _Figures) -> bool:
+    """Whether all methods are there, as they come."""
+    return {m for m, _ in found} == {*METHODS, "ours, 3 networks"}
 
 
 def _cell(numbers: Any) -> str:
