@@ -128,3 +128,10 @@ def test_a_norm_below_the_bound_breaks_the_claim(monkeypatch):
     monkeypatch.setattr(module, "log_lower_bound", lambda flow: torch.tensor(math.log(2.0)))
     found = claims(lv.Flow(samples.field("port-hamiltonian"), lv.ImplicitMidpoint(), T=0.5))
     assert found["damping"].status == "broken"
+
+
+@pytest.mark.parametrize("scheme", [lv.DiscreteGradient(), lv.ImplicitMidpoint()], ids=repr)
+def test_a_state_at_rest_is_certified_too(scheme):
+    """There the states are only the residual of the solver, which differs from batch to batch."""
+    found = certify(lv.Flow(lv.PortHamiltonianField(4, 6), scheme, 1.0), torch.zeros(2, 4))
+    assert found.holds

@@ -19,7 +19,7 @@ import functools
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
@@ -68,7 +68,8 @@ class Failures:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.loss <= 1 and 0 <= self.late <= 1 and self.loss + self.late <= 1):
+        numbers = isinstance(self.loss, Real) and isinstance(self.late, Real)
+        if not (numbers and 0 <= self.loss <= 1 and 0 <= self.late <= 1 and self.loss + self.late <= 1):
             raise ValueError(
                 f"loss and late are probabilities whose sum is at most 1, got {self.loss!r} and {self.late!r}."
             )

@@ -231,6 +231,8 @@ class PortHamiltonianField(ActivatedField):
         for u in (*args, *context.values()):
             u = u.values if isinstance(u, PerLayer) else u
             axis = self.feature_axis
+            if u is not None and not isinstance(u, Tensor):
+                raise TypeError(f"u must be a tensor with {self.inputs} features, got {type(u).__name__}.")
             if isinstance(u, Tensor) and (u.dim() < -axis or u.shape[axis] != self.inputs):
                 raise TypeError(f"u must have {self.inputs} features along axis {axis}, got shape {tuple(u.shape)}.")
 
