@@ -307,7 +307,6 @@ def _network():
 # what -> (instance, an input)
 PARTS = {
     "lift": lambda: (lv.Lift(4, 2), torch.randn(3, 2)),
-    "node-head": lambda: (lv.NodeHead(lv.Graph([(0, 1)]), 4, (1, 0, 1)), torch.randn(3, 4)),
     "lift-images": lambda: (lv.Lift(4, axis=-3), torch.randn(2, 1, 4, 4)),
     "connector": lambda: (lv.Connector(4, 6), torch.randn(3, 4)),
     "connector-images": lambda: (
