@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 import liouville as lv
-from liouville.checkpoint import _REGISTRY, FORMAT, _digest, describe, load, read_description, register, save
+from liouville.checkpoint import FORMAT, _digest, describe, load, read_description, register, save
 from liouville.facts import Facts
+from liouville.registry import _REGISTRY
 
 
 def skew(n: int, *layers: int) -> torch.Tensor:

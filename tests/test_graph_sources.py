@@ -308,7 +308,7 @@ def test_messages_call_nodes_by_their_names():
 
 
 def test_a_saved_network_names_no_file_as_its_graph(tmp_path):
-    from liouville.checkpoint import _build, describe
+    from liouville.registry import build, describe
 
     flow = lv.zoo.h2(6, 2, 1.0, operator=lv.Graph([("a", "b"), ("b", "c")]))
     lv.save(flow, tmp_path / "m.safetensors")
@@ -316,4 +316,4 @@ def test_a_saved_network_names_no_file_as_its_graph(tmp_path):
     (tmp_path / "graph.txt").write_text("0 1\n1 2\n")
     described = describe(flow.field.operator) | {"links": str(tmp_path / "graph.txt")}
     with pytest.raises(ValueError, match="kept as a matrix"):
-        _build(described, {})
+        build(described, {})

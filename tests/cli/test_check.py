@@ -231,7 +231,7 @@ def test_a_run_without_a_model_exits_with_2(liouville, run):
 
 
 def test_classes_of_users_must_be_registered(liouville, tmp_path):
-    from liouville.checkpoint import _REGISTRY, register
+    from liouville.registry import _REGISTRY, register
 
     @register
     class Scale(nn.Module):
