@@ -88,7 +88,7 @@ def _linear(weight):
 # ---- which schemes -----------------------------------------------------------------------------------------------
 
 NOT_REVERSIBLE = [lv.RK4(), lv.ForwardEuler()]
-NOT_SHEARS = [lv.ImplicitMidpoint(), lv.ImplicitSymplecticEuler()]
+NOT_SHEARS = [lv.ImplicitMidpoint(), lv.ImplicitSymplecticEuler(), lv.DiscreteGradient()]
 REFUSED = [(e, s, "Checkpointed") for e in MODES.values() for s in NOT_REVERSIBLE]
 REFUSED += [
     (e, s, r"SymplecticEuler, Verlet, Yoshida4, LeapfrogMidpoint or Coupled.*Use Reversible\(\)")
