@@ -20,7 +20,7 @@ KNOWN = [
     for scheme, name in samples.PAIRS
     if scheme in (*SPLITTINGS, "ForwardEuler")
     and name.startswith(("separable", "pair", "hamiltonian", "antisymmetric", "residual"))
-    and not name.endswith(("images", "signal", "images-3d"))
+    and not name.endswith(("images", "signal", "images-3d", "gated"))
     and (scheme in SPLITTINGS or not name.startswith(("separable", "pair")))
 ]
 
