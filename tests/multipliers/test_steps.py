@@ -19,7 +19,7 @@ KNOWN = [
     for scheme, name in samples.PAIRS
     if scheme in ("SymplecticEuler", "Verlet", "Yoshida4", "ForwardEuler")
     and name.startswith(("separable", "pair", "hamiltonian", "antisymmetric", "residual"))
-    and not name.endswith(("images", "signal", "images-3d"))
+    and not name.endswith(("images", "signal", "images-3d", "gated"))
 ]
 
 

@@ -94,7 +94,7 @@ def test_a_subclass_with_another_velocity_must_state_its_mean():
 
 @torch.no_grad()
 def test_a_driven_field_is_stepped_with_its_input():
-    field, y, u = samples.driven("port-hamiltonian"), randn(3, 4), randn(samples.INPUTS, seed=3)
+    field, y, u = samples.driven("port"), randn(3, 4), randn(samples.INPUTS, seed=3)
     own, theta = field.field, at(field.theta())
     forced = own.theta()._replace(b=own.b + theta.W_b @ u)
     (expected,) = SCHEME.step(own, (y,), at(forced), 0.3)
