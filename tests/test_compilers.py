@@ -174,7 +174,7 @@ def test_a_network_with_another_engine_shares_everything_else():
         nn.Sequential(lv.Lift(4), inner["flow"]), nn.Sequential(flow, norm, flow, inner), nn.Linear(4, 1)
     )
     other = network.eval().with_backprop(lv.Reversible())
-    assert [f.backprop for f in network.flows()] == [lv.Stored()] * 2
+    assert [f.backprop for f in network.flows()] == [lv.Auto()] * 2
     assert [f.backprop for f in other.flows()] == [lv.Reversible()] * 2
     assert other.body[0] is other.body[2] and other.body[3]["flow"] is other.lift[1]
     assert other.body[1] is norm and other.head is network.head and not other.body[0].training

@@ -97,6 +97,11 @@ class DrivenField(Wrapped):
         """tau q_dot(p; theta_u)."""
         return self._moved(self.field.q_dot, self.field.biases[1], p, theta_j, *args, **context)
 
+    def mean_velocity(self, y: Tensor, z: Tensor, theta_j: Theta, *args: Any, **context: Any) -> Tensor:
+        """tau times the mean velocity between y and z, of theta_u."""
+        mean = self.field.mean_velocity
+        return self._moved(lambda y, theta_u: mean(y, z, theta_u), self._names, y, theta_j, *args, **context)
+
     def _moved(
         self,
         velocity: Callable[..., Tensor],
