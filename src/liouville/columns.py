@@ -46,13 +46,23 @@ class Number:
 
     @classmethod
     def of(cls, name: str, values: _Numbers, weight: _Numbers | None) -> Number:
-        """What the training rows say; those without a value do not count."""
+        """What the training rows say; those without a value do not count.
+
+        Raises:
+            ValueError: the spread of the numbers is too large for float64.
+        """
         there = ~np.isnan(values)
         if not there.any():
             return cls(name, 0.0, 1.0, 0.0, True)
         known = values[there]
-        mean = float(np.average(known, weights=None if weight is None else weight[there]))
-        spread = np.average((known - mean) ** 2, weights=None if weight is None else weight[there])
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = float(np.average(known, weights=None if weight is None else weight[there]))
+            spread = np.average((known - mean) ** 2, weights=None if weight is None else weight[there])
+        if not np.isfinite(spread):
+            raise ValueError(
+                f"column {name!r} has numbers up to {np.abs(known).max():.3g}, whose spread is too large to compute; "
+                "take their logarithm, or another unit."
+            )
         scale = math.sqrt(float(spread))
         tiny = 10 * np.finfo(np.float64).eps * max(abs(mean), np.finfo(np.float64).tiny)
         return cls(name, mean, scale if scale > tiny else 1.0, float(np.median(known)), bool((~there).any()))

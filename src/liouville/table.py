@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Table", "Value", "as_numbers", "as_words", "found_by_name", "level", "sortable", "words"]
+__all__ = ["Table", "Value", "as_numbers", "as_words", "found_by_name", "level", "sortable", "truths", "words"]
 
 import math
 import re
@@ -207,6 +207,8 @@ def as_numbers(cells: Any, name: str) -> _Numbers:
     """Float64, missing cells as nan; text is read."""
     if getattr(getattr(cells, "dtype", None), "kind", "O") in "biuf":
         return _finite(_plain(cells), name)
+    if (values := truths(cells)) is not None:
+        return values
     values = np.empty(len(cells))
     for k, cell in enumerate(cells):
         plain = _cell(cell)
@@ -221,6 +223,25 @@ def as_numbers(cells: Any, name: str) -> _Numbers:
                 f"column {name!r} has numbers, got {cell!r} in row {k + 1}; correct or empty it."
             ) from None
     return _finite(values, name)
+
+
+def truths(cells: Any) -> _Numbers | None:
+    """1 and 0 where all cells are the text True or False, as programs write bool, or missing; else None.
+
+    Examples:
+        >>> truths(["True", "false", ""]), truths(["True", "1"])
+        (array([ 1.,  0., nan]), None)
+    """
+    known = {"true": 1.0, "false": 0.0}
+    values = np.empty(len(cells))
+    found = False
+    for k, cell in enumerate(cells):
+        word = level(cell)
+        value = math.nan if word is None else known.get(word.casefold())
+        if value is None:
+            return None
+        values[k], found = value, found or word is not None
+    return values if found else None
 
 
 def sortable(value: Value) -> tuple[bool, float, str]:

@@ -255,6 +255,9 @@ def test_an_output_that_cannot_be_written_is_one_sentence(liouville, trained, po
     assert (result.code, result.err) == (2, f"liouville: error: cannot write {tmp_path}/file/x.csv: Not a directory.\n")
     result = liouville("predict", trained[0], points, "--out", tmp_path)
     assert (result.code, result.err) == (2, f"liouville: error: cannot write {tmp_path}: it is a folder.\n")
+    for name in ("x.parquet", "x.CSV.GZ"):
+        result = liouville("predict", trained[0], points, "--out", tmp_path / name)
+        assert result.code == 2 and "--out writes CSV" in result.err and not (tmp_path / name).exists()
 
 
 def test_the_transform_of_an_earlier_run_is_read_from_config_json(liouville, trained, points, tmp_path, before):

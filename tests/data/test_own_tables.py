@@ -213,3 +213,17 @@ def test_rare_categories_are_zeros(written):
     assert len(code.values) == 100 and isinstance(split.preprocessing.columns[0], columns_of.Number)
     x = split.transformed([{"x": 0, "code": "c149"}, {"x": 0, "code": code.values[7]}])
     assert x[0, 1:].sum() == 0 and x[1, 1:].sum() == 1
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("others", [0, 3])
+@pytest.mark.parametrize("notes", ["text {}", "{} times", "none, {} times", "of {}; late", "{},5"])
+def test_what_divides_every_line_alike_separates_the_cells(separator, notes, others):
+    """Blanks, commas or semicolons in the text of every row, which the header has not, do not."""
+    from liouville.data.raw import read_raw
+
+    letters = {name: list("abcdefgh") for name in "uvw"[:others]}
+    table = pandas.DataFrame({"notes": [notes.format(k) for k in range(8)], **letters, "y": list("nm") * 4})
+    for order in (list(table), list(table)[::-1]):
+        raw = read_raw(table[order].to_csv(sep=separator, index=False).encode(), "rows.csv")
+        assert list(raw.names) == order and raw.cells(["notes"])[0] == table.notes.tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,13 @@ def test_files_hold_no_code_and_give_the_same_bits(kind: type, tmp_path: Path) -
     assert (kind.load(copied.save(tmp_path / "copied")).predict(X) == model.predict(X)).all()
 
 
+def test_classes_of_one_row_each_are_learned_with_nothing_held_out() -> None:
+    X, y = np.arange(30.0)[:, None], np.arange(30)
+    with pytest.warns(UserWarning, match="could represent a regression problem"):
+        model = HamiltonianClassifier(**SMALL).fit(X, y)
+    assert model.predict_proba(X).shape == (30, 30) and "validation_loss" not in model.histories_[0].metrics
+
+
 def test_an_ensemble_is_the_mean_of_its_networks() -> None:
     X, y = classes()
     model = HamiltonianClassifier(**SMALL | {"ensemble": 3}).fit(X, y)
@@ -194,9 +202,20 @@ WRONG = [
     (lambda: HamiltonianClassifier().partial_fit(X, Y), "classes must be passed on the first call"),
     (lambda: HamiltonianClassifier(**SMALL).partial_fit(X, Y, classes=["no", "maybe"]), "y has the class 'yes'"),
     (lambda: HamiltonianClassifier(**SMALL).fit(X, Y, sample_weight=-np.ones(60)), "Negative values"),
+    (lambda: HamiltonianClassifier(**SMALL, class_weight={"yes": 1, "no": -1}).fit(X, Y), "class_weight must be"),
+    (
+        lambda: HamiltonianClassifier(**SMALL).partial_fit(X, Y, classes=["no", "yes"]).partial_fit(X, Y, classes="no"),
+        "classes must be those of the first call",
+    ),
+    (lambda: HamiltonianRegressor(**SMALL).fit(X, Y), "y must be numbers .* HamiltonianClassifier"),
+    (lambda: HamiltonianRegressor(**SMALL).fit(X, np.linspace(-1e300, 1e300, 60)), "y has numbers up to 1e.300"),
+    (lambda: HamiltonianRegressor(**SMALL).fit([[1e300], [-1e300]], [0, 1]), "'x0' has numbers up to 1e.300"),
     (lambda: HamiltonianRegressor(loss="mae").fit(X, np.ones(60)), "loss must be one of 'squared_error'"),
     (lambda: HamiltonianRegressor(quantile=0.2).fit(X, np.ones(60)), "belong together"),
-    (lambda: HamiltonianRegressor(loss="quantile", quantile=2).fit(X, np.ones(60)), "between 0 and 1"),
+    (
+        lambda: HamiltonianRegressor(loss="quantile", quantile=2).fit(X, np.ones(60)),
+        "quantile must be a number between 0 and 1",
+    ),
     (lambda: HamiltonianClassifier(**SMALL).fit([[np.inf], [0.0]], [0, 1]), "contains infinity"),
     (lambda: HamiltonianClassifier(**SMALL, categorical_features=["a"]).fit(X, Y), "there is no column 'a'"),
 ]
@@ -219,6 +238,11 @@ def test_a_network_of_its_own_answers_raw_rows_as_the_estimator_does(tmp_path: P
     network = lv.load(tmp_path / "net.safetensors")
     assert network.predict(X) == model.predict(X).tolist()
     assert network.predict(X[["sex", "age", "town"]]) == model.predict(X).tolist()
+
+    columns = X.assign(member=X.age > 40)
+    model = HamiltonianClassifier(**SMALL).fit(columns, y)
+    read = pd.read_csv(io.StringIO(columns.to_csv(index=False)), dtype=str)
+    assert model.to_network().predict(read) == model.predict(columns).tolist()
 
     numbers, targets = np.random.default_rng(0).normal(size=(50, 3)), np.arange(50.0)
     regressor = HamiltonianRegressor(**SMALL).fit(numbers, targets)

@@ -293,6 +293,11 @@ def test_wrong_losses_and_validation_are_refused_in_a_sentence() -> None:
         fit(network(), (X, Y), settings(), loss="huber")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="pose another task"):
         fit(network(), (X, Y), settings(), validation=(X, X))
+    for callbacks in (lv.train.Callback(), ["csv"], [lv.train.CSVLogger]):
+        with pytest.raises(ValueError, match="callback"):
+            fit(network(), (X, Y), settings(), callbacks=callbacks)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"classes from 0 to 2.* real targets are of a floating-point dtype"):
+        fit(network(1), (X, Y), settings())
     with pytest.raises(TypeError, match="gauss_newton takes a Split, got a tuple"):
         lv.train.gauss_newton(network(), (X, Y))  # type: ignore[arg-type]
     for kind, value in ((Huber, {"delta": 0}), (Quantile, {"levels": 1.5}), (Settings, {"steps": 0})):

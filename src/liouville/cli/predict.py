@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 _AT_ONCE = 2000  # samples
+_OTHERS = (".parquet", ".pq", ".feather", ".arrow", ".xlsx", ".xls", ".json", ".npy", ".gz", ".zip")  # no CSV
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last are full-width
 
 
@@ -91,6 +92,10 @@ def predict(
     from liouville.cli.rows import read_rows
     from liouville.runs.place import device_of
 
+    if out is not None and out.casefold().endswith(_OTHERS):
+        raise BadInput(
+            f"--out writes CSV, and {Path(out).suffix} is the ending of another kind of file; give it a name in .csv."
+        )
     torch.set_flush_denormal(True)
     network = _open(run).to(device_of(device))
     facts: Facts | None = getattr(network, "facts", None)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy
 
 from liouville.data.cells import missing, number, numbers, spelling
-from liouville.table import level
+from liouville.table import level, truths
 
 Kind = Literal["numbers", "categories", "empty"]
 _FEW = 20  # levels that any column may have
@@ -159,6 +159,8 @@ def numeric(cells: Sequence[str], name: str, where: Callable[[int], str]) -> Any
     Raises:
         ValueError: a cell is no finite number; its row is named.
     """
+    if (told := truths(cells)) is not None:
+        return told
     fast = numbers(cells)
     known: dict[str, float | None] = {}
     for cell, value in zip(cells, fast, strict=True):
@@ -169,8 +171,8 @@ def numeric(cells: Sequence[str], name: str, where: Callable[[int], str]) -> Any
     wrong = next((k for k, value in enumerate(found) if value is None or math.isinf(value)), None)
     if wrong is not None:
         text = cells[wrong].strip()
-        told = spelling(text)
-        more = f" ({told}; write it like -1234.5)" if told else ""
+        unusual = spelling(text)
+        more = f" ({unusual}; write it like -1234.5)" if unusual else ""
         raise ValueError(f"{where(wrong)}: column {name!r} has numbers, got {text[:60]!r}{more}; correct or empty it.")
     return numpy.array(found, dtype=numpy.float64)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 import torch
 
-from liouville.columns import Columns, Number
+from liouville.columns import Columns
 from liouville.data.cells import number
 from liouville.data.headers import listed
 from liouville.data.kinds import Column, Fault, look, require_usable
@@ -223,16 +223,10 @@ def _fitted(raw: Raw, cells: dict[str, Any]) -> Columns:
         raise ValueError(
             f"{raw.name}: no column besides the target has two different values; there is nothing to learn."
         )
-    with numpy.errstate(over="ignore", invalid="ignore"):
-        rule = Columns.fit(Table.of(varied))
-    for column in rule.columns:
-        if isinstance(column, Number) and not numpy.isfinite([column.offset, column.scale]).all():
-            most = numpy.nanmax(numpy.abs(varied[column.name]))
-            raise ValueError(
-                f"{raw.name}: column {column.name!r} has numbers up to {most:.3g}, whose spread is too large to "
-                "compute; take their logarithm, or another unit."
-            )
-    return rule
+    try:
+        return Columns.fit(Table.of(varied))
+    except ValueError as error:
+        raise ValueError(f"{raw.name}: {error}") from None
 
 
 def _varies(values: Any) -> bool:

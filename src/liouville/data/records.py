@@ -130,7 +130,8 @@ def records(text: bytes, name: str, widths: Collection[int] = ()) -> Records:
                 found.append(_records(text, separator, name, widths))
             except ValueError as error:
                 problem = problem or error
-    best = max((r for r in found if r.width > 1), key=lambda r: r.evidence(widths), default=None)
+    # what divides every line alike, the header too, goes before what stands in the text of the rows only
+    best = max((r for r in found if r.width > 1), key=lambda r: (r.even, r.evidence(widths)), default=None)
     sure = best is not None and best.even and (said or best.separator == "\t" or best.evidence(widths) > 1)
     if not sure and (b" " in text or b"\t" in text):
         try:
@@ -139,7 +140,8 @@ def records(text: bytes, name: str, widths: Collection[int] = ()) -> Records:
             problem = problem or error
         else:
             most = 2 * (blanks.cells == blanks.width).sum() > len(blanks)
-            if blanks.width > 1 and most and (best is None or blanks.evidence(widths) > best.evidence(widths)):
+            worse = best is not None and (best.even > blanks.even or best.evidence(widths) >= blanks.evidence(widths))
+            if blanks.width > 1 and most and not worse:
                 best = blanks
     if best is not None:
         _check_blanks(best, text, name)

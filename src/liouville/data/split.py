@@ -233,6 +233,8 @@ def held_out(
         return order[out:], order[:out]
     order = order.cpu()
     own = classes.cpu()[order].unique(return_inverse=True, return_counts=True)
+    if own[2].max() == 1:
+        raise ValueError("every class has one sample only, so that none can be held out; give validation data.")
     chosen = torch.zeros(samples, dtype=torch.bool)
     for k, share in enumerate(_shares(own[2], out).tolist()):
         chosen[(own[1] == k).nonzero().flatten()[:share]] = True

@@ -218,6 +218,8 @@ class HamiltonianClassifier(ClassifierMixin, HamiltonianEstimator):
         if self.class_weight is None:
             return weight
         own = compute_sample_weight(self.class_weight, y)
+        if not np.all((own >= 0) & np.isfinite(own)):
+            raise ValueError(f"class_weight must be finite numbers >= 0, got {self.class_weight!r}.")
         return own if weight is None else own * weight
 
     def _targets(self, y: _Array, weight: _Array | None, fresh: bool, classes: Any) -> tuple[_Array, _Array | None]:
@@ -231,6 +233,11 @@ class HamiltonianClassifier(ClassifierMixin, HamiltonianEstimator):
             self._kind = "logistic" if len(self.classes_) == 2 else "softmax"
         elif self._kind == "multilabel":
             raise ValueError("y has one class a sample, and the classifier was fitted to several labels a sample.")
+        elif classes is not None and not np.array_equal(self.classes_, np.unique(classes)):
+            raise ValueError(
+                f"classes must be those of the first call to partial_fit, {self.classes_.tolist()}, got "
+                f"{np.unique(classes).tolist()}; leave them out, or fit anew."
+            )
         known = np.isin(y, self.classes_)
         if not known.all():
             unknown = str(y[~known][0])

@@ -120,7 +120,8 @@ def trained(
     """
     network = network or built(recipe, rows.x.shape[1], outputs, seed)
     held, left = None, rows
-    if 0 < round(recipe.validation_fraction * len(rows.x)) < len(rows.x):
+    possible = rows.strata is None or len(rows.strata.unique()) < len(rows.x)  # a class of one row keeps it
+    if possible and 0 < round(recipe.validation_fraction * len(rows.x)) < len(rows.x):
         generator = torch.Generator().manual_seed(seed)
         kept, out = held_out(len(rows.x), recipe.validation_fraction, generator, rows.strata)
         held, left = rows.part(out), rows.part(kept)

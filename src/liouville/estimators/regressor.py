@@ -134,6 +134,8 @@ class HamiltonianRegressor(RegressorMixin, HamiltonianEstimator):
                 f"loss='quantile' and quantile= belong together, got loss={self.loss!r}, quantile={self.quantile!r}."
             )
         if self.quantile is not None:
+            if not isinstance(self.quantile, int | float) or not 0 < self.quantile < 1:
+                raise ValueError(f"quantile must be a number between 0 and 1, got {self.quantile!r}.")
             return Quantile((self.quantile,))
         if self.loss == "absolute_error":
             return Quantile((0.5,))
@@ -149,7 +151,11 @@ class HamiltonianRegressor(RegressorMixin, HamiltonianEstimator):
         }
 
     def _checked_targets(self, y: Any) -> _Array:
-        y = checked(y).astype(np.float64)
+        y = checked(y)
+        try:
+            y = y.astype(np.float64)
+        except ValueError as error:
+            raise ValueError(f"y must be numbers ({error}); classes are for HamiltonianClassifier.") from None
         if y.ndim > 2 or 0 in y.shape[1:]:
             raise ValueError(f"y must be (rows,) or (rows, targets), got the shape {y.shape}.")
         if y.ndim == 2 and y.shape[1] > 1 and isinstance(self._loss(), Quantile):
@@ -167,7 +173,13 @@ class HamiltonianRegressor(RegressorMixin, HamiltonianEstimator):
     def _learn_targets(self, y: _Array, weight: _Array | None) -> None:
         columns = y[:, None] if y.ndim == 1 else y
         self._target_offset = np.average(columns, axis=0, weights=weight)
-        spread = np.sqrt(np.average((columns - self._target_offset) ** 2, axis=0, weights=weight))
+        with np.errstate(over="ignore", invalid="ignore"):
+            spread = np.sqrt(np.average((columns - self._target_offset) ** 2, axis=0, weights=weight))
+        if not np.isfinite(spread).all():
+            raise ValueError(
+                f"y has numbers up to {np.abs(columns).max():.3g}, whose spread is too large to compute; take their "
+                "logarithm, or another unit."
+            )
         tiny = 10 * np.finfo(np.float64).eps * np.abs(self._target_offset)
         self._target_scale = np.where(spread > tiny, spread, 1.0)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["Callback"]
+__all__ = ["Callback", "require_callbacks"]
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -55,3 +56,20 @@ class Callback:
 
 
 methods_renamed(Callback, **_FORMER)
+
+
+def require_callbacks(callbacks: Any) -> None:
+    """See before the first step that callbacks can be told.
+
+    Raises:
+        ValueError: they are no list, or one of them is no `Callback`.
+    """
+    if isinstance(callbacks, Callback) or not isinstance(callbacks, Sequence):
+        raise ValueError(f"callbacks must be a list of them, got {type(callbacks).__name__}; write callbacks=[...].")
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            shown = f"the class {callback.__name__}" if isinstance(callback, type) else repr(callback)[:60]
+            raise ValueError(
+                f"a callback must be an object of a subclass of liouville.train.Callback, such as CSVLogger(FILE), "
+                f"got {shown}."
+            )

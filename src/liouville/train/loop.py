@@ -24,7 +24,7 @@ from liouville.task import Task
 from liouville.train.alternate import train_head
 from liouville.train.augment import augmented
 from liouville.train.average import mover
-from liouville.train.callback import Callback
+from liouville.train.callback import Callback, require_callbacks
 from liouville.train.capture import CapturedStep, require_capturable
 from liouville.train.checkpoints import Checkpoint, Keeper, State, belongings, optimizer_state, restore_optimizer
 from liouville.train.clock import Clock
@@ -105,6 +105,7 @@ def fit(
     if not isinstance(settings, Settings):
         raise ValueError(f"fit takes Settings, got {type(settings).__name__}; GaussNewton is for train.gauss_newton.")
     require_trainable(network)
+    require_callbacks(callbacks)
     device = next(network.parameters()).device
     if isinstance(checkpoint, Keeper):
         keeper = checkpoint

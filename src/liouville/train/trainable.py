@@ -106,9 +106,10 @@ def require_labels(y: Tensor, task: Task, name: str) -> None:
     low, high = (int(bound) for bound in y.aminmax())
     if low < 0 or high >= classes:
         what = "labels" if task.kind == "multilabel" else "classes"
+        real = "; real targets are of a floating-point dtype (y.float())" if task.kind == "logistic" else ""
         raise ValueError(
             f"{name} has {what} from {low} to {high}, and the network is for 0 to {classes - 1}; renumber them, or "
-            "build it with more classes."
+            f"build it with more classes{real}."
         )
 
 
