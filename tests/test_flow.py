@@ -268,8 +268,10 @@ def test_a_second_order_field_takes_splitting_schemes_and_its_half_step_start_sy
         return
     assert (scheme, name) not in samples.PAIRS
     message = 'start="rest"' if isinstance(samples.SCHEMES[scheme], lv.SplittingScheme) else "SymplecticEuler, Verlet"
-    if scheme.startswith("Implicit") and name.endswith("images"):
+    if scheme.startswith(("Implicit", "Discrete")) and name.endswith("images"):
         message = "needs vectors"
+    elif scheme == "DiscreteGradient":
+        message = "needs the mean of the velocity between two states"
     elif scheme == "ImplicitSymplecticEuler":
         message = "needs a HamiltonianField"
     with pytest.raises(ValueError, match=message):

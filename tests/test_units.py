@@ -44,7 +44,10 @@ def test_time_is_a_unit_for_every_activation(activation):
 
 def test_every_field_of_one_linear_map_states_its_degrees_but_for_diffusion_and_modules():
     silent = {name for name in samples.FIELDS if degrees_of(samples.field(name)) is None}
-    assert silent == {n for n in samples.FIELDS if "shear" in n or "gamma" in n or n == "antisymmetric-images"}
+    in_other_units = {f"port-hamiltonian-{part}" for part in ("quadratic", "inputs", "lossless")}  # beside K
+    assert silent == in_other_units | {"antisymmetric-gated", "antisymmetric-images"} | {
+        n for n in samples.FIELDS if "shear" in n or "gamma" in n
+    }
 
 
 @pytest.mark.parametrize("wrong", [Degrees(("K_p", "K_q"), 1), Degrees(("K_p", "K_q"), 2, 2), Degrees(("K_p",), 2)])
