@@ -196,6 +196,14 @@ def test_a_stream_goes_on_where_the_epoch_before_ended() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Settings")
+def test_a_batch_without_a_score_leaves_that_of_the_epoch_a_number() -> None:
+    """One target has no r2, and no weight no accuracy; the other batches of the epoch have."""
+    x, y = data(61)
+    alone = fit(network(1), (x, x[:, 0]), settings(batch_size=20, validation=0.0))
+    unweighted = fit(network(), [(x, y, torch.ones(61)), (x, y, torch.zeros(61))], settings())
+    assert all(math.isfinite(epoch.score) for epoch in alone.epochs + unweighted.epochs)
+
+
 def test_a_validation_loader_chooses_and_none_keeps_the_last_weights() -> None:
     x, y = data()
     loader = DataLoader(Mapped(x, y), batch_size=20, shuffle=True)

@@ -182,7 +182,7 @@ class _Run:
         self.at = "the start"
         self.epoch, self.taken, self.lr = 1, 0, settings.lr  # the epoch under way, its steps done, its first rate
         self.order = self.generator.get_state()  # of the stream, before that epoch drew the order of its samples
-        self.sums = [0.0] * 5  # over its samples: loss, penalty, score, gradient norm, 1
+        self.sums = [0.0] * 6  # over its samples: loss, penalty, score, gradient norm, 1; 1 of those with a score
         self.clock = Clock()
         self.best_loss, self.best = math.inf, copy.deepcopy(network.state_dict())
 
@@ -266,7 +266,7 @@ class _Run:
 
     def _next_epoch(self) -> None:
         self.epoch, self.taken = self.epoch + 1, 0
-        self.order, self.sums = self.generator.get_state(), [0.0] * 5
+        self.order, self.sums = self.generator.get_state(), [0.0] * 6
         self.clock.next_epoch()
 
     def _finish(self) -> History:
@@ -319,10 +319,12 @@ class _Run:
         samples = int(self.sums[4])
         if not samples:
             raise ValueError(f"{self.data.name} gives no batch in epoch {epoch}; it must give them anew each time.")
-        loss, penalty, score, norm = (total / samples for total in self.sums[:4])
+        loss, penalty, _, norm = (total / samples for total in self.sums[:4])
+        score = self.sums[2] / self.sums[5] if self.sums[5] else math.nan
         held: dict[str, float] = {}
-        # without a validation part, the last batch stands guard
-        after = self._evaluate(self.average or self.network, self.validation or Samples(*batch))
+        # without a validation part, the last batch stands guard, whatever its samples weigh
+        guard = batch if batch.weight is None or batch.weight.any() else batch._replace(weight=None)
+        after = self._evaluate(self.average or self.network, self.validation or Samples(*guard))
         self._require_sound(after["loss"], batch.x, self.at)
         work = 2 * self.layers * samples
         if self.validation:
@@ -413,8 +415,11 @@ class _Run:
         self._note(numbers, samples, step)
 
     def _note(self, numbers: Sequence[float], samples: int, step: str) -> None:
-        self.sums = [total + number * samples for total, number in zip(self.sums, (*numbers, 1.0), strict=True)]
-        self.loss = numbers[0]
+        loss, penalty, score, norm = numbers
+        scored = math.isfinite(score)  # a batch of equal targets has no r2, and one of no weight no accuracy
+        parts = (loss, penalty, score if scored else 0.0, norm, 1.0, float(scored))
+        self.sums = [total + part * samples for total, part in zip(self.sums, parts, strict=True)]
+        self.loss = loss
 
     def _evaluate(self, network: nn.Module, source: Source, prefix: str = "") -> dict[str, float]:
         """Figures of a whole part, without label smoothing; ``seen`` says of how many samples."""
