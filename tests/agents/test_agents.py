@@ -233,6 +233,14 @@ def test_other_engines_run_agents_too(engine):
     require_equal(of, [scores.detach()], [gradients])
 
 
+def test_second_derivatives_of_messages_raise():
+    network = network_of(lv.zoo.h2(8, 2, 1.0, operator=lv.Graph(RING))).double()
+    local, x = spread(network, Simulation(adjacency(RING))), torch.ones(3, 2).double().requires_grad_()
+    (grad,) = torch.autograd.grad(local(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.autograd.grad(grad.sum(), x)
+
+
 def network_of(flow, head=None, lift=None):
     n = flow.field.features
     return lv.Network(lift or lv.Lift(n, 2), flow, head or nn.Linear(n, 1))

@@ -196,6 +196,7 @@ def test_wrong_failures_are_refused_in_a_sentence():
         ({"loss": 0.7, "late": 0.7}, "at most 1"),
         ({"late": float("nan")}, "probabilities"),
         ({"delay": 0}, "delay"),
+        ({"seed": 1.5}, "seed"),
         ({"outages": [(1, 3, 2)]}, "first <= last"),
     ):
         with pytest.raises(ValueError, match=why):

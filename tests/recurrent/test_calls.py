@@ -33,6 +33,23 @@ def _hx(more, *batch):
     return randn(more.get("num_layers", 1) * (1 + more.get("bidirectional", False)), *batch, H, seed=2)
 
 
+@pytest.mark.parametrize("padding", [float("nan"), float("inf")])
+@pytest.mark.parametrize("more", ARGUMENTS)
+def test_padding_may_be_anything(more, padding):
+    """A step of length 0 changes nothing, also where its input is no number; nor does a gradient."""
+    ours, x = _both(more)[0], _input(more).contiguous()
+    rows = x.transpose(0, 1) if more.get("batch_first") else x
+    expected = ours.final(x, lengths=LENGTHS)
+    steps = torch.arange(T)[:, None] < torch.tensor(LENGTHS)
+    rows[~steps] = padding
+    tau = (steps.mT if more.get("batch_first") else steps).double()
+    x.requires_grad_()
+    for call in ({"lengths": LENGTHS}, {"steps": tau}):
+        state = ours.final(x, **call)
+        assert torch.equal(state, expected)
+        assert all(g.isfinite().all() for g in torch.autograd.grad(state.sum(), [x, *ours.parameters()]))
+
+
 @pytest.mark.parametrize("more", ARGUMENTS)
 @pytest.mark.parametrize("given", [False, True])
 def test_batched_and_unbatched_calls_answer_in_the_shapes_of_gru(more, given):

@@ -54,7 +54,7 @@ class Failures:
 
     Raises:
         ValueError: a probability outside [0, 1], or both together above 1; a delay below 1; an outage that ends before
-            it begins.
+            it begins; a seed that is no whole number.
 
     Examples:
         >>> Failures(loss=0.1, late=0.2, outages=[(3, 2, 5)]).delay
@@ -75,6 +75,8 @@ class Failures:
             )
         if not isinstance(self.delay, Integral) or self.delay < 1:
             raise ValueError(f"delay must be a whole number of at least 1, got {self.delay!r}.")
+        if not isinstance(self.seed, Integral):
+            raise ValueError(f"seed must be a whole number, got {self.seed!r}.")
         object.__setattr__(self, "outages", tuple(tuple(outage) for outage in self.outages))
         for outage in self.outages:
             if len(outage) != 3 or not 0 <= outage[1] <= outage[2]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 __all__ = ["Share", "Update"]
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from liouville.activations import Activation
 from liouville.agents.exchange import Exchange, Pair, Route, Stamp
 from liouville.agents.patterns import Protocol, product
+from liouville.derivatives import differentiable_once
 from liouville.operators import Graph
 
 
@@ -109,23 +111,33 @@ class _Distributed(torch.autograd.Function):
         gathered = update.gather(stamp, s)
         K, b = list(weights[::2]), weights[1::2]
         z = [torch.addmm(b_i, x, K_i.mT) for x, K_i, b_i in zip(gathered, K, b, strict=True)]
-        ctx.update, ctx.layer, ctx.nodes = update, layer, len(K)
-        ctx.save_for_backward(*gathered, *z, *K)
+        ctx.update, ctx.layer, ctx.nodes, ctx.inputs = update, layer, len(K), 1 + len(weights)
+        ctx.save_for_backward(s, *weights, *gathered, *z, *K)
         return update.collect(stamp._replace(round=stamp.round + 1), [update.activation(x) for x in z], K, s)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
-        update, saved, n = ctx.update, ctx.saved_tensors, ctx.nodes
-        gathered, z, K = saved[:n], saved[n : 2 * n], list(saved[2 * n :])
-        stamp = Stamp(ctx.layer, "backward", update.round)
+        inputs, saved, n = ctx.saved_tensors[: ctx.inputs], ctx.saved_tensors[ctx.inputs :], ctx.nodes
+        gathered, z, K = saved[:n], saved[n : 2 * n], saved[2 * n :]
+        with torch.no_grad():
+            found = _Distributed.gradients(ctx.update, ctx.layer, v, gathered, z, list(K))
+        return None, None, *differentiable_once(found, (v, *inputs), _ONCE)
+
+    @staticmethod
+    def gradients(
+        update: Update, layer: int, v: Tensor, gathered: Sequence[Tensor], z: Sequence[Tensor], K: list[Tensor]
+    ) -> list[Tensor]:
+        """Of s, and of every node's K and b."""
+        stamp = Stamp(layer, "backward", update.round)
         costates = update.gather(stamp, v.contiguous())
         slopes = [update.activation.derivative(x) * (u @ K_i.mT) for x, u, K_i in zip(z, costates, K, strict=True)]
-        costate = update.collect(stamp._replace(round=stamp.round + 1), slopes, K, v)
-        gradients: list[Tensor] = []
+        gradients = [update.collect(stamp._replace(round=stamp.round + 1), slopes, K, v)]
         for s, x, u, w in zip(gathered, z, costates, slopes, strict=True):
             gradients += [update.activation(x).mT @ u + w.mT @ s, w.sum(0)]
-        return (None, None, costate, *gradients)
+        return gradients
+
+
+_ONCE = "layers whose nodes send messages have no second derivatives; use the network itself, agents.central()."
 
 
 def _share(node: int, R: Tensor, sources: Tensor, rows: Tensor, columns: Tensor, replicated: bool) -> Share:

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from liouville.backprop import drift
 from liouville.backprop.arithmetic import Part
-from liouville.backprop.contract import differentiable_once, kind_of, require_plain_autograd, watched
+from liouville.backprop.contract import NO_SECOND, kind_of, require_plain_autograd, watched
 from liouville.backprop.layers import Sums
 from liouville.backprop.passes import Kept, Run
+from liouville.derivatives import differentiable_once
 from liouville.fields.blocks import Row, Rows
 from liouville.schemes.base import State
 
@@ -139,7 +140,7 @@ class _Layer(torch.autograd.Function):
         moved = [g.detach().clone() if twice else g for g in costate]
         sums = walk.back(j, moved, row, list(saved[:left]), list(saved[left:behind]))
         found = [*moved, *(g if n else None for g, n in zip(sums, needed, strict=True))]
-        return None, None, None, *(None,) * behind, *differentiable_once(found, (*costate, *saved[behind:]))
+        return None, None, None, *(None,) * behind, *differentiable_once(found, (*costate, *saved[behind:]), NO_SECOND)
 
 
 class _End(torch.autograd.Function):
@@ -159,7 +160,7 @@ class _End(torch.autograd.Function):
             parts = run.parts(ctx.saved_tensors, ctx.number)
             moved = [torch.empty_like(x).copy_(g) for x, g in zip(run.layers.leave(parts), costate, strict=True)]
             ctx.walk.begin(parts, run.precision(moved))
-        return None, None, *(None,) * ctx.size, *differentiable_once(moved, costate)
+        return None, None, *(None,) * ctx.size, *differentiable_once(moved, costate, NO_SECOND)
 
 
 def _tokens(like: Sequence[Tensor]) -> State:

@@ -7,11 +7,11 @@ does not come through ``theta()``, would silently give a wrong gradient; each ch
 from __future__ import annotations
 
 __all__ = [
+    "NO_SECOND",
     "STORED",
     "Advice",
     "advice",
     "autocast_now",
-    "differentiable_once",
     "impure",
     "is_autocast",
     "is_declared",
@@ -42,6 +42,7 @@ from liouville.fields.stochastic import original
 
 _any_autocast = torch._C._is_any_autocast_enabled
 STORED = "use flow.with_backprop(lv.Stored()), the plain loop, for it"
+NO_SECOND = f"Reversible, and Auto where it chose it, have no second derivatives; {STORED}."
 
 
 def is_plain_autograd(tensors: Sequence[Tensor]) -> bool:
@@ -194,28 +195,6 @@ def rewind(to: Sequence[Tensor], device: torch.device) -> None:
     torch.set_rng_state(to[0])
     if len(to) > 1:
         torch.cuda.set_rng_state(to[1], device)
-
-
-def differentiable_once(gradients: Sequence[Tensor | None], of: Sequence[Tensor]) -> Sequence[Tensor | None]:
-    """The gradients; where autograd records operations on them, their own gradient is an error.
-
-    They depend on ``of``: autograd going from a gradient towards any of these meets the error.
-    """
-    if not torch.is_grad_enabled():
-        return gradients
-    found = [g for g in gradients if g is not None]
-    passed = iter(_Once.apply(len(found), *found, *of))
-    return [None if g is None else next(passed) for g in gradients]
-
-
-class _Once(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, number: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(g.view_as(g) for g in tensors[:number])
-
-    @staticmethod
-    def backward(ctx: Any, *_: Tensor) -> None:
-        raise RuntimeError(f"Reversible, and Auto where it chose it, have no second derivatives; {STORED}.")
 
 
 def operations(result: Tensor) -> list[str]:

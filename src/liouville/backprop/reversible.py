@@ -19,10 +19,11 @@ from torch import Tensor
 from liouville.backprop.arithmetic import Compensated, Floating, Grid
 from liouville.backprop.base import Backprop, require_depth
 from liouville.backprop.chain import chained
-from liouville.backprop.contract import autocast_now, differentiable_once, require_plain_autograd, watched
+from liouville.backprop.contract import NO_SECOND, autocast_now, require_plain_autograd, watched
 from liouville.backprop.gate import observed, require_recomputable
 from liouville.backprop.layers import Inverses, Layers, Shears
 from liouville.backprop.passes import Run
+from liouville.derivatives import differentiable_once
 from liouville.fields.base import Theta, VectorField
 from liouville.fields.blocks import Rows
 from liouville.schemes import named
@@ -164,4 +165,4 @@ class _Inverted(torch.autograd.Function):
         with torch.no_grad(), ctx.run.shield():
             first, weights = ctx.run.backward(kept, costate[:parts], theta, needed[parts:], *costate[parts:])
             first = [g.to(dtype) if n else None for g, dtype, n in zip(first, ctx.dtypes, needed, strict=False)]
-        return None, None, *differentiable_once([*first, *weights], (*costate, *theta, *final))
+        return None, None, *differentiable_once([*first, *weights], (*costate, *theta, *final), NO_SECOND)

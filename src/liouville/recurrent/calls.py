@@ -93,6 +93,7 @@ def taken(input: Tensor | PackedSequence, batch_first: bool, lengths: Lengths, s
     tau = _durations(steps, u, batch_first, batched)
     if lengths is not None:
         tau = _ended(tau, _counted(lengths, u), u)
+    u = u if tau is None else u.where(tau != 0, 0.0)  # padding may be NaN or infinite, and 0 times that is no number
     return Call(u, tau, batched, batch_first)
 
 

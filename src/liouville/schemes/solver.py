@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
-from torch.autograd.function import once_differentiable
 from torch.func import jvp, vmap
 
 from liouville.compilers import advanced, is_recorded
+from liouville.derivatives import differentiable_once
 from liouville.fields.base import Theta, VectorField
 from liouville.precision import in_working_precision, solve
 from liouville.schemes.base import Scheme, State
@@ -205,11 +205,14 @@ class _LinearSolve(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, residual: Tensor) -> Tensor:
-        ctx.save_for_backward(matrix)
+        ctx.save_for_backward(matrix, residual)
         return solve(matrix, residual.unsqueeze(-1)).squeeze(-1)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-        (matrix,) = ctx.saved_tensors
-        return None, solve(matrix.mT, grad.unsqueeze(-1)).squeeze(-1)
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None]:
+        matrix, residual = ctx.saved_tensors
+        found = solve(matrix.mT, grad.unsqueeze(-1)).squeeze(-1)
+        return None, differentiable_once([found], [residual], _ONCE)[0]
+
+
+_ONCE = "a layer of an implicit scheme has no second derivatives; take an explicit scheme for them."
