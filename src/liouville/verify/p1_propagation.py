@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from liouville import zoo
+from liouville.backprop import Stored
 from liouville.fields import AntisymmetricField, Normal, PairField, ResidualField, SemidefiniteField
 from liouville.flow import Flow
 from liouville.schemes import RK4, ForwardEuler
@@ -33,7 +34,7 @@ from liouville.zoo.examples import EXAMPLE_1_INPUTS, example_1
 
 @statement("p1-residual", "P1 (2.1)", "the residual network is y + h sigma(K y + b), b a number")
 def _residual() -> Number:
-    flow = zoo.resnet(4, 3, 0.6, scalar_bias=True, init=Normal(0.7), generator=generator())
+    flow = zoo.resnet(4, 3, 0.6, scalar_bias=True, init=Normal(0.7), generator=generator(), backprop=Stored())
     y = torch.randn(5, 4, generator=generator(1))
     by_hand = y
     for K, b in zip(*flow.field.theta(), strict=True):
@@ -181,7 +182,7 @@ def _well_posed() -> tuple[Number, ...]:
 
 @statement("p1-4.12", "P1 (4.12)", "the antisymmetric network is y + h sigma(1/2 (K - K^T - gamma I) y + b)")
 def _antisymmetric() -> Number:
-    flow = zoo.antisymmetric(4, 3, 0.6, gamma=0.3, init=Normal(0.7), generator=generator())
+    flow = zoo.antisymmetric(4, 3, 0.6, gamma=0.3, init=Normal(0.7), generator=generator(), backprop=Stored())
     y = torch.randn(5, 4, generator=generator(1))
     by_hand = y
     for K, b in zip(flow.field.get_parameter("W"), flow.field.get_parameter("b"), strict=True):

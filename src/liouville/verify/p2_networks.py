@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from liouville import zoo
-from liouville.backprop import layer
+from liouville.backprop import Stored, layer
 from liouville.fields import HamiltonianField, Normal, VectorField
 from liouville.flow import Flow
 from liouville.schemes import ForwardEuler
@@ -58,7 +58,7 @@ def _inputs() -> Tensor:
 
 @statement("p2-h1", "P2, H1-DNN; P3 (11)", "H1 is y + h J K^T sigma(K y + b), J constant")
 def _h1() -> Number:
-    flow = zoo.h1(_n, _N, _N * _h, J="full", init=Normal(0.7), generator=generator())
+    flow = zoo.h1(_n, _N, _N * _h, J="full", init=Normal(0.7), generator=generator(), backprop=Stored())
     by_hand, J = _inputs(), torch.ones(_n, _n).triu(1) - torch.ones(_n, _n).tril(-1)
     for K, b in zip(*flow.field.theta(), strict=True):
         by_hand = by_hand + _h * torch.tanh(by_hand @ K.T + b) @ K @ J.T
@@ -72,7 +72,7 @@ def _h1() -> Number:
 )
 def _h2() -> Number:
     X = torch.randn(2, 2, generator=generator(2))
-    flow = zoo.h2(_n, _N, _N * _h, X=X, init=Normal(0.7), generator=generator())
+    flow = zoo.h2(_n, _N, _N * _h, X=X, init=Normal(0.7), generator=generator(), backprop=Stored())
     w, zero = flow.field.theta(), torch.zeros(_N, 2, 2)
     K, b = _blocks(w.K_p, zero, zero, w.K_q), torch.cat((w.b_p, w.b_q), -1)
     field = _general(K, b, _blocks(zero[0], -X.mT, X, zero[0]))
@@ -81,7 +81,7 @@ def _h2() -> Number:
 
 @statement("p2-ms1", "P3 MS1, embedding; P2", "MS1 is J K^T sigma(K y + b) with K = [0, K0; -K0^T, 0] and J K^T = I")
 def _ms1() -> Number:
-    flow = zoo.ms1(_n, _N, _N * _h, init=Normal(0.7), generator=generator())
+    flow = zoo.ms1(_n, _N, _N * _h, init=Normal(0.7), generator=generator(), backprop=Stored())
     w, zero = flow.field.theta(), torch.zeros(_N, 2, 2)
     K = _blocks(zero, -w.K.mT, w.K, zero)  # in the order (z, y)
     field = _general(K, torch.cat((-w.c, w.b), -1), torch.linalg.inv(K.mT))
@@ -90,7 +90,7 @@ def _ms1() -> Number:
 
 @statement("p2-ms2", "P3 MS2, embedding; P2", "MS2 is J K^T sigma(K y + b) with K = -K^T and J K^T = I")
 def _ms2() -> Number:
-    flow = zoo.ms2(_n, _N, _N * _h, init=Normal(0.7), generator=generator())
+    flow = zoo.ms2(_n, _N, _N * _h, init=Normal(0.7), generator=generator(), backprop=Stored())
     K, b = flow.field.theta()
     field = _general(K, b, torch.linalg.inv(K.mT).detach())
     other = Flow(field, ForwardEuler(), _N * _h)
@@ -101,7 +101,7 @@ def _ms2() -> Number:
     "p2-ms3", "P3 MS3, embedding; P2", "MS3 is J K^T sigma(K y + b) with K = [0, K1; K2, 0] and J = [0, I; -I, 0]"
 )
 def _ms3() -> Number:
-    flow = zoo.ms3(_n, _N, _N * _h, init=Normal(0.7), generator=generator())
+    flow = zoo.ms3(_n, _N, _N * _h, init=Normal(0.7), generator=generator(), backprop=Stored())
     w, zero, eye = flow.field.theta(), torch.zeros(_N, 2, 2), torch.eye(2)
     K = _blocks(zero, w.K_q, w.K_p, zero)
     field = _general(K, torch.cat((w.b_q, w.b_p), -1), _blocks(zero[0], eye, -eye, zero[0]))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from liouville import zoo
 from liouville.analysis import backward_sensitivity
-from liouville.backprop import layer
+from liouville.backprop import Stored, layer
 from liouville.fields import HamiltonianField, Normal
 from liouville.flow import Flow
 from liouville.schemes import RK4
@@ -75,7 +75,7 @@ def _jacobian() -> Number:
 
 @statement("p3-5", "P3 (5)", "dL/dtheta_j = (dy_{j+1}/dtheta_j) (dy_N/dy_{j+1}) dL/dy_N")
 def _chain() -> Number:
-    flow = zoo.h1(4, 6, 1.2, init=Normal(0.7), generator=generator())
+    flow = zoo.h1(4, 6, 1.2, init=Normal(0.7), generator=generator(), backprop=Stored())
     y = torch.randn(1, 4, generator=generator(1))
     (b_gradient,) = torch.autograd.grad(flow(y).cos().sum(), flow.field.get_parameter("b"))
     J = flow.field.get_buffer("J")
@@ -95,7 +95,7 @@ def _chain() -> Number:
 
 @statement("p3-14", "P3 (14)", "the product of dy_{l+1}/dy_l over l = j + 1 ... N - 1 is dy_N/dy_{j+1}")
 def _product() -> Number:
-    flow = zoo.h1(4, 6, 1.2, init=Normal(0.7), generator=generator())
+    flow = zoo.h1(4, 6, 1.2, init=Normal(0.7), generator=generator(), backprop=Stored())
     y = torch.randn(4, generator=generator(1))
     states = flow.trajectory(y[None]).detach()[:, 0]
     product = torch.eye(4)
