@@ -115,6 +115,13 @@ def test_a_wrong_file_is_one_sentence(liouville, file, text, sentence):
     assert result.code == 2 and result.err.count("\n") == 1 and sentence in result.err, result.err
 
 
+def test_a_long_file_is_refused_before_it_is_parsed(liouville, file):
+    file.write_text("layers: " + "[" * 10_000_000)
+    result = liouville("train", "--config", file)
+    assert result.code == 2 and "10,000,008 bytes; settings have at most 100,000" in result.err, result.err
+    assert result.err.count("\n") == 1
+
+
 def test_wrong_words_are_one_sentence(liouville, trained, tmp_path, file):
     file.write_bytes(b"lr: \xff")
     for words, sentence in (

@@ -13,6 +13,7 @@ from liouville.version import __version__
 if TYPE_CHECKING:
     from liouville.runs import Plan
 
+_MOST = 100_000  # bytes of a YAML file; --print-config writes some 2,000, and 10 MB would take minutes to parse
 _HEAD = f"""\
 # Every setting of a training, by liouville {__version__}. `liouville train --config FILE` starts from it: leave out
 # what may be as the data set's recipe has it. Options on the command line replace what stands here.
@@ -78,6 +79,8 @@ def _parser() -> Any:
 
 
 def _yaml(content: bytes, file: str) -> Any:
+    if len(content) > _MOST:
+        raise BadInput(f"{file} has {len(content):,} bytes; settings have at most {_MOST:,}. Give a file of settings.")
     yaml = _parser()
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
