@@ -288,3 +288,8 @@ def test_resume_names_a_table_that_is_moved_or_changed(run, liouville, tmp_path)
 def answers(result):
     assert result.code == 0, result.err
     return pandas.read_csv(io.StringIO(result.out), dtype=str, keep_default_na=False).to_dict("records")
+
+
+def test_several_targets_are_refused_and_do_not_become_inputs(fit):
+    result = fit(table(), "--target", "x")
+    assert result.code == 2 and "--target names 2 columns (y, x), and train predicts one" in result.err

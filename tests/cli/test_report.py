@@ -88,9 +88,12 @@ def test_a_table_is_shown_where_it_is_named(liouville, tmp_path, monkeypatch):
     options = ("--layers", 2, "--epochs", 1, "--no-figures", "--quiet", "--out", "run")
     assert liouville("train", "--data", "my.csv", "--target", "y", *options).code == 0
     assert "Confusion matrix" in words(tmp_path / "run" / "report.html")
-    result = liouville("report", "run")
+    result = liouville("report", "run", "--out", "without.html")
     assert result.code == 0 and "--data FILE shows its table" in result.err
-    assert "the data were not read" in words(tmp_path / "run" / "report.html")
+    assert "the data were not read" in words(tmp_path / "without.html")
+    result = liouville("report", "run")  # which would replace a report with the table by one without
+    assert result.code == 0 and "stays as it is" in result.err
+    assert "Confusion matrix" in words(tmp_path / "run" / "report.html")
     assert liouville("report", "run", "--data", "my.csv").err == ""
     assert "Confusion matrix" in words(tmp_path / "run" / "report.html")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["HOW", "Words", "described", "note", "table_of", "table_options"]
+__all__ = ["HOW", "Words", "described", "note", "one_target", "table_of", "table_options"]
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +18,20 @@ if TYPE_CHECKING:
 
 HOW = "A table of your own is --data FILE.csv --target COLUMN."
 _OPTIONS = ("test_fraction", "seed")
+
+
+def one_target(names: tuple[str, ...]) -> str | None:
+    """The column to predict, if one was named.
+
+    Raises:
+        BadInput: several were, of which the others would be taken for inputs.
+    """
+    if len(names) > 1:
+        raise BadInput(
+            f"--target names {len(names)} columns ({', '.join(names)}), and train predicts one: name it, and leave the "
+            "others out of the inputs with --id."
+        )
+    return names[0] if names else None
 
 
 class Words(NamedTuple):

@@ -64,7 +64,10 @@ def report(runs: Sequence[str], out: Path | None, data: str | None, data_options
     target = (
         out or (opened_runs[0].path or Path()) / "report.html" if len(opened_runs) == 1 else out or Path("report.html")
     )
-    written(opened_runs, splits, target)
+    if out is None and len(runs) == 1 and splits[0] is None and target.exists():
+        click.echo(f"liouville: note: {target} stays as it is; --out FILE writes one without the data.", err=True)
+    else:
+        written(opened_runs, splits, target)
     say(str(target))
     if show:
         opened(target)

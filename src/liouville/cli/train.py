@@ -22,7 +22,7 @@ from liouville.cli.exits import BadInput, Failed, Interrupted
 from liouville.cli.help import Command, section
 from liouville.cli.options import INTEGERS
 from liouville.cli.output import say
-from liouville.cli.own import Words, note
+from liouville.cli.own import Words, note, one_target
 from liouville.cli.planning import numbers, of_one_network, plan_of
 from liouville.cli.report import opened
 from liouville.environment import is_first, require_environment, several
@@ -67,7 +67,7 @@ _EXAMPLES = (
     ("liouville train --print-config > my.yaml", "every setting in a file, for --config my.yaml"),
 )
 _COMMON = (
-    *("data", "target", "config", "resume", "model", "layers", "features", "T"),
+    *("data", "targets", "config", "resume", "model", "layers", "features", "T"),
     *("epochs", "lr", "batch_size", "engine", "device", "seed", "out", "quiet"),
 )
 
@@ -87,7 +87,11 @@ _COMMON = (
     **names_of(completion.data, files=True),
 )
 @_data(
-    "--target", metavar="COLUMN", help="Predict this column of your table: numbers, or text, which stands for classes."
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="COLUMN",
+    help="Predict this column of your table: numbers, or text, which stands for classes.",
 )
 @_data("--id", "ids", metavar="COLUMN", multiple=True, help="Leave a column of your table out; may be given again.")
 @_data(
@@ -200,7 +204,7 @@ _COMMON = (
 @_output("--open", "show", is_flag=True, help="Show the report in a browser at the end.")
 def train(
     data: str | None,
-    target: str | None,
+    targets: tuple[str, ...],
     ids: tuple[str, ...],
     categories: tuple[str, ...],
     header: str | None,
@@ -260,7 +264,7 @@ def train(
     folder = Path(out) if out is not None else None if before is None else before.path
     if folder is not None and before is None and is_first() and not print_config:
         require_free(folder, force)
-    words, given = Words(data, target, ids, categories, header, data_options), changes | numbers(solver)
+    words, given = Words(data, one_target(targets), ids, categories, header, data_options), changes | numbers(solver)
     plan = plan_of(words, preset, like if resume is None else resume, config, given)
     if print_config:
         say(written(plan))
