@@ -45,6 +45,7 @@ def full_precision(step: Step) -> Step:
 
 
 def require_dense(scheme: Scheme, field: VectorField) -> None:
+    """Raise a `ValueError` unless the field is on vectors, whose equations are solved one by one."""
     if field.feature_axis != -1 or field.sample_ndim not in (None, 1):
         raise ValueError(
             f"{type(scheme).__name__} solves a dense equation per sample and needs vectors, got a field on images or "
