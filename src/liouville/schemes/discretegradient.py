@@ -61,7 +61,7 @@ class DiscreteGradient(SymmetricScheme):
             raise ValueError(
                 f"DiscreteGradient needs the mean of the velocity between two states, which {type(field).__name__} "
                 "does not state; use HamiltonianField or PortHamiltonianField, override mean_velocity(y, z, theta_j), "
-                "or take another scheme."
+                "or another scheme, such as ImplicitMidpoint."
             )
         super().check(field)
 
