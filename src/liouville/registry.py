@@ -40,7 +40,7 @@ class _Entry(NamedTuple):
 
 _REGISTRY: dict[str, _Entry] = {}
 _ABOVE = {"SpreadFlow": "liouville.agents", "SpreadNetwork": "liouville.agents"}  # rooms that register when imported
-_NOT_DESCRIBED = {"generator", "init"}  # they made the initial weights, and the weights are saved
+_NOT_DESCRIBED = {"generator", "input_scale", "init"}  # they made the initial weights, and the weights are saved
 
 
 def register(kind: Any, arguments: Reader | None = None, build: Callable[..., Any] | None = None) -> Any:

@@ -5,7 +5,7 @@ import torch
 
 from liouville.experiments import EXPERIMENTS, load
 from liouville.experiments.beyond.baselines import parameters
-from liouville.experiments.beyond.sequence_data import TASKS, _read, adding
+from liouville.experiments.beyond.sequence_data import TASKS, Task, _read, adding
 from liouville.experiments.beyond.sequence_networks import LEFT_OUT, NETWORKS, CoRNN, Oscillators, build
 from liouville.experiments.beyond.sequences import Config, cases, render, run
 from measure import near
@@ -40,7 +40,8 @@ def test_cornn_is_its_equations():
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_padding_changes_no_score_and_weights_are_about_as_asked(name):
-    network = build(name, 3, 4, 20, 2000, seed=0)
+    task = Task(20, 3, 4, 2000, epochs=1, batch=5, rates=(0.01,), seeds=1)
+    network = build(name, task, seed=0)
     assert abs(parameters(network) - 2000) < 200
     x, lengths = torch.randn(5, 20, 3), torch.tensor([20, 3, 11, 1, 20])
     with torch.no_grad():

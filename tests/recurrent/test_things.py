@@ -207,6 +207,33 @@ def test_the_step_turns_a_sequence_by_the_action_and_the_margin_says_how_far_it_
         assert turned == pytest.approx(min(20.0, 0.5 * length), rel=1e-5)
     field = lv.PairField(H, 1)
     assert step_for(field, lv.Verlet(), 100) == pytest.approx(2 * step_for(field, lv.Verlet(), 200))
+    assert 1000 * HamiltonianRNNCell(I, H, length=1000, action=100.0).margin() == pytest.approx(100.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [HamiltonianRNN, AntisymmetricRNN])
+def test_the_scale_of_the_input_multiplies_the_first_weights_and_nothing_else(kind):
+    def drawn(scale):
+        rnn = kind(I, H, 2, length=30, input_scale=scale, generator=torch.Generator().manual_seed(0))
+        return dict(rnn.named_parameters())
+
+    one, four = drawn(1.0), drawn(4.0)
+    for name, weight in one.items():
+        assert torch.equal(four[name], 4 * weight if ".W_" in name else weight)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"length": 30, "input_scale": 0.0}, "scale of an input must be a positive"),
+        ({"length": 30, "input_scale": float("nan")}, "scale of an input must be a positive"),
+        ({"length": 30, "action": -1.0}, "action must be a positive"),
+        ({"length": 30, "action": True}, "action must be a positive"),
+        ({"h": 0.1, "action": 100.0}, "leave one of them out"),
+    ],
+)
+def test_a_scale_or_an_action_that_is_none_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        HamiltonianRNN(I, H, **options)
 
 
 def test_a_head_on_the_last_state_learns_which_sign_came_first():

@@ -12,6 +12,7 @@ import functools
 import math
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -26,16 +27,20 @@ from liouville.fields.stochastic import StochasticField
 from liouville.fields.wrapped import Wrapped
 
 
-def driven(field: VectorField, inputs: int, *, generator: torch.Generator | None = None) -> DrivenField:
+def driven(
+    field: VectorField, inputs: int, *, scale: float = 1.0, generator: torch.Generator | None = None
+) -> DrivenField:
     """The field with an input; partitioned into (p, q) if ``field`` is.
 
     Args:
         field: a field of one layer that states its ``biases``, on vectors.
         inputs: the width of u.
+        scale: W starts as N(0, scale^2 / inputs), so inputs of variance 1 move each bias by ``scale``.
         generator: random generator of the initial W; torch's default stream if None.
 
     Raises:
-        ValueError: if the field has several layers, draws noise, states no biases, or is not on vectors.
+        ValueError: if the field has several layers, draws noise, states no biases, or is not on vectors, or the scale
+            is not positive and finite.
 
     Examples:
         >>> from liouville.fields import SeparableHamiltonianField
@@ -43,7 +48,7 @@ def driven(field: VectorField, inputs: int, *, generator: torch.Generator | None
         ('K_p', 'K_q', 'b_p', 'b_q', 'W_b_q', 'W_b_p')
     """
     return (PartitionedDrivenField if isinstance(field, PartitionedField) else DrivenField)(
-        field, inputs, generator=generator
+        field, inputs, scale=scale, generator=generator
     )
 
 
@@ -55,16 +60,19 @@ class DrivenField(Wrapped):
     bounds of a step are those of ``f``, whose laws hold for every bias; with tau, those of the step tau h.
 
     Args:
-        field, inputs, generator: as for `driven`.
+        field, inputs, scale, generator: as for `driven`.
     """
 
-    def __init__(self, field: VectorField, inputs: int, *, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self, field: VectorField, inputs: int, *, scale: float = 1.0, generator: torch.Generator | None = None
+    ) -> None:
         _require_driveable(field, inputs)
+        _require_scale(scale)
         super().__init__(field)
         self.inputs = inputs
         for name in self._names:
             width, like = getattr(field.theta(), name).shape[-1], next(field.parameters())
-            W = torch.randn(1, width, inputs, generator=generator) / math.sqrt(inputs)
+            W = scale * torch.randn(1, width, inputs, generator=generator) / math.sqrt(inputs)
             self.register_parameter(f"W_{name}", nn.Parameter(W.to(like)))
 
     @property
@@ -191,6 +199,11 @@ def _require_driveable(field: VectorField, inputs: int) -> None:
         raise ValueError(f"one weight serves all of time: build {name} with layers=1, got {field.layers}.")
     if field.feature_axis != -1:
         raise ValueError(f"an input drives a field on vectors, got {name} with features on axis {field.feature_axis}.")
+
+
+def _require_scale(scale: float) -> None:
+    if isinstance(scale, bool) or not isinstance(scale, Real) or not 0 < scale < math.inf:
+        raise ValueError(f"the scale of an input must be a positive, finite number, got {scale!r}.")
 
 
 @functools.cache

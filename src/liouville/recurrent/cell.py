@@ -42,6 +42,7 @@ class Cell(nn.Module):
         field: a field of one layer that states its biases: Hamiltonian, pair, antisymmetric, second-order, residual.
         scheme: the discretisation.
         h: the step, > 0.
+        input_scale: how far an input of variance 1 moves each bias at the start, W u: `liouville.fields.driven`.
         generator: random generator of W; torch's default stream if None.
 
     Shapes: input (B, input_size) or (input_size,), state (B, hidden_size) or (hidden_size,), zero by default; the
@@ -64,11 +65,12 @@ class Cell(nn.Module):
         scheme: Scheme,
         h: float,
         *,
+        input_scale: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         _require_step(h)
-        self.driven: DrivenField = driven(field, input_size, generator=generator)
+        self.driven: DrivenField = driven(field, input_size, scale=input_scale, generator=generator)
         scheme.check(self.driven)
         self.scheme: Scheme = scheme
         self.h = float(h)

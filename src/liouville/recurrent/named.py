@@ -21,7 +21,7 @@ from liouville.fields import (
 )
 from liouville.recurrent.cell import Cell
 from liouville.recurrent.layer import Recurrent
-from liouville.recurrent.start import step_for
+from liouville.recurrent.start import ACTION, step_for
 from liouville.schemes import ForwardEuler, Scheme, SymplecticEuler
 
 _INIT = Smooth(scale=0.175, mean=0.5)
@@ -41,6 +41,8 @@ class HamiltonianRNNCell(Cell):
         hidden_size: the width of y = (p, q), even.
         length: the expected number of steps, from which h follows (`liouville.recurrent.step_for`).
         h: the step, in place of ``length``.
+        action: Omega, how far the fastest mode turns in ``length`` steps at the start; more tells apart more moments.
+        input_scale: how far an input of variance 1 moves each bias at the start.
         scheme: `SymplecticEuler`, `Verlet`, `Yoshida4` or another scheme that fits.
         activation: sigma, by name or as an `Activation`.
         init: initial weights of the field.
@@ -61,13 +63,16 @@ class HamiltonianRNNCell(Cell):
         *,
         length: int | None = None,
         h: float | None = None,
+        action: float = ACTION,
+        input_scale: float = 1.0,
         scheme: Scheme = SymplecticEuler(),
         activation: str | Activation = "tanh",
         init: Initial = _INIT,
         generator: torch.Generator | None = None,
     ) -> None:
         field = SeparableHamiltonianField(hidden_size, 1, activation=activation, init=init, generator=generator)
-        super().__init__(input_size, field, scheme, _step(field, scheme, length, h), generator=generator)
+        step = _step(field, scheme, length, h, action)
+        super().__init__(input_size, field, scheme, step, input_scale=input_scale, generator=generator)
 
 
 class AntisymmetricRNNCell(Cell):
@@ -87,6 +92,8 @@ class AntisymmetricRNNCell(Cell):
         hidden_size: the width of y.
         length: the expected number of steps, from which h follows (`liouville.recurrent.step_for`).
         h: the step, in place of ``length``.
+        action: Omega, how far the fastest mode turns in ``length`` steps at the start; more tells apart more moments.
+        input_scale: how far an input of variance 1 moves each bias at the start.
         gamma: diffusion, >= 0.
         gated: whether a gate multiplies the step.
         scheme: `ForwardEuler`, `RK4`, `ImplicitMidpoint` or another scheme that fits.
@@ -108,6 +115,8 @@ class AntisymmetricRNNCell(Cell):
         *,
         length: int | None = None,
         h: float | None = None,
+        action: float = ACTION,
+        input_scale: float = 1.0,
         gamma: float = 0.0,
         gated: bool = False,
         scheme: Scheme = ForwardEuler(),
@@ -116,7 +125,8 @@ class AntisymmetricRNNCell(Cell):
     ) -> None:
         kind = GatedAntisymmetricField if gated else AntisymmetricField
         field = kind(hidden_size, 1, gamma=gamma, init=init, generator=generator)
-        super().__init__(input_size, field, scheme, _step(field, scheme, length, h), generator=generator)
+        step = _step(field, scheme, length, h, action)
+        super().__init__(input_size, field, scheme, step, input_scale=input_scale, generator=generator)
 
 
 class HamiltonianRNN(Recurrent):
@@ -126,7 +136,7 @@ class HamiltonianRNN(Recurrent):
         input_size: the width of the input.
         hidden_size: the width of a state y = (p, q), even.
         num_layers, batch_first, dropout, bidirectional, backprop: as for `Recurrent`.
-        length, h, scheme, activation, init, generator: as for `HamiltonianRNNCell`.
+        length, h, action, input_scale, scheme, activation, init, generator: as for `HamiltonianRNNCell`.
 
     Examples:
         >>> rnn = HamiltonianRNN(3, 8, num_layers=2, batch_first=True, length=20)
@@ -146,13 +156,16 @@ class HamiltonianRNN(Recurrent):
         bidirectional: bool = False,
         length: int | None = None,
         h: float | None = None,
+        action: float = ACTION,
+        input_scale: float = 1.0,
         scheme: Scheme = SymplecticEuler(),
         activation: str | Activation = "tanh",
         init: Initial = _INIT,
         generator: torch.Generator | None = None,
         backprop: Backprop | None = None,
     ) -> None:
-        own = {"length": length, "h": h, "scheme": scheme, "init": init, "generator": generator}
+        own: dict[str, Any] = {"length": length, "h": h, "action": action, "input_scale": input_scale}
+        own |= {"scheme": scheme, "init": init, "generator": generator}
         cells = _levels(
             HamiltonianRNNCell, input_size, hidden_size, num_layers, bidirectional, own, activation=activation
         )
@@ -173,7 +186,7 @@ class AntisymmetricRNN(Recurrent):
         input_size: the width of the input.
         hidden_size: the width of a state y.
         num_layers, batch_first, dropout, bidirectional, backprop: as for `Recurrent`.
-        length, h, gamma, gated, scheme, init, generator: as for `AntisymmetricRNNCell`.
+        length, h, action, input_scale, gamma, gated, scheme, init, generator: as for `AntisymmetricRNNCell`.
 
     Examples:
         >>> rnn = AntisymmetricRNN(3, 8, length=20, gamma=0.01)
@@ -193,6 +206,8 @@ class AntisymmetricRNN(Recurrent):
         bidirectional: bool = False,
         length: int | None = None,
         h: float | None = None,
+        action: float = ACTION,
+        input_scale: float = 1.0,
         gamma: float = 0.0,
         gated: bool = False,
         scheme: Scheme = ForwardEuler(),
@@ -200,7 +215,8 @@ class AntisymmetricRNN(Recurrent):
         generator: torch.Generator | None = None,
         backprop: Backprop | None = None,
     ) -> None:
-        own = {"length": length, "h": h, "scheme": scheme, "init": init, "generator": generator}
+        own: dict[str, Any] = {"length": length, "h": h, "action": action, "input_scale": input_scale}
+        own |= {"scheme": scheme, "init": init, "generator": generator}
         cells = _levels(
             AntisymmetricRNNCell, input_size, hidden_size, num_layers, bidirectional, own, gamma=gamma, gated=gated
         )
@@ -214,10 +230,12 @@ class AntisymmetricRNN(Recurrent):
         )
 
 
-def _step(field: VectorField, scheme: Scheme, length: int | None, h: float | None) -> float:
+def _step(field: VectorField, scheme: Scheme, length: int | None, h: float | None, action: float) -> float:
     if (length is None) == (h is None):
         raise ValueError("give length, the expected number of steps, or h, the step: one of the two.")
-    return step_for(field, scheme, length) if h is None else h  # type: ignore[arg-type]
+    if h is not None and action != ACTION:
+        raise ValueError(f"action chooses the step for a length, and h = {h} is one already: leave one of them out.")
+    return step_for(field, scheme, length, action) if h is None else h  # type: ignore[arg-type]
 
 
 def _levels(

@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = ["ACTION", "step_for"]
 
 import math
+from numbers import Real
 
 import torch
 
@@ -32,7 +33,8 @@ def step_for(field: VectorField, scheme: Scheme, length: int, action: float = AC
         action: Omega.
 
     Raises:
-        ValueError: if the length is not a positive number, or the field states no rate: then h must be given.
+        ValueError: if the length or the action is not a positive number, or the field states no
+            rate: then h must be given.
 
     Examples:
         >>> import liouville as lv
@@ -43,6 +45,8 @@ def step_for(field: VectorField, scheme: Scheme, length: int, action: float = AC
     """
     if isinstance(length, bool) or not isinstance(length, int) or length < 1:
         raise ValueError(f"length must be the expected number of steps, a whole number of at least 1, got {length!r}.")
+    if isinstance(action, bool) or not isinstance(action, Real) or not 0 < action < math.inf:
+        raise ValueError(f"action must be a positive, finite number, got {action!r}.")
     try:
         rate = float(field.rate(field.theta()).mean())
     except NotImplementedError:

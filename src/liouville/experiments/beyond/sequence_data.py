@@ -43,6 +43,7 @@ class Task:
         batch: its size.
         rates: learning rates, of which one is chosen on a fifth of the training part, if there are several.
         seeds: most seeds.
+        action, input_scale: of this library's cells (`liouville.recurrent.HamiltonianRNNCell`); 20 and 1 are defaults.
     """
 
     steps: int
@@ -53,6 +54,8 @@ class Task:
     batch: int
     rates: tuple[float, ...]
     seeds: int
+    action: float = 20.0
+    input_scale: float = 1.0
 
 
 ARCHIVE = ("ACSF1", "OSULeaf", "BasicMotions", "JapaneseVowels")
@@ -61,7 +64,7 @@ TASKS = {
     "JapaneseVowels": Task(29, 12, 9, 5000, 40, 25, (0.003, 0.01), 3),
     "BasicMotions": Task(100, 6, 4, 5000, 60, 10, (0.003, 0.01), 3),
     "adding-1000": Task(1000, 2, 1, 5000, 400, 50, (0.01,), 1),
-    "permuted-mnist": Task(784, 1, 10, 0, 4, 128, (0.003,), 1),
+    "permuted-mnist": Task(784, 1, 10, 0, 20, 64, (0.003,), 1, action=100.0, input_scale=0.2),
     "OSULeaf": Task(427, 1, 6, 5000, 60, 25, (0.01,), 1),
     "ACSF1": Task(1460, 1, 10, 5000, 60, 25, (0.01,), 1),
     "adding-5000": Task(5000, 2, 1, 5000, 250, 50, (0.01,), 1),

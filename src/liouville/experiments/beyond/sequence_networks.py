@@ -18,12 +18,14 @@ __all__ = ["LEFT_OUT", "NETWORKS", "Classifier", "build"]
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import liouville as lv
 from liouville.experiments.beyond.baselines import nearest_width
+from liouville.experiments.beyond.sequence_data import Task
 from liouville.randomness import seeded
 from liouville.recurrent import AntisymmetricRNN, Cell, HamiltonianRNN, Recurrent, step_for
 
@@ -130,24 +132,23 @@ def _at_the_end(y: Tensor, lengths: Tensor | None) -> Tensor:
     return y[:, -1] if lengths is None else y[torch.arange(len(y)), lengths - 1]
 
 
-def _second_order(inputs: int, width: int, steps: int) -> Recurrent:
+def _second_order(inputs: int, width: int, length: int, action: float, input_scale: float) -> Recurrent:
     """q'' = sigma(-C^T C q + b + W u), composed: no class of its own."""
-    field = lv.SecondOrderField(lv.SemidefiniteField(width, 1))
-    return Recurrent(
-        Cell(inputs, field, lv.SymplecticEuler(), h=step_for(field, lv.SymplecticEuler(), steps)), batch_first=True
-    )
+    field, scheme = lv.SecondOrderField(lv.SemidefiniteField(width, 1)), lv.SymplecticEuler()
+    cell = Cell(inputs, field, scheme, step_for(field, scheme, length, action), input_scale=input_scale)
+    return Recurrent(cell, batch_first=True)
 
 
-Maker = Callable[[int, int, int], tuple[nn.Module, int]]
-"""(inputs, width, steps) -> a body and the width of what it gives."""
+Maker = Callable[[Task, int], tuple[nn.Module, int]]
+"""(task, width) -> a body and the width of what it gives."""
 NETWORKS: dict[str, Maker] = {
-    "h2": lambda i, n, T: (Ours(HamiltonianRNN(i, 2 * n, length=T, batch_first=True)), 2 * n),
-    "antisymmetric": lambda i, n, T: (Ours(AntisymmetricRNN(i, n, length=T, batch_first=True)), n),
-    "second order": lambda i, n, T: (Ours(_second_order(i, n, T)), 2 * n),
-    "LSTM": lambda i, n, T: (Gates(nn.LSTM(i, n, batch_first=True)), n),
-    "GRU": lambda i, n, T: (Gates(nn.GRU(i, n, batch_first=True)), n),
-    "coRNN": lambda i, n, T: (CoRNN(i, n, dt=math.sqrt(1.0 / T), gamma=1.0, epsilon=1.0), n),
-    "LinOSS": lambda i, n, T: (LinOSS(i, n), n),
+    "h2": lambda t, n: (Ours(HamiltonianRNN(t.inputs, 2 * n, batch_first=True, **_start(t))), 2 * n),
+    "antisymmetric": lambda t, n: (Ours(AntisymmetricRNN(t.inputs, n, batch_first=True, **_start(t))), n),
+    "second order": lambda t, n: (Ours(_second_order(t.inputs, n, **_start(t))), 2 * n),
+    "LSTM": lambda t, n: (Gates(nn.LSTM(t.inputs, n, batch_first=True)), n),
+    "GRU": lambda t, n: (Gates(nn.GRU(t.inputs, n, batch_first=True)), n),
+    "coRNN": lambda t, n: (CoRNN(t.inputs, n, dt=math.sqrt(1.0 / t.steps), gamma=1.0, epsilon=1.0), n),
+    "LinOSS": lambda t, n: (LinOSS(t.inputs, n), n),
 }
 LEFT_OUT = {
     "ACSF1": ("coRNN",),
@@ -159,12 +160,16 @@ LEFT_OUT = {
 """What a task does without: it would take this machine longer than all others together."""
 
 
-def build(name: str, inputs: int, classes: int, steps: int, weights: int, seed: int, width: int = 64) -> Classifier:
-    """A network with about as many weights, or of the width if ``weights`` is 0."""
+def _start(task: Task) -> dict[str, Any]:
+    return {"length": task.steps, "action": task.action, "input_scale": task.input_scale}
+
+
+def build(name: str, task: Task, seed: int, width: int = 64) -> Classifier:
+    """A network with about as many weights as the task says, or of the width if it says 0."""
 
     def of(n: int) -> Classifier:
         with seeded(seed):
-            body, features = NETWORKS[name](inputs, n, steps)
-            return Classifier(body, features, classes)
+            body, features = NETWORKS[name](task, n)
+            return Classifier(body, features, task.classes)
 
-    return of(nearest_width(of, weights) if weights else width)
+    return of(nearest_width(of, task.weights) if task.weights else width)

@@ -92,7 +92,7 @@ def _classes(config: Config, task: Task) -> dict[str, Any]:
     kept = order[len(held) :]
     tried: list[tuple[float, float, Classifier]] = []
     for rate in task.rates:
-        network = build(config.network, task.inputs, task.classes, task.steps, task.weights, config.seed, width=64)
+        network = build(config.network, task, config.seed)
 
         def batches() -> Any:
             for _ in range(config.epochs):
@@ -117,7 +117,7 @@ def _some(lengths: Tensor | None, rows: Tensor) -> Tensor | None:
 
 def _adding(config: Config, task: Task) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(config.seed)
-    network = build(config.network, task.inputs, task.classes, task.steps, task.weights, config.seed)
+    network = build(config.network, task, config.seed)
     steps = 20 if config.samples else config.epochs
 
     def batches() -> Any:
