@@ -7,7 +7,7 @@ from liouville.experiments import EXPERIMENTS, load
 from liouville.experiments.beyond.baselines import parameters
 from liouville.experiments.beyond.sequence_data import TASKS, Task, _read, adding
 from liouville.experiments.beyond.sequence_networks import LEFT_OUT, NETWORKS, CoRNN, Oscillators, build
-from liouville.experiments.beyond.sequences import Config, cases, render, run
+from liouville.experiments.beyond.sequences import TIMES, Config, cases, render, run
 from measure import near
 
 
@@ -79,4 +79,13 @@ def test_cases_and_rendering():
     assert records[0].values["least"] >= 1 - 1e-9
     page = experiment.render(records, None)
     assert [t.title for t in page.tables] == ["digits", "Sensitivities over time"]
-    assert render([], None).tables == []
+    assert list(page.pictures) == ["singular-values"]
+    assert render([], None).tables == [] and not render([], None).pictures
+
+
+@pytest.mark.parametrize("name", ["h2", "second order"])
+def test_the_recorded_singular_values_of_a_symplectic_cell_are_pairs_and_all_are_1_at_the_end(name):
+    values = torch.tensor(run(Config("digits", name, 1, 50, 0), None)["singular"])
+    assert values.shape[0] == TIMES and (values.diff(dim=1) <= 0).all()
+    near(values * values.flip(1), torch.ones_like(values), 2e-3)  # four digits are recorded
+    near(values[-1], torch.ones_like(values[-1]), 1e-3)

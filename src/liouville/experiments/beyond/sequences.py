@@ -9,12 +9,13 @@ from __future__ import annotations
 
 __all__ = ["EXPERIMENT", "Config", "cases", "render", "run"]
 
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +23,15 @@ from torch import Tensor, nn
 from liouville.analysis import backward_sensitivity
 from liouville.experiments.beyond.baselines import parameters
 from liouville.experiments.beyond.sequence_data import ARCHIVE, TASKS, Sequences, Task, adding, has_archive, load
+from liouville.experiments.beyond.sequence_figures import singular_values
 from liouville.experiments.beyond.sequence_networks import LEFT_OUT, NETWORKS, Classifier, Ours, build
 from liouville.experiments.comparing import spread
-from liouville.experiments.experiment import Experiment, Rendering, Table
+from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
 from liouville.experiments.records import Record, rounded
 from liouville.recurrent import along
 
 HELD = 5  # one in so many training samples chooses the rate
+TIMES = 9  # at which all singular values are recorded
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Config:
 class Values(TypedDict):
     """The recorded values of a case; the score is a test accuracy or, of a number to predict, a squared error.
 
-    ``least`` and ``most`` are the extreme norms of d y_T / d y_t over t; None where they were not measured.
+    ``least`` and ``most`` are the extreme norms of d y_T / d y_t over t, None where they were not measured;
+    ``smallest`` is its least singular value, and ``singular`` has all of them for seed 0, at some t from first to last.
     """
 
     score: float
@@ -62,6 +66,8 @@ class Values(TypedDict):
     seconds: float
     least: float | None
     most: float | None
+    smallest: NotRequired[float]
+    singular: NotRequired[list[list[float]]]
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
@@ -108,7 +114,7 @@ def _classes(config: Config, task: Task) -> dict[str, Any]:
         "weights": parameters(network),
         "rate": rate,
     }
-    return found | _sensitivity(network, data)
+    return found | _sensitivity(network, data, config.seed == 0)
 
 
 def _some(lengths: Tensor | None, rows: Tensor) -> Tensor | None:
@@ -152,8 +158,8 @@ def _accuracy(network: nn.Module, x: Tensor, y: Tensor, lengths: Tensor | None) 
     return float(torch.cat(right).double().mean())
 
 
-def _sensitivity(network: nn.Module, data: Sequences) -> dict[str, float]:
-    """The extreme norms of d y_T / d y_t over all t, on one test sequence."""
+def _sensitivity(network: nn.Module, data: Sequences, whole: bool) -> dict[str, Any]:
+    """Singular values of d y_T / d y_t on one test sequence: the extremes over all t, and all values at some t."""
     if not isinstance(network, Classifier) or not isinstance(network.body, Ours):
         return {}
     (cell,) = network.body.rnn.cells
@@ -161,7 +167,13 @@ def _sensitivity(network: nn.Module, data: Sequences) -> dict[str, float]:
     flow = along(cell, data.x_test[0, :length]).double()
     start = torch.zeros(1, flow.field.features, dtype=torch.float64)
     values = torch.linalg.svdvals(backward_sensitivity(flow, start)[:, 0])
-    return {"least": rounded(float(values[:, 0].min())), "most": rounded(float(values[:, 0].max()))}
+    norms, steps = values[:, 0], len(values) - 1
+    found: dict[str, Any] = {"least": norms.min(), "most": norms.max(), "smallest": values.min()}
+    found = {name: rounded(float(value)) for name, value in found.items()}
+    if whole:
+        some = values[[steps * k // (TIMES - 1) for k in range(TIMES)]]
+        found["singular"] = [[rounded(v) for v in row] for row in some.tolist()]
+    return found
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
@@ -183,7 +195,7 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
             "Trainings are short, and all networks have the same number of passes and rates: longer ones may rank them "
             "in another way. A task without a table has no record yet."
         )
-    return Rendering(" ".join(sentences), tables)
+    return Rendering(" ".join(sentences), tables, _pictures(records))
 
 
 def _scores(name: str, records: Sequence[Record]) -> list[float]:
@@ -230,10 +242,23 @@ def _sensitivities(records: Sequence[Record]) -> Table:
         for network in OURS:
             mine = [r.values for r in records if (r.case.task, r.case.network) == (name, network)]
             if mine:
-                least, most = min(v["least"] for v in mine), max(v["most"] for v in mine)
-                rows.append((f"{name}, {network}", f"{least:.3g}", f"{most:.3g}"))
-    note = "The norm of d y_T / d y_t of trained networks on one test sequence, least and largest over t and seeds."
-    return Table("Sensitivities over time", ("task and network", "least norm", "largest norm"), rows, note)
+                small = [v["smallest"] for v in mine if "smallest" in v]
+                ends = (min(v["least"] for v in mine), max(v["most"] for v in mine))
+                rows.append((f"{name}, {network}", *(f"{v:.3g}" for v in (*ends, min(small, default=math.nan)))))
+    head = ("task and network", "least norm", "largest norm", "smallest singular value")
+    note = "Singular values of d y_T / d y_t of trained networks on one test sequence, extremes over t and seeds."
+    return Table("Sensitivities over time", head, rows, note)
+
+
+def _pictures(records: Sequence[Record]) -> dict[str, Picture]:
+    """All singular values over time on the digits, for each network of ours."""
+    mine = [r for r in records if r.case.task == "digits" and "singular" in r.values]
+    found = {r.case.network: r.values["singular"] for r in mine}
+    shown = {name: found[name] for name in OURS if name in found}
+    if not shown:
+        return {}
+    caption = "Every singular value of d y_T / d y_t of trained networks, along one test sequence."
+    return {"singular-values": Picture(caption, lambda: singular_values(shown, TASKS["digits"].steps))}
 
 
 EXPERIMENT = Experiment(
