@@ -7,7 +7,7 @@ read once. Of a trained network of one layer that steps by a scheme, the singula
 
 from __future__ import annotations
 
-__all__ = ["EXPERIMENT", "Config", "cases", "render", "run"]
+__all__ = ["EXPERIMENT", "Config", "accuracy", "cases", "render", "run", "train"]
 
 import math
 import statistics
@@ -105,12 +105,12 @@ def _classes(config: Config, task: Task) -> dict[str, Any]:
                 for rows in kept[torch.randperm(len(kept), generator=generator)].split(task.batch):
                     yield data.x_train[rows], data.y_train[rows], _some(data.lengths_train, rows)
 
-        _train(network, batches(), config.epochs * -(-len(kept) // task.batch), rate, nn.functional.cross_entropy)
-        score = _accuracy(network, data.x_train[held], data.y_train[held], _some(data.lengths_train, held))
+        train(network, batches(), config.epochs * -(-len(kept) // task.batch), rate, nn.functional.cross_entropy)
+        score = accuracy(network, data.x_train[held], data.y_train[held], _some(data.lengths_train, held))
         tried.append((score, rate, network))
     _, rate, network = max(tried, key=lambda one: one[0])
     found = {
-        "score": rounded(_accuracy(network, data.x_test, data.y_test, data.lengths_test)),
+        "score": rounded(accuracy(network, data.x_test, data.y_test, data.lengths_test)),
         "weights": parameters(network),
         "rate": rate,
     }
@@ -130,14 +130,15 @@ def _adding(config: Config, task: Task) -> dict[str, Any]:
         for _ in range(steps):
             yield *adding(task.steps, task.batch, generator), None
 
-    _train(network, batches(), steps, task.rates[0], nn.functional.mse_loss)
+    train(network, batches(), steps, task.rates[0], nn.functional.mse_loss)
     x, y = adding(task.steps, 500, torch.Generator().manual_seed(10_000 + config.seed))
     with torch.no_grad():
         error = nn.functional.mse_loss(torch.cat([network(part) for part in x.split(100)]), y)
     return {"score": rounded(float(error)), "weights": parameters(network), "rate": task.rates[0]}
 
 
-def _train(network: nn.Module, batches: Any, steps: int, rate: float, loss: Any) -> None:
+def train(network: nn.Module, batches: Any, steps: int, rate: float, loss: Any) -> None:
+    """Train it by so many steps on ``batches`` of (inputs, targets, lengths), as the module's text says."""
     optimiser = torch.optim.Adam(network.parameters(), rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.1)
     for x, y, lengths in batches:
@@ -150,7 +151,8 @@ def _train(network: nn.Module, batches: Any, steps: int, rate: float, loss: Any)
 
 
 @torch.no_grad()
-def _accuracy(network: nn.Module, x: Tensor, y: Tensor, lengths: Tensor | None) -> float:
+def accuracy(network: nn.Module, x: Tensor, y: Tensor, lengths: Tensor | None) -> float:
+    """The share of the sequences whose class has the highest score; 0 of none."""
     if not len(x):
         return 0.0
     parts = torch.arange(len(x)).split(500)
