@@ -15,6 +15,7 @@ from liouville.cli.exits import BadInput, Interrupted
 from liouville.cli.help import Command, section
 from liouville.cli.options import INTEGERS
 from liouville.cli.output import say
+from liouville.cli.own import of_a_table
 from liouville.environment import launched, require_environment
 from liouville.names import spelled
 
@@ -76,16 +77,7 @@ _graph, _data, _network, _training, _machine, _output = (
     metavar="FILE",
     help="Table of two columns, column and node.  [default: columns are called NODE.NAME]",
 )
-@_data("--id", "ids", metavar="COLUMN", multiple=True, help="Leave a column of your table out; may be given again.")
-@_data(
-    "--category",
-    "categories",
-    metavar="COLUMN",
-    multiple=True,
-    help="Take a column of numbers for categories, the target for classes; may be given again.",
-)
-@_data("--header", metavar="auto|yes|no", help="Say whether your table's first row names its columns.  [default: auto]")
-@_data("-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Option of the data set.")
+@of_a_table(_data)
 @_network("--model", default="h2", metavar="h1|h2", help="Network.", show_default=True)
 @_network(
     "--sizes",
