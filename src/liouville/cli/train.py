@@ -46,7 +46,7 @@ _learned = options(
         ),
         *(field for field in declared("train/settings.py", "GaussNewton") if field.words),
     ],
-    help={"epochs": "Passes over the training part; iterations of gauss-newton."},
+    help={"epochs": "Make this many passes over the training part, or iterations of gauss-newton."},
     more={"optimizer": ("gauss-newton",)},
 )
 _penalised = options(  # the former name of --head-decay is what Gauss-Newton's treatment of the head is called
