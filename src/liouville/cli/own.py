@@ -71,7 +71,7 @@ def refuse_columns(typed: Mapping[str, Any], more: Mapping[str, str]) -> None:
     Raises:
         BadInput: one was given.
     """
-    for name, option in (more | _COLUMNS).items():
+    for name, option in {**more, **_COLUMNS}.items():
         if typed[name] not in (None, ()):
             also = "; the validation score to stop at is --target-score" if name == "target" else ""
             raise BadInput(f"{option} is for a table of your own, --data FILE.csv --target COLUMN{also}.")
