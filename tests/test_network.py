@@ -1,6 +1,7 @@
 """Lift, connectors, halves and the networks around the papers' flows."""
 
 import functools
+import pickle
 
 import numpy
 import pytest
@@ -13,6 +14,16 @@ from liouville.network import ChannelsLast, Half
 from measure import generator, near, randn, rounding
 
 X = torch.tensor([[1.0, 2.0, 3.0]])
+
+
+@pytest.mark.parametrize(
+    "part", [lv.Lift(4), lv.Connector(4, 6), Half("q"), ChannelsLast()], ids=lambda p: type(p).__name__
+)
+def test_pickles_of_the_one_file_that_these_classes_were_in_are_read(part):
+    home = type(part).__module__.encode()
+    before = pickle.dumps(part, protocol=2).replace(home, b"liouville.network")
+    assert home not in before
+    assert repr(pickle.loads(before)) == repr(part)
 
 
 @pytest.mark.parametrize(

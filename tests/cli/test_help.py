@@ -45,6 +45,24 @@ def test_short_and_whole(liouville, name):
         assert max(map(len, text.splitlines())) <= 80
 
 
+VERBS = re.findall(
+    r"\w+",
+    """
+    Add Also Average Begin Choose Compute Continue Copy Damp Discard Draw Drop Give Hold Keep Leave Let Make
+    Measure Meet Penalise Predict Print Put Read Record Refuse Replace Rescale Run Say Seed Send Set Share Shift
+    Shorten Show Shrink Spread Start State Stop Take Train Turn Use Wait Write
+    """,
+)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_text_begins_with_what_the_option_does(name):
+    for parameter in group.commands[name].params:
+        if isinstance(parameter, click.Option):
+            first, second = re.findall(r"\w+", parameter.help)[:2]
+            assert first in VERBS and second != "of", f"begin with a verb, or add yours: {name}, {parameter.help}"
+
+
 @pytest.mark.parametrize("name", [None, *COMMANDS])
 def test_examples_parse(name, monkeypatch):
     command = group if name is None else group.commands[name]

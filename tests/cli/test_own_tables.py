@@ -153,6 +153,7 @@ def test_a_table_that_cannot_be_learned_from_is_one_sentence(fit, tmp_path, faul
             ("--data", "iris", "--category", "x"),
             "--category is for a table of your own, --data FILE.csv --target",
         ),
+        (("--data", "iris", "--target", ""), "--target is for a table of your own"),
         (("--data", ".", "--target", "y"), "unknown data set '.'"),
         (("--data", "./", "--target", "y"), ". is a folder; expected a table of text (CSV) or a Parquet file."),
     ],

@@ -17,6 +17,8 @@ from liouville.report.page import Record, page
 from liouville.report.page.blocks import Chart, Motion
 from liouville.report.page.document import _sections
 from liouville.report.page.gradients import norms_of
+from liouville.report.page.motion import motion
+from liouville.report.page.plane import regions
 from liouville.report.page.words import in_words
 
 pytest.importorskip("plotly")
@@ -129,6 +131,19 @@ def test_the_slider_has_the_features_of_the_network_at_both_ends():
         across = (last @ normal).float()
     assert torch.allclose(points[-1, :, 0], across, atol=1e-5 * float(last.abs().max()))
     assert motion.labels[0].startswith("layer 0 of 3") and motion.labels[-1].startswith("layer 3 of 3")
+
+
+@pytest.mark.parametrize("classes, listed", [(12, True), (50, False)])
+def test_a_legend_has_all_names_or_none_if_they_would_fill_the_figure(classes, listed):
+    record = record_of(split_of(classes, samples=2 * classes))
+    for section in (regions(record), motion(record)):
+        (block,) = section.blocks
+        traces = block.figure["data"] if isinstance(block, Chart) else block.plane["data"]
+        points = [trace for trace in traces if trace.get("name") in record.names]
+        assert len(points) == classes
+        assert {trace.get("showlegend", True) for trace in points} == {listed}
+        assert ("Point at a mark for its class" in section.lead) is not listed
+        assert all(trace.get("hoverinfo") != "skip" for trace in points)
 
 
 def test_strings_of_others_are_text_everywhere():

@@ -1,5 +1,7 @@
 """The report in a browser: drawn without an error, moved by the keyboard, in light, in dark and on a phone."""
 
+import io
+
 import pytest
 
 import browser
@@ -87,3 +89,25 @@ def test_a_page_follows_dark_and_light_and_fits_a_phone(report, tmp_path):
     from matplotlib.image import imread
 
     assert imread(tmp_path / "dark.png")[:40].mean() < 0.5 < imread(tmp_path / "light.png")[:40].mean()
+
+
+def test_the_titles_of_axes_in_space_lie_inside_on_a_phone(report):
+    from matplotlib.image import imread
+    from selenium.webdriver.common.by import By
+
+    turned = """
+        const [angle, done] = arguments, turn = document.querySelector("[id$=-turn]");
+        document.querySelector("[id$=-space]").once("plotly_relayout", () => setTimeout(done, 300));
+        turn.value = angle;
+        turn.dispatchEvent(new Event("input"));
+    """
+    with browser.browser(420) as driver:
+        driver.set_script_timeout(60)
+        opened(driver, report[0])
+        figure = driver.find_element(By.CSS_SELECTOR, "[id$=-space]")
+        for angle in range(0, 360, 45):
+            driver.execute_async_script(turned, angle)
+            picture = imread(io.BytesIO(figure.screenshot_as_png))[..., :3]
+            ink = abs(picture - picture[0, 0]).max(-1) > 0.1
+            assert ink.any()
+            assert not any(edge.any() for edge in (ink[:, :2], ink[:, -2:], ink[:2], ink[-2:])), f"{angle} degrees"

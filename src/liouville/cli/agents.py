@@ -15,6 +15,7 @@ from liouville.cli.exits import BadInput, Interrupted
 from liouville.cli.help import Command, section
 from liouville.cli.options import INTEGERS
 from liouville.cli.output import say
+from liouville.cli.own import of_a_table
 from liouville.environment import launched, require_environment
 from liouville.names import spelled
 
@@ -49,18 +50,27 @@ _graph, _data, _network, _training, _machine, _output = (
     failure="the training diverged, or lost a process",
 )
 @click.argument("run", required=False)
-@_graph("--graph", metavar="FILE", help="Communication graph: GraphML, node pairs or a matrix.")
+@_graph("--graph", metavar="FILE", help="Take this graph of who talks to whom: GraphML, node pairs or a matrix.")
 @_graph("--undirected", is_flag=True, help="Let every link of --graph and --mask carry messages both ways.")
-@_graph("--mask", metavar="FILE", help="Graph of the blocks of K.  [default: the largest that --graph admits]")
 @_graph(
-    "--protocol", default="owner-computes", metavar="owner-computes|replicated", help="Which nodes hold a row of K."
+    "--mask",
+    metavar="FILE",
+    help="Let only the links of this graph have blocks in K.  [default: the largest that --graph admits]",
 )
-@_graph("--consensus", default="gossip", metavar="gossip|all-reduce", help="How the sums of the head are computed.")
+@_graph(
+    "--protocol",
+    default="owner-computes",
+    metavar="owner-computes|replicated",
+    help="Choose which nodes hold a row of K.",
+)
+@_graph(
+    "--consensus", default="gossip", metavar="gossip|all-reduce", help="Choose how the sums of the head are computed."
+)
 @_data(
     "--data",
     default="swiss-roll",
     metavar="NAME|FILE",
-    help="Data set of vectors, or a table of your own: CSV or Parquet.",
+    help="Train on this data set of vectors, or on a table of your own: CSV or Parquet.",
     show_default=True,
 )
 @_data(
@@ -68,57 +78,69 @@ _graph, _data, _network, _training, _machine, _output = (
     "targets",
     metavar="COLUMN",
     multiple=True,
-    help="Column of your table to predict; u stands for NODE.u of every node; may be given again.",
+    help="Predict this column of your table; u stands for NODE.u of every node; may be given again.",
 )
 @_data(
     "--map",
     "columns",
     metavar="FILE",
-    help="Table of two columns, column and node.  [default: columns are called NODE.NAME]",
+    help="Read which node has which column from this table, of two columns: column and node.  [default: columns are "
+    "called NODE.NAME]",
 )
-@_data("--id", "ids", metavar="COLUMN", multiple=True, help="Leave a column of your table out; may be given again.")
-@_data(
-    "--category",
-    "categories",
-    metavar="COLUMN",
-    multiple=True,
-    help="Take a column of numbers for categories, the target for classes; may be given again.",
-)
-@_data("--header", metavar="auto|yes|no", help="Say whether your table's first row names its columns.  [default: auto]")
-@_data("-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Option of the data set.")
-@_network("--model", default="h2", metavar="h1|h2", help="Network.", show_default=True)
+@of_a_table(_data)
+@_network("--model", default="h2", metavar="h1|h2", help="Take this network.", show_default=True)
 @_network(
     "--sizes",
     type=INTEGERS,
-    help="Features of p, and of q, per node; one number, or one each.  [default: 1; of your table as many as inputs, 2 "
-    "or more]",
+    help="Give each node this many features of p, and of q; one number, or one each.  [default: 1; of your table as "
+    "many as inputs, 2 or more]",
 )
-@_network("--layers", type=int, default=8, help="Number of layers.", show_default=True)
-@_network("--T", "T", type=float, help="Final time.  [default: layers / 2]")
+@_network("--layers", type=int, default=8, help="Set the number of layers.", show_default=True)
+@_network("--T", "T", type=float, help="Set the final time; the step is T / layers.  [default: layers / 2]")
 @_network(
-    "--inputs", type=INTEGERS, help="Feature of y_0 for each input.  [default: evenly spaced; of your table its node's]"
+    "--inputs",
+    type=INTEGERS,
+    help="Put each input into this feature of y_0.  [default: evenly spaced; of your table its node's]",
 )
-@_training("--epochs", type=int, help="Passes over the data.  [default: 40; of a table, those of 2,000 steps]")
 @_training(
-    "--batch-size", "batch", former="--batch", type=int, default=125, help="Samples per step.", show_default=True
+    "--epochs", type=int, help="Make this many passes over the data.  [default: 40; of a table, those of 2,000 steps]"
 )
-@_training("--lr", type=float, default=0.02, help="Maximum learning rate.", show_default=True)
+@_training(
+    "--batch-size",
+    "batch",
+    former="--batch",
+    type=int,
+    default=125,
+    help="Take this many samples for each step.",
+    show_default=True,
+)
+@_training(
+    "--lr", type=float, default=0.02, help="Set the learning rate, the highest of the schedule.", show_default=True
+)
 @_machine(
-    "--nproc", type=click.IntRange(1), help="Number of processes.  [default: 1, a simulation; under torchrun, its own]"
+    "--nproc",
+    type=click.IntRange(1),
+    help="Spread the nodes over this many processes.  [default: 1, a simulation; under torchrun, its own]",
 )
 @_machine("--force", is_flag=True, help="Start more processes than there are cores.")
 @_machine("--host", metavar="ADDRESS", help="Meet at this address.  [default: in a folder that only you can enter]")
-@_machine("--backend", default="gloo", metavar="gloo|nccl", help="Transport.", show_default=True)
-@_machine("--timeout", type=float, default=60.0, help="Seconds that a node may take to answer.", show_default=True)
+@_machine("--backend", default="gloo", metavar="gloo|nccl", help="Send messages by this transport.", show_default=True)
+@_machine(
+    "--timeout", type=float, default=60.0, help="Wait this many seconds for the answer of a node.", show_default=True
+)
 @_machine(
     "--dtype",
     default="float32",
     metavar="float32|float64",
-    help="Number type of weights and messages.",
+    help="Compute and send in these numbers.",
     show_default=True,
 )
-@_machine("--seed", type=int, default=0, help="Seed of weights and batches.", show_default=True)
-@_output("--out", metavar="RUN", help="Run folder, with a checkpoint of each node; of --export-node, where it goes.")
+@_machine("--seed", type=int, default=0, help="Seed weights and batches.", show_default=True)
+@_output(
+    "--out",
+    metavar="RUN",
+    help="Write the run, with a checkpoint of each node, into this folder; with --export-node, the part of the node.",
+)
 @_output("--resume", metavar="RUN", help="Continue the training in this --out folder.")
 @_output(
     "--export-node",

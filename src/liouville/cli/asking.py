@@ -12,7 +12,7 @@ import click
 
 from liouville.cli.exits import BadInput
 from liouville.cli.options import convert_data_options
-from liouville.cli.own import HOW, note, table_options
+from liouville.cli.own import HOW, note, refuse_columns, table_options
 from liouville.names import lookup, spelled
 
 if TYPE_CHECKING:
@@ -76,10 +76,7 @@ def asked_of(door: Door, words: dict[str, Any]) -> tuple[Spread, Split | None]:
 def _of_name(words: dict[str, Any], graph: Pattern, mask: Pattern) -> Spread:
     from liouville.data import SOURCES
 
-    only = {"targets": "--target", "columns": "--map", "ids": "--id", "categories": "--category", "header": "--header"}
-    for name, option in only.items():
-        if words[name]:
-            raise BadInput(f"{option} is for a table of your own, --data FILE.csv --target COLUMN.")
+    refuse_columns(words, {"targets": "--target", "columns": "--map"})
     try:
         loader = lookup(SOURCES, words["data"], "data set").loader
     except ValueError as error:

@@ -13,7 +13,7 @@ from liouville.cli import completion
 from liouville.cli.completion import names_of
 from liouville.cli.exits import BadInput, Broken
 from liouville.cli.help import Command
-from liouville.cli.options import convert_data_options, on_device
+from liouville.cli.options import convert_data_options, data_option, on_device
 from liouville.cli.output import say, table
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ if TYPE_CHECKING:
     help="Measure over this data set, or the table of the run.  [default: the run's own with a name; else probes]",
     **names_of(completion.data, files=True),
 )
-@click.option(
-    "-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Set an option of the data set."
-)
+@data_option()
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
 @on_device
 def check(run: str, data: str | None, data_options: tuple[str, ...], as_json: bool, device: str) -> None:

@@ -39,7 +39,7 @@ def declared(file: str, name: str) -> list[Declared]:
 
     Examples:
         >>> [field.help for field in declared("train/settings.py", "Settings") if field.name == "batch_size"]
-        ['Samples per step.']
+        ['Take this many samples for each step.']
     """
     tree = ast.parse((Path(liouville.__file__).parent / file).read_text(encoding="utf-8"))
     cls = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)

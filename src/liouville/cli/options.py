@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["INTEGERS", "convert_data_options", "convert_numbers", "on_device"]
+__all__ = ["INTEGERS", "convert_data_options", "convert_numbers", "data_option", "on_device"]
 
 import inspect
 import types
@@ -33,6 +33,12 @@ class _Integers(click.ParamType):
 
 
 INTEGERS = _Integers()
+
+
+def data_option(option: Callable[..., Callable[[Any], Any]] = click.option) -> Callable[[Any], Any]:
+    """A decorator that gives a command ``-d NAME=VALUE``, declared by ``option``."""
+    help = "Set an option of the data set."
+    return option("-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help=help)
 
 
 def on_device(command: Any) -> Any:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-__all__ = ["HOW", "Words", "described", "note", "one_target", "table_of", "table_options"]
+__all__ = [
+    "HOW",
+    "Words",
+    "described",
+    "note",
+    "of_a_table",
+    "one_target",
+    "refuse_columns",
+    "table_of",
+    "table_options",
+]
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from liouville.cli.exits import BadInput
-from liouville.cli.options import convert_data_options
+from liouville.cli.options import convert_data_options, data_option
 from liouville.terminal import printable
 
 if TYPE_CHECKING:
@@ -18,6 +29,52 @@ if TYPE_CHECKING:
 
 HOW = "A table of your own is --data FILE.csv --target COLUMN."
 _OPTIONS = ("test_fraction", "seed")
+_COLUMNS = {"ids": "--id", "categories": "--category", "header": "--header"}  # what only a table has
+
+
+def of_a_table(option: Callable[..., Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    """A decorator that gives a command the options of a table; ``option`` is like ``click.option``."""
+    declared = (
+        option(
+            "--id", "ids", metavar="COLUMN", multiple=True, help="Leave a column of your table out; may be given again."
+        ),
+        option(
+            "--category",
+            "categories",
+            metavar="COLUMN",
+            multiple=True,
+            help="Take a column of numbers for categories, the target for classes; may be given again.",
+        ),
+        option(
+            "--header",
+            metavar="auto|yes|no",
+            help="Say whether your table's first row names its columns.  [default: auto]",
+        ),
+        data_option(option),
+    )
+
+    def decorated(command: Any) -> Any:
+        for one in reversed(declared):
+            command = one(command)
+        return command
+
+    return decorated
+
+
+def refuse_columns(typed: Mapping[str, Any], more: Mapping[str, str]) -> None:
+    """Refuse words that only a table has, for a data set with a name.
+
+    Args:
+        typed: the values of the options, by name.
+        more: names and options that the command has besides those of `of_a_table`.
+
+    Raises:
+        BadInput: one was given.
+    """
+    for name, option in {**more, **_COLUMNS}.items():
+        if typed[name] not in (None, ()):
+            also = "; the validation score to stop at is --target-score" if name == "target" else ""
+            raise BadInput(f"{option} is for a table of your own, --data FILE.csv --target COLUMN{also}.")
 
 
 def one_target(names: tuple[str, ...]) -> str | None:
@@ -44,11 +101,6 @@ class Words(NamedTuple):
     header: str | None
     options: tuple[str, ...]
 
-    @property
-    def any(self) -> bool:
-        """Whether something was typed that only a table has."""
-        return bool(self.target is not None or self.ids or self.categories or self.header)
-
 
 def table_of(words: Words, before: TableFile | None, known: bool) -> TableFile | None:
     """The table that was asked for; None for a data set with a name.
@@ -67,11 +119,7 @@ def table_of(words: Words, before: TableFile | None, known: bool) -> TableFile |
 
     file = words.data is not None and not known
     if not file and (words.data is not None or before is None):
-        if words.any:
-            name = next(name for name, value in words._asdict().items() if value and name not in ("data", "options"))
-            option = {"ids": "--id", "categories": "--category"}.get(name, f"--{name}")
-            more = "; the validation score to stop at is --target-score" if name == "target" else ""
-            raise BadInput(f"{option} is for a table of your own, --data FILE.csv --target COLUMN{more}.")
+        refuse_columns(words._asdict(), {"target": "--target"})
         return None
     asked = {
         "path": None if words.data is None else str(Path(words.data).absolute()),

@@ -15,6 +15,7 @@ from liouville.cli.check import split_of
 from liouville.cli.completion import names_of
 from liouville.cli.exits import BadInput
 from liouville.cli.help import Command
+from liouville.cli.options import data_option
 from liouville.cli.output import say
 
 if TYPE_CHECKING:
@@ -43,9 +44,7 @@ if TYPE_CHECKING:
     help="Show this data set, or the table of the run.  [default: the run's own with a name]",
     **names_of(completion.data, files=True),
 )
-@click.option(
-    "-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Set an option of the data set."
-)
+@data_option()
 @click.option("--open", "show", is_flag=True, help="Show the report in a browser.")
 def report(runs: Sequence[str], out: Path | None, data: str | None, data_options: tuple[str, ...], show: bool) -> None:
     """Write a report of RUN, a run folder: what was trained, curves, answers, decision regions, features that move

@@ -15,6 +15,7 @@ from liouville.cli.check import find_run, split_of
 from liouville.cli.completion import names_of
 from liouville.cli.exits import BadInput
 from liouville.cli.help import Command
+from liouville.cli.options import data_option
 from liouville.cli.output import say, table
 
 if TYPE_CHECKING:
@@ -39,9 +40,7 @@ if TYPE_CHECKING:
     help="Measure over this data set.  [default: the run's own]",
     **names_of(completion.data),
 )
-@click.option(
-    "-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Set an option of the data set."
-)
+@data_option()
 @click.option(
     "--samples", type=click.IntRange(1, 256), default=50, show_default=True, help="Take so many training samples."
 )

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 __all__ = ["train"]
 
-import contextlib
-import dataclasses
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from liouville.cli import completion, parallel, summary
+from liouville.cli import completion, parallel
 from liouville.cli.completion import names_of
 from liouville.cli.config import written
 from liouville.cli.declared import Declared, declared, options
-from liouville.cli.exits import BadInput, Failed, Interrupted
+from liouville.cli.exits import BadInput
 from liouville.cli.help import Command, section
 from liouville.cli.options import INTEGERS
 from liouville.cli.output import say
-from liouville.cli.own import Words, note, one_target
+from liouville.cli.own import Words, of_a_table, one_target
 from liouville.cli.planning import numbers, of_one_network, plan_of
-from liouville.cli.report import opened
+from liouville.cli.training import Asked, Watch, trained
 from liouville.environment import is_first, require_environment, several
 
 if TYPE_CHECKING:
-    from liouville.data import Split
-    from liouville.runs import Plan, Run
+    from liouville.runs import Plan
 
 _data, _network, _training, _machine, _output = (
     section(name) for name in ("Data", "Network", "Training", "Machine", "Output")
@@ -51,7 +46,7 @@ _learned = options(
         ),
         *(field for field in declared("train/settings.py", "GaussNewton") if field.words),
     ],
-    help={"epochs": "Passes over the training part; iterations of gauss-newton."},
+    help={"epochs": "Make this many passes over the training part, or iterations of gauss-newton."},
     more={"optimizer": ("gauss-newton",)},
 )
 _penalised = options(  # the former name of --head-decay is what Gauss-Newton's treatment of the head is called
@@ -93,18 +88,7 @@ _COMMON = (
     metavar="COLUMN",
     help="Predict this column of your table: numbers, or text, which stands for classes.",
 )
-@_data("--id", "ids", metavar="COLUMN", multiple=True, help="Leave a column of your table out; may be given again.")
-@_data(
-    "--category",
-    "categories",
-    metavar="COLUMN",
-    multiple=True,
-    help="Take a column of numbers for categories, the target for classes; may be given again.",
-)
-@_data("--header", metavar="auto|yes|no", help="Say whether your table's first row names its columns.  [default: auto]")
-@_data(
-    "-d", "--data-option", "data_options", multiple=True, metavar="NAME=VALUE", help="Set an option of the data set."
-)
+@of_a_table(_data)
 @_data(
     "--preset",
     metavar="NAME",
@@ -247,7 +231,7 @@ def train(
         return launch(sys.argv[1:], nproc)
     if show and no_report:
         raise BadInput("--open shows the report that --no-report leaves out; give one of them.")
-    watch = _Watch()
+    watch = Watch()
     import torch  # noqa: F401 (by itself, to know how long it takes)
 
     from liouville.runs import Run
@@ -277,116 +261,8 @@ def train(
             say(f"{folder} is finished: {before.metrics['stopped']}; nothing is left to train")
         return 0
     with settled(plan) as plan:
-        asked = _Asked(folder, before, checkpoint_every, force, quiet, log, not no_figures, svg, not no_report, show)
-        return _run(plan, asked, watch)
-
-
-class _Asked(NamedTuple):
-    """What was asked for beside the plan."""
-
-    folder: Path | None
-    before: Run | None
-    every: float
-    force: bool
-    quiet: bool
-    log: tuple[str, ...]
-    figures: bool
-    svg: bool
-    report: bool
-    show: bool
-
-
-def _run(plan: Plan, asked: _Asked, watch: _Watch) -> int:
-    from liouville import processes
-    from liouville.runs.cautions import cautions
-    from liouville.runs.execute import run, trained
-    from liouville.runs.folder import next_free
-    from liouville.runs.logs import loggers
-    from liouville.runs.resuming import require_same
-    from liouville.train import Checkpoint, Terminal
-    from liouville.train.progress import silent
-
-    mine = Checkpoint(asked.folder or Path(), asked.every)  # refuses a bad interval before anything is said
-    loggers(Path(), asked.log)  # and a bad name, or a package that is missing
-    processes.join()
-    notes: list[str] = []
-    split = _loaded(plan, notes, asked.before)
-    if is_first() and not asked.quiet:
-        for text in notes:
-            note(text)
-    network = plan.network(split.facts())
-    if asked.before is not None:
-        require_same(asked.before, plan, network, split)
-    together = processes.share(network)
-    folder, quiet = asked.folder, asked.quiet
-    if not is_first():  # the state of the first one is all that there is
-        parallel.follow(lambda: trained(plan, network, split, processes=together, checkpoint=mine))
-        processes.leave()
-        parallel.end(0)
-    if folder is None:
-        folder = next_free("runs", f"{plan.subject}-{plan.model}")
-    watch.lap("data")
-    if not quiet:
-        say(summary.describe(plan, split, network, together))
-        for caution in cautions(network) if plan.levels == 1 else ():
-            click.echo(f"liouville: note: {caution}", err=True)
-    with _told():
-        done = run(
-            plan,
-            network,
-            split,
-            folder,
-            progress=silent if quiet else Terminal(),
-            force=asked.force,
-            resume=asked.before is not None,
-            checkpoint_every=asked.every,
-            processes=together,
-            log=asked.log,
-            command=_command_line(),
-            on_stop=parallel.deafen,
-        )
-    processes.leave()
-    watch.lap("train")
-    drawn = summary.draw(done, folder, asked.svg, quiet) if asked.figures else []
-    watch.lap("figures")
-    reported = summary.page(done, folder, quiet) if asked.report else None
-    watch.lap("report")
-    if quiet:
-        say(str(folder))
-    else:
-        summary.report(done, folder, [*drawn, *([reported] if reported else [])], watch.laps)
-    if asked.show and reported is not None:
-        opened(reported)
-    return 0
-
-
-class _Watch:
-    """Where the time goes."""
-
-    def __init__(self) -> None:
-        self.last = time.perf_counter()
-        self.laps: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[name], self.last = now - self.last, now
-
-
-def _loaded(plan: Plan, notes: list[str], before: Run | None) -> Split:
-    try:
-        if plan.table is None:
-            return plan.load()
-        split = plan.load(notes)
-        if before is None:
-            return split
-        return dataclasses.replace(split, name=before.facts.name)  # a table may be moved
-    except FileNotFoundError as error:
-        if before is None or plan.table is None:
-            raise
-        raise BadInput(
-            f"the table of {before.path}, {plan.table.path}, is not there any more; move it back, or say where it is "
-            "with --data FILE."
-        ) from error
+        asked = Asked(folder, before, checkpoint_every, force, quiet, log, not no_figures, svg, not no_report, show)
+        return trained(plan, asked, watch)
 
 
 def _require_one_process(plan: Plan) -> None:
@@ -398,26 +274,3 @@ def _require_one_process(plan: Plan) -> None:
             "gauss-newton trains in one process; leave out --nproc and torchrun, or take --optimizer adam, adamw "
             "or sgd."
         )
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """What ended a training, as the command says it."""
-    from liouville import runs
-    from liouville.train import DivergenceError
-
-    try:
-        yield
-    except runs.Interrupted as stopped:
-        raise Interrupted(str(stopped)) from None
-    except runs.Failed as stopped:
-        if isinstance(stopped.__cause__, DivergenceError | ConnectionError):
-            raise Failed(str(stopped)) from stopped
-        if isinstance(stopped.__cause__, OSError):
-            raise BadInput(str(stopped)) from stopped
-        assert stopped.__cause__ is not None
-        raise stopped.__cause__ from stopped
-
-
-def _command_line() -> list[str]:
-    return ["liouville", *sys.argv[1:]]

@@ -23,7 +23,8 @@ from liouville.data import Split
 from liouville.network import Network
 from liouville.processes import Processes
 from liouville.runs import logs
-from liouville.runs.folder import Writer, config_of, metrics_of, require_free, tidy
+from liouville.runs.contents import config_of, metrics_of
+from liouville.runs.folder import Writer, require_free, tidy
 from liouville.runs.plan import Plan
 from liouville.runs.resuming import require_same
 from liouville.runs.run import CHECKPOINT, CONFIG, Run, Trained

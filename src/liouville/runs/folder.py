@@ -8,7 +8,7 @@ whole state, and ``lock`` names the process.
 
 from __future__ import annotations
 
-__all__ = ["Writer", "config_of", "figures", "metrics_of", "next_free", "require_free", "tidy"]
+__all__ = ["Writer", "figures", "next_free", "require_free", "tidy"]
 
 import contextlib
 import errno
@@ -18,15 +18,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from liouville.checkpoint import save
 from liouville.facts import Facts
 from liouville.files import append_whole, atomic, remove_left_over, reserve, without_nan
 from liouville.locks import Lock, LockedError
 from liouville.network import Network
-from liouville.provenance import versions
 from liouville.runs import logs
+from liouville.runs.contents import config_of, metrics_of
 from liouville.runs.files import (
     CERTIFICATE,
     CHECKPOINT,
@@ -40,49 +38,9 @@ from liouville.runs.files import (
     REPORT,
 )
 from liouville.runs.plan import Plan
-from liouville.runs.run import FORMAT, Run
+from liouville.runs.run import Run
 from liouville.runs.spread import Spread
 from liouville.train import Checkpoint, History
-
-
-def config_of(plan: Plan | Spread, facts: Facts, network: Network, command: list[str] | None = None) -> dict[str, Any]:
-    """What ``config.json`` says, of a network before training."""
-    config: dict[str, Any] = without_nan(
-        {
-            "format": FORMAT,
-            "command": command,
-            **_asked(plan),
-            "data": facts.as_dict(),
-            "parameters": sum(p.numel() for p in network.parameters()),
-            "threads": torch.get_num_threads(),
-            "device": str(next(network.parameters()).device),
-            "versions": versions(),
-        }
-    )
-    return config
-
-
-def _asked(plan: Plan | Spread) -> dict[str, Any]:
-    if isinstance(plan, Plan):
-        return {"plan": plan.as_dict()}
-    agents = plan.as_dict()
-    return {"plan": agents.pop("plan"), "agents": agents}
-
-
-def metrics_of(network: Network, history: History, **more: Any) -> dict[str, Any]:
-    """What ``metrics.json`` says; ``more`` goes in as it is."""
-    metrics: dict[str, Any] = without_nan(
-        {
-            **history.metrics,
-            "best_epoch": history.best_epoch,
-            "epochs": len(history.epochs),
-            "stopped": history.stopped,
-            "parameters": sum(p.numel() for p in network.parameters()),
-            **more,
-        }
-    )
-    return metrics
-
 
 RESERVE = ".reserve"
 _SMALL, _LARGEST = 1 << 18, 1 << 30  # bytes of the reserve: room for metrics and history, and at most

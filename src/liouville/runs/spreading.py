@@ -21,8 +21,9 @@ from liouville.data import Split
 from liouville.files import atomic, without_nan
 from liouville.network import Network
 from liouville.nodes import NodeHead
+from liouville.runs.contents import metrics_of
 from liouville.runs.files import CERTIFICATE, CONFIG, LOCALITY
-from liouville.runs.folder import Writer, metrics_of
+from liouville.runs.folder import Writer
 from liouville.runs.nearness import cost
 from liouville.runs.run import Run, Trained
 from liouville.runs.spread import Spread

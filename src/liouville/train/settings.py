@@ -40,47 +40,47 @@ class Settings:
     """How `fit` trains.
 
     Args:
-        epochs: passes over the training part; ignored where ``steps`` says how many there are.
-        batch_size: samples per step.
-        lr: learning rate, the highest of the schedule.
-        head_lr: learning rate of the head; ``lr``, or the rate of a share, if None.
-        optimizer: how steps follow from gradients, ``"sgd"`` with momentum 0.9.
-        beta2: how long Adam remembers the squares of gradients; 0.95 made deep flows train far more reliably than
-            torch's 0.999.
-        weight_decay: decoupled weight decay, of ``"adamw"`` only; a decay that is part of the objective is in
-            ``penalty``.
-        schedule: how the learning rate changes; ``"one-cycle"`` (up over the first ``warmup`` of the steps, then down
-            to nothing), ``"cosine"`` (down to nothing), ``"step"`` (times 0.8 after every epoch, the papers' MNIST),
-            ``"constant"``, or ``"epoch-count"`` (what Adam's rate becomes if its bias correction counts epochs, as in a
-            public script).
-        warmup: share of the steps in which ``"one-cycle"`` rises.
-        penalty: weights of smoothness in depth, decay and head decay.
-        alternate: the papers' alternation: Adam steps of a fresh, zero head on every batch, 0 for none; the features
-            are held fixed until the one step on the other weights.
-        validation: share of the training part held out to choose the best epoch; in [0, 1), with 0 the last epoch is
-            returned.
+        epochs: make this many passes over the training part; ignored where ``steps`` says how many there are.
+        batch_size: take this many samples for each step.
+        lr: set the learning rate, the highest of the schedule.
+        head_lr: set the learning rate of the head; ``lr``, or the rate of a share, if None.
+        optimizer: choose how steps follow from gradients, ``"sgd"`` with momentum 0.9.
+        beta2: let Adam keep this share of its mean squared gradient in each step; 0.95 made deep flows train far more
+            reliably than torch's 0.999.
+        weight_decay: shrink the weights by this times the learning rate in each step, with ``"adamw"`` only; such a
+            decay is decoupled, and one that is part of the objective is in ``penalty``.
+        schedule: choose how the learning rate changes; ``"one-cycle"`` (up over the first ``warmup`` of the steps,
+            then down to nothing), ``"cosine"`` (down to nothing), ``"step"`` (times 0.8 after every epoch, the papers'
+            MNIST), ``"constant"``, or ``"epoch-count"`` (what Adam's rate becomes if its bias correction counts epochs,
+            as in a public script).
+        warmup: let ``"one-cycle"`` rise over this share of the steps.
+        penalty: add these regularisers to the loss; smoothness in depth, decay and head decay among them.
+        alternate: train a fresh, zero head by this many Adam steps on every batch, 0 for none; the papers' alternation:
+            the features are held fixed until the one step on the other weights.
+        validation: hold out this share of the training part to choose the best epoch; in [0, 1), with 0 the last epoch
+            is returned.
         patience: stop after this many epochs without a better validation loss; None runs all epochs.
         target_score: stop once the validation score (accuracy, or r2) is at least this; those weights are returned, and
             None never stops for it.
         max_grad_norm: shorten longer gradients to this norm; None leaves them as they are.
-        ema_decay: factor per step of an exponential moving average of the weights, 0 for none; the average is what is
-            validated and returned.
+        ema_decay: average the weights over the steps, with this factor for each step into the past, 0 for none; this
+            exponential moving average is what is validated and returned.
         shift: shift every training image at random by up to this many pixels.
-        warp: strength of random affine maps of training images, 0 for none; 1 turns, stretches, shears and shifts by up
-            to 10 degrees, 10 % and a fourteenth of the width, 2 twice as much.
+        warp: turn, stretch, shear and shift every training image at random, this strongly, 0 for none; 1 is up to
+            10 degrees, 10 % and a fourteenth of the width, 2 twice as much.
         bfloat16: run the network under autocast in bfloat16; weights and optimiser keep their precision.
         capture: on CUDA, record the step once as a graph and repeat it (`liouville.train.capture`); for engines that do
             not make the host wait, `Stored` above all. Never run on a GPU so far.
-        seed: of the held-out part, the order of the batches, shifts and dropout.
-        rates: how learning rates and penalties are counted; ``"scaled"``: those of weights in the units of their
+        seed: draw the held-out part, the order of the batches, shifts and dropout from this seed.
+        rates: choose how learning rates and penalties are counted; ``"scaled"``: those of weights in the units of their
             network (`liouville.units`), so that one rate serves every final time. ``"share"``: as scaled, but ``lr`` is
             how far the first step of the highest rate would move y_N, relative to its size. That is measured before
             training, and the rate is 0.1 at most. ``"plain"``: those of the weights as they are. This is the same as
             scaled where no unit is set: for flows of your own, and for weights that no final time has scaled.
-        steps: number of steps, in place of ``epochs``; the last pass may end within the training part. A stream without
-            a length needs it, and its epochs are ``steps / epochs`` batches.
-        label_smoothing: share of the probability that is spread over all classes in training, 0 for none; validation
-            and test losses are without it.
+        steps: make this many steps, in place of ``epochs``; the last pass may end within the training part. A stream
+            without a length needs it, and its epochs are ``steps / epochs`` batches.
+        label_smoothing: spread this share of the probability over all classes in training, 0 for none; validation and
+            test losses are without it.
         stratified: hold out the same share of every class.
 
     Raises:
@@ -167,11 +167,12 @@ class GaussNewton:
     """How `gauss_newton` trains. But for ``ridge`` the defaults are those of the first paper's code for its Swiss roll.
 
     Args:
-        iterations: outer iterations, at most.
-        head: how Gauss-Newton treats the head; ``"eliminated"``: variable projection, the head at its optimum and
-            differentiated with the rest (GNvpro), ``"eliminated-simple"``: without that derivative, ``"joint"``: one
-            vector of all weights, ``"alternating"``: the first paper's block coordinate descent on batches.
-        safeguard: how Gauss-Newton limits its steps; ``"armijo"``: a line search, ``"trust-region"``: Steihaug's.
+        iterations: make at most this many outer iterations.
+        head: choose how Gauss-Newton treats the head; ``"eliminated"``: variable projection, the head at its optimum
+            and differentiated with the rest (GNvpro), ``"eliminated-simple"``: without that derivative, ``"joint"``:
+            one vector of all weights, ``"alternating"``: the first paper's block coordinate descent on batches.
+        safeguard: choose how Gauss-Newton limits its steps; ``"armijo"``: a line search, ``"trust-region"``:
+            Steihaug's.
         products: Gauss-Newton products of one iteration, at most.
         tolerance: of the conjugate gradients, relative to the gradient.
         tries: of the line search or trust region.

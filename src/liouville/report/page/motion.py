@@ -12,11 +12,13 @@ from torch import Tensor
 
 from liouville.report.depths import Depths, through_depths
 from liouville.report.page.blocks import Motion, Section, Table, axis, chart_text, number
-from liouville.report.page.marks import marker
+from liouville.report.page.marks import by_pointing, listing, marker
 from liouville.report.page.record import Record
 
 _SAMPLES, _POSITIONS = 300, 49
 _ROWS = 9  # of the table of the figure
+# So far, and so low, that the titles of the axes lie inside from every side.
+_CAMERA = {"eye": {"x": 1.95, "y": 1.95, "z": 1.0}, "center": {"x": 0, "y": 0, "z": -0.08}}
 
 
 def motion(record: Record, share: float = 1.0) -> Section:
@@ -44,7 +46,7 @@ def motion(record: Record, share: float = 1.0) -> Section:
     space = found.points.shape[-1] > 2
     lead = (
         f"{len(order)} test samples, {_counted(found)}. Move the slider to go from the lift to the head; all "
-        "positions have the same axes and the same window."
+        f"positions have the same axes and the same window.{by_pointing(len(names))}"
     )
     block = Motion(
         alt=f"The features of {len(order)} test samples as points that move with the depth. {_spread(found)[0]}",
@@ -98,6 +100,7 @@ def _traces(points: Tensor, sizes: list[int], names: list[str], found: Depths, s
             **({"z": []} if space else {}),
             "marker": _marks(k, names, found, size, space),
             "hoverinfo": "name",
+            **listing(len(names)),
         }
         for k, name in enumerate(names)
     ]
@@ -129,7 +132,7 @@ def _space(points: Tensor, sizes: list[int], names: list[str], found: Depths) ->
         plain = {"gridcolor": "@grid", "zerolinecolor": "@soft", "color": "@ink", "showbackground": False}
         short = title.replace("normal of the head's plane", "normal").replace(" component", "")
         axes[f"{name}axis"] = {"title": {"text": short}, "range": window, "tickfont": {"size": 10}, **plain}
-    scene = {**axes, "aspectmode": "cube", "camera": {"eye": {"x": 1.75, "y": 1.75, "z": 0.9}}}
+    scene = {**axes, "aspectmode": "cube", "camera": _CAMERA}
     layout = {"height": 420, "scene": scene, "showlegend": False, "margin": {"l": 0, "r": 0, "t": 0, "b": 0}}
     return {"data": _traces(points, sizes, names, found, True), "layout": layout}
 

@@ -43,7 +43,11 @@
 
   function draw(node, figure) {
     const { data, height, layout } = dressed(figure);
-    node.style.height = `${height}px`;
+    if (layout.scene) {  // as wide as its height needs, else the titles of its axes lie outside
+      Object.assign(node.style, { aspectRatio: 1.25, maxHeight: `${height}px` });
+    } else {
+      node.style.height = `${height}px`;
+    }
     return Plotly.react(node, data, layout, options).catch((error) => failed(node, error));
   }
 
@@ -81,8 +85,10 @@
         const at = Object.fromEntries(names.map((name, a) => [name, found[k][a]]));
         return { ...trace, ...at };
       });
-      const camera = parts.eye ? { scene: { ...figure.layout.scene, camera: { eye: parts.eye } } } : {};
-      return { data, layout: figure.layout.scene ? { ...figure.layout, ...camera } : figure.layout };
+      const { scene, ...flat } = figure.layout;
+      if (!scene) return { data, layout: flat };
+      const camera = { ...scene.camera, eye: parts.eye || scene.camera.eye };
+      return { data, layout: { ...flat, scene: { ...scene, camera } } };
     }
 
     function show() {
@@ -119,7 +125,8 @@
       turn.addEventListener("input", () => {
         const angle = (Number(turn.value) * Math.PI) / 180;
         turn.setAttribute("aria-valuetext", `${turn.value} degrees`);
-        const eye = { x: 2.5 * Math.cos(angle), y: 2.5 * Math.sin(angle), z: 0.9 };
+        const { x, y, z } = parts.space.layout.scene.camera.eye;
+        const eye = { x: Math.hypot(x, y) * Math.cos(angle), y: Math.hypot(x, y) * Math.sin(angle), z };
         Plotly.relayout(find("space"), { "scene.camera.eye": eye });
       });
     }

@@ -13,7 +13,7 @@ from torch import Tensor
 from liouville.network import evaluation_mode
 from liouville.report.page.answers import png
 from liouville.report.page.blocks import Chart, Section, Table, axis, chart_text, number
-from liouville.report.page.marks import group, marker
+from liouville.report.page.marks import by_pointing, group, listing, marker
 from liouville.report.page.record import Record
 from liouville.report.plane import shading
 from liouville.report.style import colours, percent, strengths
@@ -37,11 +37,11 @@ def regions(record: Record) -> Section | None:
     names = record.names
     data: list[dict[str, Any]] = _boundaries(columns, rows, probabilities)
     for k, name in enumerate(names):
-        data.append(group(chart_text(name), x[y == k][:_SHOWN], marker(k, len(names), 6)))
+        data.append(group(chart_text(name), x[y == k][:_SHOWN], marker(k, len(names), 6), **listing(len(names))))
     wrong = x[guess != y]
     if len(wrong):
         ring = {"color": "rgba(0,0,0,0)", "size": 12, "line": {"color": "@ink", "width": 1.5}}
-        data.append(group("wrong side", wrong, ring))
+        data.append(group("wrong side", wrong, ring, showlegend=True))
     (left, bottom), (right, top) = low.tolist(), high.tolist()
     image = {"source": png(_pixels(probabilities).flip(0)), "xref": "x", "yref": "y", "x": left, "y": top}
     size = {"sizex": right - left, "sizey": top - bottom, "sizing": "stretch", "layer": "below"}
@@ -59,7 +59,9 @@ def regions(record: Record) -> Section | None:
     table = [(name, number(int((y == k).sum())), percent(_share(guess[y == k] == k))) for k, name in enumerate(names)]
     numbers = Table("Points on the right side", ("class", "test points", "right"), table, folded=True)
     alt = f"The plane, shaded by the class that the network answers, with test points on top. {lead}"
-    return Section("Decision regions", lead, [Chart(alt, {"data": data, "layout": layout}, numbers)])
+    return Section(
+        "Decision regions", lead + by_pointing(len(names)), [Chart(alt, {"data": data, "layout": layout}, numbers)]
+    )
 
 
 def _share(hits: Tensor) -> float:

@@ -41,14 +41,14 @@ class Penalty(Regulariser):
     """The sum of the regularisers with these weights, each counted once; 0 switches one off.
 
     Args:
-        smoothness: weight of `Smoothness`, the penalty on changes in depth.
-        decay: weight of `Decay`, the penalty on the flows' weights.
-        head_decay: weight of `HeadDecay`, the penalty on the head.
-        scaling: how smoothness and decay scale with the depth.
-        variation: weight of `Variation`, the penalty on the total variation in depth.
-        l1: weight of `L1`, the penalty on the l1 norm in depth.
-        head_smoothness: weight of `HeadSmoothness`, the penalty on a head that is rough in space; it must read square
-            feature images.
+        smoothness: penalise changes of the weights in depth, this strongly; the weight of `Smoothness`.
+        decay: penalise large weights of the flows, this strongly; the weight of `Decay`.
+        head_decay: penalise a large head, this strongly; the weight of `HeadDecay`.
+        scaling: choose how smoothness and decay scale with the depth.
+        variation: penalise the total variation of the weights in depth, this strongly; the weight of `Variation`.
+        l1: penalise the l1 norm of the weights in depth, this strongly; the weight of `L1`.
+        head_smoothness: penalise a head that is rough in space, this strongly; the weight of `HeadSmoothness`, whose
+            head must read square feature images.
         soft_budget: penalise sensitivity bounds above this; C > 1 of `SoftBudget`, with weight 1, None adds nothing.
 
     Raises:
