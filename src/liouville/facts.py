@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from liouville.documents import Count, Name, Numbers, Rule, Size, conform
+from liouville.sequences import Inputs, Sequences
 from liouville.task import Task
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class Facts:
         value = getattr(self, name)
         return None if value is None else torch.tensor(value, dtype=torch.float64)
 
-    def transformed(self, raw: Any) -> Tensor:
+    def transformed(self, raw: Any) -> Inputs:
         """Raw inputs scaled as in training, (raw - offset) / scale, in float64; with ``preprocessing``, rows of a raw
         table, found by their names (`liouville.columns.Columns.by_name`).
 
@@ -144,9 +145,13 @@ class Facts:
         """
         if self.preprocessing is not None:
             return torch.from_numpy(self.preprocessing.transform(self.preprocessing.by_name(raw)))
-        x = torch.as_tensor(raw).to(torch.float64)
-        if tuple(x.shape[1:]) != self.shape:
+        x = (raw if isinstance(raw, Sequences) else torch.as_tensor(raw)).to(torch.float64)
+        given = 2 if isinstance(x, Sequences) else 1  # sequences may have any number of steps
+        if tuple(x.shape[given:]) != self.shape[given - 1 :]:
             raise ValueError(f"{self.name} has samples of shape {self.shape}, got {tuple(x.shape[1:])}.")
+        return x.map(self._scaled) if isinstance(x, Sequences) else self._scaled(x)
+
+    def _scaled(self, x: Tensor) -> Tensor:
         offset, scale = self.tensor("offset"), self.tensor("scale")
         return x if offset is None or scale is None else (x - offset.to(x)) / scale.to(x)
 

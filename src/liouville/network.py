@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["ChannelsLast", "Connector", "Half", "Lift", "Network", "evaluation_mode", "outputs_of"]
 
-import contextlib
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from liouville.answering import Answering, evaluation_mode, outputs_of
 from liouville.backprop import Backprop, Stored
 from liouville.display import table
-from liouville.facts import Facts
 from liouville.fields.hooks import hook_of
 from liouville.flow import Flow, flows_of, require_tensor, require_untraced
 from liouville.nodes import Placement
@@ -27,7 +26,6 @@ Place = Literal["front", "ends", "p", "q"]
 _PLACES = ("front", "ends", "p", "q")
 _AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 _MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
-_AT_ONCE = 1000  # samples per batch in the evaluation of a whole set
 _LEARNED = {0: nn.Linear, 1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
@@ -218,7 +216,7 @@ class Half(nn.Module):
         return y.chunk(2, self.axis)["pq".index(self.part)]
 
 
-class Network(nn.Module):
+class Network(Answering):
     r"""x -> head(body(lift(x))).
 
     Args:
@@ -239,7 +237,6 @@ class Network(nn.Module):
         torch.Size([10, 1])
     """
 
-    facts: Facts | None = None
     placement: Placement | None = None
 
     def __init__(self, lift: nn.Module, body: nn.Module, head: nn.Module) -> None:
@@ -257,43 +254,6 @@ class Network(nn.Module):
         """Scores (classification) or predictions (regression)."""
         require_untraced(x)
         return self.head(self.features(x, *args, **context))
-
-    def transform(self, raw: Any) -> Tensor:
-        """Raw inputs converted for the network: scaled like its training data, on its device and in its dtype.
-
-        Args:
-            raw: (samples, *shape), a tensor or anything that `torch.as_tensor` takes.
-
-        Raises:
-            ValueError: for samples of another shape, or a network without `facts`.
-        """
-        return self._known().transformed(raw).to(next(self.parameters()))
-
-    def predict(self, raw: Any) -> list[Any] | Tensor:
-        """Answers to raw inputs: the name of a class for each sample, or real targets (samples, targets) in their unit.
-
-        Computed in evaluation mode; raw inputs are as in `transform`.
-
-        Raises:
-            ValueError: as for `transform`, or for outputs that do not fit the facts or are not finite.
-
-        Examples:
-            >>> import liouville as lv
-            >>> split = lv.data.load("swiss-roll", points=200)
-            >>> net = lv.classifier("h2", inputs=2, classes=2, features=4, layers=8, T=1.0)
-            >>> net.facts = split.facts()
-            >>> set(net.predict([[0.1, 0.2], [0.5, -1.0]])) <= {"outer spiral", "inner spiral"}
-            True
-        """
-        return self._known().answers(outputs_of(self, self.transform(raw)))
-
-    def _known(self) -> Facts:
-        if self.facts is None:
-            raise ValueError(
-                "this network does not know its data, so it cannot scale raw inputs; set network.facts = "
-                "split.facts() before it is saved, or call it with inputs scaled as in training."
-            )
-        return self.facts
 
     def with_backprop(self, engine: Backprop) -> Network:
         """The same network with another engine in every flow, including flows in the lift and the head. It shares all
@@ -393,40 +353,3 @@ def _with_backprop(module: Any, engine: Backprop, made: dict[nn.Module, nn.Modul
     made[module] = twin = copy.copy(module)
     twin._modules = {name: part and _with_backprop(part, engine, made) for name, part in module._modules.items()}
     return twin
-
-
-@torch.no_grad()
-def outputs_of(network: nn.Module, x: Tensor, before: int = 0) -> Tensor:
-    """The outputs of a network for a whole set, (samples, outputs) in float64, in evaluation mode.
-
-    Args:
-        network: whichever.
-        x: the samples.
-        before: how many samples came before these, for the row that an error names.
-
-    Raises:
-        ValueError: for inputs that the network does not accept, or an output that is not finite; the row is named.
-    """
-    like = next(network.parameters())
-    try:
-        with evaluation_mode(network):
-            outputs = torch.cat([network(part.to(like)) for part in x.split(_AT_ONCE)])
-    except RuntimeError as error:
-        raise ValueError(f"the network does not accept inputs of shape {tuple(x.shape[1:])}: {error}.") from error
-    outputs = outputs.reshape(len(x), -1).double()
-    if not outputs.isfinite().all():
-        row = before + int((~outputs.isfinite()).any(1).nonzero()[0]) + 1
-        raise ValueError(f"the network's output is not finite for row {row} (counted from 1); are the inputs raw?")
-    return outputs
-
-
-@contextlib.contextmanager
-def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; each sub-module's own mode is restored afterwards."""
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

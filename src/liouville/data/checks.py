@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from liouville.sequences import Inputs, Sequences, numbers
+
 if TYPE_CHECKING:
     from liouville.data.split import Split
 
@@ -41,10 +43,10 @@ def check(split: Split) -> None:
         )
 
 
-def _check_part(part: str, x: Tensor, y: Tensor, classes: int) -> None:
+def _check_part(part: str, x: Inputs, y: Tensor, classes: int) -> None:
     """One part by itself: tensors, shapes and lengths, then the numbers in them."""
     for name, value in ((f"x_{part}", x), (f"y_{part}", y)):
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) and (isinstance(y, Sequences) or not isinstance(value, Sequences)):
             raise TypeError(
                 f"{name} must be a torch.Tensor, got {type(value).__name__}; convert it with torch.as_tensor."
             )
@@ -64,7 +66,7 @@ def _check_part(part: str, x: Tensor, y: Tensor, classes: int) -> None:
         raise ValueError(f"y_{part} must have shape {expected}, got {tuple(y.shape)}.")
     if len(x) != len(y):
         raise ValueError(f"x_{part} has {len(x)} samples but y_{part} has {len(y)}; they must have the same length.")
-    _check_finite(f"x_{part}", x)
+    _check_finite(f"x_{part}", numbers(x))
     if not classes:
         if not y.is_floating_point():
             raise ValueError(
@@ -100,7 +102,9 @@ def _check_finite(name: str, values: Tensor) -> None:
 
 def _check_transform(split: Split) -> None:
     """offset and scale: both or none, finite, no division by 0, and shaped like a part of one sample."""
-    for prefix, sample in (("", split.x_train[0]), ("target_", split.y_train[0])):
+    first = numbers(split.x_train)[0]
+    first = first[:1] if isinstance(split.x_train, Sequences) else first  # the same for every step
+    for prefix, sample in (("", first), ("target_", split.y_train[0])):
         offset, scale = getattr(split, f"{prefix}offset"), getattr(split, f"{prefix}scale")
         if (offset is None) != (scale is None):
             raise ValueError(f"{prefix}offset and {prefix}scale must be given together, or neither.")
@@ -134,8 +138,13 @@ def _check_column_names(split: Split) -> None:
 
 def _check_same(split: Split) -> None:
     """The two parts together: one feature shape, one type, one device."""
-    for name, train, test in (("x", split.x_train, split.x_test), ("y", split.y_train, split.y_test)):
-        if train.shape[1:] != test.shape[1:]:
+    if isinstance(split.x_train, Sequences) != isinstance(split.x_test, Sequences):
+        raise TypeError("x_train and x_test must both be tensors or both be Sequences.")
+    pairs: tuple[tuple[str, Inputs, Inputs], ...]
+    pairs = (("x", split.x_train, split.x_test), ("y", split.y_train, split.y_test))
+    for name, train, test in pairs:
+        own = 2 if isinstance(train, Sequences) else 1  # the longest may differ
+        if train.shape[own:] != test.shape[own:]:
             raise ValueError(
                 f"{name}_train and {name}_test must have the same shape after the first axis, "
                 f"got {tuple(train.shape[1:])} and {tuple(test.shape[1:])}."

@@ -20,6 +20,7 @@ from liouville.data.checks import check
 from liouville.data.numbers import real_number
 from liouville.display import table
 from liouville.facts import Facts, as_numbers, fingerprint
+from liouville.sequences import Inputs, Read, Sequences, tensors
 
 if TYPE_CHECKING:
     from liouville.columns import Columns
@@ -31,9 +32,9 @@ _NAMES = 20  # of classes that a notebook shows
 class Holdout(NamedTuple):
     """Training data in two: the points to fit, and the points to choose by. It holds no test point."""
 
-    x_train: Tensor
+    x_train: Read
     y_train: Tensor
-    x_validation: Tensor
+    x_validation: Read
     y_validation: Tensor
 
 
@@ -43,7 +44,7 @@ class Split:
 
     Args:
         x_train: inputs, floating point, (samples, *features): (samples, features) for tables, (samples, C, H,
-            W) for images.
+            W) for images, (samples, steps, features) for sequences; `Sequences` where their lengths differ.
         y_train: int64 labels 0 ... classes - 1 of shape (samples,), or, for regression, floating-point
             targets of shape (samples,) or (samples, outputs).
         x_test: as ``x_train``, other samples.
@@ -71,9 +72,9 @@ class Split:
         Split('steps', 4 training and 4 test samples of shape (1,), 2 classes, float32, cpu)
     """
 
-    x_train: Tensor
+    x_train: Read
     y_train: Tensor
-    x_test: Tensor
+    x_test: Read
     y_test: Tensor
     name: str
     classes: int
@@ -90,7 +91,7 @@ class Split:
     def __post_init__(self) -> None:
         check(self)
 
-    def transformed(self, raw: Any) -> Tensor:
+    def transformed(self, raw: Any) -> Read:
         """Raw inputs on the scale of ``x_train``: (raw - offset) / scale, computed in float64, in x_train's dtype; rows
         of a raw table as ``preprocessing`` has them.
 
@@ -103,6 +104,11 @@ class Split:
         if self.preprocessing is not None:
             rows = self.preprocessing.by_name(raw)
             return torch.from_numpy(self.preprocessing.transform(rows)).to(self.x_train.dtype)
+        if isinstance(raw, Sequences):
+            return raw.map(self._scaled)
+        return self._scaled(raw)
+
+    def _scaled(self, raw: Tensor) -> Tensor:
         x = raw.to(torch.float64)
         if self.offset is not None and self.scale is not None:
             x = (x - self.offset.to(x)) / self.scale.to(x)
@@ -130,7 +136,7 @@ class Split:
             preprocessing=self.preprocessing,
             target=self.target,
             targets=self.targets,
-            fingerprint=fingerprint((self.x_train, self.y_train, self.x_test, self.y_test)),
+            fingerprint=fingerprint(tensors(self.x_train, self.y_train, self.x_test, self.y_test)),
             **{name: None if t is None else as_numbers(t) for name, t in transform.items()},
         )
 
@@ -181,7 +187,7 @@ class Split:
         task = f"{self.classes} classes" if self.classes else "regression"
         return (
             f"Split({self.name!r}, {len(self.x_train)} training and {len(self.x_test)} test samples "
-            f"of shape {tuple(self.x_train.shape[1:])}, {task}, "
+            f"of {_shape(self.x_train)}, {task}, "
             f"{str(self.x_train.dtype).removeprefix('torch.')}, {self.x_train.device})"
         )
 
@@ -197,6 +203,12 @@ class Split:
         task = f"{self.classes} classes" if self.classes else "real targets"
         head = ("part", "samples", "shape of an input", "its dtype", "shape of a target", "its dtype")
         return table(f"{self.name}: {task}", head, rows, f"classes: {names}{more}" if names else "")
+
+
+def _shape(x: Inputs) -> str:
+    if isinstance(x, Sequences):
+        return f"up to {x.shape[1]} steps of {x.shape[2]} inputs"
+    return f"shape {tuple(x.shape[1:])}"
 
 
 def held_out(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from liouville.data import Split
 from liouville.network import evaluation_mode
+from liouville.sequences import Inputs, Sequences
 from liouville.task import Task
 from liouville.train.source import Batch
 
@@ -117,7 +118,7 @@ def _dtype(y: Tensor) -> str:
     return str(y.dtype).removeprefix("torch.")
 
 
-def _scores(network: nn.Module, sample: Tensor, name: str) -> Tensor:
+def _scores(network: nn.Module, sample: Inputs, name: str) -> Tensor:
     """What the network puts out for one sample, (1, outputs)."""
     scores = accepted(network, sample, name)
     if not isinstance(scores, Tensor) or scores.dim() < 2 or len(scores) != 1:
@@ -129,7 +130,7 @@ def _scores(network: nn.Module, sample: Tensor, name: str) -> Tensor:
     return scores
 
 
-def accepted(network: nn.Module, sample: Tensor, name: str) -> Any:
+def accepted(network: nn.Module, sample: Inputs, name: str) -> Any:
     """What the network puts out for one sample.
 
     Raises:
@@ -138,6 +139,13 @@ def accepted(network: nn.Module, sample: Tensor, name: str) -> Any:
     try:
         with torch.no_grad(), evaluation_mode(network):
             return network(sample)
+    except (AttributeError, TypeError) as error:
+        if not isinstance(sample, Sequences):
+            raise
+        raise ValueError(
+            f"{name} are sequences of unequal lengths, which {type(network).__name__} does not take ({error}); a layer "
+            "of liouville.recurrent does, such as that of a SequenceNetwork."
+        ) from error
     except RuntimeError as error:
         raise ValueError(
             f"the network does not accept the inputs of {name}, of shape {tuple(sample.shape[1:])}: {error}"
