@@ -4,12 +4,13 @@ from __future__ import annotations
 
 __all__ = ["check"]
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
 from liouville.sequences import Inputs, Sequences, numbers
+from liouville.task import Classes, in_words
 
 if TYPE_CHECKING:
     from liouville.data.split import Split
@@ -23,27 +24,35 @@ def check(split: Split) -> None:
         ValueError: NaN or infinite values; an empty part; shapes, lengths, types or devices that do not fit;
             labels outside 0 ... classes - 1, or not int64; a training part with one class only.
     """
-    if not isinstance(split.classes, int) or isinstance(split.classes, bool):
-        raise TypeError(f"classes must be an int, got {split.classes!r}; write 0 for regression.")
-    if split.classes < 0 or split.classes == 1:
-        raise ValueError(f"classes must be at least 2, or 0 for regression, got {split.classes}.")
-    if split.label_names is not None and len(split.label_names) != split.classes:
+    several = split.classes if isinstance(split.classes, tuple) else ()
+    for classes in several or (split.classes,):
+        if not isinstance(classes, int) or isinstance(classes, bool):
+            raise TypeError(f"classes must be an int, got {classes!r}; write 0 for regression.")
+        if classes < 0 or classes == 1 or (several and classes == 0):
+            raise ValueError(f"classes must be at least 2, or 0 for regression, got {classes}.")
+    names: Any = split.label_names
+    if names is not None and (tuple(map(len, names)) if several else len(names)) != split.classes:
         raise ValueError(
-            f"label_names must have one name for each of {split.classes} classes, got {len(split.label_names)}."
+            f"label_names must have one name for each of {in_words(split.classes)} classes, got {len(names)}."
         )
     for part in ("train", "test"):
         _check_part(part, getattr(split, f"x_{part}"), getattr(split, f"y_{part}"), split.classes)
     _check_same(split)
     _check_transform(split)
     _check_column_names(split)
-    if split.classes and len(seen := split.y_train.unique()) < 2:
+    for k in range(len(several)):
+        if len(seen := split.y_train[:, k].unique()) < 2:
+            raise ValueError(
+                f"y_train has one class only, {int(seen[0])}, of the target {k}; training needs at least two."
+            )
+    if split.classes and not several and len(seen := split.y_train.unique()) < 2:
         raise ValueError(
             f"y_train has one class only, {int(seen[0])}, in all its {len(split.y_train)} samples; "
             "training needs at least two."
         )
 
 
-def _check_part(part: str, x: Inputs, y: Tensor, classes: int) -> None:
+def _check_part(part: str, x: Inputs, y: Tensor, classes: Classes) -> None:
     """One part by itself: tensors, shapes and lengths, then the numbers in them."""
     for name, value in ((f"x_{part}", x), (f"y_{part}", y)):
         if not isinstance(value, Tensor) and (isinstance(y, Sequences) or not isinstance(value, Sequences)):
@@ -60,9 +69,11 @@ def _check_part(part: str, x: Inputs, y: Tensor, classes: int) -> None:
         raise ValueError(
             f"the {part} part is empty (x_{part} has shape {tuple(x.shape)}); it needs at least one sample."
         )
-    allowed = (1,) if classes else (1, 2)
-    if y.ndim not in allowed:
+    several = classes if isinstance(classes, tuple) else ()
+    allowed = (2,) if several else (1,) if classes else (1, 2)
+    if y.ndim not in allowed or (several and y.shape[1] != len(several)):
         expected = "(samples,)" if classes else "(samples,) or (samples, outputs)"
+        expected = f"(samples, {len(several)})" if several else expected
         raise ValueError(f"y_{part} must have shape {expected}, got {tuple(y.shape)}.")
     if len(x) != len(y):
         raise ValueError(f"x_{part} has {len(x)} samples but y_{part} has {len(y)}; they must have the same length.")
@@ -80,12 +91,13 @@ def _check_part(part: str, x: Inputs, y: Tensor, classes: int) -> None:
             f"y_{part} must be int64 labels for classes={classes}, got {y.dtype}; convert it with y.long(), "
             "or pass classes=0 for regression."
         )
-    low, high = int(y.min()), int(y.max())
-    if low < 0 or high >= classes:
-        raise ValueError(
-            f"y_{part} has labels from {low} to {high}, expected 0 to {classes - 1} (classes={classes}); "
-            "renumber the labels or correct classes."
-        )
+    for column, own in zip(y.unbind(1) if several else (y,), several or (classes,), strict=True):
+        low, high = int(column.min()), int(column.max())
+        if low < 0 or high >= cast(int, own):
+            raise ValueError(
+                f"y_{part} has labels from {low} to {high}, expected 0 to {cast(int, own) - 1} (classes={own}); "
+                "renumber the labels or correct classes."
+            )
 
 
 def _check_finite(name: str, values: Tensor) -> None:

@@ -21,6 +21,7 @@ from liouville.data.numbers import real_number
 from liouville.display import table
 from liouville.facts import Facts, as_numbers, fingerprint
 from liouville.sequences import Inputs, Read, Sequences, tensors
+from liouville.task import in_words
 
 if TYPE_CHECKING:
     from liouville.columns import Columns
@@ -45,13 +46,14 @@ class Split:
     Args:
         x_train: inputs, floating point, (samples, *features): (samples, features) for tables, (samples, C, H,
             W) for images, (samples, steps, features) for sequences; `Sequences` where their lengths differ.
-        y_train: int64 labels 0 ... classes - 1 of shape (samples,), or, for regression, floating-point
-            targets of shape (samples,) or (samples, outputs).
+        y_train: int64 labels 0 ... classes - 1 of shape (samples,), for several targets (samples, targets), or, for
+            regression, floating-point targets of shape (samples,) or (samples, outputs).
         x_test: as ``x_train``, other samples.
         y_test: as ``y_train``.
         name: what the data set is called.
-        classes: number of classes; 0 says that ``y`` is real-valued (regression).
-        label_names: one name for each class, or None.
+        classes: number of classes; 0 says that ``y`` is real-valued (regression), a tuple has the number of classes of
+            each of several targets.
+        label_names: one name for each class, or None; for several targets a tuple of names for each.
         offset: how raw inputs became ``x``: x = (raw - offset) / scale, both broadcast against one sample; None, with
             ``scale`` None, for inputs that are as they were. New inputs must go the same way (`transformed`).
         scale: see ``offset``; not 0.
@@ -77,8 +79,8 @@ class Split:
     x_test: Read
     y_test: Tensor
     name: str
-    classes: int
-    label_names: tuple[str, ...] | None = None
+    classes: int | Any  # a tuple for several targets, which few readers have to know
+    label_names: tuple[Any, ...] | None = None
     offset: Tensor | None = None
     scale: Tensor | None = None
     target_offset: Tensor | None = None
@@ -151,10 +153,10 @@ class Split:
         Raises:
             ValueError: nothing is left on one side, or only one class is left to train on.
         """
-        classes = self.y_train if stratified and self.classes else None
+        classes = self.y_train if stratified and self.classes and self.y_train.ndim == 1 else None
         kept, held = held_out(len(self.x_train), fraction, generator, classes)
         kept, held = kept.to(self.x_train.device), held.to(self.x_train.device)
-        if self.classes and len(self.y_train[kept].unique()) < 2:
+        if self.classes and self.y_train.ndim == 1 and len(self.y_train[kept].unique()) < 2:
             raise ValueError(
                 f"holding out a fraction {fraction} of {len(self.x_train)} training samples leaves only class "
                 f"{int(self.y_train[kept][0])} to train on; use a smaller fraction or another seed."
@@ -184,7 +186,7 @@ class Split:
         )
 
     def __repr__(self) -> str:
-        task = f"{self.classes} classes" if self.classes else "regression"
+        task = f"{in_words(self.classes)} classes" if self.classes else "regression"
         return (
             f"Split({self.name!r}, {len(self.x_train)} training and {len(self.x_test)} test samples "
             f"of {_shape(self.x_train)}, {task}, "
@@ -198,9 +200,10 @@ class Split:
             (name, f"{len(x):,}", tuple(x.shape[1:]), x.dtype, tuple(y.shape[1:]), y.dtype) for name, x, y in parts
         ]
         rows = [(*row[:2], *(str(cell).removeprefix("torch.") for cell in row[2:])) for row in shown]
-        names = ", ".join(self.label_names[:_NAMES]) if self.label_names else ""
-        more = ", ..." if self.label_names and len(self.label_names) > _NAMES else ""
-        task = f"{self.classes} classes" if self.classes else "real targets"
+        known = [own if isinstance(own, str) else "/".join(own) for own in self.label_names or ()]
+        names = ", ".join(known[:_NAMES])
+        more = ", ..." if len(known) > _NAMES else ""
+        task = f"{in_words(self.classes)} classes" if self.classes else "real targets"
         head = ("part", "samples", "shape of an input", "its dtype", "shape of a target", "its dtype")
         return table(f"{self.name}: {task}", head, rows, f"classes: {names}{more}" if names else "")
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from liouville.data import Split
 from liouville.network import evaluation_mode
 from liouville.sequences import Inputs, Sequences
-from liouville.task import Task
+from liouville.task import Task, in_words, scores_for
 from liouville.train.source import Batch
 
 
@@ -45,12 +45,14 @@ def task_of(network: nn.Module, split: Split) -> Task:
         expected = 1 if split.y_train.dim() == 1 else split.y_train.shape[-1]
         if outputs != expected:
             raise ValueError(f"the targets have {expected} real value(s) a sample, but the network puts out {outputs}.")
+    several = isinstance(split.classes, tuple)
+    cure = f"{scores_for(split.classes)} outputs" if several else f"classes={split.classes}"
     try:
         return Task.of(split.classes, outputs)
     except ValueError:
         raise ValueError(
-            f"{split.name} has {split.classes} classes, but the network puts out {outputs} score(s); build it with "
-            f"classes={split.classes}."
+            f"{split.name} has {in_words(split.classes)} classes, but the network puts out {outputs} score(s); build "
+            f"it with {cure}."
         ) from None
 
 

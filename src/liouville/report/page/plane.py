@@ -28,6 +28,8 @@ def regions(record: Record) -> Section | None:
     network, split = record.network, record.split
     if network is None or split is None or not split.classes or split.x_test.shape[1:] != (2,):
         return None
+    if isinstance(split.classes, tuple):  # several targets, of which no plane has one colour
+        return None
     x, y = split.x_test.to(next(network.parameters())), split.y_test.cpu()
     with evaluation_mode(network):
         scores = torch.cat([network(part) for part in x.split(1000)])
