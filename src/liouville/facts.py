@@ -11,7 +11,7 @@ __all__ = ["Facts", "Written", "as_numbers", "fingerprint"]
 import ctypes
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from liouville.documents import Count, Name, Numbers, Rule, Size, conform
-from liouville.task import Task
+from liouville.sequences import Inputs, Sequences
+from liouville.task import Classes, Task, scores_for
 
 if TYPE_CHECKING:
     from liouville.columns import Columns
@@ -28,14 +29,19 @@ Nested = float | tuple["Nested", ...]
 _TRANSFORMS = (("offset", "scale"), ("target_offset", "target_scale"))
 
 
+def _are_classes(value: int | list[int]) -> bool:
+    """One number, or of several targets one for each."""
+    return value == 0 or all(2 <= n <= 2**24 for n in (value if isinstance(value, list) else [value]))
+
+
 class Written(TypedDict):
     """Facts as JSON; runs of earlier versions lack the optional entries."""
 
     name: Name
     shape: Annotated[list[Size], Rule("the sizes of one sample, 1 to 4 of them", lambda v: 1 <= len(v) <= 4)]
-    classes: Annotated[int, Rule("0 for a regression, or a number of classes", lambda n: n == 0 or 2 <= n <= 2**24)]
+    classes: Annotated[int | list[int], Rule("0 for a regression, or a number of classes", _are_classes)]
     outputs: NotRequired[Count]
-    label_names: list[Name] | None
+    label_names: list[Name] | list[list[Name]] | None
     column_names: NotRequired[list[Name] | None]
     train_samples: Count
     test_samples: Count
@@ -56,9 +62,9 @@ class Facts:
     Args:
         name: name of the data set.
         shape: shape of one sample.
-        classes: number of classes; 0 for real targets.
+        classes: number of classes; 0 for real targets, a tuple for several targets of classes.
         outputs: number of real targets of one sample; 0 for classes.
-        label_names: one name for each class, or None.
+        label_names: one name for each class, or None; of several targets a tuple of them for each.
         column_names: one name for each feature of a table, or None.
         train_samples, test_samples: numbers of samples.
         offset, scale: scaling of raw inputs, x = (raw - offset) / scale, numbers that broadcast to one sample; None
@@ -67,7 +73,7 @@ class Facts:
         fingerprint: SHA-256 over every number of the data; None if it was not computed.
         preprocessing: how the columns of a raw table become inputs, in place of offset and scale; None without.
         target: the column of a raw table that is predicted; None without.
-        targets: the columns, where several numbers are predicted; None else.
+        targets: the columns, where several are predicted; None else.
 
     Raises:
         ValueError: for parts of a wrong type or that do not fit each other, unprintable names, or a scale of 0.
@@ -80,9 +86,9 @@ class Facts:
 
     name: str
     shape: tuple[int, ...]
-    classes: int
+    classes: Classes
     outputs: int = 0
-    label_names: tuple[str, ...] | None = None
+    label_names: tuple[Any, ...] | None = None
     column_names: tuple[str, ...] | None = None
     train_samples: int = 0
     test_samples: int = 0
@@ -103,10 +109,12 @@ class Facts:
     def _problems(self) -> Iterator[str]:
         if bool(self.classes) == bool(self.outputs):
             yield f"either classes or outputs are 0, got {self.classes} classes and {self.outputs} outputs."
-        if self.label_names is not None and len(self.label_names) != self.classes:
+        several = isinstance(self.classes, tuple)
+        if self.label_names is not None and _sizes(self.label_names) != self.classes:
             yield f"{len(self.label_names)} label_names for {self.classes} classes."
-        if self.targets is not None and len(self.targets) != self.outputs:
-            yield f"{len(self.targets)} names of targets for {self.outputs} real targets."
+        targets = len(self.classes) if isinstance(self.classes, tuple) else self.outputs
+        if self.targets is not None and len(self.targets) != targets:
+            yield f"{len(self.targets)} names of targets for {targets} {'' if several else 'real '}targets."
         names = self.column_names
         if names is not None and ((len(names),) != self.shape or len(set(names)) < len(names)):
             yield f"column_names must be different names, one for each of {self.shape[-1]} columns."
@@ -135,7 +143,7 @@ class Facts:
         value = getattr(self, name)
         return None if value is None else torch.tensor(value, dtype=torch.float64)
 
-    def transformed(self, raw: Any) -> Tensor:
+    def transformed(self, raw: Any) -> Inputs:
         """Raw inputs scaled as in training, (raw - offset) / scale, in float64; with ``preprocessing``, rows of a raw
         table, found by their names (`liouville.columns.Columns.by_name`).
 
@@ -144,27 +152,54 @@ class Facts:
         """
         if self.preprocessing is not None:
             return torch.from_numpy(self.preprocessing.transform(self.preprocessing.by_name(raw)))
-        x = torch.as_tensor(raw).to(torch.float64)
-        if tuple(x.shape[1:]) != self.shape:
+        x = (raw if isinstance(raw, Sequences) else torch.as_tensor(raw)).to(torch.float64)
+        given = 2 if isinstance(x, Sequences) else 1  # sequences may have any number of steps
+        if tuple(x.shape[given:]) != self.shape[given - 1 :]:
             raise ValueError(f"{self.name} has samples of shape {self.shape}, got {tuple(x.shape[1:])}.")
+        return x.map(self._scaled) if isinstance(x, Sequences) else self._scaled(x)
+
+    def _scaled(self, x: Tensor) -> Tensor:
         offset, scale = self.tensor("offset"), self.tensor("scale")
         return x if offset is None or scale is None else (x - offset.to(x)) / scale.to(x)
 
     def answers(self, outputs: Tensor) -> list[Any] | Tensor:
         """The answers in a network's outputs (samples, outputs): class names, or targets in their unit, in float64.
 
-        Classes without names are called 0, 1, ...
+        Classes without names are called 0, 1, ... Of several targets of classes, each answer is a tuple of names.
 
         Raises:
             ValueError: for an impossible number of outputs.
         """
         if not self.classes:
             return self._in_their_unit(outputs.double())
-        names = self.label_names or range(self.classes)
-        return [names[k] for k in Task.of(self.classes, outputs.shape[1]).labels(outputs).tolist()]
+        found, names = Task.of(self.classes, outputs.shape[1]).labels(outputs).tolist(), self.names()
+        if isinstance(self.classes, tuple):
+            return [tuple(own[k] for own, k in zip(names, row, strict=True)) for row in found]
+        return [names[0][k] for k in found]
+
+    def names(self) -> list[Sequence[Any]]:
+        """The names of the classes of each target.
+
+        Examples:
+            >>> Facts("pumps", (2,), (2, 3), label_names=(("off", "on"), ("low", "mid", "high"))).names()[0]
+            ('off', 'on')
+        """
+        if isinstance(self.classes, tuple):
+            return list(self.label_names or map(range, self.classes))
+        return [self.label_names or range(self.classes)]
+
+    def target_of_scores(self) -> list[int]:
+        """Of several targets of classes, which one each output of a network is a score of.
+
+        Examples:
+            >>> Facts("pumps", (2,), (2, 3)).target_of_scores()
+            [0, 1, 1, 1]
+        """
+        several = self.classes if isinstance(self.classes, tuple) else (self.classes,)
+        return [k for k, classes in enumerate(several) for _ in range(scores_for(classes))]
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """Probabilities (samples, classes) from a network's outputs.
+        """Probabilities (samples, classes) from a network's outputs; of several targets those of each side by side.
 
         Raises:
             ValueError: for real targets, which have none, or as for `answers`.
@@ -247,6 +282,10 @@ def as_numbers(tensor: Tensor) -> Nested:
 def _broadcasts(value: Tensor, shape: tuple[int, ...]) -> bool:
     sizes = zip(reversed(value.shape), reversed(shape), strict=False)
     return value.ndim <= len(shape) and all(mine in (1, size) for mine, size in sizes)
+
+
+def _sizes(names: tuple[Any, ...]) -> Classes:
+    return tuple(map(len, names)) if any(isinstance(own, tuple) for own in names) else len(names)
 
 
 def _as_lists(value: Any) -> Any:

@@ -167,7 +167,7 @@ def spoiled(**columns):
         (lambda: frame(), ("--target", "v"), "and none is called NODE.v after a node of the graph, tank 0"),
         (lambda: frame().assign(weather=1.5), ("--target", "u"), "weather belongs to no node of the graph; call"),
         (lambda: frame().assign(**{"tank 0.u": float("nan")}), ("--target", "u"), "'tank 0.u' is empty in every row"),
-        (lambda: frame().assign(**{"tank 0.u": ["a", "b"] * 30}), ("--target", "u"), "is one of 4 targets and has cl"),
+        (lambda: frame().assign(**{"tank 0.u": ["a", "b"] * 30}), ("--target", "u"), "targets are all of one kind"),
         (lambda: frame(), ("--target", "u", "--sizes", "1", "--layers", "0"), "--layers must be positive"),
         (lambda: frame().assign(**{f"tank 1.{k}": frame(seed=k)["tank 0.u"] for k in (1, 2)}),
          ("--target", "u", "--sizes", "1"),

@@ -28,6 +28,10 @@ def split(kind="vectors"):
     """61 samples, of which 12 are held out: three batches of 16, and one of a single row."""
     shape = {"images": (1, 6, 6)}.get(kind, (3,))
     x, new = randn(61, *shape, seed=1), randn(20, *shape, seed=2)
+    if kind == "sequences":
+        x, new = (lv.data.Sequences(randn(n, 7, 3, seed=n), torch.arange(n) % 7 + 1) for n in (61, 20))
+        y, y_new = (part.x.sum(1).argmax(1) for part in (x, new))
+        return lv.data.Split(x, y, new, y_new, name="sums", classes=3)
     if kind == "targets":
         return lv.data.Split(x, x.sin().sum(1), new, new.sin().sum(1), name="sines", classes=0)
     y, y_new = (v.flatten(1)[:, :3].argmax(1) for v in (x, new))
@@ -45,6 +49,13 @@ def images(engine=lv.Stored(), **more):
 
 def regression():
     return lv.regressor("ms2", 3, 1, 4, 6, 1.5, generator=generator(0)).double()
+
+
+def sequences():
+    rnn = lv.recurrent.HamiltonianRNN(3, 8, batch_first=True, length=7, bidirectional=True, generator=generator(0))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return lv.recurrent.SequenceNetwork(rnn, torch.nn.Linear(16, 3)).double()
 
 
 def settings(**changes):
@@ -73,6 +84,7 @@ CASES = {
     "alternation, nothing held out": (dense, {"engine": lv.Fused()}, {"alternate": 3, "validation": 0.0}),
     "shifted and warped": (images, {}, {"shift": 1, "warp": 1.0}),
     "a row per batch": (dense, {}, {"batch_size": 1, "epochs": 1}),
+    "sequences of unequal lengths": (sequences, {}, {}),
     "patience": (dense, {}, {"lr": 1.0, "schedule": "constant", "patience": 1, "epochs": 8}),
     "levels": (dense, {"layers": 3}, {"target_score": 0.6, "penalty": PENALTY}),
 }
@@ -83,8 +95,9 @@ def run(name, processes, nudge=0.0):
     make, how, changes = CASES[name]
     network = nudged(make(**how), nudge)
     sizes = {True: [], False: []}
-    network.lift.register_forward_pre_hook(lambda _, inputs: sizes[torch.is_grad_enabled()].append(len(inputs[0])))
-    kind = {images: "images", regression: "targets"}.get(make, "vectors")
+    seen = network.head if make is sequences else network.lift
+    seen.register_forward_pre_hook(lambda _, inputs: sizes[torch.is_grad_enabled()].append(len(inputs[0])))
+    kind = {images: "images", regression: "targets", sequences: "sequences"}.get(make, "vectors")
     fit = lv.train.multilevel if name == "levels" else lv.train.fit
     more = {"levels": 2} if name == "levels" else {}
     history = fit(network, split(kind), settings(**changes), processes=processes, **more)

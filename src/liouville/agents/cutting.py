@@ -18,6 +18,7 @@ from liouville.flow import Flow
 from liouville.network import Lift, Network
 from liouville.nodes import NodeHead, node_of
 from liouville.schemes import SplittingScheme
+from liouville.task import scores_for
 
 
 @torch.no_grad()
@@ -132,6 +133,8 @@ def _names(facts: Facts | None, inputs: list[int], outputs: list[int] | None) ->
         return {}
     features: list[Any] = _of_columns(facts) or _of_numbers(facts)
     told: dict[str, Any] = {"data": facts.name, "inputs": [features[k] for k in inputs]}
+    if isinstance(facts.classes, tuple):
+        return told | {"targets": _choices(facts, outputs)}
     if outputs is None or facts.classes:
         return told | ({"labels": list(facts.label_names or range(facts.classes))} if facts.classes else {})
     offset, scale = (facts.tensor(f"target_{name}") for name in ("offset", "scale"))
@@ -140,6 +143,18 @@ def _names(facts: Facts | None, inputs: list[int], outputs: list[int] | None) ->
         names = facts.targets or (facts.target,) * (facts.outputs == 1) or (None,) * facts.outputs
         told["outputs"] = [{"name": names[k], "offset": whole[0][k], "scale": whole[1][k]} for k in outputs]
     return told
+
+
+def _choices(facts: Facts, outputs: list[int] | None) -> list[dict[str, Any]]:
+    """Of several targets of classes those of a node: name, classes, and how many of its outputs are their scores.
+
+    Of one score, above 0 is the second class; of more, the largest one is the class.
+    """
+    assert isinstance(facts.classes, tuple)
+    whose = facts.target_of_scores()
+    mine = dict.fromkeys(whose if outputs is None else (whose[k] for k in outputs))
+    called, names = facts.targets or (None,) * len(facts.classes), facts.names()
+    return [{"name": called[k], "labels": list(names[k]), "outputs": scores_for(facts.classes[k])} for k in mine]
 
 
 def _of_columns(facts: Facts) -> list[Any]:

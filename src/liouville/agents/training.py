@@ -44,7 +44,8 @@ def train(
     """Train from the start, or from where the checkpoints end; the mean loss of each epoch comes back.
 
     Where outputs belong to nodes, each node minimises the loss of its own outputs and targets, and the loss is their
-    sum; for least squares that is the loss of the central network. Else all nodes know scores and targets.
+    sum; for least squares, and for several targets of classes, that is the loss of the central network. Else all nodes
+    know scores and targets.
 
     Every process must be given the same split and settings: Adam with a one-cycle rate, no penalty, and
     ``validation=0.0``, since nobody but all nodes together can judge an epoch. Checkpoints are written after each.
@@ -73,7 +74,7 @@ def train(
     if checkpoints is not None:
         found = checkpoints.resume(exchange, local, optimizer)
     on_start(found)
-    losses, targets = found.losses, _targets(local, split.y_train)
+    losses, targets = found.losses, _targets(local, task, split.y_train)
     layers = sum(flow.layers for flow in flows_of(local))
     local.train()
     for epoch in range(found.epoch, settings.epochs):
@@ -115,16 +116,30 @@ def collected(local: SpreadNetwork, exchange: Exchange) -> Network:
     return central
 
 
-def _targets(local: SpreadNetwork, y: Tensor) -> Tensor:
-    """Those of the hosted nodes, where outputs belong to nodes."""
-    return y if local.outputs is None or y.ndim == 1 else y[:, local.outputs.to(y.device)]
+def _targets(local: SpreadNetwork, task: Task | Reported, y: Tensor) -> Tensor:
+    """Those of the hosted nodes, where outputs belong to nodes; all classes, of which `_loss` takes those of a node."""
+    return y if local.outputs is None or y.ndim == 1 or _several(task) else y[:, local.outputs.to(y.device)]
 
 
 def _loss(local: SpreadNetwork, task: Task | Reported, scores: Tensor, y: Tensor) -> Tensor:
     if local.outputs is None:
         return task.loss(scores, y)
+    if several := _several(task):
+        whose = torch.tensor([k for k, (at, _) in enumerate(several.each()) for _ in range(at.stop - at.start)])
+        parts = []
+        for at in local.parts.values():
+            mine = whose[local.outputs[at]].unique().tolist()  # in their order, as the outputs are
+            own = several.some(mine) if isinstance(task, Task) else task
+            parts.append(own.loss(scores[:, at], y[:, mine]))
+        return sum(parts, start=scores.sum() * 0)
     parts = [task.loss(scores[:, at], y if y.ndim == 1 else y[:, at]) for at in local.parts.values()]
     return sum(parts, start=scores.sum() * 0)  # a process without outputs takes part in the backward pass
+
+
+def _several(task: Task | Reported) -> Task | None:
+    """The task where there are several targets of classes."""
+    known = task if isinstance(task, Task) else task.task
+    return known if known is not None and known.kind == "several" else None
 
 
 def _squared_gradient(local: SpreadNetwork, exchange: Exchange) -> float:

@@ -77,18 +77,27 @@ def layer_jacobians(flow: Flow | Chain, y: Tensor, *, memory: int = MEMORY) -> A
     return out
 
 
-@torch.no_grad()
 def fill_layer_jacobians(flow: Flow, run: Run, out: Tensor) -> Tensor:
     """Write A_0 ... A_{N-1} into ``out``, (N, B, n, n), a chunk of layers at a time."""
-    matrices = _RULES.get(type(flow.scheme), _differentiated)
-    step = max(1, _CHUNK // max(1, out[0].numel()))
+    step = at_once(run)
     for first in range(0, flow.layers, step):
         last = min(first + step, flow.layers)
-        local = Local(flow, run.theta, first, last)
-        before, after = ([x[first + k : last + k] for x in run.parts] for k in (0, 1))
-        found = matrices(flow.scheme, local, before, after)
-        out[first:last] = found if run.order is None else found[..., run.order, :][..., run.order]
+        out[first:last] = some_jacobians(flow, run, first, last)
     return out
+
+
+def at_once(run: Run) -> int:
+    """How many layers' matrices are one chunk."""
+    return max(1, _CHUNK // max(1, run.parts[0].shape[1] * run.size**2))
+
+
+@torch.no_grad()
+def some_jacobians(flow: Flow, run: Run, first: int, last: int) -> Tensor:
+    """A_first ... A_{last-1}, (last - first, B, n, n)."""
+    local = Local(flow, run.theta, first, last)
+    before, after = ([x[first + k : last + k] for x in run.parts] for k in (0, 1))
+    found = _RULES.get(type(flow.scheme), _differentiated)(flow.scheme, local, before, after)
+    return found if run.order is None else found[..., run.order, :][..., run.order]
 
 
 @torch.no_grad()

@@ -9,22 +9,33 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from liouville.backprop import slices
 from liouville.fields import PerLayer
 from liouville.fields.given import bind
 from liouville.flow import Flow
-from liouville.recurrent import Cell, Recurrent, flows_along
+from liouville.recurrent import Cell, Recurrent, SequenceNetwork, flows_along
+from liouville.sequences import Inputs
 
 _SEQUENCES, _STATES = 4, 8  # of a certificate: how many sequences, and first states of each
 
 
-def sequence_sensitivity(rnn: Recurrent | Cell, input: Tensor, one: Any) -> Tensor | list[Tensor]:
-    """dState_T / dState_t of every sequence, (T + 1, B, n, n); for several cells one such tensor for each.
+def sequence_sensitivity(
+    rnn: Recurrent | Cell | SequenceNetwork, input: Inputs | PackedSequence, one: Any
+) -> Tensor | list[Tensor]:
+    """What ``one`` gives for dState_T / dState_t of every sequence, (T + 1, B, ...); for several cells one such tensor
+    for each.
 
     ``one`` gives it of a flow at the state before the first step, which is 0 here.
+
+    Raises:
+        ValueError: if the lengths differ.
     """
-    found = [[_at_rest(flow, one) for flow in flows] for flows in flows_along(rnn, input)]
+    along = flows_along(rnn, input)
+    if len({flows[0].layers for flows in along}) > 1:
+        raise ValueError("the sequences must be equally long to be analysed together; give them one at a time.")
+    found = [[_at_rest(flow, one) for flow in flows] for flows in along]
     cells = [torch.cat(column, 1) for column in zip(*found, strict=True)]
     return cells[0] if len(cells) == 1 else cells
 
@@ -35,7 +46,9 @@ def _at_rest(flow: Flow, one: Any) -> Tensor:
     return found
 
 
-def certified_sequences(rnn: Recurrent | Cell, input: Tensor) -> Iterator[tuple[Flow, Tensor]]:
+def certified_sequences(
+    rnn: Recurrent | Cell | SequenceNetwork, input: Inputs | PackedSequence
+) -> Iterator[tuple[Flow, Tensor]]:
     """Flows to certify, and first states of each to measure at: 0, and some normally distributed."""
     for flows in flows_along(rnn, input)[:_SEQUENCES]:
         for flow in flows:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from liouville.precision import require_floating, widened, working
+from liouville.sequences import Sequences
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,7 +54,7 @@ def _require_matrices(value: Any) -> None:
 def _wide(value: Any) -> Any:
     if isinstance(value, nn.Module):
         return widened(value)
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor | Sequences):
         return value.to(working(value.dtype))
     return type(value)(map(_wide, value)) if type(value) in (list, tuple) else value
 

@@ -30,8 +30,9 @@ from liouville.analysis.local import local_radius
 from liouville.analysis.precise import precisely
 from liouville.analysis.proofs.assumptions import activation_of, is_shipped
 from liouville.analysis.proofs.untouched import FIELDS, require_untouched
+from liouville.answering import evaluation_mode
 from liouville.flow import Flow, flows_of, require_tensor
-from liouville.network import ChannelsLast, Connector, Half, Lift, Network, evaluation_mode
+from liouville.network import ChannelsLast, Connector, Half, Lift, Network
 from liouville.norms import spectral_norm
 from liouville.operators import Conv
 from liouville.precision import name_of, working

@@ -11,21 +11,25 @@ from __future__ import annotations
 
 __all__ = ["backward_sensitivity", "costates", "gradient_norms", "lengths"]
 
-from typing import overload
+from collections.abc import Iterator
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
 from liouville.analysis.chain import Chain, chain_sensitivity
-from liouville.analysis.jacobians import MEMORY, fill_layer_jacobians
+from liouville.analysis.jacobians import MEMORY, at_once, fill_layer_jacobians, some_jacobians
 from liouville.analysis.overtime import sequence_sensitivity
 from liouville.analysis.precise import precisely
 from liouville.analysis.rows import allocate
-from liouville.analysis.states import run_of
+from liouville.analysis.states import Run, run_of
 from liouville.backprop import slices
 from liouville.flow import Flow, require_flow
-from liouville.recurrent import Cell, Recurrent
+from liouville.recurrent import Cell, Recurrent, SequenceNetwork
 from liouville.schemes import State
+from liouville.sequences import Inputs
+
+OverTime = Recurrent | Cell | SequenceNetwork
 
 
 @overload
@@ -33,7 +37,7 @@ def backward_sensitivity(flow: Flow, y: Tensor, *, memory: int = MEMORY) -> Tens
 
 
 @overload
-def backward_sensitivity(flow: Recurrent | Cell, y: Tensor, *, memory: int = MEMORY) -> Tensor | list[Tensor]: ...
+def backward_sensitivity(flow: OverTime, y: Inputs, *, memory: int = MEMORY) -> Tensor | list[Tensor]: ...
 
 
 @overload
@@ -42,16 +46,15 @@ def backward_sensitivity(flow: Chain, y: Tensor, *, memory: int = MEMORY) -> lis
 
 @precisely
 @torch.no_grad()
-def backward_sensitivity(
-    flow: Flow | Recurrent | Cell | Chain, y: Tensor, *, memory: int = MEMORY
-) -> Tensor | list[Tensor]:
+def backward_sensitivity(flow: Flow | OverTime | Chain, y: Any, *, memory: int = MEMORY) -> Tensor | list[Tensor]:
     r"""dState_N / dState_j for j = 0 ... N, exact to rounding, in the dtype of y.
 
     Reference: Galimberti et al. 2023 (2105.13205), the backward sensitivity matrix, there transposed.
 
     Args:
-        flow: a `Flow`; a recurrent layer or cell, whose layers are the steps; or any chain of modules: an
-            ``nn.Sequential`` or a sequence of modules, axis 0 the batch.
+        flow: a `Flow`; a recurrent layer or cell, whose layers are the steps, or a `SequenceNetwork`, of which the
+            matrices are its recurrent layer's, without the head; or any chain of modules: an ``nn.Sequential`` or a
+            sequence of modules, axis 0 the batch.
         y: the input, (*batch, features), (B, C, H, W) or (B, tokens, features): the field's `sample_ndim` defines one
             sample; sequences, run from the state 0; for a chain, the shape that its modules take.
         memory: maximum number of bytes of the result.
@@ -75,7 +78,7 @@ def backward_sensitivity(
         >>> bool((torch.linalg.matrix_norm(matrices, ord=2) > 0.999).all())
         True
     """
-    if isinstance(flow, Recurrent | Cell):
+    if isinstance(flow, OverTime):
         return sequence_sensitivity(flow, y, lambda one, state: backward_sensitivity(one, state, memory=memory))
     if not isinstance(flow, Flow):
         return chain_sensitivity(flow, y, memory)
@@ -86,6 +89,20 @@ def backward_sensitivity(
     fill_layer_jacobians(flow, run, matrices[:-1])
     multiply(matrices)
     return out
+
+
+def products(flow: Flow, run: Run) -> Iterator[tuple[int, Tensor]]:
+    """dState_N/dState_j of some consecutive j from the first one, which is given with them, in chunks from the end."""
+    n = run.size
+    product = torch.eye(n, dtype=run.parts[0].dtype, device=run.parts[0].device).expand(run.parts[0].shape[1], n, n)
+    yield flow.layers, product[None]
+    step = at_once(run)
+    for last in range(flow.layers, 0, -step):
+        first = max(0, last - step)
+        some = some_jacobians(flow, run, first, last)
+        for j in reversed(range(len(some))):
+            some[j] = product = product @ some[j]
+        yield first, some
 
 
 def multiply(matrices: Tensor) -> None:

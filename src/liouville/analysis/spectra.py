@@ -14,8 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from liouville.analysis.chain import Chain
 from liouville.analysis.jacobians import layer_jacobians
+from liouville.analysis.overtime import sequence_sensitivity
 from liouville.analysis.precise import precisely
+from liouville.analysis.sensitivity import OverTime, backward_sensitivity, products
+from liouville.analysis.states import run_of
 from liouville.flow import Flow, require_flow
 
 
@@ -40,7 +44,7 @@ def norms(matrices: Tensor) -> Norms:
     size = require_matrices(matrices).abs()
     return Norms(
         size.sum(-2).amax(-1),
-        singular_spectra(matrices)[..., 0],
+        _spectra(matrices)[..., 0],
         size.sum(-1).amax(-1),
         matrices.square().sum((-2, -1)).sqrt(),
     )
@@ -48,18 +52,60 @@ def norms(matrices: Tensor) -> Norms:
 
 @precisely
 @torch.no_grad()
-def singular_spectra(matrices: Tensor) -> Tensor:
-    """The singular values of every matrix, the largest first, (..., min(m, n)); NaN where an entry is not finite.
+def singular_spectra(matrices: Tensor | Flow | OverTime | Chain, y: Any = None) -> Any:
+    r"""The singular values of every matrix, the largest first, (..., min(m, n)); NaN where an entry is not finite.
 
-    Their error is eps times the largest: below that, small singular values are only rounding.
+    Of a flow, and of a recurrent layer over time, those of dState_N/dState_j for j = 0 ... N, as
+    ``singular_spectra(backward_sensitivity(flow, y))`` has them. Only a few of the matrices are kept at a time, so that
+    memory grows with what is returned, n numbers for each step.
+
+    Their error is eps times the largest: below that, small singular values are only rounding. Those of a symplectic
+    scheme pair as (s, 1/s).
+
+    Args:
+        matrices: (..., m, n); or a `Flow`, a recurrent layer, a cell, a `SequenceNetwork` (its recurrent layer) or a
+            chain of modules.
+        y: the input of the latter, as for `backward_sensitivity`.
+
+    Returns:
+        For a flow (N + 1, *batch, n). For a recurrent layer (T + 1, B, n), one such tensor for each of several cells.
+        For a chain a list.
+
+    Raises:
+        ValueError: as for `backward_sensitivity`; if a flow has no input, or matrices have one.
 
     Examples:
         >>> singular_spectra(torch.diag(torch.tensor([0.5, 2.0])))
         tensor([2.0000, 0.5000])
+        >>> import liouville as lv
+        >>> rnn = lv.recurrent.HamiltonianRNN(3, 8, batch_first=True, length=50)
+        >>> singular_spectra(rnn, torch.randn(2, 50, 3)).shape
+        torch.Size([51, 2, 8])
     """
+    if isinstance(matrices, Tensor) != (y is None):
+        raise ValueError("singular_spectra takes a flow or a layer and its input, or only matrices.")
+    if isinstance(matrices, OverTime):
+        return sequence_sensitivity(matrices, y, _along_depth)
+    if isinstance(matrices, Flow):
+        return _along_depth(matrices, y)
+    if not isinstance(matrices, Tensor):
+        return [_spectra(each) for each in backward_sensitivity(matrices, y)]
+    return _spectra(matrices)
+
+
+def _spectra(matrices: Tensor) -> Tensor:
     finite = require_matrices(matrices).isfinite().all(-1).all(-1)
     values = torch.linalg.svdvals(torch.where(finite[..., None, None], matrices, 0.0))
     return torch.where(finite[..., None], values, torch.nan)
+
+
+def _along_depth(flow: Flow, y: Tensor) -> Tensor:
+    """Of dState_N/dState_j, a chunk of them at a time."""
+    run = run_of(flow, y)
+    out = run.parts[0].new_empty(flow.layers + 1, run.parts[0].shape[1], run.size)
+    for first, some in products(flow, run):
+        out[first : first + len(some)] = _spectra(some)
+    return out.view(flow.layers + 1, *run.batch, run.size)
 
 
 @precisely
@@ -109,7 +155,7 @@ def growth_exponents(sensitivities: Tensor, h: float) -> Tensor:
     """
     N = len(require_matrices(sensitivities)) - 1
     times = h * torch.arange(N, 0, -1, dtype=sensitivities.dtype, device=sensitivities.device)
-    spectra = singular_spectra(sensitivities[:-1])
+    spectra = _spectra(sensitivities[:-1])
     return spectra.log() / times.reshape(-1, *(1,) * (spectra.dim() - 1))
 
 

@@ -109,7 +109,7 @@ def _of_table(door: Door, words: dict[str, Any], graph: Pattern, mask: Pattern) 
         str(Path(words["data"]).absolute()),
         targets[0] if len(targets) == 1 else tuple(targets),
         tuple(ids),
-        tuple(words["categories"]),
+        tuple(targets_in(raw, words["categories"], graph, "--category")),
         words["header"] or "auto",
         **table_options(words["data_options"]),
     )

@@ -164,6 +164,7 @@ def note(text: str) -> None:
 def described(split: Split) -> str:
     """A line on the columns of a table, from its split."""
     from liouville.columns import Number
+    from liouville.task import in_words
 
     assert split.preprocessing is not None
     columns = split.preprocessing.columns
@@ -174,6 +175,8 @@ def described(split: Split) -> str:
     more = [f"missing values in {_few(gaps)}"] if gaps else []
     real = f"targets {_few(split.targets)}" if split.targets else f"target {split.target}"
     target = f"classes of {split.target}: {_few(split.label_names)}" if split.label_names else real
+    if isinstance(split.classes, tuple):
+        target = f"{real} of {in_words(split.classes)} classes"
     return "; ".join((*parts, *more, target))
 
 

@@ -134,7 +134,7 @@ def _outputs(network: Network, samples: Tensor, raw: bool) -> Tensor:
     """What the network says of all samples, a part at a time: they may have been read in one byte a number."""
     import torch
 
-    from liouville.network import outputs_of
+    from liouville.answering import outputs_of
 
     parts = []
     for start in range(0, len(samples), _AT_ONCE):
@@ -203,12 +203,29 @@ def _columns(facts: Facts | None, outputs: Tensor, probabilities: bool, run: str
         shares = _texts(facts.probabilities(outputs)) if probabilities else []
     except ValueError as error:
         raise ValueError(f"{run} does not fit together: {error}") from error
+    if isinstance(facts.classes, tuple):
+        return _of_several(facts, answers, shares)
     if not isinstance(answers, list):
         called = facts.targets or range(width)
         return ["prediction"] if width == 1 else [f"prediction_{name}" for name in called], _texts(answers)
     names = [_harmless(str(n)) for n in facts.label_names or range(facts.classes)]
     shown = [f"p({n})" for n in names] if probabilities else []
     return ["prediction", *shown], [[_harmless(str(answer)) for answer in answers], *shares]
+
+
+def _of_several(facts: Facts, answers: Any, shares: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """A column for each of several targets of classes, and after it the probabilities of its classes."""
+    names: list[str] = []
+    columns: list[list[str]] = []
+    left = iter(shares)
+    for k, own in enumerate(facts.names()):
+        target = facts.targets[k] if facts.targets else str(k)
+        names.append(f"prediction_{target}")
+        columns.append([_harmless(str(answer[k])) for answer in answers])
+        if shares:
+            names += [f"p({target}={name})" for name in own]
+            columns += [next(left) for _ in own]
+    return names, columns
 
 
 def _texts(values: Tensor) -> list[list[str]]:

@@ -201,12 +201,15 @@ def _say_result(done: Run, door: Door, asked: Spread) -> None:
         return
     if found := done.metrics.get("test_r2_by_output"):
         table("outputs", ("node", "output", "test r2"), [(f["node"], f["output"], f"{f['r2']:.4f}") for f in found])
+    if found := done.metrics.get("test_accuracy_by_output"):
+        rows = [(f["node"], f["output"], f"{100 * f['accuracy']:.2f} %") for f in found]
+        table("outputs", ("node", "output", "test accuracy"), rows)
     say(f"run: {done.path}")
     for path in drawn:
         say(f"     {path}")
-    rows = "ROWS.csv" if asked.plan.table is not None else "POINTS.csv"
+    example = "ROWS.csv" if asked.plan.table is not None else "POINTS.csv"
     one = asked.graph.names[0] if asked.graph.names else "0"
-    say(f"next: liouville check {done.path}; liouville predict {done.path} {rows}")
+    say(f"next: liouville check {done.path}; liouville predict {done.path} {example}")
     say(f"      liouville agents --export-node {one!r} {done.path}")
 
 

@@ -7,7 +7,7 @@ its seed alone: the same call gives the same bits.
 
 from __future__ import annotations
 
-__all__ = ["SOURCES", "Holdout", "Source", "Split", "TableFile", "check", "load", "names"]
+__all__ = ["SOURCES", "Holdout", "Sequences", "Source", "Split", "TableFile", "check", "load", "names"]
 
 import dataclasses
 import inspect
@@ -22,6 +22,7 @@ from liouville.data.checks import check
 from liouville.data.own import TableFile
 from liouville.data.split import Holdout, Split
 from liouville.names import lookup, suggestion
+from liouville.sequences import Sequences
 
 _COMMON = ("seed", "dtype", "root")
 

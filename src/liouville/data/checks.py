@@ -4,10 +4,13 @@ from __future__ import annotations
 
 __all__ = ["check"]
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
+
+from liouville.sequences import Inputs, Sequences, numbers
+from liouville.task import Classes, in_words
 
 if TYPE_CHECKING:
     from liouville.data.split import Split
@@ -21,30 +24,38 @@ def check(split: Split) -> None:
         ValueError: NaN or infinite values; an empty part; shapes, lengths, types or devices that do not fit;
             labels outside 0 ... classes - 1, or not int64; a training part with one class only.
     """
-    if not isinstance(split.classes, int) or isinstance(split.classes, bool):
-        raise TypeError(f"classes must be an int, got {split.classes!r}; write 0 for regression.")
-    if split.classes < 0 or split.classes == 1:
-        raise ValueError(f"classes must be at least 2, or 0 for regression, got {split.classes}.")
-    if split.label_names is not None and len(split.label_names) != split.classes:
+    several = split.classes if isinstance(split.classes, tuple) else ()
+    for classes in several or (split.classes,):
+        if not isinstance(classes, int) or isinstance(classes, bool):
+            raise TypeError(f"classes must be an int, got {classes!r}; write 0 for regression.")
+        if classes < 0 or classes == 1 or (several and classes == 0):
+            raise ValueError(f"classes must be at least 2, or 0 for regression, got {classes}.")
+    names: Any = split.label_names
+    if names is not None and (tuple(map(len, names)) if several else len(names)) != split.classes:
         raise ValueError(
-            f"label_names must have one name for each of {split.classes} classes, got {len(split.label_names)}."
+            f"label_names must have one name for each of {in_words(split.classes)} classes, got {len(names)}."
         )
     for part in ("train", "test"):
         _check_part(part, getattr(split, f"x_{part}"), getattr(split, f"y_{part}"), split.classes)
     _check_same(split)
     _check_transform(split)
     _check_column_names(split)
-    if split.classes and len(seen := split.y_train.unique()) < 2:
+    for k in range(len(several)):
+        if len(seen := split.y_train[:, k].unique()) < 2:
+            raise ValueError(
+                f"y_train has one class only, {int(seen[0])}, of the target {k}; training needs at least two."
+            )
+    if split.classes and not several and len(seen := split.y_train.unique()) < 2:
         raise ValueError(
             f"y_train has one class only, {int(seen[0])}, in all its {len(split.y_train)} samples; "
             "training needs at least two."
         )
 
 
-def _check_part(part: str, x: Tensor, y: Tensor, classes: int) -> None:
+def _check_part(part: str, x: Inputs, y: Tensor, classes: Classes) -> None:
     """One part by itself: tensors, shapes and lengths, then the numbers in them."""
     for name, value in ((f"x_{part}", x), (f"y_{part}", y)):
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) and (isinstance(y, Sequences) or not isinstance(value, Sequences)):
             raise TypeError(
                 f"{name} must be a torch.Tensor, got {type(value).__name__}; convert it with torch.as_tensor."
             )
@@ -58,13 +69,15 @@ def _check_part(part: str, x: Tensor, y: Tensor, classes: int) -> None:
         raise ValueError(
             f"the {part} part is empty (x_{part} has shape {tuple(x.shape)}); it needs at least one sample."
         )
-    allowed = (1,) if classes else (1, 2)
-    if y.ndim not in allowed:
+    several = classes if isinstance(classes, tuple) else ()
+    allowed = (2,) if several else (1,) if classes else (1, 2)
+    if y.ndim not in allowed or (several and y.shape[1] != len(several)):
         expected = "(samples,)" if classes else "(samples,) or (samples, outputs)"
+        expected = f"(samples, {len(several)})" if several else expected
         raise ValueError(f"y_{part} must have shape {expected}, got {tuple(y.shape)}.")
     if len(x) != len(y):
         raise ValueError(f"x_{part} has {len(x)} samples but y_{part} has {len(y)}; they must have the same length.")
-    _check_finite(f"x_{part}", x)
+    _check_finite(f"x_{part}", numbers(x))
     if not classes:
         if not y.is_floating_point():
             raise ValueError(
@@ -78,12 +91,13 @@ def _check_part(part: str, x: Tensor, y: Tensor, classes: int) -> None:
             f"y_{part} must be int64 labels for classes={classes}, got {y.dtype}; convert it with y.long(), "
             "or pass classes=0 for regression."
         )
-    low, high = int(y.min()), int(y.max())
-    if low < 0 or high >= classes:
-        raise ValueError(
-            f"y_{part} has labels from {low} to {high}, expected 0 to {classes - 1} (classes={classes}); "
-            "renumber the labels or correct classes."
-        )
+    for column, own in zip(y.unbind(1) if several else (y,), several or (classes,), strict=True):
+        low, high = int(column.min()), int(column.max())
+        if low < 0 or high >= cast(int, own):
+            raise ValueError(
+                f"y_{part} has labels from {low} to {high}, expected 0 to {cast(int, own) - 1} (classes={own}); "
+                "renumber the labels or correct classes."
+            )
 
 
 def _check_finite(name: str, values: Tensor) -> None:
@@ -100,7 +114,9 @@ def _check_finite(name: str, values: Tensor) -> None:
 
 def _check_transform(split: Split) -> None:
     """offset and scale: both or none, finite, no division by 0, and shaped like a part of one sample."""
-    for prefix, sample in (("", split.x_train[0]), ("target_", split.y_train[0])):
+    first = numbers(split.x_train)[0]
+    first = first[:1] if isinstance(split.x_train, Sequences) else first  # the same for every step
+    for prefix, sample in (("", first), ("target_", split.y_train[0])):
         offset, scale = getattr(split, f"{prefix}offset"), getattr(split, f"{prefix}scale")
         if (offset is None) != (scale is None):
             raise ValueError(f"{prefix}offset and {prefix}scale must be given together, or neither.")
@@ -134,8 +150,13 @@ def _check_column_names(split: Split) -> None:
 
 def _check_same(split: Split) -> None:
     """The two parts together: one feature shape, one type, one device."""
-    for name, train, test in (("x", split.x_train, split.x_test), ("y", split.y_train, split.y_test)):
-        if train.shape[1:] != test.shape[1:]:
+    if isinstance(split.x_train, Sequences) != isinstance(split.x_test, Sequences):
+        raise TypeError("x_train and x_test must both be tensors or both be Sequences.")
+    pairs: tuple[tuple[str, Inputs, Inputs], ...]
+    pairs = (("x", split.x_train, split.x_test), ("y", split.y_train, split.y_test))
+    for name, train, test in pairs:
+        own = 2 if isinstance(train, Sequences) else 1  # the longest may differ
+        if train.shape[own:] != test.shape[own:]:
             raise ValueError(
                 f"{name}_train and {name}_test must have the same shape after the first axis, "
                 f"got {tuple(train.shape[1:])} and {tuple(test.shape[1:])}."

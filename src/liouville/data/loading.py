@@ -47,7 +47,7 @@ def load_table(file: TableFile, dtype: torch.dtype = torch.float32, notes: list[
 
 
 def targets_of(raw: Raw, file: TableFile) -> list[Column]:
-    """The columns to predict, fit for it: one, or several of numbers.
+    """The columns to predict, fit for it: one, several of numbers, or several of classes.
 
     Raises:
         ValueError: there is no such column, or nothing can be learned of it.
@@ -59,11 +59,11 @@ def targets_of(raw: Raw, file: TableFile) -> list[Column]:
     twice = next((name for k, name in enumerate(names) if name in names[:k]), None)
     if twice is not None:
         raise ValueError(f"{raw.name}: {twice!r} is named as a target twice; name it once.")
-    words = next((y for y in found if y.kind != "numbers"), None)
-    if words is not None and len(found) > 1:
+    words, numbers = (next((y for y in found if (y.kind == "numbers") is real), None) for real in (False, True))
+    if words is not None and numbers is not None:
         raise ValueError(
-            f"{raw.name}: {words.name!r} is one of {len(found)} targets and has classes; several targets are numbers, "
-            "so write two classes as 0 and 1, or predict it by a network of its own."
+            f"{raw.name}: the target {words.name!r} has classes and {numbers.name!r} has numbers; targets are all of "
+            f"one kind, so say --category {numbers.name!r}, or predict one of them by a network of its own."
         )
     return found
 
@@ -169,8 +169,12 @@ def _require_target(raw: Raw, y: Column, declared: bool) -> None:
 def _split(
     raw: Raw, file: TableFile, found: list[Column], targets: list[Column], dtype: torch.dtype, told: list[str]
 ) -> Split:
-    labels, names = _labels(targets[0])
-    train, test = _parts(raw.rows, labels, len(names), file, raw.name)
+    labels, names = _labels(targets)
+    several = len(targets) > 1
+    one = labels is not None and not several
+    train, test = _parts(raw.rows, labels if one else None, len(names) if one else 0, file, raw.name)
+    if labels is not None and several:
+        _require_seen(raw, targets, labels[train], names)
     cells = {column.name: column.values for column in found if column.kind != "empty"}
     rule = _fitted(raw, {name: values[train] for name, values in cells.items()})
     used = {column.name for column in rule.columns}
@@ -206,7 +210,7 @@ def _split(
         x[test],
         target[test],
         file.name,
-        len(names),
+        tuple(map(len, names)) if several and names else len(names),
         label_names=names or None,
         column_names=tuple(names_of) if len(set(names_of)) == len(names_of) else None,
         preprocessing=rule,
@@ -237,13 +241,29 @@ def _varies(values: Any) -> bool:
     return len(known) > 0 and bool(len(known) < len(values) or (known != known[0]).any())
 
 
-def _labels(y: Column) -> tuple[Any, tuple[str, ...]]:
-    """The number of each row's class, and the names of the classes in their order; none for real targets."""
-    if y.kind == "numbers":
+def _labels(targets: list[Column]) -> tuple[Any, tuple[Any, ...]]:
+    """The number of each row's class, and the names of the classes in their order, of several targets for each, side
+    by side; none for real targets."""
+    if targets[0].kind == "numbers":
         return None, ()
-    names = sorted(set(y.values), key=_order)
-    places = {name: k for k, name in enumerate(names)}
-    return numpy.array([places[value] for value in y.values], dtype=numpy.int64), tuple(names)
+    found, known = [], []
+    for y in targets:
+        names = sorted(set(y.values), key=_order)
+        places = {name: k for k, name in enumerate(names)}
+        found.append(numpy.array([places[value] for value in y.values], dtype=numpy.int64))
+        known.append(tuple(names))
+    return (found[0], known[0]) if len(targets) == 1 else (numpy.stack(found, 1), tuple(known))
+
+
+def _require_seen(raw: Raw, targets: list[Column], labels: Any, names: tuple[Any, ...]) -> None:
+    """Raise where a class is in the test part only, which is drawn without regard to classes of several targets."""
+    for y, own, column in zip(targets, names, labels.T, strict=True):
+        unseen = sorted(set(range(len(own))) - set(column.tolist()))
+        if unseen:
+            raise ValueError(
+                f"{raw.name}: the target {y.name!r} has the class {own[unseen[0]]!r} in too few rows, none of which is "
+                "in the training part; merge such classes or remove these rows."
+            )
 
 
 def _order(name: str) -> tuple[bool, float, str]:

@@ -20,6 +20,8 @@ from liouville.data.checks import check
 from liouville.data.numbers import real_number
 from liouville.display import table
 from liouville.facts import Facts, as_numbers, fingerprint
+from liouville.sequences import Inputs, Read, Sequences, tensors
+from liouville.task import in_words
 
 if TYPE_CHECKING:
     from liouville.columns import Columns
@@ -31,9 +33,9 @@ _NAMES = 20  # of classes that a notebook shows
 class Holdout(NamedTuple):
     """Training data in two: the points to fit, and the points to choose by. It holds no test point."""
 
-    x_train: Tensor
+    x_train: Read
     y_train: Tensor
-    x_validation: Tensor
+    x_validation: Read
     y_validation: Tensor
 
 
@@ -43,14 +45,15 @@ class Split:
 
     Args:
         x_train: inputs, floating point, (samples, *features): (samples, features) for tables, (samples, C, H,
-            W) for images.
-        y_train: int64 labels 0 ... classes - 1 of shape (samples,), or, for regression, floating-point
-            targets of shape (samples,) or (samples, outputs).
+            W) for images, (samples, steps, features) for sequences; `Sequences` where their lengths differ.
+        y_train: int64 labels 0 ... classes - 1 of shape (samples,), for several targets (samples, targets), or, for
+            regression, floating-point targets of shape (samples,) or (samples, outputs).
         x_test: as ``x_train``, other samples.
         y_test: as ``y_train``.
         name: what the data set is called.
-        classes: number of classes; 0 says that ``y`` is real-valued (regression).
-        label_names: one name for each class, or None.
+        classes: number of classes; 0 says that ``y`` is real-valued (regression), a tuple has the number of classes of
+            each of several targets.
+        label_names: one name for each class, or None; for several targets a tuple of names for each.
         offset: how raw inputs became ``x``: x = (raw - offset) / scale, both broadcast against one sample; None, with
             ``scale`` None, for inputs that are as they were. New inputs must go the same way (`transformed`).
         scale: see ``offset``; not 0.
@@ -71,13 +74,13 @@ class Split:
         Split('steps', 4 training and 4 test samples of shape (1,), 2 classes, float32, cpu)
     """
 
-    x_train: Tensor
+    x_train: Read
     y_train: Tensor
-    x_test: Tensor
+    x_test: Read
     y_test: Tensor
     name: str
-    classes: int
-    label_names: tuple[str, ...] | None = None
+    classes: int | Any  # a tuple for several targets, which few readers have to know
+    label_names: tuple[Any, ...] | None = None
     offset: Tensor | None = None
     scale: Tensor | None = None
     target_offset: Tensor | None = None
@@ -90,7 +93,7 @@ class Split:
     def __post_init__(self) -> None:
         check(self)
 
-    def transformed(self, raw: Any) -> Tensor:
+    def transformed(self, raw: Any) -> Read:
         """Raw inputs on the scale of ``x_train``: (raw - offset) / scale, computed in float64, in x_train's dtype; rows
         of a raw table as ``preprocessing`` has them.
 
@@ -103,6 +106,11 @@ class Split:
         if self.preprocessing is not None:
             rows = self.preprocessing.by_name(raw)
             return torch.from_numpy(self.preprocessing.transform(rows)).to(self.x_train.dtype)
+        if isinstance(raw, Sequences):
+            return raw.map(self._scaled)
+        return self._scaled(raw)
+
+    def _scaled(self, raw: Tensor) -> Tensor:
         x = raw.to(torch.float64)
         if self.offset is not None and self.scale is not None:
             x = (x - self.offset.to(x)) / self.scale.to(x)
@@ -130,7 +138,7 @@ class Split:
             preprocessing=self.preprocessing,
             target=self.target,
             targets=self.targets,
-            fingerprint=fingerprint((self.x_train, self.y_train, self.x_test, self.y_test)),
+            fingerprint=fingerprint(tensors(self.x_train, self.y_train, self.x_test, self.y_test)),
             **{name: None if t is None else as_numbers(t) for name, t in transform.items()},
         )
 
@@ -145,10 +153,10 @@ class Split:
         Raises:
             ValueError: nothing is left on one side, or only one class is left to train on.
         """
-        classes = self.y_train if stratified and self.classes else None
+        classes = self.y_train if stratified and self.classes and self.y_train.ndim == 1 else None
         kept, held = held_out(len(self.x_train), fraction, generator, classes)
         kept, held = kept.to(self.x_train.device), held.to(self.x_train.device)
-        if self.classes and len(self.y_train[kept].unique()) < 2:
+        if self.classes and self.y_train.ndim == 1 and len(self.y_train[kept].unique()) < 2:
             raise ValueError(
                 f"holding out a fraction {fraction} of {len(self.x_train)} training samples leaves only class "
                 f"{int(self.y_train[kept][0])} to train on; use a smaller fraction or another seed."
@@ -178,10 +186,10 @@ class Split:
         )
 
     def __repr__(self) -> str:
-        task = f"{self.classes} classes" if self.classes else "regression"
+        task = f"{in_words(self.classes)} classes" if self.classes else "regression"
         return (
             f"Split({self.name!r}, {len(self.x_train)} training and {len(self.x_test)} test samples "
-            f"of shape {tuple(self.x_train.shape[1:])}, {task}, "
+            f"of {_shape(self.x_train)}, {task}, "
             f"{str(self.x_train.dtype).removeprefix('torch.')}, {self.x_train.device})"
         )
 
@@ -192,11 +200,18 @@ class Split:
             (name, f"{len(x):,}", tuple(x.shape[1:]), x.dtype, tuple(y.shape[1:]), y.dtype) for name, x, y in parts
         ]
         rows = [(*row[:2], *(str(cell).removeprefix("torch.") for cell in row[2:])) for row in shown]
-        names = ", ".join(self.label_names[:_NAMES]) if self.label_names else ""
-        more = ", ..." if self.label_names and len(self.label_names) > _NAMES else ""
-        task = f"{self.classes} classes" if self.classes else "real targets"
+        known = [own if isinstance(own, str) else "/".join(own) for own in self.label_names or ()]
+        names = ", ".join(known[:_NAMES])
+        more = ", ..." if len(known) > _NAMES else ""
+        task = f"{in_words(self.classes)} classes" if self.classes else "real targets"
         head = ("part", "samples", "shape of an input", "its dtype", "shape of a target", "its dtype")
         return table(f"{self.name}: {task}", head, rows, f"classes: {names}{more}" if names else "")
+
+
+def _shape(x: Inputs) -> str:
+    if isinstance(x, Sequences):
+        return f"up to {x.shape[1]} steps of {x.shape[2]} inputs"
+    return f"shape {tuple(x.shape[1:])}"
 
 
 def held_out(

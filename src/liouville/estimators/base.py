@@ -20,11 +20,12 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from torch import nn
 
+from liouville.answering import outputs_of
 from liouville.columns import Columns
 from liouville.estimators.member import Recipe, Rows, built, trained, trained_on
 from liouville.estimators.rows import distinct, require_weights
 from liouville.facts import Facts
-from liouville.network import Network, outputs_of
+from liouville.network import Network
 from liouville.table import Table
 from liouville.train import Terminal, tabular
 from liouville.train.losses import Loss

@@ -20,11 +20,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from liouville.answering import outputs_of
 from liouville.data.split import held_out
 from liouville.estimators.temperature import best_factor, scale_head
 from liouville.kernels import Auto
 from liouville.names import lookup
-from liouville.network import Network, outputs_of
+from liouville.network import Network
 from liouville.randomness import seeded
 from liouville.train import History, Settings, fit, optimizer_of, tabular
 from liouville.train.losses import Loss

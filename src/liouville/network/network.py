@@ -12,17 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from liouville.answering import Answering, evaluation_mode
 from liouville.backprop import Backprop, Stored
 from liouville.display import table
-from liouville.facts import Facts
 from liouville.fields.hooks import hook_of
 from liouville.flow import Flow, flows_of, require_untraced
-from liouville.network.evaluation import evaluation_mode, outputs_of
 from liouville.nodes import Placement
 from liouville.plain import Raw, plain
 
 
-class Network(nn.Module):
+class Network(Answering):
     r"""x -> head(body(lift(x))).
 
     Args:
@@ -43,7 +42,6 @@ class Network(nn.Module):
         torch.Size([10, 1])
     """
 
-    facts: Facts | None = None
     placement: Placement | None = None
 
     def __init__(self, lift: nn.Module, body: nn.Module, head: nn.Module) -> None:
@@ -61,43 +59,6 @@ class Network(nn.Module):
         """Scores (classification) or predictions (regression)."""
         require_untraced(x)
         return self.head(self.features(x, *args, **context))
-
-    def transform(self, raw: Any) -> Tensor:
-        """Raw inputs converted for the network: scaled like its training data, on its device and in its dtype.
-
-        Args:
-            raw: (samples, *shape), a tensor or anything that `torch.as_tensor` takes.
-
-        Raises:
-            ValueError: for samples of another shape, or a network without `facts`.
-        """
-        return self._known().transformed(raw).to(next(self.parameters()))
-
-    def predict(self, raw: Any) -> list[Any] | Tensor:
-        """Answers to raw inputs: the name of a class for each sample, or real targets (samples, targets) in their unit.
-
-        Computed in evaluation mode; raw inputs are as in `transform`.
-
-        Raises:
-            ValueError: as for `transform`, or for outputs that do not fit the facts or are not finite.
-
-        Examples:
-            >>> import liouville as lv
-            >>> split = lv.data.load("swiss-roll", points=200)
-            >>> net = lv.classifier("h2", inputs=2, classes=2, features=4, layers=8, T=1.0)
-            >>> net.facts = split.facts()
-            >>> set(net.predict([[0.1, 0.2], [0.5, -1.0]])) <= {"outer spiral", "inner spiral"}
-            True
-        """
-        return self._known().answers(outputs_of(self, self.transform(raw)))
-
-    def _known(self) -> Facts:
-        if self.facts is None:
-            raise ValueError(
-                "this network does not know its data, so it cannot scale raw inputs; set network.facts = "
-                "split.facts() before it is saved, or call it with inputs scaled as in training."
-            )
-        return self.facts
 
     def with_backprop(self, engine: Backprop) -> Network:
         """The same network with another engine in every flow, including flows in the lift and the head. It shares all

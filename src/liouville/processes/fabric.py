@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from liouville.processes.sharing import Processes
+from liouville.sequences import Inputs
 
 try:
     from lightning.fabric import Fabric
@@ -62,7 +63,7 @@ class Parallel(Processes):
         with _named_loss():
             return self.fabric.setup_module(network)
 
-    def map(self, f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    def map(self, f: Callable[[Any], Tensor], x: Inputs) -> Tensor:
         if self.size == 1:
             return f(x)
         share = -(-len(x) // self.size)

@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from liouville.sequences import Inputs
+
 
 class Processes:
     """Only this process; `liouville.lightning.Parallel` is several.
@@ -36,7 +38,7 @@ class Processes:
         """What a training step calls in place of ``network``: it has the same weights, and shares their gradients."""
         return network
 
-    def map(self, f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    def map(self, f: Callable[[Any], Tensor], x: Inputs) -> Tensor:
         """f(x) for an ``f`` that treats every row by itself; each process computes its share of the rows.
 
         All processes get all rows; a gradient passes through those that the process computed.

@@ -12,12 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from liouville.fields import SecondOrderField
 from liouville.flow import Flow
 from liouville.recurrent.calls import taken
 from liouville.recurrent.cell import Cell
 from liouville.recurrent.layer import Recurrent
+from liouville.recurrent.network import SequenceNetwork
+from liouville.sequences import Sequences, sequences_of
 
 
 @torch.no_grad()
@@ -64,15 +67,18 @@ def along(cell: Cell, u: Tensor) -> Flow:
 
 
 @torch.no_grad()
-def flows_along(rnn: Recurrent | Cell, input: Tensor) -> list[list[Flow]]:
+def flows_along(
+    rnn: Recurrent | Cell | SequenceNetwork, input: Tensor | PackedSequence | Sequences
+) -> list[list[Flow]]:
     """For each sequence, the flow of each cell along its own inputs: for a level above others, the outputs below.
 
     Args:
-        rnn: a cell, or a recurrent layer.
-        input: sequences of one length, in the form that the layer takes; time first for a cell.
+        rnn: a cell, a recurrent layer, or a network with one.
+        input: sequences in the form that the layer takes, time first for a cell. Packed ones and
+            `liouville.data.Sequences` may have different lengths: each flow has as many layers as its sequence steps.
 
     Raises:
-        ValueError: if the lengths differ.
+        ValueError: for steps of uneven lengths.
 
     Examples:
         >>> import liouville as lv
@@ -82,9 +88,13 @@ def flows_along(rnn: Recurrent | Cell, input: Tensor) -> list[list[Flow]]:
     """
     if isinstance(rnn, Cell):
         rnn = Recurrent(rnn)
+    elif isinstance(rnn, SequenceNetwork):
+        rnn = rnn.rnn
+    if not isinstance(input, Tensor) and (unequal := sequences_of(input)) is not None:
+        if unequal.steps is not None:
+            raise ValueError("the analysis over time is of steps of length h; give Sequences without steps.")
+        return [flows_along(rnn, unequal[b])[0] for b in range(len(unequal))]
     call = taken(input, rnn.batch_first, None, None)
-    if call.tau is not None:
-        raise ValueError("the sequences must be equally long to be analysed together; give them one at a time.")
     inputs = rnn.inputs(call)
     return [
         [along(cell, u[:, b]) for cell, u in zip(rnn.cells, inputs, strict=True)] for b in range(inputs[0].shape[1])

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from liouville.flow import require_tensor
-
-Lengths = Tensor | Sequence[int] | None
+from liouville.sequences import Lengths, Sequences, counted, durations
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,14 @@ class Call:
         return stacked if self.batched else stacked[:, 0]
 
 
-def taken(input: Tensor | PackedSequence, batch_first: bool, lengths: Lengths, steps: Tensor | None) -> Call:
+def taken(
+    input: Tensor | PackedSequence | Sequences, batch_first: bool, lengths: Lengths, steps: Tensor | None
+) -> Call:
     """The call of a layer, after a check of its shapes.
 
     Args:
-        input: (T, B, inputs), (B, T, inputs) if ``batch_first``, (T, inputs), or packed.
+        input: (T, B, inputs), (B, T, inputs) if ``batch_first``, (T, inputs), packed, or `Sequences`, which are
+            answered like the padded tensor that they have.
         batch_first: as above.
         lengths: the number of steps of each padded sequence.
         steps: the length of each step in units of h: (T,), or shaped like the input without its last axis.
@@ -82,6 +84,12 @@ def taken(input: Tensor | PackedSequence, batch_first: bool, lengths: Lengths, s
         u, known = pad_packed_sequence(input)
         tau = _durations(steps, u, batch_first, batched=True)
         return Call(u, _ended(tau, known, u), True, batch_first, input, known)
+    if isinstance(input, Sequences):
+        if lengths is not None or steps is not None:
+            raise ValueError("Sequences have their lengths and steps; give them only with padded tensors.")
+        u = input.x.transpose(0, 1)
+        tau = None if input.steps is None else input.steps.mT[..., None]
+        return Call(u, tau if tau is not None else _ended(None, input.lengths, u), True, batch_first)
     require_tensor(input)
     if input.dim() not in (2, 3):
         form = "(B, T, inputs)" if batch_first else "(T, B, inputs)"
@@ -92,36 +100,14 @@ def taken(input: Tensor | PackedSequence, batch_first: bool, lengths: Lengths, s
         raise ValueError(f"a sequence needs at least one step, got an input of shape {tuple(input.shape)}.")
     tau = _durations(steps, u, batch_first, batched)
     if lengths is not None:
-        tau = _ended(tau, _counted(lengths, u), u)
+        tau = _ended(tau, counted(lengths, *u.shape[:2]), u)
     u = u if tau is None else u.where(tau != 0, 0.0)  # padding may be NaN or infinite, and 0 times that is no number
     return Call(u, tau, batched, batch_first)
 
 
 def _durations(steps: Tensor | None, u: Tensor, batch_first: bool, batched: bool) -> Tensor | None:
-    if steps is None:
-        return None
     T, B = u.shape[:2]
-    steps = torch.as_tensor(steps, device=u.device)
-    if steps.shape == (T,):
-        tau = steps[:, None, None]
-    elif batched and steps.shape == ((B, T) if batch_first else (T, B)):
-        tau = (steps.mT if batch_first else steps)[..., None]
-    else:
-        shapes = f"({T},)" + (f" or {(B, T) if batch_first else (T, B)}" if batched else "")
-        raise ValueError(f"steps must have the shape {shapes}, one length for each step, got {tuple(steps.shape)}.")
-    if not bool(((tau >= 0) & tau.isfinite()).all()):
-        raise ValueError("steps must be lengths of at least 0 and finite, in units of h.")
-    return tau.to(u.dtype)
-
-
-def _counted(lengths: Tensor | Sequence[int], u: Tensor) -> Tensor:
-    T, B = u.shape[:2]
-    counted = torch.as_tensor(lengths)
-    if counted.shape != (B,) or counted.is_floating_point() or counted.is_complex() or counted.dtype == torch.bool:
-        raise ValueError(f"lengths must be {B} whole numbers, one for each sequence, got {lengths!r}.")
-    if not bool(((counted >= 1) & (counted <= T)).all()):
-        raise ValueError(f"lengths must lie in 1 ... {T}, the steps of the input, got {counted.tolist()}.")
-    return counted
+    return None if steps is None else durations(steps, T, B if batched else None, batch_first, u.device).to(u.dtype)
 
 
 def _ended(tau: Tensor | None, lengths: Tensor, u: Tensor) -> Tensor | None:

@@ -13,8 +13,9 @@ from torch.nn.utils.rnn import PackedSequence
 
 from liouville.backprop import Backprop
 from liouville.kernels import Auto
-from liouville.recurrent.calls import Call, Lengths, taken
+from liouville.recurrent.calls import Call, taken
 from liouville.recurrent.cell import Cell
+from liouville.sequences import Lengths, Sequences
 
 
 class Recurrent(nn.Module):
@@ -92,7 +93,7 @@ class Recurrent(nn.Module):
 
     def forward(
         self,
-        input: Tensor | PackedSequence,
+        input: Tensor | PackedSequence | Sequences,
         hx: Tensor | None = None,
         *,
         lengths: Lengths = None,
@@ -101,7 +102,8 @@ class Recurrent(nn.Module):
         """The output after every step and the last states.
 
         Args:
-            input: (T, B, input_size), (B, T, input_size) if ``batch_first``, (T, input_size), or a PackedSequence.
+            input: (T, B, input_size), (B, T, input_size) if ``batch_first``, (T, input_size), a PackedSequence,
+                or `liouville.data.Sequences`.
             hx: the first states, zeros by default.
             lengths: the number of steps of each padded sequence; all are whole by default.
             steps: the length of each step in units of h, (T,), (T, B) or (B, T) like the input: for times that are not
@@ -114,7 +116,7 @@ class Recurrent(nn.Module):
 
     def final(
         self,
-        input: Tensor | PackedSequence,
+        input: Tensor | PackedSequence | Sequences,
         hx: Tensor | None = None,
         *,
         lengths: Lengths = None,

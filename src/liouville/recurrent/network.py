@@ -8,16 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from liouville.answering import Answering
 from liouville.backprop import Backprop
-from liouville.recurrent.calls import Lengths
 from liouville.recurrent.layer import Recurrent
+from liouville.sequences import Lengths, Sequences
 
 
-class SequenceNetwork(nn.Module):
+class SequenceNetwork(Answering):
     """Sequences -> scores: the last state of the last level, both directions side by side, read by a head.
 
-    `liouville.train.fit` trains it on (samples, steps, inputs) like any network. Only last states are kept: with a
-    reversible scheme, memory does not grow with the number of steps beyond the input.
+    `liouville.train.fit` trains it on (samples, steps, inputs) like any network, or on `liouville.data.Sequences` of
+    unequal lengths. Only last states are kept: with a reversible scheme, memory does not grow with the number of steps
+    beyond the input. With ``facts`` of the data (``split.facts()``) it answers raw inputs: `transform`, `predict`.
 
     Args:
         rnn: a recurrent layer with ``batch_first=True``.
@@ -39,15 +41,21 @@ class SequenceNetwork(nn.Module):
             raise ValueError("samples come first in data to train on; build the recurrent layer with batch_first=True.")
         self.rnn, self.head = rnn, head
 
-    def features(self, x: Tensor | PackedSequence, *, lengths: Lengths = None, steps: Tensor | None = None) -> Tensor:
+    def features(
+        self, x: Tensor | PackedSequence | Sequences, *, lengths: Lengths = None, steps: Tensor | None = None
+    ) -> Tensor:
         """What the head reads, (B, output_size)."""
         last = self.rnn.final(x, lengths=lengths, steps=steps)[-self.rnn.directions :]
         return torch.cat(last.unbind(0), -1)
 
-    def forward(self, x: Tensor | PackedSequence, *, lengths: Lengths = None, steps: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor | PackedSequence | Sequences, *, lengths: Lengths = None, steps: Tensor | None = None
+    ) -> Tensor:
         """The scores; ``lengths`` and ``steps`` are as for `Recurrent`."""
         return self.head(self.features(x, lengths=lengths, steps=steps))
 
     def with_backprop(self, engine: Backprop) -> SequenceNetwork:
         """The same network with another engine; it shares the weights."""
-        return SequenceNetwork(self.rnn.with_backprop(engine), self.head).train(self.training)
+        twin = SequenceNetwork(self.rnn.with_backprop(engine), self.head).train(self.training)
+        twin.facts = self.facts
+        return twin

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from liouville.answering import evaluation_mode
 from liouville.flow import Flow
-from liouville.network import Network, evaluation_mode
+from liouville.network import Network
 from liouville.report.plane import head_plane
 from liouville.schemes import State
 from liouville.task import Task

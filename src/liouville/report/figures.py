@@ -54,6 +54,8 @@ def _by_data(network: Network, split: Split) -> dict[str, Figure]:
     if not split.classes:
         predicted = torch.cat([network(part) for part in x.split(1000)])
         return {"predictions": _predictions(split, predicted, task.score(predicted, y))}
+    if isinstance(split.classes, tuple):
+        return {}
     if shape == (2,):
         regions = {"regions": decision_regions(network, x, y, task, split.label_names)}
         one_flow = len(list(network.flows())) == 1

@@ -91,8 +91,9 @@ def node_of_column(name: str, graph: Pattern) -> tuple[int, str] | None:
     return best
 
 
-def targets_in(raw: Raw, words: Sequence[str], graph: Pattern) -> list[str]:
-    """The columns that are meant as targets: by their names, or ``u`` for the ``NODE.u`` of every node.
+def targets_in(raw: Raw, words: Sequence[str], graph: Pattern, option: str = "--target") -> list[str]:
+    """The columns that are meant as targets: by their names, or ``u`` for the ``NODE.u`` of every node. Another
+    ``option`` names its columns so, too.
 
     Raises:
         ValueError: there is no such column.
@@ -112,7 +113,7 @@ def targets_in(raw: Raw, words: Sequence[str], graph: Pattern) -> list[str]:
                 f"{raw.name} has no column {plain!r}, and none is called NODE.{plain} after a node of the graph, "
                 f"{listed(names)}; {near}{'I' if near else 'i'}ts columns are {listed(raw.names)}."
             )
-        found += every or [raw.column(word, "--target")]
+        found += every or [raw.column(word, option)]
     return list(dict.fromkeys(found))
 
 

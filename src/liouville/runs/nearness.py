@@ -98,7 +98,11 @@ def _ends(network: Network, i: int) -> dict[str, list[str]]:
     part, facts = node_part(network, i), network.facts
     inputs = _input_names(facts, cast(Lift, network.lift))
     found = {"inputs": [inputs[k] for k in part.inputs]}
-    return found if part.outputs is None else found | {"outputs": [_output_names(facts, k) for k in part.outputs]}
+    return (
+        found
+        if part.outputs is None
+        else found | {"outputs": list(dict.fromkeys(_output_name(facts, k) for k in part.outputs))}
+    )
 
 
 def _input_names(facts: Facts | None, lift: Lift) -> list[str]:
@@ -107,7 +111,9 @@ def _input_names(facts: Facts | None, lift: Lift) -> list[str]:
     return list((facts and facts.column_names) or [f"input {k}" for k in range(lift.inputs or lift.features)])
 
 
-def _output_names(facts: Facts | None, k: int) -> str:
+def _output_name(facts: Facts | None, k: int) -> str:
     if facts is None:
         return f"output {k}"
+    if isinstance(facts.classes, tuple):
+        k = facts.target_of_scores()[k]
     return facts.targets[k] if facts.targets else facts.target or f"output {k}"

@@ -235,6 +235,11 @@ class Plan:
         shape = facts.shape
         if len(shape) not in (1, 3):
             raise ValueError(f"inputs must be vectors or images (channels, height, width), got {shape}.")
+        if isinstance(facts.classes, tuple):
+            raise ValueError(
+                f"{facts.name} has {len(facts.classes)} targets of classes, which a network on the nodes of a graph "
+                "predicts (liouville agents); here train a network for each."
+            )
         make = classifier if facts.classes else regressor
         return make(
             functools.partial(MODELS[self.model], init=self.init, **self.options),

@@ -15,6 +15,7 @@ from liouville.report.page import Record
 from liouville.runs.certifying import drawn
 from liouville.runs.plan import Plan
 from liouville.runs.summary import flow_in_words, training_in_words
+from liouville.task import in_words
 
 if TYPE_CHECKING:
     from liouville.runs.run import Run
@@ -70,7 +71,7 @@ def _plan(run: Run) -> Plan | None:
 
 def _what(run: Run, plan: Plan | None, facts: Facts, network: Network | None, why: str) -> Iterator[tuple[str, str]]:
     shape = " × ".join(map(str, facts.shape))
-    task = f"{facts.classes} classes" if facts.classes else f"{facts.outputs} real target(s)"
+    task = f"{in_words(facts.classes)} classes" if facts.classes else f"{facts.outputs} real target(s)"
     counts = f"{facts.train_samples:,} training and {facts.test_samples:,} test samples"
     yield "Data", f"{facts.name}: {counts}; inputs {shape}, {task}"
     if network is not None:

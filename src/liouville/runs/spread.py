@@ -156,6 +156,9 @@ class Spread:
         if self.columns is None or not all(name in self.columns for name in targets):
             return None
         owners = [self.columns[name] for name in targets if name is not None]
+        if isinstance(facts.classes, tuple):
+            scores = map(scores_for, facts.classes)
+            return [node for node, count in zip(owners, scores, strict=True) for _ in range(count)]
         return owners * outputs if facts.classes else owners
 
     def checkpoints(self, folder: Path, network: Network, split: Split) -> Checkpoints:

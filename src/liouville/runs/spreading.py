@@ -121,6 +121,8 @@ class Kept:
         more: dict[str, Any] = {"nodes": len(local.placement.graph)}
         if isinstance(whole.head, NodeHead) and not split.classes:
             more["test_r2_by_output"] = self._by_output(whole, whole.head)
+        if isinstance(split.classes, tuple):
+            more["test_accuracy_by_output"] = self._by_target(whole, task)
         done = Trained(whole.cpu(), history, split.to("cpu"))
         if self.writer is None:
             return Run(None, {}, metrics_of(whole, history, **more), done)
@@ -128,6 +130,17 @@ class Kept:
         run = Run.open(self.writer.path, done)
         _write(self.writer.path / CERTIFICATE, run.certificate().as_dict())
         return run
+
+    @torch.no_grad()
+    def _by_target(self, whole: Network, task: Task) -> list[dict[str, Any]]:
+        """Of several targets of classes."""
+        x, y, graph = self.split.x_test, self.split.y_test, self.asked.graph
+        right = (task.labels(torch.cat([whole(part) for part in x.split(1000)])) == y).double().mean(0).tolist()
+        columns = self.asked.columns or {}
+        names = self.split.targets or tuple(map(str, range(len(right))))
+        nodes = [graph.label(columns[name]).removeprefix("node ") if name in columns else "all" for name in names]
+        found = zip(nodes, names, right, strict=True)
+        return [{"node": node, "output": name, "accuracy": share} for node, name, share in found]
 
     @torch.no_grad()
     def _by_output(self, whole: Network, head: NodeHead) -> list[dict[str, Any]]:

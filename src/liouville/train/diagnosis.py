@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from liouville.analysis import first_nonfinite_layer, margin
 from liouville.flow import Flow
 from liouville.network import Network
+from liouville.sequences import Inputs, numbers
 
 
 class DivergenceError(ArithmeticError):
@@ -19,7 +20,7 @@ class DivergenceError(ArithmeticError):
 
 
 @torch.no_grad()
-def diagnose(network: nn.Module, x: Tensor, what: str, value: float, at: str) -> DivergenceError:
+def diagnose(network: nn.Module, x: Inputs, what: str, value: float, at: str) -> DivergenceError:
     """The error that names the step, the layer where the forward pass blows up, and its step-size margin."""
     where = "; ".join(_flows(network, x)) or "the network has no flow to look into"
     first = next(nonfinite(network, x), None)
@@ -30,7 +31,7 @@ def diagnose(network: nn.Module, x: Tensor, what: str, value: float, at: str) ->
     )
 
 
-def nonfinite(network: nn.Module, x: Tensor | None = None) -> Iterator[str]:
+def nonfinite(network: nn.Module, x: Inputs | None = None) -> Iterator[str]:
     """What is not finite, in words: inputs, then weights, then gradients.
 
     Examples:
@@ -39,7 +40,7 @@ def nonfinite(network: nn.Module, x: Tensor | None = None) -> Iterator[str]:
         >>> list(nonfinite(layer, torch.ones(3, 2)))
         ['the weight weight is not finite in 1 of 2 entries, the first at (0, 1)']
     """
-    named = {} if x is None else {"the input of the batch": x}
+    named = {} if x is None else {"the input of the batch": numbers(x)}
     named |= {f"the weight {name}": p for name, p in network.named_parameters()}
     named |= {f"the gradient of {name}": p.grad for name, p in network.named_parameters() if p.grad is not None}
     for name, values in named.items():
@@ -49,7 +50,7 @@ def nonfinite(network: nn.Module, x: Tensor | None = None) -> Iterator[str]:
             yield f"{name} is not finite in {int(bad.sum())} of {bad.numel()} entries, the first at {place}"
 
 
-def _flows(network: nn.Module, x: Tensor) -> list[str]:
+def _flows(network: nn.Module, x: Inputs) -> list[str]:
     flows = list(network.flows()) if isinstance(network, Network) else []
     inputs: list[Tensor] = []
     hooks = [flow.register_forward_pre_hook(lambda _, args: inputs.append(args[0])) for flow in flows]

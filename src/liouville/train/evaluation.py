@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from liouville.answering import evaluation_mode
 from liouville.devices import memory_share
 from liouville.fields import VectorField
-from liouville.network import evaluation_mode
 from liouville.processes.sharing import Processes
+from liouville.sequences import Inputs, Sequences, numbers
 from liouville.task import Task
 from liouville.train.losses import Reported
 from liouville.train.source import Loaded
@@ -26,7 +27,7 @@ _ALIVE = 64  # of the widest tensors that a module puts out: a layer at work, an
 @torch.no_grad()
 def evaluate(
     network: nn.Module,
-    x: Tensor,
+    x: Inputs,
     y: Tensor,
     task: Task | Reported,
     prefix: str = "",
@@ -72,12 +73,13 @@ def _figures(scores: Tensor, y: Tensor, task: Task | Reported, prefix: str, weig
     }
 
 
-def _samples_at_once(network: nn.Module, x: Tensor) -> int:
+def _samples_at_once(network: nn.Module, x: Inputs) -> int:
     """1,000, and on CUDA, where each part costs its launches, as many as fit into half of the memory by estimate."""
     memory = memory_share(x.device, _SHARE)
     if memory is None or len(x) <= _EVALUATION_BATCH:
         return _EVALUATION_BATCH
-    sizes = [x[:1].nbytes]
+    one = x.longest() if isinstance(x, Sequences) else x[:1]
+    sizes = [numbers(one).nbytes]
 
     def note(module: nn.Module, inputs: Any, output: Any) -> None:
         sizes.extend(t.nbytes for t in tree_leaves(output) if isinstance(t, Tensor))
@@ -86,7 +88,7 @@ def _samples_at_once(network: nn.Module, x: Tensor) -> int:
     inside = {m for field in fields for m in field.modules()}  # where engines refuse hooks
     hooks = [m.register_forward_hook(note) for m in network.modules() if m not in inside]
     try:
-        network(x[:1])
+        network(one)
     finally:
         for hook in hooks:
             hook.remove()

@@ -17,9 +17,9 @@ import torch.autograd.forward_ad as forward_mode
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from liouville.answering import evaluation_mode
 from liouville.backprop import Stored
 from liouville.flow import flows_of
-from liouville.network import evaluation_mode
 
 Named = dict[str, Tensor]
 

@@ -20,6 +20,7 @@ from liouville.data import Split
 from liouville.flow import flows_of
 from liouville.processes.sharing import Processes
 from liouville.randomness import seeded
+from liouville.sequences import Inputs
 from liouville.task import Task
 from liouville.train.alternate import train_head
 from liouville.train.augment import augmented
@@ -68,8 +69,10 @@ def fit(
         data: a `Split`, whose test part is read once at the end; tensors (X, y) or (X, y, weights), or a
             ``TensorDataset``: of all of these ``settings.validation`` is held out; a ``DataLoader``, whose workers,
             order and augmentation stay its own, or another iterable of batches (inputs, targets) or (inputs, targets,
-            weights); a ``Dataset``, for which a loader is made. A weight multiplies the loss of its sample; those of
-            tensors are relative. Whole numbers are classes, or (samples, K) labels; floating-point targets are real.
+            weights); a ``Dataset``, for which a loader is made. Inputs that are sequences of unequal lengths are
+            `liouville.data.Sequences`, (x, lengths) or a ``PackedSequence``. A weight multiplies the loss of its
+            sample; those of tensors are relative. Whole numbers are classes, or (samples, K) labels; floating-point
+            targets are real.
         validation: what to choose the best epoch by, in any of these forms. Nothing is held out then, nor of a loader
             or ``Dataset``: without this the last weights stay, and ``train_`` metrics are those of the last epoch.
         loss: in place of the task's own: `Huber`, `Quantile`, a module of torch's, or any function (outputs, targets)
@@ -273,6 +276,7 @@ class _Run:
         self.network.eval()
         if self.settings.alternate:
             x, y, _ = self._samples().rows(slice(None))
+            assert isinstance(x, Tensor)
             train_head(self.network, x, y, self._known_task(), self.settings, self.generator)
         if isinstance(self.data, Samples):
             metrics = self._evaluate(self.network, self.data, "train_")
@@ -352,7 +356,10 @@ class _Run:
         """The batches of the epoch that are still to come."""
         found = self._drawn(self.data) if isinstance(self.data, Samples) else self._loaded(self.data)
         for batch in found:
-            yield batch._replace(x=augmented(batch.x, self.settings.shift, self.settings.warp, self.generator))
+            x = batch.x
+            if isinstance(x, Tensor):
+                x = augmented(x, self.settings.shift, self.settings.warp, self.generator)
+            yield batch._replace(x=x)
 
     def _drawn(self, data: Samples) -> Iterator[Batch]:
         stream = self.generator
@@ -396,7 +403,11 @@ class _Run:
     def _step_unread(self, batch: Batch, readings: Readings) -> None:
         """A step on a device that the host runs ahead of; what it says is read, and judged, many steps at once."""
         with later(readings.checks):
-            row = self.captured(batch.x, batch.y) if self.captured else self.step.whole(*batch)
+            if self.captured:
+                assert isinstance(batch.x, Tensor)
+                row = self.captured(batch.x, batch.y)
+            else:
+                row = self.step.whole(*batch)
         self.scheduler.step()
         readings.add(row, len(batch.x), self.at)
         if self.callbacks or readings.due():
@@ -430,7 +441,7 @@ class _Run:
         found, self.seen = evaluate_loaded(network, source, self.parts.plain, prefix)
         return found
 
-    def _measured(self) -> tuple[Tensor, Tensor, Task] | None:
+    def _measured(self) -> tuple[Inputs, Tensor, Task] | None:
         """What a share of the rate is measured on."""
         if not isinstance(self.task, Task):
             return None
@@ -445,13 +456,13 @@ class _Run:
         assert isinstance(self.task, Task)
         return self.task
 
-    def _require_sound(self, loss: float, x: Tensor, at: str) -> None:
+    def _require_sound(self, loss: float, x: Inputs, at: str) -> None:
         if math.isnan(self.first_loss):
             self.first_loss = loss
         if not math.isfinite(loss) or loss > _EXPLODED * (1 + self.first_loss):
             raise diagnose(self.network, x, "loss", loss, at)
 
-    def _require_finite(self, penalty: float, norm: float, x: Tensor, at: str) -> None:
+    def _require_finite(self, penalty: float, norm: float, x: Inputs, at: str) -> None:
         for what, number in (("penalty", penalty), ("gradient norm", norm)):
             if not math.isfinite(number):
                 raise diagnose(self.network, x, what, number, at)

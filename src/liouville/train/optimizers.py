@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from liouville.sequences import Inputs
 from liouville.task import Task
 from liouville.train.rates import groups_of, measured
 from liouville.train.settings import Settings
@@ -92,7 +93,7 @@ class AdamW(Adam):
 
 
 def optimizer_of(
-    network: nn.Module, settings: Settings, data: tuple[Tensor, Tensor, Task] | None = None
+    network: nn.Module, settings: Settings, data: tuple[Inputs, Tensor, Task] | None = None
 ) -> torch.optim.Optimizer:
     """The optimiser that the settings name, for the weights of a network; the head has groups of its own, and so have
     weights of different units (`liouville.train.rates`).

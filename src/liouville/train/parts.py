@@ -16,6 +16,7 @@ from torch import nn
 from liouville.data import Split
 from liouville.data.split import held_out
 from liouville.processes.sharing import Processes
+from liouville.sequences import Sequences
 from liouville.task import Task
 from liouville.train.losses import Loss, Reported
 from liouville.train.settings import Settings
@@ -113,6 +114,10 @@ def require_possible(parts: Parts, settings: Settings, processes: Processes, dty
         raise ValueError(
             "several processes share every batch, which a loader of your own does not do; give tensors or a Split, or "
             "train with Lightning."
+        )
+    if (settings.capture or settings.alternate) and isinstance(parts.sample.x, Sequences):
+        raise ValueError(
+            "capture and alternate take tensors of one shape, not sequences of unequal lengths; leave them out."
         )
     if settings.capture and (isinstance(data, Loaded) or data.weight is not None):
         raise ValueError(

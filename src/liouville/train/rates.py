@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from liouville.network import Network, evaluation_mode
+from liouville.answering import evaluation_mode
+from liouville.network import Network
 from liouville.precision import in_working_precision
+from liouville.sequences import Inputs
 from liouville.task import Task
 from liouville.train.settings import Settings
 from liouville.units import units_of
@@ -83,7 +85,7 @@ def rate_of(optimizer: torch.optim.Optimizer) -> float:
     return group["lr"] / group.get("unit", 1.0) ** power
 
 
-def measured(network: nn.Module, x: Tensor, y: Tensor, task: Task, settings: Settings) -> float:
+def measured(network: nn.Module, x: Inputs, y: Tensor, task: Task, settings: Settings) -> float:
     """The rate at which Adam's first step moves y_N by ``settings.lr`` times its size; `MOST` at most.
 
     One forward and one backward pass on some samples, and two more forwards: the first step moves every weight of the

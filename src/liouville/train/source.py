@@ -15,19 +15,21 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 from liouville.data import Split
 from liouville.facts import fingerprint
+from liouville.sequences import Inputs, Sequences, numbers, sequences_of, tensors
 
 _FORMS = "a Split, a DataLoader, a Dataset, or tensors (X, y) or (X, y, weights)"
 _BATCH = "(inputs, targets) or (inputs, targets, weights)"
+_UNEQUAL = "sequences of unequal lengths are (x, lengths), a PackedSequence or liouville.data.Sequences"
 
 
 class Batch(NamedTuple):
     """Samples that are taken together; the weights multiply their losses."""
 
-    x: Tensor
+    x: Inputs
     y: Tensor
     weight: Tensor | None = None
 
@@ -41,7 +43,7 @@ class Samples:
         name: what the data are called.
     """
 
-    x: Tensor
+    x: Inputs
     y: Tensor
     weight: Tensor | None = None
     name: str = "the data"
@@ -64,8 +66,7 @@ class Samples:
 
     def described(self) -> str:
         """The name, and the first digits of a hash of every number."""
-        tensors = [t for t in (self.x, self.y, self.weight) if t is not None]
-        return f"{self.name} ({fingerprint(tensors)[:12]})"
+        return f"{self.name} ({fingerprint(tensors(self.x, self.y, self.weight))[:12]})"
 
     @classmethod
     def of(cls, split: Split, part: str = "train") -> Samples:
@@ -143,7 +144,7 @@ def source_of(
 
     Args:
         data: a `Split` (its training part, as it is), a ``DataLoader`` or another iterable of batches, a ``Dataset``,
-            or tensors.
+            or tensors; for inputs of unequal lengths, see `sequences_of`.
         like: a weight of the network that is trained.
         batch_size: of the loader that is made for a ``Dataset``.
         name: what the data are called in errors.
@@ -162,13 +163,15 @@ def source_of(
         return Samples.of(data)
     if isinstance(data, TensorDataset) and len(data.tensors) in (2, 3):
         data = data.tensors
-    if isinstance(data, tuple) or (isinstance(data, list) and data and _is_array(data[0])):
+    if isinstance(data, tuple) or (
+        isinstance(data, list) and data and (_is_array(data[0]) or isinstance(data[0], Sequences))
+    ):
         return _samples(data, like, name)
     if isinstance(data, DataLoader):
         return Loaded(data, like, "the DataLoader")
     if isinstance(data, Dataset):
         return Loaded(_loader(data, batch_size, generator), like, "the Dataset")
-    if _is_array(data) or isinstance(data, dict | str | bytes) or not hasattr(data, "__iter__"):
+    if _is_array(data) or isinstance(data, Sequences | dict | str | bytes) or not hasattr(data, "__iter__"):
         raise TypeError(f"{name} must be {_FORMS}, got {_described(data)}.")
     if iter(data) is data:
         raise TypeError(
@@ -179,17 +182,25 @@ def source_of(
 
 def _loader(dataset: Any, batch_size: int, generator: torch.Generator | None) -> DataLoader:
     if isinstance(dataset, IterableDataset):
-        return DataLoader(dataset, batch_size=batch_size)
+        return DataLoader(dataset, batch_size=batch_size, collate_fn=_together)
     if not len(dataset):
         raise ValueError("the Dataset is empty; it needs at least one sample.")
-    return DataLoader(dataset, batch_size=batch_size, shuffle=generator is not None, generator=generator)
+    order: dict[str, Any] = {"shuffle": generator is not None, "generator": generator}
+    return DataLoader(dataset, batch_size=batch_size, collate_fn=_together, **order)
+
+
+def _together(samples: Sequence[Any]) -> Any:
+    """A batch as torch makes it; of tensors (steps, inputs) of unequal lengths, `Sequences`."""
+    first = [sample[0] if isinstance(sample, list | tuple) and sample else None for sample in samples]
+    lengths = {len(x) if isinstance(x, Tensor) and x.ndim == 2 else -1 for x in first}
+    return Sequences.collate(samples) if len(lengths) > 1 and -1 not in lengths else default_collate(list(samples))
 
 
 def _samples(data: Sequence[Any], like: Tensor, name: str) -> Samples:
     if len(data) not in (2, 3):
         raise ValueError(f"{name} must be tensors (X, y) or (X, y, weights), got {len(data)} of them.")
     x, y, weight = _three(data, name)
-    for what, tensor in (("inputs", x), ("targets", y), ("weights", weight)):
+    for what, tensor in (("inputs", numbers(x)), ("targets", y), ("weights", weight)):
         if tensor is None:
             continue
         if tensor.requires_grad:
@@ -206,21 +217,22 @@ def _samples(data: Sequence[Any], like: Tensor, name: str) -> Samples:
 
 def _moved(batch: Batch, like: Tensor) -> Batch:
     """On the network's device, floating-point numbers in its dtype."""
-    x, y, weight = (
+    found: list[Any] = [
         t if t is None else t.to(like.device, like.dtype if t.is_floating_point() else t.dtype, non_blocking=True)
         for t in batch
-    )
-    assert x is not None and y is not None
-    return Batch(x, y, weight)
+    ]
+    return Batch(*found)
 
 
 def _three(raw: Sequence[Any], name: str) -> Batch:
     """Inputs, targets and weights as tensors of equally many samples."""
-    parts: list[Tensor] = []
+    parts: list[Any] = []
     for what, value in zip(("inputs", "targets", "weights"), raw, strict=False):
-        if not _is_array(value):
-            raise ValueError(f"{what} of {name} must be a tensor, got {_described(value)}; a batch is {_BATCH}.")
-        parts.append(value if isinstance(value, Tensor) else torch.as_tensor(value))
+        sequences = None if parts else sequences_of(value)
+        if sequences is None and not _is_array(value):
+            also = "" if parts else f"; {_UNEQUAL}"
+            raise ValueError(f"{what} of {name} must be a tensor, got {_described(value)}; a batch is {_BATCH}{also}.")
+        parts.append(sequences if sequences is not None else torch.as_tensor(value))
     x, y, weight = parts[0], parts[1], parts[2] if len(parts) == 3 else None
     y = y if y.is_floating_point() else y.long()
     if x.ndim < 1 or y.ndim < 1 or len(x) != len(y) or not len(x):
@@ -231,7 +243,8 @@ def _three(raw: Sequence[Any], name: str) -> Batch:
     if weight is not None and (weight.shape != y.shape[:1] or not weight.is_floating_point() or (weight < 0).any()):
         raise ValueError(
             f"the third part of {name} are weights, a floating-point number >= 0 for each sample, got "
-            f"{_described(weight)} {tuple(weight.shape)}; leave out what is no weight."
+            f"{_described(weight)} {tuple(weight.shape)}; leave out what is no weight (lengths of sequences go with "
+            "the inputs, ((x, lengths), y))."
         )
     return Batch(x, y, weight)
 
@@ -248,6 +261,10 @@ def _mean_one(weight: Tensor | None, name: str) -> Tensor | None:
 
 def _is_array(value: Any) -> bool:
     return isinstance(value, Tensor) or (hasattr(value, "__array__") and hasattr(value, "shape"))
+
+
+def _is_inputs(value: Any) -> bool:
+    return isinstance(value, Sequences) or _is_array(value)
 
 
 def _described(value: Any) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from liouville.fields.once import one_step
 from liouville.processes.sharing import Processes
+from liouville.sequences import Inputs
 from liouville.task import Task
 from liouville.train.alternate import Features, fresh_head, require_network
 from liouville.train.parts import Goal
@@ -44,7 +45,7 @@ class Step:
         self.penalty = settings.penalty.in_units(settings.rates != "plain")
         self.shared: Any = processes.wrapped(Features(require_network(network)) if settings.alternate else network)
 
-    def whole(self, x: Tensor, y: Tensor, weight: Tensor | None = None, *, keep: bool = False) -> Tensor:
+    def whole(self, x: Inputs, y: Tensor, weight: Tensor | None = None, *, keep: bool = False) -> Tensor:
         """The step: loss, penalty, score and gradient norm, (4,) in float64 on the device; nothing is read.
 
         ``keep`` sets gradients to zero where they are, in place of making new ones.
@@ -64,7 +65,7 @@ class Step:
             elif p.grad is not None:
                 p.grad.zero_()
 
-    def forward(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Outcome:
+    def forward(self, x: Inputs, y: Tensor, weight: Tensor | None = None) -> Outcome:
         """Scores, loss and penalty; the weights multiply the losses of their samples."""
         with one_step():
             scores = self._scores(x, y)
@@ -79,7 +80,7 @@ class Step:
             torch._foreach_mul_(self.gradients.now(), (self.settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm
 
-    def _scores(self, x: Tensor, y: Tensor) -> Tensor:
+    def _scores(self, x: Inputs, y: Tensor) -> Tensor:
         """The network's scores; with alternation, those of a head made afresh for this batch's features."""
         autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=self.settings.bfloat16)
         if not self.settings.alternate:

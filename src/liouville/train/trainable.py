@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from liouville.answering import evaluation_mode
 from liouville.data import Split
-from liouville.network import evaluation_mode
-from liouville.task import Task
+from liouville.sequences import Inputs, Sequences
+from liouville.task import Task, in_words, scores_for
 from liouville.train.source import Batch
 
 
@@ -44,12 +45,14 @@ def task_of(network: nn.Module, split: Split) -> Task:
         expected = 1 if split.y_train.dim() == 1 else split.y_train.shape[-1]
         if outputs != expected:
             raise ValueError(f"the targets have {expected} real value(s) a sample, but the network puts out {outputs}.")
+    several = isinstance(split.classes, tuple)
+    cure = f"{scores_for(split.classes)} outputs" if several else f"classes={split.classes}"
     try:
         return Task.of(split.classes, outputs)
     except ValueError:
         raise ValueError(
-            f"{split.name} has {split.classes} classes, but the network puts out {outputs} score(s); build it with "
-            f"classes={split.classes}."
+            f"{split.name} has {in_words(split.classes)} classes, but the network puts out {outputs} score(s); build "
+            f"it with {cure}."
         ) from None
 
 
@@ -117,7 +120,7 @@ def _dtype(y: Tensor) -> str:
     return str(y.dtype).removeprefix("torch.")
 
 
-def _scores(network: nn.Module, sample: Tensor, name: str) -> Tensor:
+def _scores(network: nn.Module, sample: Inputs, name: str) -> Tensor:
     """What the network puts out for one sample, (1, outputs)."""
     scores = accepted(network, sample, name)
     if not isinstance(scores, Tensor) or scores.dim() < 2 or len(scores) != 1:
@@ -129,7 +132,7 @@ def _scores(network: nn.Module, sample: Tensor, name: str) -> Tensor:
     return scores
 
 
-def accepted(network: nn.Module, sample: Tensor, name: str) -> Any:
+def accepted(network: nn.Module, sample: Inputs, name: str) -> Any:
     """What the network puts out for one sample.
 
     Raises:
@@ -138,6 +141,13 @@ def accepted(network: nn.Module, sample: Tensor, name: str) -> Any:
     try:
         with torch.no_grad(), evaluation_mode(network):
             return network(sample)
+    except (AttributeError, TypeError) as error:
+        if not isinstance(sample, Sequences):
+            raise
+        raise ValueError(
+            f"{name} are sequences of unequal lengths, which {type(network).__name__} does not take ({error}); a layer "
+            "of liouville.recurrent does, such as that of a SequenceNetwork."
+        ) from error
     except RuntimeError as error:
         raise ValueError(
             f"the network does not accept the inputs of {name}, of shape {tuple(sample.shape[1:])}: {error}"

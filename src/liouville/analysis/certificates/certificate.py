@@ -31,7 +31,8 @@ from liouville.files import without_nan
 from liouville.flow import Flow
 from liouville.network import Network
 from liouville.precision import name_of, require_floating, working
-from liouville.recurrent import Cell, Recurrent
+from liouville.recurrent import Cell, Recurrent, SequenceNetwork
+from liouville.sequences import Inputs, Sequences, numbers
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Certificate:
 
 
 @torch.no_grad()
-def certify(flow: Flow | Network | Recurrent | Cell, y: Tensor | None = None) -> Certificate:
+def certify(flow: Flow | Network | Recurrent | Cell | SequenceNetwork, y: Inputs | None = None) -> Certificate:
     r"""Certify a flow, a network's flows and its predictions, or a recurrent layer over time, in evaluation mode.
 
     Claims for each flow: finite weights; the lower bound ||dState_N/dState_j|| >= 1 and the law of each layer that
@@ -110,9 +111,11 @@ def certify(flow: Flow | Network | Recurrent | Cell, y: Tensor | None = None) ->
 
     Args:
         flow: a `Flow`, a `Network`, or a recurrent layer or cell; then there is a flow for each cell and each of up to
-            four sequences, whose layers are the steps (`liouville.recurrent.along`).
+            four sequences, whose layers are the steps (`liouville.recurrent.along`). Of a `SequenceNetwork` the claims
+            are about its recurrent layer, as the certificate says; nothing is claimed of its head.
         y: states for a flow, inputs for a network; normally distributed probes if None. As many as a second or two
-            allows are measured, in float64. For a recurrent layer sequences, which must be given.
+            allows are measured, in float64. For a recurrent layer sequences, which must be given, also as
+            `liouville.data.Sequences` of unequal lengths.
 
     Raises:
         ValueError: if y does not fit.
@@ -124,12 +127,16 @@ def certify(flow: Flow | Network | Recurrent | Cell, y: Tensor | None = None) ->
         >>> certificate.holds, certificate.claims[1].name, certificate.claims[1].route
         (True, 'lower bound', 'symplectic')
     """
-    if isinstance(flow, Recurrent | Cell):
+    if isinstance(flow, Recurrent | Cell | SequenceNetwork):
         return _over_time(flow, y)
+    if isinstance(y, Sequences):
+        raise ValueError(
+            "Sequences are for recurrent layers and networks; a Flow or a Network is certified at a tensor of samples."
+        )
     if not isinstance(flow, Flow | Network):
         raise ValueError(
-            f"a certificate is for a Flow, a Network or a recurrent layer, got {type(flow).__name__}; "
-            "backward_sensitivity and gradient_verdict take any chain of modules."
+            "a certificate is for a Flow, a Network, a recurrent layer or a SequenceNetwork, got "
+            f"{type(flow).__name__}; backward_sensitivity and gradient_verdict take any chain of modules."
         )
     if y is not None:
         require_samples(y)
@@ -151,17 +158,20 @@ def certify(flow: Flow | Network | Recurrent | Cell, y: Tensor | None = None) ->
     )
 
 
-def _over_time(rnn: Recurrent | Cell, sequences: Tensor | None) -> Certificate:
+def _over_time(rnn: Recurrent | Cell | SequenceNetwork, sequences: Inputs | None) -> Certificate:
     if sequences is None:
         raise ValueError("over time the claims are about given sequences; give some, in the form that the layer takes.")
-    require_samples(sequences)
+    whose = ""
+    if isinstance(rnn, SequenceNetwork):
+        whose, rnn = "the recurrent layer of a SequenceNetwork, without its head: ", rnn.rnn
+    require_samples(numbers(sequences))
     _require_own_functions(rnn)
     claims: list[Claim] = []
     flows = list(certified_sequences(copy.deepcopy(rnn).eval(), sequences))
     for i, (flow, states) in enumerate(flows):
         claims += of_flow(flow, states, i)
     known = list(dict.fromkeys(_sentence(flow) for flow, _ in flows))
-    return Certificate("; ".join(known).replace(" layers of ", " steps of "), tuple(claims))
+    return Certificate(whose + "; ".join(known).replace(" layers of ", " steps of "), tuple(claims))
 
 
 def _require_own_functions(flow: nn.Module) -> None:

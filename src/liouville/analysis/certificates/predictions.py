@@ -47,6 +47,9 @@ def _robustness(network: Network, x: Tensor) -> Iterator[Claim]:
     """The radius of every given input, and the results of attacks on it."""
     name = "robustness radius"
     text = "the predicted class stays the same within this distance of an input, in the 2-norm of the network's inputs"
+    if network.facts is not None and isinstance(network.facts.classes, tuple):
+        yield Claim(name, text, "not applicable", note="a radius is known for one target, and this network has several")
+        return
     try:
         radius, route = _radius(network, x)
     except NotImplementedError as error:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from liouville.answering import outputs_of
 from liouville.data import Split
-from liouville.network import outputs_of
 from liouville.report.page.blocks import Block, Chart, Gallery, Grid, Section, Table, axis, chart_text, number
 from liouville.report.page.record import Record
 from liouville.report.style import TRAIN, percent
@@ -33,8 +33,23 @@ def answers(record: Record) -> Section:
     if not split.classes:
         return _residuals(record, split, scores)
     task = Task.of(split.classes, scores.shape[1])
+    if isinstance(split.classes, tuple):
+        return _by_target(record, y.cpu(), task.labels(scores))
     guess, sure = task.labels(scores), task.probabilities(scores).amax(1)
     return _confusion(record, split, y.cpu(), guess, sure)
+
+
+def _by_target(record: Record, y: Tensor, guess: Tensor) -> Section:
+    """Several targets of classes: how often each is answered correctly."""
+    right = (guess == y).double()
+    facts = record.facts
+    called = facts.targets or tuple(f"target {k}" for k in range(y.shape[1]))
+    rows = [
+        (called[k], ", ".join(map(str, names[:_PAIRS])), percent(float(right[:, k].mean())))
+        for k, names in enumerate(facts.names())
+    ]
+    lead = f"{len(y):,} test samples, {len(called)} answers each; {percent(float(right.mean()))} of all are correct."
+    return Section("Answers to the test part", lead, [Table("By target", ("target", "classes", "correct"), rows)])
 
 
 def _confusion(record: Record, split: Split, y: Tensor, guess: Tensor, sure: Tensor) -> Section:

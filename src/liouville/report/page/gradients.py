@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from liouville.analysis import Certificate, backward_sensitivity, gradient_norms, norms
+from liouville.answering import evaluation_mode, outputs_of
 from liouville.flow import Flow
-from liouville.network import evaluation_mode, outputs_of
 from liouville.report.page.blocks import Chart, Section, Table, axis, log_axis, number
 from liouville.report.page.record import Record
 from liouville.report.style import TRAIN

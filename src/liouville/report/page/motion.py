@@ -33,8 +33,10 @@ def motion(record: Record, share: float = 1.0) -> Section:
     if network is None or split is None:
         return Section(title, f"Not applicable: {record.lacks}")
     samples = max(40, int(_SAMPLES * share))
+    several = isinstance(split.classes, tuple)
+    y = split.y_test[:, 0] if several else split.y_test
     try:
-        found = through_depths(network, split.x_test, split.y_test, samples=samples, positions=_POSITIONS)
+        found = through_depths(network, split.x_test, y, samples=samples, positions=_POSITIONS)
     except ValueError as error:
         return Section(title, f"Not applicable: {error}")
     if found.points.shape[-1] < 2:
@@ -48,6 +50,8 @@ def motion(record: Record, share: float = 1.0) -> Section:
         f"{len(order)} test samples, {_counted(found)}. Move the slider to go from the lift to the head; all "
         f"positions have the same axes and the same window.{by_pointing(len(names))}"
     )
+    if several:
+        lead += f" The colours are the classes of {(record.facts.targets or ('the first target',))[0]}."
     block = Motion(
         alt=f"The features of {len(order)} test samples as points that move with the depth. {_spread(found)[0]}",
         plane=_plane(points, sizes, names, found),
@@ -69,7 +73,7 @@ def _groups(found: Depths, record: Record) -> tuple[Tensor, list[int], list[str]
     """The samples group by group: classes, or all in one."""
     if found.classes is None:
         return torch.arange(found.points.shape[1]), [found.points.shape[1]], ["test samples"]
-    classes = range(record.facts.classes)
+    classes = range(len(record.names))
     order = torch.cat([(found.classes == k).nonzero().flatten() for k in classes])
     return order, [int((found.classes == k).sum()) for k in classes], [chart_text(name) for name in record.names]
 

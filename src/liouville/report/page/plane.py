@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liouville.network import evaluation_mode
+from liouville.answering import evaluation_mode
 from liouville.report.page.answers import png
 from liouville.report.page.blocks import Chart, Section, Table, axis, chart_text, number
 from liouville.report.page.marks import by_pointing, group, listing, marker
@@ -27,6 +27,8 @@ def regions(record: Record) -> Section | None:
     """The regions, with held-out points; None where inputs are no points of a plane."""
     network, split = record.network, record.split
     if network is None or split is None or not split.classes or split.x_test.shape[1:] != (2,):
+        return None
+    if isinstance(split.classes, tuple):  # several targets, of which no plane has one colour
         return None
     x, y = split.x_test.to(next(network.parameters())), split.y_test.cpu()
     with evaluation_mode(network):

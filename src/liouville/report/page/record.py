@@ -56,7 +56,9 @@ class Record:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes' names; their numbers where they have none."""
+        """The classes' names; their numbers where they have none. Of several targets those of the first."""
+        if isinstance(self.facts.classes, tuple):
+            return tuple(map(str, self.facts.names()[0]))
         return self.facts.label_names or tuple(f"class {k}" for k in range(self.facts.classes))
 
 
