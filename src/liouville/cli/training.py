@@ -34,6 +34,7 @@ class Watch:
         self.laps: dict[str, float] = {}
 
     def lap(self, name: str) -> None:
+        """Note the time since the last lap under this name."""
         now = time.perf_counter()
         self.laps[name], self.last = now - self.last, now
 
