@@ -148,10 +148,17 @@ def test_what_has_no_twin_in_depth_is_refused():
     cell = Cell(I, budgeted, lv.SymplecticEuler(), h=0.1)
     with pytest.raises(NotImplementedError, match="biases of PartitionedBudgetedField are made in theta"):
         along(cell, torch.randn(T, I))
+    uneven = lv.data.Sequences(torch.randn(2, T, I), [T, T], torch.rand(2, T))
+    with pytest.raises(ValueError, match="steps of length h; give Sequences without steps"):
+        flows_along(HamiltonianRNN(I, H, length=T), uneven)
+
+
+def test_packed_sequences_of_any_lengths_have_a_flow_each():
     packed = nn.utils.rnn.pack_sequence([torch.randn(3, I), torch.randn(2, I)])
-    with pytest.raises(ValueError, match="equally long"):
-        flows_along(HamiltonianRNN(I, H, length=T), packed)
-    assert len(flows_along(HamiltonianRNN(I, H, length=T), nn.utils.rnn.pack_sequence([torch.randn(3, I)] * 2))) == 2
+    assert [[flow.layers for flow in flows] for flows in flows_along(HamiltonianRNN(I, H, length=T), packed)] == [
+        [3],
+        [2],
+    ]
 
 
 def test_levels_are_flows_along_the_outputs_below_them():
