@@ -72,6 +72,8 @@ def outputs_of(network: nn.Module, x: Inputs, before: int = 0) -> Tensor:
     Raises:
         ValueError: for inputs that the network does not accept, or an output that is not finite; the row is named.
     """
+    if not len(x):
+        raise ValueError(f"expected at least one sample, got inputs of shape {tuple(x.shape)}.")
     like = next(network.parameters())
     try:
         with evaluation_mode(network):

@@ -19,13 +19,14 @@ import torch
 from torch import Tensor
 
 from liouville.documents import Count, Name, Numbers, Rule, Size, conform
-from liouville.sequences import Inputs, Sequences
+from liouville.sequences import Inputs, Sequences, sequences_of
 from liouville.task import Classes, Task, scores_for
 
 if TYPE_CHECKING:
     from liouville.columns import Columns
 
 Nested = float | tuple["Nested", ...]
+_UNEQUAL = "; sequences of other lengths are liouville.data.Sequences(x, lengths), or Sequences.of(a list)."
 _TRANSFORMS = (("offset", "scale"), ("target_offset", "target_scale"))
 
 
@@ -152,11 +153,27 @@ class Facts:
         """
         if self.preprocessing is not None:
             return torch.from_numpy(self.preprocessing.transform(self.preprocessing.by_name(raw)))
-        x = (raw if isinstance(raw, Sequences) else torch.as_tensor(raw)).to(torch.float64)
+        x = self._taken(raw).to(torch.float64)
         given = 2 if isinstance(x, Sequences) else 1  # sequences may have any number of steps
         if tuple(x.shape[given:]) != self.shape[given - 1 :]:
-            raise ValueError(f"{self.name} has samples of shape {self.shape}, got {tuple(x.shape[1:])}.")
+            other = len(self.shape) == 2 and x.shape[-1:] == self.shape[1:] and x.ndim in (2, 3)
+            raise ValueError(
+                f"{self.name} has samples of shape {self.shape}, got {tuple(x.shape[1:])}{_UNEQUAL if other else '.'}"
+            )
         return x.map(self._scaled) if isinstance(x, Sequences) else self._scaled(x)
+
+    def _taken(self, raw: Any) -> Inputs:
+        """Sequences from all forms that a training takes, where samples have two axes; else a tensor."""
+        known = sequences_of(raw) if len(self.shape) == 2 and not isinstance(raw, Tensor) else None
+        if known is not None:
+            return known
+        try:
+            return torch.as_tensor(raw)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"{self.name} has samples of shape {self.shape}, got a {type(raw).__name__} that is no array of them"
+                f"{_UNEQUAL if len(self.shape) == 2 else '.'}"
+            ) from error
 
     def _scaled(self, x: Tensor) -> Tensor:
         offset, scale = self.tensor("offset"), self.tensor("scale")

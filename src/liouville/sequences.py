@@ -52,9 +52,7 @@ class Sequences:
         lengths = counted(lengths, T, B)
         if steps is not None:
             steps = torch.as_tensor(steps, device=x.device, dtype=x.dtype)
-            if steps.shape == (B, T):
-                steps = steps.where(_runs(lengths, T, x.device), 0.0)
-            steps = durations(steps, T, B, True, x.device).expand(T, B, 1)[..., 0].mT
+            steps = durations(steps, T, B, True, x.device, lengths).expand(T, B, 1)[..., 0].mT
         self._fill(x, lengths, steps)
 
     def _fill(self, x: Tensor, lengths: Tensor, steps: Tensor | None) -> Self:
@@ -76,14 +74,15 @@ class Sequences:
         """
         found = [torch.as_tensor(x) for x in sequences]
         if not found or any(x.dim() != 2 or x.shape[1:] != found[0].shape[1:] for x in found):
-            shapes = ", ".join(str(tuple(x.shape)) for x in found[:4])
+            shapes = ", ".join(str(tuple(x.shape)) for x in found[:4]) or "none"
             raise ValueError(f"each sequence must be (its steps, inputs) with equally many inputs, got {shapes}.")
         lengths = [len(x) for x in found]
         if steps is None:
             return cls(pad_sequence(found, batch_first=True), lengths)
-        if [len(tau) for tau in steps] != lengths:
+        durations = [torch.as_tensor(tau, dtype=found[0].dtype) for tau in steps]
+        if [tuple(tau.shape) for tau in durations] != [(n,) for n in lengths]:
             raise ValueError(f"steps must be one length for each step of each sequence, {lengths} of them.")
-        return cls(pad_sequence(found, batch_first=True), lengths, pad_sequence(list(steps), batch_first=True))
+        return cls(pad_sequence(found, batch_first=True), lengths, pad_sequence(durations, batch_first=True))
 
     @staticmethod
     def collate(samples: Sequence[Any]) -> Any:
@@ -219,8 +218,12 @@ def counted(lengths: Tensor | Sequence[int], T: int, B: int) -> Tensor:
     Raises:
         ValueError: with what does not fit.
     """
-    found = torch.as_tensor(lengths)
-    if found.shape != (B,) or found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
+    try:
+        found = torch.as_tensor(lengths)
+    except (TypeError, ValueError, RuntimeError):  # words, None, numbers of more than 64 bits
+        found = torch.empty(0, 0)
+    whole = not (found.is_floating_point() or found.is_complex() or found.dtype == torch.bool)
+    if found.shape != (B,) or not (whole or not B):  # torch takes an empty list for floating-point numbers
         raise ValueError(f"lengths must be {B} whole numbers, one for each sequence, got {_short(lengths)}.")
     found = found.cpu().long()
     if not bool(((found >= 1) & (found <= T)).all()):
@@ -229,7 +232,9 @@ def counted(lengths: Tensor | Sequence[int], T: int, B: int) -> Tensor:
     return found
 
 
-def durations(steps: Any, T: int, B: int | None, batch_first: bool, device: torch.device) -> Tensor:
+def durations(
+    steps: Any, T: int, B: int | None, batch_first: bool, device: torch.device, lengths: Tensor | None = None
+) -> Tensor:
     """The lengths of steps, (T, 1 or B, 1), after a check.
 
     Args:
@@ -237,6 +242,7 @@ def durations(steps: Any, T: int, B: int | None, batch_first: bool, device: torc
         T, B: the steps and sequences that there are; B is None for one sequence without an axis of its own.
         batch_first: see above.
         device: where they are wanted.
+        lengths: the number of steps of each sequence; those after its end become 0, whatever they were.
 
     Raises:
         ValueError: with what does not fit.
@@ -250,6 +256,8 @@ def durations(steps: Any, T: int, B: int | None, batch_first: bool, device: torc
     else:
         shapes = f"({T},)" + (f" or {whole}" if whole else "")
         raise ValueError(f"steps must have the shape {shapes}, one length for each step, got {tuple(steps.shape)}.")
+    if lengths is not None and bool((lengths < T).any()):
+        tau = tau.where(_runs(lengths, T, device).mT[..., None], 0.0)
     if not bool(((tau >= 0) & tau.isfinite()).all()):
         raise ValueError("steps must be lengths of at least 0 and finite, in units of h.")
     return tau

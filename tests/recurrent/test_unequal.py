@@ -259,3 +259,65 @@ def test_networks_and_settings_that_take_no_sequences_say_so():
     two_step = Recurrent(Cell(I, lv.AntisymmetricField(H, 1), lv.LeapfrogMidpoint(), 0.1), batch_first=True)
     with pytest.raises(ValueError, match="LeapfrogMidpoint carries more than one state"):
         fit(SequenceNetwork(two_step, nn.Linear(2 * H, 3)).double(), (BOTH, Y), settings())
+
+
+@pytest.mark.parametrize("lengths", ["abcd", ["1", "2"], None, [10**30] * N, {1, 2}, iter([1])])
+def test_lengths_that_are_no_numbers_are_refused_in_one_sentence(lengths):
+    with pytest.raises(ValueError, match="lengths must be 30 whole numbers, one for each sequence, got"):
+        Sequences(X, lengths)
+
+
+def test_no_sequence_is_a_batch_without_an_answer():
+    none = Sequences(X[:0], [])
+    assert network()(none).shape == (0, 3)
+    net = named()
+    for empty in (none, X[:0]):
+        with pytest.raises(ValueError, match="expected at least one sample, got inputs of shape"):
+            net.predict(empty)
+        with pytest.raises(ValueError, match="the data has no samples"):
+            fit(network(), (empty, Y[:0]), settings())
+    with pytest.raises(ValueError, match="expected at least one sequence"):
+        lv.analysis.singular_spectra(network(), none)
+    with pytest.raises(ValueError, match=r"each sequence must be .*, got none\."):
+        Sequences.of([])
+
+
+def test_padding_of_steps_is_not_read_either():
+    steps = torch.rand(N, T, dtype=torch.float64) + 0.5
+    broken = steps.where(torch.arange(T) < L[:, None], torch.nan)
+    net = network("two levels, two ways")
+    expected = net(X, lengths=L, steps=steps)
+    assert torch.equal(net(X, lengths=L, steps=broken), expected)
+    assert torch.equal(net(Sequences(X, L, broken)), expected)
+    packed = pack_padded_sequence(X, L, batch_first=True, enforce_sorted=False)
+    assert torch.equal(net(packed, steps=broken[:, : int(L.max())]), net(packed, steps=steps[:, : int(L.max())]))
+    broken[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="steps must be lengths of at least 0"):
+        net(X, lengths=L, steps=broken)
+    listed = Sequences.of(
+        [x[:n] for x, n in zip(X, L, strict=True)], [s[:n].tolist() for s, n in zip(steps, L, strict=True)]
+    )
+    assert torch.equal(net(listed), net(Sequences(X, L, steps)))
+
+
+def named():
+    net = network()
+    net.facts = Split(BOTH, Y, BOTH, Y, "sums", 3, label_names=("low", "mid", "high")).facts()
+    return net
+
+
+def test_predict_takes_every_form_that_fit_takes():
+    net, expected = named(), named().predict(BOTH)
+    assert net.predict((X, L)) == net.predict([X, L.tolist()]) == expected
+    assert net.predict(pack_padded_sequence(X, L, batch_first=True, enforce_sorted=False)) == expected
+    for wrong in ([X[0], X[1, :2]], X[:, :2], X[0]):
+        with pytest.raises(ValueError, match=r"sums has samples of shape .*Sequences\.of") as raised:
+            net.predict(wrong)
+        assert "\n" not in str(raised.value)
+
+
+def test_certificates_take_packed_sequences():
+    net, packed = network(), pack_padded_sequence(X[:3], L[:3], batch_first=True, enforce_sorted=False)
+    assert lv.analysis.certify(net, packed) == lv.analysis.certify(net, Sequences(X[:3], L[:3]))
+    with pytest.raises(ValueError, match="sequences are for recurrent layers"):
+        lv.analysis.certify(lv.zoo.h2(I + 1, 2, 1.0), packed)

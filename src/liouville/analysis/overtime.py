@@ -33,6 +33,8 @@ def sequence_sensitivity(
         ValueError: if the lengths differ.
     """
     along = flows_along(rnn, input)
+    if not along:
+        raise ValueError("expected at least one sequence, got none.")
     if len({flows[0].layers for flows in along}) > 1:
         raise ValueError("the sequences must be equally long to be analysed together; give them one at a time.")
     found = [[_at_rest(flow, one) for flow in flows] for flows in along]

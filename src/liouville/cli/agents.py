@@ -220,7 +220,12 @@ def _folder(out: str | None) -> Path | None:
 
 def _export(run: str | None, nodes: tuple[str, ...], out: str | None, quiet: bool) -> int:
     """The parts of some nodes of a run, as files."""
-    if run is None or not nodes:
+    if not nodes:
+        raise BadInput(
+            f"{run!r} follows no option; an option for several is given once for each, --target A --target B, and one "
+            "node's part is exported by liouville agents --export-node NAME RUN."
+        )
+    if run is None:
         raise BadInput(
             "one node's part is exported by liouville agents --export-node NAME RUN; to train, give --graph and --out."
         )

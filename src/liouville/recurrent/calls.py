@@ -82,7 +82,7 @@ def taken(
         if lengths is not None:
             raise ValueError("a PackedSequence has its lengths; give lengths only with padded sequences.")
         u, known = pad_packed_sequence(input)
-        tau = _durations(steps, u, batch_first, batched=True)
+        tau = _durations(steps, u, batch_first, True, known)
         return Call(u, _ended(tau, known, u), True, batch_first, input, known)
     if isinstance(input, Sequences):
         if lengths is not None or steps is not None:
@@ -98,16 +98,21 @@ def taken(
     u = input[:, None] if not batched else input.transpose(0, 1) if batch_first else input
     if not len(u):
         raise ValueError(f"a sequence needs at least one step, got an input of shape {tuple(input.shape)}.")
-    tau = _durations(steps, u, batch_first, batched)
-    if lengths is not None:
-        tau = _ended(tau, counted(lengths, *u.shape[:2]), u)
+    counts = None if lengths is None else counted(lengths, *u.shape[:2])
+    tau = _durations(steps, u, batch_first, batched, counts)
+    if counts is not None:
+        tau = _ended(tau, counts, u)
     u = u if tau is None else u.where(tau != 0, 0.0)  # padding may be NaN or infinite, and 0 times that is no number
     return Call(u, tau, batched, batch_first)
 
 
-def _durations(steps: Tensor | None, u: Tensor, batch_first: bool, batched: bool) -> Tensor | None:
+def _durations(
+    steps: Tensor | None, u: Tensor, batch_first: bool, batched: bool, lengths: Tensor | None
+) -> Tensor | None:
+    if steps is None:
+        return None
     T, B = u.shape[:2]
-    return None if steps is None else durations(steps, T, B if batched else None, batch_first, u.device).to(u.dtype)
+    return durations(steps, T, B if batched else None, batch_first, u.device, lengths).to(u.dtype)
 
 
 def _ended(tau: Tensor | None, lengths: Tensor, u: Tensor) -> Tensor | None:

@@ -235,7 +235,9 @@ def _three(raw: Sequence[Any], name: str) -> Batch:
         parts.append(sequences if sequences is not None else torch.as_tensor(value))
     x, y, weight = parts[0], parts[1], parts[2] if len(parts) == 3 else None
     y = y if y.is_floating_point() else y.long()
-    if x.ndim < 1 or y.ndim < 1 or len(x) != len(y) or not len(x):
+    if x.ndim and y.ndim and not len(x) + len(y):
+        raise ValueError(f"{name} has no samples, inputs are {tuple(x.shape)}; it needs at least one.")
+    if x.ndim < 1 or y.ndim < 1 or len(x) != len(y):
         raise ValueError(
             f"inputs and targets of {name} must have one row for each sample, got {tuple(x.shape)} and "
             f"{tuple(y.shape)}."

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from liouville.analysis.certificates.flows import Claim, of_flow, probes
 from liouville.analysis.certificates.predictions import of_network
@@ -32,7 +33,7 @@ from liouville.flow import Flow
 from liouville.network import Network
 from liouville.precision import name_of, require_floating, working
 from liouville.recurrent import Cell, Recurrent, SequenceNetwork
-from liouville.sequences import Inputs, Sequences, numbers
+from liouville.sequences import Inputs, Sequences, numbers, sequences_of
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,9 @@ class Certificate:
 
 
 @torch.no_grad()
-def certify(flow: Flow | Network | Recurrent | Cell | SequenceNetwork, y: Inputs | None = None) -> Certificate:
+def certify(
+    flow: Flow | Network | Recurrent | Cell | SequenceNetwork, y: Inputs | PackedSequence | None = None
+) -> Certificate:
     r"""Certify a flow, a network's flows and its predictions, or a recurrent layer over time, in evaluation mode.
 
     Claims for each flow: finite weights; the lower bound ||dState_N/dState_j|| >= 1 and the law of each layer that
@@ -114,8 +117,8 @@ def certify(flow: Flow | Network | Recurrent | Cell | SequenceNetwork, y: Inputs
             four sequences, whose layers are the steps (`liouville.recurrent.along`). Of a `SequenceNetwork` the claims
             are about its recurrent layer, as the certificate says; nothing is claimed of its head.
         y: states for a flow, inputs for a network; normally distributed probes if None. As many as a second or two
-            allows are measured, in float64. For a recurrent layer sequences, which must be given, also as
-            `liouville.data.Sequences` of unequal lengths.
+            allows are measured, in float64. For a recurrent layer sequences, which must be given, also
+            packed or as `liouville.data.Sequences`, of unequal lengths.
 
     Raises:
         ValueError: if y does not fit.
@@ -129,9 +132,9 @@ def certify(flow: Flow | Network | Recurrent | Cell | SequenceNetwork, y: Inputs
     """
     if isinstance(flow, Recurrent | Cell | SequenceNetwork):
         return _over_time(flow, y)
-    if isinstance(y, Sequences):
+    if isinstance(y, Sequences | PackedSequence):
         raise ValueError(
-            "Sequences are for recurrent layers and networks; a Flow or a Network is certified at a tensor of samples."
+            "sequences are for recurrent layers and networks; a Flow or a Network is certified at a tensor of samples."
         )
     if not isinstance(flow, Flow | Network):
         raise ValueError(
@@ -158,9 +161,11 @@ def certify(flow: Flow | Network | Recurrent | Cell | SequenceNetwork, y: Inputs
     )
 
 
-def _over_time(rnn: Recurrent | Cell | SequenceNetwork, sequences: Inputs | None) -> Certificate:
+def _over_time(rnn: Recurrent | Cell | SequenceNetwork, sequences: Inputs | PackedSequence | None) -> Certificate:
     if sequences is None:
         raise ValueError("over time the claims are about given sequences; give some, in the form that the layer takes.")
+    if isinstance(sequences, PackedSequence):
+        sequences = sequences_of(sequences)
     whose = ""
     if isinstance(rnn, SequenceNetwork):
         whose, rnn = "the recurrent layer of a SequenceNetwork, without its head: ", rnn.rnn
