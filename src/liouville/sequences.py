@@ -79,10 +79,10 @@ class Sequences:
         lengths = [len(x) for x in found]
         if steps is None:
             return cls(pad_sequence(found, batch_first=True), lengths)
-        durations = [torch.as_tensor(tau, dtype=found[0].dtype) for tau in steps]
-        if [tuple(tau.shape) for tau in durations] != [(n,) for n in lengths]:
+        taus = [torch.as_tensor(tau, dtype=found[0].dtype) for tau in steps]
+        if [tuple(tau.shape) for tau in taus] != [(n,) for n in lengths]:
             raise ValueError(f"steps must be one length for each step of each sequence, {lengths} of them.")
-        return cls(pad_sequence(found, batch_first=True), lengths, pad_sequence(durations, batch_first=True))
+        return cls(pad_sequence(found, batch_first=True), lengths, pad_sequence(taus, batch_first=True))
 
     @staticmethod
     def collate(samples: Sequence[Any]) -> Any:

@@ -162,10 +162,10 @@ def certify(
 
 
 def _over_time(rnn: Recurrent | Cell | SequenceNetwork, sequences: Inputs | PackedSequence | None) -> Certificate:
-    if sequences is None:
-        raise ValueError("over time the claims are about given sequences; give some, in the form that the layer takes.")
     if isinstance(sequences, PackedSequence):
         sequences = sequences_of(sequences)
+    if sequences is None:
+        raise ValueError("over time the claims are about given sequences; give some, in the form that the layer takes.")
     whose = ""
     if isinstance(rnn, SequenceNetwork):
         whose, rnn = "the recurrent layer of a SequenceNetwork, without its head: ", rnn.rnn
