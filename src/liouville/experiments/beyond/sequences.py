@@ -9,7 +9,6 @@ from __future__ import annotations
 
 __all__ = ["EXPERIMENT", "Config", "accuracy", "cases", "render", "run", "train"]
 
-import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -246,7 +245,8 @@ def _sensitivities(records: Sequence[Record]) -> Table:
             if mine:
                 small = [v["smallest"] for v in mine if "smallest" in v]
                 ends = (min(v["least"] for v in mine), max(v["most"] for v in mine))
-                rows.append((f"{name}, {network}", *(f"{v:.3g}" for v in (*ends, min(small, default=math.nan)))))
+                least = f"{min(small):.3g}" if small else "—"
+                rows.append((f"{name}, {network}", *(f"{v:.3g}" for v in ends), least))
     head = ("task and network", "least norm", "largest norm", "smallest singular value")
     note = "Singular values of d y_T / d y_t of trained networks on one test sequence, extremes over t and seeds."
     return Table("Sensitivities over time", head, rows, note)
