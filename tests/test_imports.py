@@ -11,13 +11,14 @@ EXTRAS = ("sklearn", "scipy", "pandas", "matplotlib", "plotly", "click", "rich",
 
 SCRIPT = """
 import json, sys, time
+times = [time.process_time()]  # the processor's: a busy machine is not a slow import
 import torch
 before = set(sys.modules)
-start = time.process_time()  # the processor's: a busy machine is not a slow import
+times.append(time.process_time())
 import liouville
 liouville.classifier, liouville.Flow, liouville.Stored  # names load when first used: make them load
-seconds = time.process_time() - start
-print(json.dumps([seconds, sorted({m.split(".")[0] for m in set(sys.modules) - before})]))
+times.append(time.process_time())
+print(json.dumps([times, sorted({m.split(".")[0] for m in set(sys.modules) - before})]))
 """
 
 
@@ -38,8 +39,9 @@ def test_import_loads_nothing_but_torch_and_the_standard_library(imported):
         assert not [m for m in modules if m not in allowed]
 
 
-def test_import_takes_less_than_300_ms_on_top_of_torch(imported):
-    assert statistics.median(seconds for seconds, _ in imported) < 0.3
+def test_import_takes_less_than_300_ms_on_top_of_torch_or_on_a_slow_machine_a_third_of_torchs_time(imported):
+    torchs, ours = (statistics.median(times[k + 1] - times[k] for times, _ in imported) for k in (0, 1))
+    assert ours < max(0.3, torchs / 3)
 
 
 def test_extras_are_not_loaded_by_building_and_running_a_network():

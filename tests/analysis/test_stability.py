@@ -77,7 +77,7 @@ def test_what_is_defined_for_a_flow_says_so(ask):
 
 
 def test_a_certificate_is_for_flows_and_networks():
-    with pytest.raises(ValueError, match="for a Flow, a Network or a recurrent layer, got Linear"):
+    with pytest.raises(ValueError, match="for a Flow, a Network, a recurrent layer or a SequenceNetwork, got Linear"):
         lv.analysis.certify(torch.nn.Linear(2, 2))
 
 

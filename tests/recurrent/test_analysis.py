@@ -106,9 +106,8 @@ def test_values_of_a_damped_layer_do_not_pair_and_those_of_flows_and_chains_are_
     assert [tuple(s.shape) for s in singular_spectra(chain, randn(B, 4))] == [(B, 3), (B, 3), (B, 3)]
     tokens = lv.zoo.h2(4, 3, 1.0).double()
     assert singular_spectra(tokens, randn(2, 5, 4)).shape == (4, 2, 5, 4)
-    for wrong in ((flow, None), (torch.eye(3), y)):
-        with pytest.raises(ValueError, match="a flow or a layer and its input, or only matrices"):
-            singular_spectra(*wrong)
+    with pytest.raises(ValueError, match="a flow or a layer and its input, or only matrices"):
+        singular_spectra(torch.eye(3), y)
 
 
 class Largest(TorchDispatchMode):

@@ -72,7 +72,8 @@ def singular_spectra(matrices: Tensor | Flow | OverTime | Chain, y: Any = None) 
         For a chain a list.
 
     Raises:
-        ValueError: as for `backward_sensitivity`; if a flow has no input, or matrices have one.
+        TypeError: if what is not matrices has no input.
+        ValueError: as for `backward_sensitivity`; if matrices have an input.
 
     Examples:
         >>> singular_spectra(torch.diag(torch.tensor([0.5, 2.0])))
@@ -82,15 +83,15 @@ def singular_spectra(matrices: Tensor | Flow | OverTime | Chain, y: Any = None) 
         >>> singular_spectra(rnn, torch.randn(2, 50, 3)).shape
         torch.Size([51, 2, 8])
     """
-    if isinstance(matrices, Tensor) != (y is None):
+    if y is None:
+        return _spectra(require_matrices(matrices))
+    if isinstance(matrices, Tensor):
         raise ValueError("singular_spectra takes a flow or a layer and its input, or only matrices.")
     if isinstance(matrices, OverTime):
         return sequence_sensitivity(matrices, y, _along_depth)
     if isinstance(matrices, Flow):
         return _along_depth(matrices, y)
-    if not isinstance(matrices, Tensor):
-        return [_spectra(each) for each in backward_sensitivity(matrices, y)]
-    return _spectra(matrices)
+    return [_spectra(each) for each in backward_sensitivity(matrices, y)]
 
 
 def _spectra(matrices: Tensor) -> Tensor:
