@@ -194,7 +194,8 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
     if sentences:
         sentences.append(
             "Trainings are short, and all networks have the same number of passes and rates: longer ones may rank them "
-            "in another way. A task without a table has no record yet."
+            "in another way. Seconds are of the machine that ran a case, and not all cases ran on one. A task without "
+            "a table has no record yet."
         )
     return Rendering(" ".join(sentences), tables, _pictures(records))
 
