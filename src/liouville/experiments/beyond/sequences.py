@@ -19,7 +19,7 @@ from typing import Any, NotRequired, TypedDict
 import torch
 from torch import Tensor, nn
 
-from liouville.analysis import backward_sensitivity
+from liouville.analysis import singular_spectra
 from liouville.experiments.beyond.baselines import parameters
 from liouville.experiments.beyond.sequence_data import ARCHIVE, TASKS, Sequences, Task, adding, has_archive, load
 from liouville.experiments.beyond.sequence_figures import singular_values
@@ -167,7 +167,7 @@ def _sensitivity(network: nn.Module, data: Sequences, whole: bool) -> dict[str, 
     length = None if data.lengths_test is None else int(data.lengths_test[0])
     flow = along(cell, data.x_test[0, :length]).double()
     start = torch.zeros(1, flow.field.features, dtype=torch.float64)
-    values = torch.linalg.svdvals(backward_sensitivity(flow, start)[:, 0])
+    values = singular_spectra(flow, start)[:, 0]
     norms, steps = values[:, 0], len(values) - 1
     found: dict[str, Any] = {"least": norms.min(), "most": norms.max(), "smallest": values.min()}
     found = {name: rounded(float(value)) for name, value in found.items()}
