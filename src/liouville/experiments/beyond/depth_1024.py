@@ -1,10 +1,8 @@
 """Do 1024 layers train without normalisation from the first epoch on? The papers' networks and three others.
 
-The Swiss roll with noise 0.01, batches of 125, 4 features throughout, one optimiser for all. The final time of every
-flow is the best of 2, 4, 10 and 20 on the validation part with other seeds; other networks have none. The papers'
-networks have one rate. The worst at it, a residual network and a plain MLP, get two lower rates as well. The residual
-networks that are built for this depth, with a layer normalisation or a scaled start, have a rate between these too, and
-all their rates are shown.
+The Swiss roll with noise 0.01, batches of 125, 4 features throughout, one optimiser for all. Every flow has the start
+and the rate that `stable_depth` has, in units in which the final time does not count. Networks that are no flows, a
+plain MLP and residual networks that are built for this depth, are shown at each of several rates.
 """
 
 from __future__ import annotations
@@ -29,23 +27,21 @@ from liouville.experiments.beyond.baselines import deep_mlp, deep_resnet
 from liouville.experiments.comparing import percents, spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
 from liouville.experiments.records import Record, rounded
-from liouville.experiments.starts import smooth_as_drawn
 from liouville.kernels import Auto
 from liouville.report.style import canvas, heading, look_of
 from liouville.train import Penalty, Settings, fit
-from liouville.zoo import MODELS, classifier
+from liouville.zoo import classifier
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LAYERS, EPOCHS, FEATURES = 1024, 20, 4
-FLOWS = {"h2": 4.0, "h1": 2.0, "ms1": 10.0, "ms2": 10.0, "ms3": 2.0, "antisymmetric": 20.0, "resnet": 10.0}  # T
-RATE = 0.07
-RESNET, MLP = "resnet", "tanh MLP"
+FLOWS = ("h2", "h1", "ms1", "ms2", "ms3", "verlet", "antisymmetric", "resnet")
+RATE, T = 0.03, 4.0  # of flows, in units; T does not count
+MLP = "tanh MLP"
 NORMALISED, SCALED = "ResNet with LayerNorm", "ResNet with scaled start"
 DEEP = {NORMALISED: "layer-norm", SCALED: "scaled"}  # names in `deep_resnet`
-LOWER = (0.005, 0.0005)  # rates
-BETWEEN = 0.02
+RATES = {MLP: (0.07, 0.005, 0.0005)} | dict.fromkeys(DEEP, (0.07, 0.02, 0.005, 0.0005))
 FEW_SEEDS = 3  # for networks that run layer by layer and take fifty times as long as a flow
 LEARNED = 90.0  # percent; the meaning of "learns" in the text
 START = math.log(2)  # loss of an untrained network of two classes
@@ -56,8 +52,7 @@ class Config:
     """One training run.
 
     Args:
-        network: a model of ``liouville.zoo.MODELS``, ``"tanh MLP"`` or a name of `DEEP`.
-        T: final time; 0 for a network that is not a flow.
+        network: one of `FLOWS`, ``"tanh MLP"`` or a name of `DEEP`.
         lr: largest rate of the one-cycle schedule.
         layers: N.
         epochs: passes over 3,600 training points.
@@ -66,7 +61,6 @@ class Config:
     """
 
     network: str
-    T: float
     lr: float
     layers: int
     epochs: int
@@ -84,7 +78,7 @@ class Values(TypedDict):
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
-    """Every network with its final time and rates; at most `FEW_SEEDS` seeds for networks that are not flows."""
+    """Every network at its rates; at most `FEW_SEEDS` seeds for networks that are not flows."""
     if quick:
         return [Config(*key, LAYERS, 1, 500, 0) for key in _keys()]
     often = {key: seeds if key[0] in FLOWS else min(seeds, FEW_SEEDS) for key in _keys()}
@@ -111,8 +105,7 @@ def _network(config: Config) -> nn.Module:
     if config.network in DEEP:
         return deep_resnet(2, 1, FEATURES, config.layers, DEEP[config.network], config.seed)
     generator = torch.Generator().manual_seed(config.seed)
-    build = functools.partial(MODELS[config.network], init=smooth_as_drawn(config.network))
-    return classifier(build, 2, 2, FEATURES, config.layers, config.T, generator=generator, backprop=Auto())
+    return classifier(config.network, 2, 2, FEATURES, config.layers, T, generator=generator, backprop=Auto())
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
@@ -121,8 +114,7 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
     rows = [
         (
             _name(key),
-            f"{key[1]:g}" if key[1] else "",
-            f"{key[2]:g}",
+            f"{key[1]:g}",
             str(len(found)),
             spread(percents(found, "accuracy")),
             spread([r.values["loss"][0] for r in found if not r.diverged], 3),
@@ -131,21 +123,20 @@ def render(records: Sequence[Record], folder: Path) -> Rendering:
         )
         for key, found in groups.items()
     ]
-    head = ("network", "T", "rate", "runs", "test accuracy, %", "loss, first epoch", "loss, last epoch", "diverged")
+    head = ("network", "rate", "runs", "test accuracy, %", "loss, first epoch", "loss, last epoch", "diverged")
     note = (
         f"An untrained network of two classes has the loss log 2 = {START:.3f}. Networks that are not flows have at "
-        f"most {FEW_SEEDS} seeds. T was chosen as follows: every flow was trained with T = 2, 4, 10 and 20 and other "
-        "seeds than those shown, and the best T on the validation part was taken; these runs are not recorded. The "
-        f"papers' networks have one rate, {RATE:g}; the others are shown with each rate that was tried. A ResNet with "
-        "LayerNorm (before each branch) or scaled start (each branch times a learned number that begins at 0) has "
-        f"{LAYERS // 2} blocks of two layers with ReLU."
+        f"most {FEW_SEEDS} seeds. Flows have one start and one rate, {RATE:g}, in units in which T does not count; the "
+        "resnet is a flow and starts around the same rotation. The others are shown at each rate that was tried. A "
+        "ResNet with LayerNorm (before each branch) or scaled start (each branch times a learned number that begins at "
+        f"0) has {LAYERS // 2} blocks of two layers with ReLU."
     )
     table = Table("The Swiss roll, network by network", head, rows, note)
     picture = Picture("Training loss by epoch, a line for every seed.", functools.partial(_draw, groups))
     return Rendering(_text(groups), [table], {"losses": picture} if groups else {})
 
 
-def _text(groups: Mapping[tuple[str, float, float], Sequence[Record]]) -> str:
+def _text(groups: Mapping[tuple[str, float], Sequence[Record]]) -> str:
     if not groups:
         return ""
     middle = {key: statistics.median(percents(found, "accuracy")) for key, found in groups.items()}
@@ -163,7 +154,7 @@ def _text(groups: Mapping[tuple[str, float, float], Sequence[Record]]) -> str:
     ) + (f" **Not run yet: {'; '.join(lacking)}.**" if lacking else "")
 
 
-def _draw(groups: Mapping[tuple[str, float, float], Sequence[Record]]) -> Figure:
+def _draw(groups: Mapping[tuple[str, float], Sequence[Record]]) -> Figure:
     """A panel for every network, all with the same axes."""
     across = min(5, len(groups))
     figure = canvas(1.55 * across + 0.4, 1.6 * math.ceil(len(groups) / across) + 0.9)
@@ -189,19 +180,16 @@ def _draw(groups: Mapping[tuple[str, float, float], Sequence[Record]]) -> Figure
     return figure
 
 
-def _key(case: Config) -> tuple[str, float, float]:
-    return case.network, case.T, case.lr
+def _key(case: Config) -> tuple[str, float]:
+    return case.network, case.lr
 
 
-def _keys() -> list[tuple[str, float, float]]:
-    found = [(name, T, RATE) for name, T in FLOWS.items()]
-    found += [(RESNET, FLOWS[RESNET], lr) for lr in LOWER]
-    found += [(name, 0.0, lr) for name in DEEP for lr in (RATE, BETWEEN, *LOWER)]
-    return found + [(MLP, 0.0, lr) for lr in (RATE, *LOWER)]
+def _keys() -> list[tuple[str, float]]:
+    return [(name, RATE) for name in FLOWS] + [(name, lr) for name in (*DEEP, MLP) for lr in RATES[name]]
 
 
-def _name(key: tuple[str, float, float]) -> str:
-    return f"{key[0]}, rate {key[2]:g}" if key[0] not in FLOWS or key[0] == RESNET else key[0]
+def _name(key: tuple[str, float]) -> str:
+    return key[0] if key[0] in FLOWS else f"{key[0]}, rate {key[1]:g}"
 
 
 _EPOCH = {MLP: 0.04, NORMALISED: 0.12, SCALED: 0.1}  # seconds for 250 points
