@@ -62,6 +62,15 @@ def test_the_papers_procedure_is_the_scripts(name: str, column: str) -> None:
     assert isinstance(network, Network) and network.flows().__next__().layers == 8
 
 
+def test_our_settings_do_not_depend_on_the_final_time() -> None:
+    """So they are run at one T, and the tables name none."""
+    for name in ("ours", "longer"):
+        assert PROCEDURES[name].any_time and not PROCEDURES["adam"].any_time
+        case = Config("double-moons", "H1", 4, name, 4.0, 2, 0)
+        found = [run(replace(case, T=T), Path()) for T in (1.0, 4.0, 64.0)]
+        assert found[0] == found[1] == found[2]
+
+
 def test_inputs_are_where_the_paper_or_the_script_puts_them() -> None:
     """The paper's state of MS1 is [y; z], ours (z, y): its [x1, x2, 0, 0] is our [0, 0, x1, x2]."""
     for column in COLUMNS:
@@ -93,7 +102,7 @@ def test_the_held_out_points_choose_and_the_test_points_do_not() -> None:
 def test_the_papers_procedure_is_judged_before_ours_and_apart() -> None:
     theirs, ours = (of(data="swiss-roll", layers=4, column="H1", procedure=name)[0] for name in ("front", "ours"))
     (row,), found = rendered([record(theirs, 0.25, validation=0.5), record(ours, 1.0, validation=0.75)])
-    assert row[3:] == ["25.0 (front, T = 0.8)", "missed by 68.6", "100.0 (ours, T = 0.8)", "exceeded by 6.4"]
+    assert row[3:] == ["25.0 (front, T = 0.8)", "missed by 68.6", "100.0 (ours)", "exceeded by 6.4"]
     assert found == [("missed", "exceeded")]
     (row,), found = rendered([record(ours, 1.0, validation=0.75)])
     assert row[3:5] == ["—", ""] and found == [(None, "exceeded")]
@@ -113,14 +122,14 @@ def test_the_papers_procedure_is_judged_before_ours_and_apart() -> None:
     ],
 )
 def test_a_number_is_met_within_the_range_or_two_points(accuracies: tuple[float, float], word: str) -> None:
-    runs = zip(of(data="swiss-roll", layers=4, column="H1", procedure="ours", T=2.0), accuracies, strict=True)
+    runs = zip(of(data="swiss-roll", layers=4, column="H1", procedure="ours"), accuracies, strict=True)
     assert rendered([record(case, accuracy) for case, accuracy in runs])[1] == [(None, word)]
 
 
 def test_a_run_that_diverged_counts_as_zero() -> None:
     case = of(data="swiss-roll", layers=4, column="h2", procedure="ours")[0]
     (row,), found = rendered([Record(case, {"diverged": "at step 3"}, 1.0, {})])
-    assert row[5:] == ["0.0 (ours, T = 0.8)", "not available"] and found == []
+    assert row[5:] == ["0.0 (ours)", "not available"] and found == []
 
 
 def test_the_authors_script_has_a_column_of_its_own() -> None:

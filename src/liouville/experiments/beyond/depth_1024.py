@@ -1,8 +1,8 @@
 """Do 1024 layers train without normalisation from the first epoch on? The papers' networks and three others.
 
-The Swiss roll with noise 0.01, batches of 125, 4 features throughout, one optimiser for all. Every flow has the
-start, the rate and the penalties of `stable_depth`, in units in which the final time does not count. Networks that are no flows, a
-plain MLP and residual networks that are built for this depth, are shown at each of several rates.
+The Swiss roll with noise 0.01, batches of 125, 4 features throughout, one optimiser for all. Every flow has the start,
+the rate and the penalties of `stable_depth`, in units in which the final time does not count. Networks that are no
+flows, a plain MLP and residual networks that are built for this depth, are shown at each of several rates.
 """
 
 from __future__ import annotations

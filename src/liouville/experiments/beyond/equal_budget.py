@@ -28,7 +28,6 @@ from liouville.experiments.comparing import spread
 from liouville.experiments.experiment import Experiment, Rendering, Table
 from liouville.experiments.paired import Paired
 from liouville.experiments.records import Record
-from liouville.experiments.starts import as_drawn
 from liouville.runs import Plan
 from liouville.train import DivergenceError, History, Settings, evaluate, fit
 from liouville.train.trainable import task_of
@@ -86,7 +85,7 @@ def cases(seeds: int, quick: bool) -> list[Config]:
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
     """Train all networks on one data set, each within its budget."""
-    plan = as_drawn(Plan.of(config.data)).changed(
+    plan = Plan.of(config.data).changed(
         epochs=config.epochs or None, seed=config.seed, data_options={"seed": config.seed}
     )
     split, settings = plan.load(), plan.fit_settings()

@@ -28,7 +28,6 @@ from liouville.experiments.comparing import spread
 from liouville.experiments.experiment import Experiment, Rendering, Table
 from liouville.experiments.paired import Paired, pairs
 from liouville.experiments.records import Record
-from liouville.experiments.starts import as_drawn
 from liouville.runs import Plan
 from liouville.train import Settings, evaluate, fit
 from liouville.train.trainable import task_of
@@ -93,9 +92,7 @@ def _ours(config: Config, split: Split, grid: Sequence[Mapping[str, Any]]) -> tu
     """The recipe of the data set with the changes of the grid; a default run validates as the recipe does."""
     found: list[tuple[float, float, nn.Module, str]] = []
     for options in grid:
-        plan = as_drawn(Plan.of(config.data)).changed(
-            seed=config.seed, **options, **({"validation": HELD} if options else {})
-        )
+        plan = Plan.of(config.data).changed(seed=config.seed, **options, **({"validation": HELD} if options else {}))
         network, settings = plan.network(split.facts()), plan.fit_settings()
         assert isinstance(settings, Settings)
         metrics = fit(network, split, settings, test=False).metrics

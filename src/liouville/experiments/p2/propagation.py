@@ -19,7 +19,6 @@ from liouville.documents import FileName
 from liouville.experiments.comparing import beside, percents, spread, verdict
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
 from liouville.experiments.records import Record
-from liouville.experiments.starts import as_drawn
 from liouville.network import Network
 from liouville.report import features_at_depths, features_in_motion
 from liouville.runs import Plan
@@ -76,7 +75,7 @@ def cases(seeds: int, quick: bool) -> list[Config]:
 def plan_of(config: Config) -> Plan:
     """The training run as in `liouville train`, on the authors' points."""
     own = {"seed": config.seed} if config.data == "double-circles" else {}
-    return as_drawn(Plan.of(config.data, config.preset)).changed(
+    return Plan.of(config.data, config.preset).changed(
         layers=64,
         T=2.0,
         epochs=config.epochs or None,

@@ -56,6 +56,16 @@ class Cell(NamedTuple):
     published: float | None
 
     @property
+    def time(self) -> str:
+        """T, where it counts."""
+        return "" if PROCEDURES[self.procedure].any_time else f"T = {self.T:g}"
+
+    @property
+    def setting(self) -> str:
+        """Procedure and T in brackets."""
+        return f"({', '.join(filter(None, (self.procedure, self.time)))})"
+
+    @property
     def verdict(self) -> str | None:
         return None if self.published is None else verdict(self.values, self.published, POINTS)
 
@@ -113,9 +123,9 @@ def _by_number(best: Sequence[Cell], theirs: Mapping[tuple[str, str], Cell]) -> 
                 f"{cell.where}, {cell.column}",
                 NOT_AVAILABLE if cell.published is None else f"{cell.published:g}",
                 f"{spread(published.accuracy, 1)} (T = {published.T:g})" if published else "",
-                f"{spread(own.values, 1)} ({own.procedure}, T = {own.T:g})" if own else "—",
+                f"{spread(own.values, 1)} {own.setting}" if own else "—",
                 beside(own.values, own.published, POINTS) if own else "",
-                f"{spread(cell.values, 1)} ({cell.procedure}, T = {cell.T:g})",
+                f"{spread(cell.values, 1)} {cell.setting}",
                 beside(cell.values, cell.published, POINTS),
             ]
         )
@@ -137,7 +147,7 @@ def _table(title: str, cells: Sequence[Cell]) -> Table:
 
 def _words(cell: Cell) -> str:
     theirs = NOT_AVAILABLE if cell.published is None else f"{cell.published:g}"
-    return f"{spread(cell.values, 1)} / {theirs} (T = {cell.T:g})"
+    return f"{spread(cell.values, 1)} / {theirs}" + (f" ({cell.time})" if cell.time else "")
 
 
 def _text(best: Sequence[Cell], theirs: Mapping[tuple[str, str], Cell], each: Mapping[str, Sequence[Cell]]) -> str:
@@ -152,7 +162,8 @@ def _text(best: Sequence[Cell], theirs: Mapping[tuple[str, str], Cell], each: Ma
         f"The tolerance is {POINTS:g} points around our median. Which T the paper took is not known here, nor its "
         "number of runs or their spread. A tenth of the training points is held out; procedure and T of every network "
         "and depth have the highest median accuracy there. T is 0.8 or 2 (the paper's Fig. 1 and the authors' README, "
-        "of H1), for the older networks, which have no such figure, 2 or 4, in this library's settings any of these. "
+        "of H1), for the older networks, which have no such figure, 2 or 4. This library's settings scale the start "
+        "and the rate to T, so that it does not count. "
         f"The shallowest networks, some of which missed their number in a first run, are trained for {LONGER:,} epochs "
         "too: added after a test result was seen. The test points are read once."
     )
