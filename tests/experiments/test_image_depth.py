@@ -9,18 +9,20 @@ import torch
 
 from liouville.data import Split
 from liouville.experiments.beyond import image_depth
-from liouville.experiments.beyond.image_depth import DEPTHS, STARTS, Config, cases, render, run
+from liouville.experiments.beyond.image_depth import DEPTHS, SIZES, STARTS, Config, cases, render, run
 from liouville.experiments.records import Record
 
 
-def record(activation: str, layers: int, accuracy: float, seed: int = 0) -> Record:
-    return Record(Config(activation, layers, 4, 10_000, seed), {"train_loss": 0.1, "test_accuracy": accuracy}, 1.0, {})
+def record(activation: str, layers: int, accuracy: float, seed: int = 0, images: int = 10_000) -> Record:
+    case = Config(activation, layers, SIZES[images], images, seed)
+    return Record(case, {"train_loss": 0.1, "test_accuracy": accuracy}, 1.0, {})
 
 
-def test_every_depth_has_equal_epochs_and_images() -> None:
+def test_every_depth_has_equal_epochs_on_some_images_and_on_all() -> None:
     made = cases(3, False)
-    assert len(set(made)) == len(STARTS) * len(DEPTHS) * 3
-    assert len({(case.epochs, case.images) for case in made}) == 1
+    assert len(set(made)) == len(SIZES) * len(STARTS) * len(DEPTHS) * 3 and max(SIZES) == 60_000
+    for N in DEPTHS:
+        assert {(case.images, case.epochs) for case in made if case.layers == N} == set(SIZES.items())
 
 
 @pytest.mark.parametrize("activation", STARTS)
@@ -38,3 +40,13 @@ def test_text_names_the_depths_with_a_lower_median(tmp_path: Path) -> None:
     assert "96.00 % at 64 layers; **lower at 64**" in render(found, tmp_path).text
     assert "lower" not in render([r for r in found if r.case.layers < 64], tmp_path).text
     assert not render([], tmp_path).tables
+
+
+def test_each_number_of_images_has_its_own_table_and_is_compared_with_itself_only(tmp_path: Path) -> None:
+    few = [record("tanh", N, a, s) for N, a in ((4, 0.96), (16, 0.97)) for s in (0, 1, 2)]
+    full = [record("tanh", N, a, s, 60_000) for N, a in ((4, 0.99), (16, 0.98)) for s in (0, 1, 2)]
+    rendering = render([*full, *few], tmp_path)
+    assert "10,000 training" in rendering.tables[0].title and "60,000 training" in rendering.tables[1].title
+    some, all_ = rendering.text.split("\n\n")
+    assert "10,000 images, 4 epochs" in some and "lower" not in some
+    assert "60,000 images, 2 epochs" in all_ and "**lower at 16**" in all_

@@ -29,7 +29,8 @@ from liouville.zoo import Images, classifier
 # The start of each activation: around a rotation, or around 0.
 STARTS = {"tanh": Smooth(), "relu": Smooth(scale=0.5, mean=0.0)}
 DEPTHS = (4, 16, 64)
-FEATURES, EPOCHS, IMAGES, TEST, SHARE, SEEDS = 8, 4, 10_000, 10_000, 0.5, 3
+SIZES = {10_000: 4, 60_000: 2}  # training images: epochs
+FEATURES, TEST, SHARE, SEEDS = 8, 10_000, 0.5, 3
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,11 @@ class Values(TypedDict):
 
 
 def cases(seeds: int, quick: bool) -> list[Config]:
-    """Both activations at every depth, `SEEDS` seeds at most."""
+    """Both activations at every depth, on some images and on all, `SEEDS` seeds at most."""
     if quick:
         return [Config(activation, 2, 1, 300, 0) for activation in STARTS]
-    kinds = itertools.product(STARTS, DEPTHS, range(min(seeds, SEEDS)))
-    return [Config(activation, N, EPOCHS, IMAGES, seed) for activation, N, seed in kinds]
+    kinds = itertools.product(SIZES.items(), STARTS, DEPTHS, range(min(seeds, SEEDS)))
+    return [Config(activation, N, epochs, images, seed) for (images, epochs), activation, N, seed in kinds]
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
@@ -90,28 +91,49 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def render(records: Sequence[Record], folder: Path) -> Rendering:
-    """Accuracy by activation and depth, and whether a deeper network's median is lower."""
-    depths, rows, said = sorted({r.case.layers for r in records}), [], []
-    for activation in STARTS:
-        mine = {N: _mine(records, activation, N) for N in depths}
-        if not any(mine.values()):
-            continue
-        rows.append((activation, *(spread(percents(mine[N], "test_accuracy")) for N in depths)))
-        middle = {N: statistics.median(percents(mine[N], "test_accuracy")) for N in depths if mine[N]}
+    """Accuracy by activation and depth, and whether a deeper network's median is lower, by the number of images."""
+    groups = {size: [r for r in records if (r.case.images, r.case.epochs) == size] for size in _sizes(records)}
+    tables = [_table(size, mine) for size, mine in groups.items()]
+    said = [f"{images:,} images, {epochs} epochs: {_words(mine)}" for (images, epochs), mine in groups.items()]
+    return Rendering("\n\n".join(said), tables)
+
+
+def _sizes(records: Sequence[Record]) -> list[tuple[int, int]]:
+    return sorted({(r.case.images, r.case.epochs) for r in records})
+
+
+def _table(size: tuple[int, int], records: Sequence[Record]) -> Table:
+    depths = sorted({r.case.layers for r in records})
+    rows = [
+        (activation, *(spread(_accuracies(records, activation, N)) for N in depths)) for activation in _named(records)
+    ]
+    note = (
+        f"h2, 3x3 stencils on {FEATURES} channels of 14 x 14 pixels, at most {TEST:,} images for the test, Adam, its "
+        f"first step {SHARE:g} of y_N. Start and share were chosen on seed 10 and 10,000 images."
+    )
+    title = f"Test accuracy in percent, {size[0]:,} training images, {size[1]} epochs"
+    return Table(title, ("activation", *(f"{N} layers" for N in depths)), rows, note)
+
+
+def _words(records: Sequence[Record]) -> str:
+    """The medians, and which are below that of the fewest layers."""
+    said = []
+    for activation in _named(records):
+        depths = sorted({r.case.layers for r in records if r.case.activation == activation})
+        middle = {N: statistics.median(_accuracies(records, activation, N)) for N in depths}
         shown = ", ".join(f"{middle[N]:.2f} % at {N} layers" for N in middle)
         low = [N for N in middle if middle[N] < middle[min(middle)]]
         said.append(f"{activation}: {shown}" + (f"; **lower at {', '.join(map(str, low))}**." if low else "."))
-    note = (
-        f"h2, 3x3 stencils on {FEATURES} channels of 14 x 14 pixels, at most {IMAGES:,} training images and {TEST:,} "
-        f"for the test, {EPOCHS} epochs of Adam, its first step {SHARE:g} of y_N. Start and share were chosen on seed "
-        "10."
-    )
-    head = ("activation", *(f"{N} layers" for N in depths))
-    return Rendering(" ".join(said), [Table("Test accuracy in percent", head, rows, note)] if rows else [])
+    return " ".join(said)
 
 
-def _mine(records: Sequence[Record], activation: str, layers: int) -> list[Record]:
-    return [r for r in records if (r.case.activation, r.case.layers) == (activation, layers)]
+def _named(records: Sequence[Record]) -> list[str]:
+    return [name for name in STARTS if any(r.case.activation == name for r in records)]
+
+
+def _accuracies(records: Sequence[Record], activation: str, layers: int) -> list[float]:
+    mine = [r for r in records if (r.case.activation, r.case.layers) == (activation, layers)]
+    return percents(mine, "test_accuracy")
 
 
 EXPERIMENT = Experiment(
