@@ -153,6 +153,7 @@ def test_callbacks_are_told_every_loss(cuda):
 def test_a_set_is_evaluated_in_parts_of_the_devices_memory(cuda, monkeypatch):
     network, x = _network().to("cuda"), torch.zeros(2500, 2, dtype=torch.float64).to("cuda")
     assert evaluation._samples_at_once(network.cpu(), x.cpu()) == 1000
+    assert evaluation._samples_at_once(network.cpu(), torch.zeros(2500, 1, 4, 4)) == 200
     assert evaluation._samples_at_once(network.to("cuda"), x) >= 2500
     monkeypatch.setattr(evaluation, "memory_share", lambda *_: 64 * 32 * 2000)  # 64 states of 4 numbers of 8 bytes
     assert evaluation._samples_at_once(network, x) == 2000

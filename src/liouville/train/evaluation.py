@@ -20,6 +20,7 @@ from liouville.train.losses import Reported
 from liouville.train.source import Loaded
 
 _EVALUATION_BATCH = 1000
+_IMAGES = 200  # of them, and of sequences: more make tensors whose memory a CPU gets anew at every call, page by page
 _SHARE = 0.5  # of a device's memory
 _ALIVE = 64  # of the widest tensors that a module puts out: a layer at work, and what an operation needs besides
 
@@ -74,9 +75,13 @@ def _figures(scores: Tensor, y: Tensor, task: Task | Reported, prefix: str, weig
 
 
 def _samples_at_once(network: nn.Module, x: Inputs) -> int:
-    """1,000, and on CUDA, where each part costs its launches, as many as fit into half of the memory by estimate."""
+    """1,000, fewer of images, and on CUDA, where each part costs its launches, as many as fit into half of the memory
+    by estimate.
+    """
     memory = memory_share(x.device, _SHARE)
-    if memory is None or len(x) <= _EVALUATION_BATCH:
+    if memory is None:
+        return _EVALUATION_BATCH if numbers(x).dim() <= 2 else _IMAGES
+    if len(x) <= _EVALUATION_BATCH:
         return _EVALUATION_BATCH
     one = x.longest() if isinstance(x, Sequences) else x[:1]
     sizes = [numbers(one).nbytes]

@@ -230,12 +230,11 @@ def _images(inputs: tuple[int, ...], outputs: int, flows: list[Flow], conv: Imag
     dims = len(size)
     convolution, pool = _AROUND[dims]
     widths = [flow.field.features for flow in flows]
-    lift: list[nn.Module] = [convolution(channels, widths[0], conv.lift, padding=conv.lift // 2)]
+    lift: list[nn.Module] = [ChannelsLast()] if dims == 2 else []
+    lift.append(convolution(channels, widths[0], conv.lift, padding=conv.lift // 2))
     if conv.pool > 1:
         lift.append(pool(conv.pool))
         size = [s // conv.pool for s in size]
-    if dims == 2:
-        lift.append(ChannelsLast())
     body: list[nn.Module] = [flows[0]]
     for i, flow in enumerate(flows[1:]):
         body.append(
