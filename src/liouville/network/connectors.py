@@ -185,7 +185,7 @@ class ChannelsLast(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x in another memory layout."""
         if x.shape[1] == 1:  # one channel lies so already; torch takes it for the other layout by its strides alone
-            return x.contiguous().squeeze(1).unsqueeze(-1).movedim(-1, 1)
+            return x.contiguous().squeeze(1).unsqueeze(3).permute(0, 3, 1, 2)
         return x.contiguous(memory_format=torch.channels_last)
 
 
