@@ -102,10 +102,30 @@ def test_half_and_channels_last():
     assert torch.equal(Half("p")(y), y[:, :2])
     assert torch.equal(Half("q")(y), y[:, 2:])
     assert torch.equal(Half("q", axis=0)(y), y[1:])
-    images = randn(2, 3, 4, 4)
-    out = ChannelsLast()(images)
-    assert torch.equal(out, images)
-    assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("batch", [0, 1, 5])
+def test_channels_last_changes_the_layout_alone_and_what_follows_keeps_it(channels, batch):
+    """Of one channel, too, where only strides tell the layouts apart; of images that lie in any layout before."""
+    images = torch.randn(batch, 5, 4, channels, dtype=torch.float64)
+    for x in (images.permute(0, 3, 1, 2), images.permute(0, 3, 1, 2).contiguous(), images.permute(0, 3, 2, 1)):
+        x = x.detach().requires_grad_()
+        out = ChannelsLast()(x)
+        assert torch.equal(out, x)
+        follows = nn.Conv2d(channels, 8, 3, dtype=torch.float64)(out)
+        assert not batch or out.stride(1) == follows.stride(1) == 1
+        (gradient,) = torch.autograd.grad((out * out).sum(), x)
+        assert torch.equal(gradient, 2 * x)
+        assert torch.equal(torch.func.vmap(ChannelsLast())(x[None]), x[None])
+
+
+def test_images_lie_with_channels_last_from_the_lift_on():
+    net = lv.classifier("h2", (1, 8, 8), 3, (4, 6), 2, 1.0, conv=lv.zoo.Images())
+    x = torch.randn(2, 1, 8, 8)
+    for layer in net.lift:
+        x = layer(x)
+        assert x.stride(1) == 1
 
 
 def test_network_is_head_of_body_of_lift():

@@ -184,9 +184,11 @@ class ChannelsLast(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x in another memory layout."""
-        if x.shape[1] == 1:  # one channel lies so already; torch takes it for the other layout by its strides alone
-            return x.contiguous().squeeze(1).unsqueeze(3).permute(0, 3, 1, 2)
-        return x.contiguous(memory_format=torch.channels_last)
+        if x.shape[1] == 1:  # one channel lies so already; torch tells the layouts apart by its stride alone
+            last = x.contiguous().squeeze(1).unsqueeze(3)
+        else:
+            last = x.permute(0, 2, 3, 1).contiguous()  # which vmap knows, as it does not know torch.channels_last
+        return last.permute(0, 3, 1, 2)
 
 
 class Half(nn.Module):
