@@ -128,6 +128,14 @@ def test_images_lie_with_channels_last_from_the_lift_on():
         assert x.stride(1) == 1
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_gradients_of_a_network_on_images_lie_as_its_weights_do(channels):
+    """Else processes that share a batch warn of each."""
+    net = lv.classifier("h2", (channels, 8, 8), 3, (4, 6), 2, 1.0, conv=lv.zoo.Images())
+    net(torch.randn(2, channels, 8, 8)).sum().backward()
+    assert all(p.grad.stride() == p.stride() for p in net.parameters() if p.grad is not None)
+
+
 def test_network_is_head_of_body_of_lift():
     net, x = samples.PARTS["network"]()
     assert torch.equal(net.features(x), net.body(net.lift(x)))

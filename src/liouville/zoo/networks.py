@@ -232,6 +232,8 @@ def _images(inputs: tuple[int, ...], outputs: int, flows: list[Flow], conv: Imag
     widths = [flow.field.features for flow in flows]
     lift: list[nn.Module] = [ChannelsLast()] if dims == 2 else []
     lift.append(convolution(channels, widths[0], conv.lift, padding=conv.lift // 2))
+    if dims == 2 and channels == 1:  # the weight lies so already; its gradient's strides are compared with its own
+        lift[-1].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if conv.pool > 1:
         lift.append(pool(conv.pool))
         size = [s // conv.pool for s in size]
