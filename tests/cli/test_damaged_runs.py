@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 import liouville as lv
-from liouville.runs import Run
+from liouville.runs import Plan, Run, certifying
 
 SWEEPS = Path(__file__).parents[2] / "benchmarks" / "sweeps"
 
@@ -163,6 +165,22 @@ def test_a_run_of_levels_and_one_of_an_earlier_version_are_what_they_claim_to_be
     config["data"]["scale"][0] *= 2
     file.write_text(json.dumps(config))
     assert label(tmp_path / "run").note == "data.scale in config.json is not that of the plan's data set"
+
+
+def test_the_layout_of_images_in_memory_is_no_claim():
+    """Which earlier versions changed behind the first convolution; a part that computes is missed as before."""
+    images = torch.randn(20, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    facts = lv.data.Split(images, torch.arange(20) % 10, images[:5], torch.arange(5), "mnist", 10).facts()
+    plan = Plan.of("mnist").changed(features=(4, 6), layers=(1, 1))
+    network = plan.network(facts)
+    last, convolution, pool = network.lift
+
+    def status(*lift):
+        found = lv.Network(nn.Sequential(*lift), network.body, network.head)
+        return certifying.label(plan, facts.as_dict(), found, None).status
+
+    assert status(last, convolution, pool) == status(convolution, pool, last) == status(convolution, pool) == "pass"
+    assert status(last, convolution) == "broken"
 
 
 def label(run):
