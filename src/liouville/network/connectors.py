@@ -184,7 +184,7 @@ class ChannelsLast(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x in another memory layout."""
-        if x.shape[1] == 1:  # one channel lies so already; torch tells the layouts apart by its stride alone
+        if x.shape[1] == 1:  # one channel lies so already; torch tells the layouts apart by its stride
             last = x.contiguous().squeeze(1).unsqueeze(3)
         else:
             last = x.permute(0, 2, 3, 1).contiguous()  # which vmap knows, as it does not know torch.channels_last
