@@ -7,7 +7,7 @@ from torch import nn
 import liouville as lv
 import samples
 from liouville.agents import Failures, Simulation, log_failing_bound, spread, unreliable
-from measure import EPS, far, generator, near, randn
+from measure import EPS, far, generator, near, randn, rounding
 
 M, N = 6, 5
 RING = [(i, (i + 1) % M) for i in range(M)]
@@ -121,7 +121,8 @@ def test_failures_come_from_the_seed_and_differ_by_run_and_sample():
     assert not torch.equal(first, failing(of, Failures(loss=0.3, late=0.3, delay=2, seed=6))(x))
     same = one(x[:1].expand(4, -1))
     assert not torch.equal(same[0], same[1])
-    assert torch.equal(two(x[:2])[:1], failing_run(of, failures, 2, x)[:1])  # sample 0's fate is not its batch's
+    # sample 0's fate is not its batch's, though a product may round by its batch
+    near(two(x[:2])[:1], failing_run(of, failures, 2, x)[:1], rounding(x, terms=N * WIDTH))
 
 
 def failing_run(of, failures, run, x):

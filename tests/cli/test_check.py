@@ -106,7 +106,7 @@ def mislabel(run):
 
 
 def longer(run):
-    resave(run, lambda n: lv.Network(n.lift, lv.zoo.h2(4, 4, 3.0), n.head))
+    resave(run, lambda n: lv.Network(n.lift, lv.zoo.h2(4, 4, 3.0, backprop=lv.Stored()), n.head))
 
 
 @pytest.mark.parametrize(
