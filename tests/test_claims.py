@@ -51,7 +51,7 @@ def test_h1_reaches_the_figures_of_the_authors_readme_on_double_circles(tmp_path
 @needs_mnist
 def test_convolutional_h2_on_mnist(tmp_path: Path) -> None:
     metrics, seconds = train(tmp_path, "--data", "mnist")
-    assert metrics["test_accuracy"] >= 0.992
+    assert metrics["test_accuracy"] >= 0.994
     assert seconds < 360
 
 

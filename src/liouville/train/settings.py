@@ -120,7 +120,7 @@ class Settings:
     def __post_init__(self) -> None:
         lookup(dict.fromkeys(OPTIMIZERS, 0), self.optimizer, "optimizer")
         lookup(dict.fromkeys(SCHEDULES, 0), self.schedule, "schedule")
-        lookup(dict.fromkeys(RATES, 0), self.rates, "kind of rates")
+        lookup(dict.fromkeys(RATES, 0), self.rates, "rate")
         if self.rates == "share" and self.alternate and self.head_lr is None:
             raise ValueError("rates='share' measures no rate for a fresh head; give head_lr beside alternate.")
         if self.rates == "share" and self.optimizer == "sgd":
