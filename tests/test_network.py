@@ -97,7 +97,7 @@ def test_a_learned_connector_is_one_affine_map_per_position():
     near(connector(y), (y.movedim(1, -1) @ W.mT + b).movedim(-1, 1), rounding(terms=4))
 
 
-def test_half_and_channels_last():
+def test_half():
     y = torch.arange(8.0).reshape(2, 4)
     assert torch.equal(Half("p")(y), y[:, :2])
     assert torch.equal(Half("q")(y), y[:, 2:])
@@ -106,7 +106,7 @@ def test_half_and_channels_last():
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("batch", [0, 1, 5])
-def test_channels_last_changes_the_layout_alone_and_what_follows_keeps_it(channels, batch):
+def test_channels_last_changes_only_the_layout_and_what_follows_keeps_it(channels, batch):
     """Of one channel, too, where only strides tell the layouts apart; of images that lie in any layout before."""
     images = torch.randn(batch, 5, 4, channels, dtype=torch.float64)
     for x in (images.permute(0, 3, 1, 2), images.permute(0, 3, 1, 2).contiguous(), images.permute(0, 3, 2, 1)):

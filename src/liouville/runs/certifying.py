@@ -143,22 +143,22 @@ def _differences(planned: Any, found: Any, where: str) -> Iterator[str]:
     """What differs between two descriptions, part by part; how the depth is run is nobody's claim.
 
     Nor are the units of the weights and of y_0: they were drawn with the weights, at the depth of the start. Nor is the
-    layout of images in memory, which changes no number.
+    place where images change their layout in memory, which changes no number.
     """
     if isinstance(planned, dict) and isinstance(found, dict) and planned.get("type") == found.get("type"):
         units = {"weight_unit"} | ({"scale"} if planned.get("type") == Lift.__name__ else set())
         for key in sorted({*planned, *found} - {"backprop"} - units):
             yield from _differences(planned.get(key), found.get(key), f"{where}.{key}")
-    elif isinstance(planned, list) and isinstance(found, list) and len(_computing(planned)) == len(_computing(found)):
-        for i, (a, b) in enumerate(zip(_computing(planned), _computing(found), strict=True)):
+    elif isinstance(planned, list) and isinstance(found, list) and len(planned) == len(found):
+        for i, (a, b) in enumerate(zip(_layout_last(planned), _layout_last(found), strict=True)):
             yield from _differences(a, b, f"{where}[{i}]")
     elif planned != found:
         yield f"{where} is {_short(found)} in the model file, {_short(planned)} in config.json"
 
 
-def _computing(parts: list[Any]) -> list[Any]:
-    """Those that change a number."""
-    return [part for part in parts if not (isinstance(part, dict) and part.get("type") == ChannelsLast.__name__)]
+def _layout_last(parts: list[Any]) -> list[Any]:
+    """The parts that change numbers, in their order, and then those that do not."""
+    return sorted(parts, key=lambda part: isinstance(part, dict) and part.get("type") == ChannelsLast.__name__)
 
 
 def _same(a: Any, b: Any) -> bool:

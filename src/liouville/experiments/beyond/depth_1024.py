@@ -24,12 +24,13 @@ from torch import nn
 from liouville import data
 from liouville.documents import AT_LEAST_ONE
 from liouville.experiments.beyond.baselines import deep_mlp, deep_resnet
+from liouville.experiments.beyond.stable_depth import PENALTY, RATE
 from liouville.experiments.comparing import percents, spread
 from liouville.experiments.experiment import Experiment, Picture, Rendering, Table
 from liouville.experiments.records import Record, rounded
 from liouville.kernels import Auto
 from liouville.report.style import canvas, heading, look_of
-from liouville.train import Penalty, Settings, fit
+from liouville.train import Settings, fit
 from liouville.zoo import classifier
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 LAYERS, EPOCHS, FEATURES = 1024, 20, 4
 FLOWS = ("h2", "h1", "ms1", "ms2", "ms3", "verlet", "antisymmetric", "resnet")
-RATE, T = 0.03, 4.0  # of flows, in units; T does not count
+T = 4.0  # of flows; it does not count
 MLP = "tanh MLP"
 NORMALISED, SCALED = "ResNet with LayerNorm", "ResNet with scaled start"
 DEEP = {NORMALISED: "layer-norm", SCALED: "scaled"}  # names in `deep_resnet`
@@ -88,8 +89,7 @@ def cases(seeds: int, quick: bool) -> list[Config]:
 def run(config: Config, folder: Path) -> dict[str, Any]:
     """Train one network and test it once."""
     split = data.load("swiss-roll", points=config.points, seed=config.seed)
-    penalty = Penalty(smoothness=1e-5, decay=1e-4)
-    settings = Settings(epochs=config.epochs, batch_size=125, lr=config.lr, penalty=penalty, seed=config.seed)
+    settings = Settings(epochs=config.epochs, batch_size=125, lr=config.lr, penalty=PENALTY, seed=config.seed)
     history = fit(_network(config), split, settings)
     return {
         "accuracy": history.metrics["test_accuracy"],

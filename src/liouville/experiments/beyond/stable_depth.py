@@ -53,6 +53,7 @@ SLOW = (*OTHERS, "midpoint", "leapfrog")  # which run layer by layer, and take f
 FEW_SEEDS = {16: 3, 64: 1}  # of those that are no flows and try two rates, by depth
 STEP = 1 / 16
 RATE, RATES = 0.03, (0.003, 0.03)  # of flows; of the others
+PENALTY = Penalty(smoothness=1e-5, decay=1e-4)  # of flows
 FRESH = 20  # the first seed; none from here on was used for any choice
 
 
@@ -102,13 +103,12 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     """Raises DivergenceError only where every rate diverged."""
     seed = FRESH + config.seed
     split = data.load("swiss-roll", seed=seed)
-    penalty = Penalty(smoothness=1e-5, decay=1e-4)
     best: dict[str, Any] = {}
     diverged: list[DivergenceError] = []
     for lr in (RATE,) if config.network in FLOWS else RATES:
         network = _network(config, seed)
         try:
-            found = fit(network, split, Settings(epochs=config.epochs, lr=lr, penalty=penalty, seed=seed))
+            found = fit(network, split, Settings(epochs=config.epochs, lr=lr, penalty=PENALTY, seed=seed))
         except DivergenceError as error:
             diverged.append(error)
             continue
